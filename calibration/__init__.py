@@ -1,0 +1,1 @@
+"""Things done once: enroll a photo, take the driver's neutral."""

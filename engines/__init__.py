@@ -1,0 +1,1 @@
+"""Head model, G-buffer, trackers, generators and the compilers that run their networks."""

@@ -1,0 +1,183 @@
+"""`Enrollment`: everything known about one photo, in one safetensors file (no pickle, mode 0600)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from engines.errors import EnrollmentError
+from engines.motion import Motion
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+
+FORMAT = "visavis-avatar"
+VERSION = 1
+UV_POSITION_SIDE_PX = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """Who agreed to the enrolling of this photo, and when (UTC, ISO 8601)."""
+
+    name: str
+    given_utc: str
+
+
+@dataclass(frozen=True, slots=True)
+class Enrollment:
+    """One photo, enrolled. Positions are photo pixels, shapes are given in brackets.
+
+    - `photo` (H, W, 3) uint8 RGB, `photo_sha256` of the bytes that were given.
+    - `crop_px` (left, top, side): the standard square around the head; may reach beyond the photo.
+    - `landmarks_px` (478, 3), `neutral_hu` (N, 3): the expressionless mesh, shell included.
+    - `gain` (N, 1): this person's scale of the expression basis (wide eyes close all the way).
+    - `motion`: pose, expression and gaze in the photo, in the camera of the whole photo.
+    - `uv_position_px` (S, S, 2), `uv_visibility` (S, S) uint8, `uv_colour` (S, S, 3) uint8: UV maps.
+    - `matte` (H, W) uint8: 255 on the person; `plate` (h, w, 3) uint8: the background behind, low-resolution.
+    - `features`: what a generator's encoder cached, by `generator/name`.
+    """
+
+    name: str
+    created_utc: str
+    photo_sha256: str
+    photo: U8
+    crop_px: tuple[float, float, float]
+    landmarks_px: F32
+    neutral_hu: F32
+    gain: F32
+    motion: Motion
+    uv_position_px: F32
+    uv_visibility: U8
+    uv_colour: U8
+    matte: U8
+    plate: U8
+    consent: Consent | None = None
+    notices: tuple[str, ...] = ()
+    features: Mapping[str, NDArray[np.generic]] = field(default_factory=dict[str, NDArray[np.generic]])
+
+
+_TENSORS: dict[str, tuple[type[np.generic], int]] = {
+    "photo": (np.uint8, 3),
+    "landmarks_px": (np.float32, 2),
+    "neutral_hu": (np.float32, 2),
+    "gain": (np.float32, 2),
+    "uv_position_px": (np.float32, 3),
+    "uv_visibility": (np.uint8, 2),
+    "uv_colour": (np.uint8, 3),
+    "matte": (np.uint8, 2),
+    "plate": (np.uint8, 3),
+}
+_FEATURE_PREFIX = "features/"
+
+
+def _digest(tensors: Mapping[str, NDArray[np.generic]], header: str) -> str:
+    """sha256 over names, shapes, bytes and the header: damage and edits are noticed."""
+    h = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        t = np.ascontiguousarray(tensors[name])
+        h.update(f"{name}:{t.dtype}:{t.shape};".encode())
+        h.update(t.data)
+    return h.hexdigest()
+
+
+def save_enrollment(enrollment: Enrollment, path: Path) -> None:
+    """Write atomically with mode 0600: a crash or Ctrl-C leaves the old file or none, never half of one."""
+    tensors: dict[str, NDArray[np.generic]] = {
+        n: np.ascontiguousarray(getattr(enrollment, n), kind) for n, (kind, _) in _TENSORS.items()
+    }
+    tensors |= {_FEATURE_PREFIX + n: np.ascontiguousarray(t) for n, t in enrollment.features.items()}
+    consent = enrollment.consent
+    header = json.dumps(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": enrollment.name,
+            "created_utc": enrollment.created_utc,
+            "photo_sha256": enrollment.photo_sha256,
+            "crop_px": list(enrollment.crop_px),
+            "motion": json.loads(enrollment.motion.to_json()),
+            "consent": {"name": consent.name, "given_utc": consent.given_utc} if consent else None,
+            "notices": list(enrollment.notices),
+        },
+        sort_keys=True,
+    )
+    data = save(tensors, metadata={"visavis": header, "sha256": _digest(tensors, header)})
+    write_private(path, data)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write `data` to `path` through a hidden temporary neighbour, mode 0600, then rename."""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise EnrollmentError(f"cannot write in {path.parent}: {error.strerror}; choose another place with -o") from error
+    try:
+        with os.fdopen(handle, "wb") as out:  # mkstemp already made it 0600
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise EnrollmentError(f"cannot write {path}: {error.strerror}; free some space or choose another place") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load_enrollment(path: Path) -> Enrollment:
+    """Read an `.avatar`; raises EnrollmentError when it is missing, truncated, tampered with or too new."""
+    again = "enroll the photo again: visavis enroll PHOTO"
+    if not path.is_file():
+        raise EnrollmentError(f"there is no avatar file {path}; make one with `visavis enroll PHOTO -o {path.name}`")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors: dict[str, NDArray[np.generic]] = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise EnrollmentError(f"{path} is not an avatar or is truncated; {again}") from error
+    raw = metadata.get("visavis", "")
+    try:
+        header = json.loads(raw)
+        kind, version = header["format"], int(header["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise EnrollmentError(f"{path} is not an avatar; {again}") from error
+    if kind != FORMAT:
+        raise EnrollmentError(f"{path} is not an avatar; {again}")
+    if version > VERSION:
+        raise EnrollmentError(f"{path} is avatar version {version}, this visavis reads {VERSION}; update visavis")
+    if _digest(tensors, raw) != metadata.get("sha256"):
+        raise EnrollmentError(f"{path} was changed after it was enrolled (its sha256 does not match); {again}")
+    try:
+        for name, (dtype, dimensions) in _TENSORS.items():
+            if tensors[name].dtype != dtype or tensors[name].ndim != dimensions:
+                raise ValueError(f"{name} has the wrong type or shape")
+        consent = header["consent"]
+        left, top, side = (float(v) for v in header["crop_px"])
+        return Enrollment(
+            name=str(header["name"]),
+            created_utc=str(header["created_utc"]),
+            photo_sha256=str(header["photo_sha256"]),
+            crop_px=(left, top, side),
+            motion=Motion.from_json(json.dumps(header["motion"])),
+            consent=Consent(str(consent["name"]), str(consent["given_utc"])) if consent else None,
+            notices=tuple(str(n) for n in header["notices"]),
+            features={n.removeprefix(_FEATURE_PREFIX): t for n, t in tensors.items() if n.startswith(_FEATURE_PREFIX)},
+            **{n: tensors[n] for n in _TENSORS},  # pyright: ignore[reportArgumentType]
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise EnrollmentError(f"{path} lacks something an avatar must have ({error}); {again}") from error
+
+
+def renamed(enrollment: Enrollment, name: str) -> Enrollment:
+    """The same enrollment under another name."""
+    return replace(enrollment, name=name)

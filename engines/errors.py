@@ -1,0 +1,31 @@
+"""The one exception family that reaches users: a sentence that says what is wrong and names the fix."""
+
+from __future__ import annotations
+
+
+class VisavisError(Exception):
+    """A failure with a one-line message that names the fix; shown without a traceback."""
+
+
+class ModelMissing(VisavisError):
+    """A model file could not be found or does not have the pinned sha256."""
+
+
+class PhotoError(VisavisError):
+    """A photo cannot be enrolled; the message says why and what photo would work."""
+
+
+class EnrollmentError(VisavisError):
+    """An `.avatar` file is truncated, tampered with, or of another version."""
+
+
+class DriverError(VisavisError):
+    """A driving video, camera or motion file cannot be read."""
+
+
+class SinkError(VisavisError):
+    """A sink (file, virtual camera, window) cannot be opened or written."""
+
+
+class GeneratorError(VisavisError):
+    """A generator is unknown or its weights do not load."""

@@ -1,0 +1,150 @@
+"""The G-buffer: one rasterisation of the posed head per frame; everything else is a lookup in UV space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.face_model import FaceModel
+from engines.geometry import F64, Similarity
+
+F32 = NDArray[np.float32]
+
+_PART_SCALE = 8.0  # parts ride in a colour channel, which must stay within 0 … 1
+
+
+@dataclass(frozen=True, slots=True)
+class Viewport:
+    """The window of the photo that a generator draws: `out = (photo_px − origin_px) · scale`."""
+
+    origin_x_px: float
+    origin_y_px: float
+    scale: float
+    width_px: int
+    height_px: int
+
+    def from_photo(self, points: F32 | F64) -> F64:
+        """Photo pixels (N, 2 or 3) → viewport pixels; a third column (depth) is scaled alike."""
+        p = np.asarray(points, np.float64).copy()
+        p[:, 0] -= self.origin_x_px
+        p[:, 1] -= self.origin_y_px
+        return p * self.scale
+
+    def affine_from_photo(self) -> F64:
+        """(2, 3) affine from photo pixel centres to viewport pixel centres, as `cv2.warpAffine` wants it."""
+        # A pixel's centre is at +0.5; cv2 counts centres as whole numbers.
+        s = self.scale
+        return np.array(
+            [
+                [s, 0, (0.5 - self.origin_x_px) * s - 0.5],
+                [0, s, (0.5 - self.origin_y_px) * s - 0.5],
+            ]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HeadMesh:
+    """A posed head: `vertices_px` (N, 3) in viewport pixels (z away from the camera), its pose alongside."""
+
+    vertices_px: F32
+    pose: Similarity  # head units → viewport pixels, of the rigid head
+
+
+@dataclass(frozen=True, slots=True)
+class GBuffer:
+    """`uv` (h, w, 2) in 0 … 1 and `part` (h, w) of `Part` (0 = not covered), on a grid over the viewport."""
+
+    uv: F32
+    part: NDArray[np.uint8]
+    depth_px: F32
+    mesh: HeadMesh
+    viewport: Viewport
+
+
+def rasterise(model: FaceModel, mesh: HeadMesh, viewport: Viewport, grid_px: int = 256) -> GBuffer:
+    """Draw `mesh` once with z-buffering; `grid_px` is the longer side of the grid."""
+    longer = max(viewport.width_px, viewport.height_px)
+    step = min(1.0, grid_px / longer)
+    width, height = round(viewport.width_px * step), round(viewport.height_px * step)
+    step_xy = np.array([width / viewport.width_px, height / viewport.height_px], np.float32)
+    points = mesh.vertices_px.copy()
+    points[:, :2] *= step_xy
+    points[:, 2] *= step
+    corners = model.triangles.reshape(-1)
+    colours = np.empty((len(corners), 3), np.float32)
+    colours[:, :2] = model.uv[corners]
+    colours[:, 2] = np.repeat(model.part.astype(np.float32) / _PART_SCALE, 3)
+    colour, depth = draw_triangles(points[corners], colours, width, height)
+    part = np.rint(colour[..., 2] * _PART_SCALE).astype(np.uint8)
+    return GBuffer(np.ascontiguousarray(colour[..., :2]), part, depth, mesh, viewport)
+
+
+def draw_triangles(corners: F32, colours: F32, width: int, height: int) -> tuple[F32, F32]:
+    """Triangles with their own corners (3T, 3: x, y in pixels, z away) → (colour (h, w, 3), depth (h, w)).
+
+    OpenCV's rasteriser is perspective: a camera far away (8 picture heights) with a matching field of view
+    is orthographic to well under a hundredth of a pixel over a head's depth, once x and y are scaled by
+    each vertex's own distance, which cancels the perspective exactly.
+    """
+    far = 8.0 * height
+    z = far + (corners[:, 2] - corners[:, 2].mean())
+    grow = z / far
+    vertices = np.empty_like(corners)
+    vertices[:, 0] = (corners[:, 0] - width / 2) * grow
+    vertices[:, 1] = (height / 2 - corners[:, 1]) * grow
+    vertices[:, 2] = -z
+    colour = np.zeros((height, width, 3), np.float32)
+    z_near, z_far = far * 0.25, far * 4.0
+    depth = np.full((height, width), z_far, np.float32)
+    settings = cv2.TriangleRasterizeSettings()
+    settings.setShadingType(cv2.RASTERIZE_SHADING_SHADED)
+    settings.setCullingMode(cv2.RASTERIZE_CULLING_NONE)
+    indices = np.arange(len(vertices), dtype=np.int32).reshape(-1, 3)
+    world_to_camera = np.eye(4, dtype=np.float32)
+    field_of_view_y = 2 * float(np.arctan2(0.5 * height, far))
+    cv2.triangleRasterize(
+        np.ascontiguousarray(vertices, np.float32), indices, np.ascontiguousarray(colours, np.float32),
+        colour, depth, world_to_camera, field_of_view_y, z_near, z_far, settings,
+    )  # fmt: skip
+    return colour, depth
+
+
+def lookup(texture: NDArray[np.generic], uv: F32) -> NDArray[np.generic]:
+    """Bilinear lookup of a UV texture (Hₜ, Wₜ[, C]) at `uv` (h, w, 2): the papers' `grid_sample`."""
+    height, width = texture.shape[:2]
+    scale = np.array([width, height], np.float32)
+    where = uv * scale - np.float32(0.5)
+    return cv2.remap(texture, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def draw_in_uv(model: FaceModel, values: F32, size_px: int) -> F32:
+    """Per-vertex values (N, C ≤ 3) drawn into the UV atlas → (size, size, C); texels off the atlas extended.
+
+    This makes the source-position map: its lookup by `GBuffer.uv` is the computed flow (papers 001, 002).
+    """
+    corners = model.triangles.reshape(-1)
+    low, high = values.min(0), values.max(0)
+    span = np.where(high > low, high - low, 1)
+    colours = np.zeros((len(corners), 3), np.float32)
+    colours[:, : values.shape[1]] = (values[corners] - low) / span
+    flat = np.zeros((len(corners), 3), np.float32)
+    flat[:, :2] = model.uv[corners] * size_px
+    image, depth = draw_triangles(flat, colours, size_px, size_px)
+    covered = depth < depth.max() if depth.min() < depth.max() else np.ones(depth.shape, bool)
+    image = extend(image, covered)
+    return (image[..., : values.shape[1]] * span + low).astype(np.float32)
+
+
+def extend(image: F32, known: NDArray[np.bool_]) -> F32:
+    """Each unknown pixel takes the value of the nearest known one; (h, w, C) float32."""
+    if known.all() or not known.any():
+        return image
+    _, labels = cv2.distanceTransformWithLabels(
+        (~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    flat = np.zeros(int(labels.max()) + 1, np.int64)
+    flat[labels[known]] = np.flatnonzero(known)
+    return image.reshape(-1, image.shape[-1])[flat[labels]]

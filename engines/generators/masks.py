@@ -1,0 +1,33 @@
+"""Small shapes in pictures: anti-aliased polygons, regions, and the map between two poses of a plane."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.geometry import F64, Similarity
+
+F32 = NDArray[np.float32]
+
+
+def polygon_mask(outline: F64, width: int, height: int) -> F32:
+    """Anti-aliased mask (h, w) 0 … 1 of a polygon (N, 2) in pixel coordinates (edges at whole numbers)."""
+    mask = np.zeros((height, width), np.uint8)
+    fixed = np.rint((outline - 0.5) * 16).astype(np.int32)
+    cv2.fillPoly(mask, [fixed], 255, lineType=cv2.LINE_AA, shift=4)
+    return mask.astype(np.float32) / 255
+
+
+def planar_map(photo_pose: Similarity, pose: Similarity) -> F64:
+    """(2, 2): the linear part that takes picture offsets on a face-parallel plane back to the photo's."""
+    to_photo = photo_pose.scale * photo_pose.rotation[:2, :2]
+    to_target = pose.scale * pose.rotation[:2, :2]
+    return to_photo @ np.linalg.inv(to_target)
+
+
+def region(outline: F64, pad_px: float, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """(x0, y0, x1, y1) around an outline inside a picture, or None when nothing of it is inside."""
+    x0, y0 = np.maximum(np.floor(outline.min(0) - pad_px), 0).astype(int)
+    x1, y1 = np.minimum(np.ceil(outline.max(0) + pad_px), [width, height]).astype(int)
+    return (int(x0), int(y0), int(x1), int(y1)) if x1 - x0 >= 2 and y1 - y0 >= 2 else None

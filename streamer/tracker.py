@@ -1,0 +1,56 @@
+"""The `Tracker` contract: pictures in, `Motion` out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.frame import Frame
+from engines.motion import Motion
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What a tracker saw in one frame.
+
+    `motion` is None when no face was found. `landmarks_px` (478, 3) is for the preview only: nothing
+    downstream of the tracker may use it, so that every driver can be recorded and replayed as `Motion`.
+    """
+
+    motion: Motion | None
+    landmarks_px: NDArray[np.float32] | None = None
+    calibrating: bool = False
+
+
+class Tracker(ABC):
+    """Follows one face through a stream of frames. Not thread-safe: one tracker, one thread."""
+
+    @abstractmethod
+    def track(self, frame: Frame) -> Track:
+        """Motion in `frame`; never raises for a picture without a face."""
+
+    @property
+    @abstractmethod
+    def neutral(self) -> Motion | None:
+        """The driver's rest motion, or None before the first face."""
+
+    @abstractmethod
+    def retake_neutral(self) -> None:
+        """Forget the driver's neutral and take it anew from the coming second."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the tracker's resources; calling twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

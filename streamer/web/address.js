@@ -1,0 +1,36 @@
+/** What the page's address asks for. Unknown or broken values fall back silently: an address is typed by hand. */
+
+const choice = (value, allowed, fallback) => (allowed.includes(value) ? value : fallback);
+
+/** @param {string} search the address from its question mark on */
+export function parseAddress(search) {
+  const query = new URLSearchParams(search);
+  const sizePx = Number(query.get("size"));
+  const bare = query.get("bare") === "1";
+  return {
+    drive: choice(query.get("drive"), ["webcam", "demo"], "demo"),
+    avatar: query.get("avatar") || null,
+    generator: query.get("generator") || null,
+    sizePx: Number.isInteger(sizePx) && sizePx >= 64 && sizePx <= 2048 ? sizePx : 512,
+    mode: choice(query.get("mode"), ["avatar", "echo"], "avatar"),
+    hud: query.has("hud") ? query.get("hud") !== "0" : null,
+    bare,
+    audio: choice(query.get("audio"), ["0", "raw"], "1"),
+    token: query.get("token") || null,
+  };
+}
+
+/** The same address without its token, which must not stay in the history or in a shared link. */
+export function withoutToken(href) {
+  const url = new URL(href);
+  url.searchParams.delete("token");
+  return url.pathname + url.search + url.hash;
+}
+
+/** The address that shows the avatar alone, for a browser source. */
+export function bareAddress(base, { drive, avatar, sizePx, mode }) {
+  const url = new URL(base);
+  url.search = new URLSearchParams({ drive, avatar, size: String(sizePx), mode, bare: "1" }).toString();
+  url.hash = "";
+  return url.href;
+}

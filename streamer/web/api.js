@@ -1,0 +1,118 @@
+/** The server's HTTP side, with the access token where one is needed. */
+
+import { passing } from "./store.js";
+
+const TOKEN_KEY = "token";
+const UNREACHABLE = "The server does not answer. Is it still running?";
+const NEEDS_TOKEN = "This server wants an access token. Open the address with ?token=… that it printed when it started.";
+
+/** A request that failed; `message` can be shown, `status` is 0 when there was no answer at all. */
+export class ApiError extends Error {
+  constructor(message, status, retryAfterS = null) {
+    super(message);
+    this.status = status;
+    this.retryAfterS = retryAfterS;
+  }
+
+  /** Worth trying again unchanged? */
+  get passing() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+}
+
+export function keepToken(token) {
+  if (token) passing.write(TOKEN_KEY, token);
+}
+
+function headers() {
+  const token = passing.read(TOKEN_KEY);
+  return token ? { Authorization: `Bearer ${token}` } : {};
+}
+
+/** The one sentence to show for a failed answer whose body is `text`. */
+function sentence(status, text) {
+  if (status === 401) return NEEDS_TOKEN;
+  try {
+    const { error } = JSON.parse(text);
+    if (typeof error === "string" && error) return error;
+  } catch {
+    // not ours: a proxy's page, perhaps
+  }
+  if (status === 413) return "This file is too large for the server.";
+  if (status === 503) return "The server is full at the moment.";
+  return `The server answered with an error (${status}).`;
+}
+
+async function request(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, { ...options, headers: { ...headers(), ...options.headers } });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(UNREACHABLE, 0);
+  }
+  if (!answer.ok) {
+    const retryAfterS = Number(answer.headers.get("Retry-After")) || null;
+    throw new ApiError(sentence(answer.status, await answer.text()), answer.status, retryAfterS);
+  }
+  return answer;
+}
+
+/** @returns {Promise<{avatars: {name: string, title: string}[], generators: string[], default: string}>} */
+export async function listAvatars() {
+  return (await request("api/avatars", { cache: "no-store" })).json();
+}
+
+/** An object URL of the avatar's picture (an <img> cannot carry the token); the caller revokes it. */
+export async function avatarPicture(name) {
+  const answer = await request(`api/avatars/${encodeURIComponent(name)}/picture`);
+  return URL.createObjectURL(await answer.blob());
+}
+
+export async function deleteAvatar(name) {
+  await request(`api/avatars/${encodeURIComponent(name)}`, { method: "DELETE" });
+}
+
+/** @returns {Promise<{sdp: string, type: string, session: string}>} */
+export async function postOffer(offer, signal) {
+  const answer = await request("api/offer", {
+    method: "POST",
+    body: JSON.stringify(offer),
+    headers: { "Content-Type": "application/json" },
+    signal,
+  });
+  return answer.json();
+}
+
+/**
+ * Sends a photo for enrollment. XMLHttpRequest because fetch cannot report the progress of an upload.
+ * @param {(share: number) => void} onProgress 0..1 of the upload; 1 means that the server is at work
+ * @returns {Promise<{name: string, title: string, notices: string[]}>}
+ */
+export function enrollPhoto(photo, consent, onProgress, signal) {
+  return new Promise((resolve, reject) => {
+    const form = new FormData();
+    form.append("photo", photo);
+    form.append("consent", consent);
+    const xhr = new XMLHttpRequest();
+    xhr.open("POST", "api/avatars");
+    for (const [name, value] of Object.entries(headers())) xhr.setRequestHeader(name, value);
+    xhr.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
+    xhr.upload.onload = () => onProgress(1);
+    xhr.onload = () => {
+      if (xhr.status !== 201 && xhr.status !== 200) {
+        reject(new ApiError(sentence(xhr.status, xhr.responseText), xhr.status));
+        return;
+      }
+      try {
+        resolve(JSON.parse(xhr.responseText));
+      } catch {
+        reject(new ApiError("The server's answer could not be read. Try again.", xhr.status));
+      }
+    };
+    xhr.onerror = () => reject(new ApiError(UNREACHABLE, 0));
+    xhr.onabort = () => reject(new DOMException("cancelled", "AbortError"));
+    signal?.addEventListener("abort", () => xhr.abort());
+    xhr.send(form);
+  });
+}

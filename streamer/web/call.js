@@ -1,0 +1,296 @@
+/**
+ * The call: one RTCPeerConnection at a time, kept alive. It reconnects by itself with backoff, and reports
+ * what it does through callbacks; it draws nothing.
+ */
+
+import { ApiError, postOffer } from "./api.js";
+
+const GATHER_CAP_MS = 1000;
+const ANSWER_CAP_MS = 15_000;
+const CONNECT_CAP_MS = 12_000;
+const DISCONNECTED_GRACE_MS = 2500;
+// a healthy server sends a message per frame even while it repeats one: silence means it is gone
+const SILENCE_CAP_MS = 8000;
+// the data channel does not resend, so a setting is said again; saying it twice does no harm
+const CONTROLS_REPEAT_MS = [250, 1500];
+
+/** Seconds before the n-th attempt in a row (n from 0): 1, 2, 4, 8, then 10. */
+export const backoffS = (attempt) => Math.min(10, 2 ** attempt);
+
+/** VP8 first, everything else behind it in the browser's own order. */
+export function preferVp8(codecs) {
+  const isVp8 = (codec) => codec.mimeType.toLowerCase() === "video/vp8";
+  return [...codecs.filter(isVp8), ...codecs.filter((codec) => !isVp8(codec))];
+}
+
+export class Call {
+  #on;
+  #wanted = null;
+  #pc = null;
+  #channel = null;
+  #abort = null;
+  #timers = new Set();
+  #attempts = 0;
+  #heardMs = 0;
+  #controls = null;
+  #audio = { concealed: 0, total: 0 };
+
+  /**
+   * @param {{
+   *   phase: (phase: {name: "connecting"|"connected"|"waiting"|"refused", text?: string, inS?: number}) => void,
+   *   stream: (stream: MediaStream) => void,
+   *   message: (message: object, nowMs: number) => void,
+   * }} callbacks
+   */
+  constructor(callbacks) {
+    this.#on = callbacks;
+  }
+
+  /**
+   * Starts a call, ending the one before.
+   * @param {{avatar: string, generator?: string, sizePx: number, mode: string, drive: string,
+   *   camera: MediaStream | null}} wanted
+   */
+  start(wanted) {
+    this.#close();
+    this.#wanted = wanted;
+    this.#attempts = 0;
+    void this.#connect();
+  }
+
+  stop() {
+    this.#wanted = null;
+    this.#close();
+  }
+
+  /** Ends a pause between attempts. */
+  retryNow() {
+    if (!this.#wanted) return;
+    this.#close();
+    void this.#connect();
+  }
+
+  /** Sends unless the channel is shut, in which case it is not worth keeping. */
+  send(message) {
+    if (this.#channel?.readyState !== "open") return false;
+    this.#channel.send(JSON.stringify(message));
+    return true;
+  }
+
+  setControls(controls) {
+    this.#controls = { type: "controls", ...controls };
+    this.#sayControls();
+  }
+
+  /** A frame was shown: the server is alive even if its messages get lost. */
+  heard() {
+    this.#heardMs = performance.now();
+    this.#attempts = 0;
+  }
+
+  get connection() {
+    return this.#pc?.connectionState ?? "closed";
+  }
+
+  get audio() {
+    return { ...this.#audio };
+  }
+
+  async #connect() {
+    const wanted = this.#wanted;
+    const abort = new AbortController();
+    this.#abort = abort;
+    const over = () => abort.signal.aborted;
+    this.#on.phase({ name: "connecting" });
+    try {
+      const pc = new RTCPeerConnection({ iceServers: [], bundlePolicy: "max-bundle" });
+      this.#pc = pc;
+      this.#watch(pc, over);
+      this.#openChannel(pc, over);
+      addMedia(pc, wanted.camera);
+      await pc.setLocalDescription(await pc.createOffer());
+      await gathered(pc);
+      if (over()) return;
+      const { camera: _, sizePx, ...rest } = wanted;
+      const { sdp, type } = pc.localDescription;
+      const late = this.#later(() => abort.abort("late"), ANSWER_CAP_MS);
+      const answer = await postOffer({ sdp, type, size: sizePx, ...rest }, abort.signal);
+      this.#cancel(late);
+      if (over()) return;
+      await pc.setRemoteDescription({ sdp: answer.sdp, type: answer.type });
+      await favourMotion(pc);
+      if (over()) return;
+      this.#later(() => {
+        if (pc.connectionState !== "connected") {
+          this.#retry("No connection to the server could be made.");
+        }
+      }, CONNECT_CAP_MS);
+    } catch (error) {
+      if (this.#abort !== abort) return;
+      if (over() && abort.signal.reason !== "late") return;
+      if (error instanceof ApiError && !error.passing) {
+        this.#close();
+        this.#on.phase({ name: "refused", text: error.message, status: error.status });
+        return;
+      }
+      const text = error instanceof ApiError ? error.message : "The server took too long or its answer made no sense.";
+      this.#retry(text, error.retryAfterS);
+    }
+  }
+
+  #watch(pc, over) {
+    const stream = new MediaStream();
+    pc.ontrack = ({ track, receiver }) => {
+      if (over()) return;
+      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
+      stream.addTrack(track);
+      if (track.kind === "video") this.#on.stream(stream);
+    };
+    let grace = null;
+    pc.onconnectionstatechange = () => {
+      if (over()) return;
+      this.#cancel(grace);
+      if (pc.connectionState === "connected") {
+        this.#heardMs = performance.now();
+        this.#on.phase({ name: "connected" });
+        this.#every(() => this.#listen(pc), 1000);
+      } else if (pc.connectionState === "failed") {
+        this.#retry("The connection was lost.");
+      } else if (pc.connectionState === "disconnected") {
+        // a blink of the network heals by itself
+        grace = this.#later(() => this.#retry("The connection was lost."), DISCONNECTED_GRACE_MS);
+      }
+    };
+  }
+
+  #openChannel(pc, over) {
+    const channel = pc.createDataChannel("visavis", { ordered: false, maxRetransmits: 0 });
+    this.#channel = channel;
+    channel.onopen = () => this.#sayControls();
+    channel.onmessage = ({ data }) => {
+      if (over()) return;
+      const nowMs = performance.now();
+      this.#heardMs = nowMs;
+      let message;
+      try {
+        message = JSON.parse(data);
+      } catch {
+        return; // an unreadable message is as good as a lost one
+      }
+      this.#on.message(message, nowMs);
+    };
+    channel.onclose = () => {
+      if (!over()) this.#retry("The server ended the call.");
+    };
+  }
+
+  /** Once a second: ping, notice silence, read the audio's counters. */
+  async #listen(pc) {
+    this.send({ type: "ping", t: performance.now() });
+    if (performance.now() - this.#heardMs > SILENCE_CAP_MS) {
+      this.#retry("The server has gone quiet.");
+      return;
+    }
+    for (const entry of (await pc.getStats()).values()) {
+      if (entry.type === "inbound-rtp" && entry.kind === "audio") {
+        this.#audio = { concealed: entry.concealedSamples ?? 0, total: entry.totalSamplesReceived ?? 0 };
+      }
+    }
+  }
+
+  #retry(text, atLeastS = null) {
+    this.#close();
+    const inS = Math.max(backoffS(this.#attempts), Math.min(atLeastS ?? 0, 60));
+    this.#attempts += 1;
+    const dueMs = performance.now() + inS * 1000;
+    const tell = () => {
+      const leftS = Math.max(0, Math.ceil((dueMs - performance.now()) / 1000));
+      this.#on.phase({ name: "waiting", text, inS: leftS });
+    };
+    tell();
+    if (inS > 1) this.#every(tell, 1000);
+    this.#later(() => this.retryNow(), inS * 1000);
+  }
+
+  #sayControls() {
+    if (!this.#controls || !this.send(this.#controls)) return;
+    const said = this.#controls;
+    for (const delayMs of CONTROLS_REPEAT_MS) {
+      this.#later(() => said === this.#controls && this.send(said), delayMs);
+    }
+  }
+
+  #close() {
+    this.#abort?.abort("closed");
+    this.#abort = null;
+    for (const timer of this.#timers) clearInterval(timer);
+    this.#timers.clear();
+    this.#channel = null;
+    this.#pc?.close();
+    this.#pc = null;
+    this.#audio = { concealed: 0, total: 0 };
+  }
+
+  // every timer belongs to one attempt and dies with it
+  #later(action, delayMs) {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      action();
+    }, delayMs);
+    this.#timers.add(timer);
+    return timer;
+  }
+
+  #every(action, periodMs) {
+    this.#timers.add(setInterval(action, periodMs));
+  }
+
+  #cancel(timer) {
+    clearTimeout(timer);
+    this.#timers.delete(timer);
+  }
+}
+
+function addMedia(pc, camera) {
+  if (!camera) {
+    pc.addTransceiver("video", { direction: "recvonly" });
+  } else {
+    for (const track of camera.getTracks()) {
+      if (track.kind === "video") track.contentHint = "motion";
+      pc.addTrack(track, camera);
+    }
+  }
+  const codecs = RTCRtpReceiver.getCapabilities?.("video")?.codecs;
+  if (!codecs) return;
+  for (const transceiver of pc.getTransceivers()) {
+    if (transceiver.receiver.track.kind !== "video") continue;
+    transceiver.setCodecPreferences?.(preferVp8(codecs));
+  }
+}
+
+/** A driver wants each moment more than each pixel. */
+async function favourMotion(pc) {
+  for (const sender of pc.getSenders()) {
+    if (sender.track?.kind !== "video") continue;
+    const parameters = sender.getParameters();
+    parameters.degradationPreference = "maintain-framerate";
+    // older browsers refuse the field; the hint on the track still stands
+    await sender.setParameters(parameters).catch(() => {});
+  }
+}
+
+/** Resolves when every candidate is known, or after the cap: without STUN there is nothing to wait for. */
+function gathered(pc) {
+  return new Promise((resolve) => {
+    if (pc.iceGatheringState === "complete") {
+      resolve();
+      return;
+    }
+    const cap = setTimeout(resolve, GATHER_CAP_MS);
+    pc.addEventListener("icegatheringstatechange", () => {
+      if (pc.iceGatheringState !== "complete") return;
+      clearTimeout(cap);
+      resolve();
+    });
+  });
+}

@@ -1,0 +1,84 @@
+/** Draws the measurements: the numbers, the stacked stage bar and its legend. The maths is in meter.js. */
+
+import { segments } from "./meter.js";
+
+const STAGE_NAMES = {
+  received: "Receive",
+  decoded: "Decode",
+  tracked: "Track",
+  fitted: "Fit",
+  rasterised: "Rasterise",
+  generated: "Generate",
+  composited: "Compose",
+  encoded: "Encode",
+  sent: "Send",
+};
+const REST_NAMES = { webcam: "Camera, network, screen", demo: "Network, screen" };
+// the tail of a demo's clock: a server on another machine keeps another time
+const CLOCKS_DIFFER_MS = -5;
+
+const el = (id) => document.getElementById(id);
+const whole = (value) => (value === null ? "–" : String(Math.round(value)));
+
+export class Hud {
+  #root = el("hud");
+  #toggle = el("hud-toggle");
+  #parts = new Map();
+
+  get shown() {
+    return !this.#root.hidden;
+  }
+
+  set shown(shown) {
+    this.#root.hidden = !shown;
+    this.#toggle.setAttribute("aria-pressed", String(shown));
+  }
+
+  /** @param {object} stats what `window.visavis.stats()` returns */
+  draw(stats, drive) {
+    if (!this.shown) return;
+    const { p50, p95 } = stats.glass_to_glass_ms;
+    const usable = p50 !== null && p50 > CLOCKS_DIFFER_MS;
+    el("hud-fps").textContent = stats.shown ? stats.fps.toFixed(1) : "–";
+    el("hud-latency-name").textContent = drive === "demo" ? "Server to glass" : "Glass to glass";
+    el("hud-p50").textContent = usable ? whole(p50) : "–";
+    el("hud-p95").textContent = usable ? whole(p95) : "–";
+    el("hud-dropped").textContent = String(stats.dropped);
+    el("hud-resolution").textContent = stats.resolution?.replace("x", " × ") ?? "–";
+    this.#drawStages(segments(stats), drive);
+  }
+
+  #drawStages(parts, drive) {
+    const name = (stage) => (stage === "rest" ? REST_NAMES[drive] : (STAGE_NAMES[stage] ?? stage));
+    const stages = new Set(parts.map((part) => part.stage));
+    for (const [stage, { segment, item }] of this.#parts) {
+      if (stages.has(stage)) continue;
+      segment.remove();
+      item.remove();
+      this.#parts.delete(stage);
+    }
+    for (const { stage, ms } of parts) {
+      if (!this.#parts.has(stage)) this.#parts.set(stage, makePart(stage));
+      const { segment, item, label, value } = this.#parts.get(stage);
+      segment.style.flexGrow = String(ms);
+      label.textContent = name(stage);
+      value.textContent = `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+      el("hud-bar").append(segment);
+      el("hud-legend").append(item);
+    }
+    const text = parts.map(({ stage, ms }) => `${name(stage)} ${ms} milliseconds`).join(", ");
+    el("hud-bar").setAttribute("aria-label", text ? `Median time per stage: ${text}` : "No timings yet");
+  }
+}
+
+function makePart(stage) {
+  const segment = document.createElement("span");
+  segment.dataset.stage = stage;
+  const item = document.createElement("li");
+  const swatch = document.createElement("i");
+  swatch.dataset.stage = stage;
+  const label = document.createElement("span");
+  const value = document.createElement("b");
+  item.append(swatch, label, value);
+  return { segment, item, label, value };
+}

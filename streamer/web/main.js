@@ -1,0 +1,338 @@
+/** Wiring: joins the call, the camera, the picture, the panel and the measurements. */
+
+import { bareAddress, parseAddress, withoutToken } from "./address.js";
+import { keepToken } from "./api.js";
+import { Call, backoffS } from "./call.js";
+import { Camera } from "./camera.js";
+import { Controls } from "./controls.js";
+import { Enroll } from "./enroll.js";
+import { Gallery } from "./gallery.js";
+import { Hud } from "./hud.js";
+import { Meter } from "./meter.js";
+import { Notices } from "./notices.js";
+import { Picture } from "./picture.js";
+import { statusOf } from "./status.js";
+import { lasting } from "./store.js";
+
+const DRAW_EVERY_MS = 250;
+// a quick change of avatar needs no veil; a slow one must explain itself
+const VEIL_AFTER_MS = 700;
+
+const el = (id) => document.getElementById(id);
+
+const wish = parseAddress(location.search);
+keepToken(wish.token);
+if (wish.token) history.replaceState(null, "", withoutToken(location.href));
+
+const now = {
+  drive: "demo",
+  mode: wish.mode,
+  sizePx: wish.sizePx,
+  generator: wish.generator,
+  phase: "connecting",
+  state: null,
+  face: null,
+};
+
+const notices = new Notices(el("notices"));
+const hud = new Hud();
+const meter = new Meter({ timeOriginMs: performance.timeOrigin });
+
+const picture = new Picture({
+  video: el("picture"),
+  still: el("still"),
+  onFrame(nowMs, metadata) {
+    meter.frameShown(nowMs, metadata);
+    call.heard();
+  },
+});
+
+const camera = new Camera({
+  video: el("camera"),
+  mesh: el("mesh"),
+  figure: el("preview"),
+  onCapture: (captureMs) => meter.cameraFrame(captureMs),
+  onLost: cameraLost,
+});
+
+const call = new Call({ phase: onPhase, stream: (stream) => picture.show(stream), message: onMessage });
+
+const gallery = new Gallery({
+  tiles: el("tiles"),
+  onChoose: startCall,
+  onError: (text) => notices.show(text, "error"),
+});
+
+const controls = new Controls((values) => call.setControls(values));
+
+new Enroll((avatar) => {
+  for (const notice of avatar.notices ?? []) notices.show(notice);
+  gallery.add(avatar);
+  gallery.choose(avatar.name);
+});
+
+// ---- the call
+
+function startCall() {
+  if (!gallery.chosen) return;
+  call.setControls(controls.values);
+  call.start({
+    avatar: gallery.chosen,
+    generator: now.generator ?? undefined,
+    sizePx: now.sizePx,
+    mode: effectiveMode(),
+    drive: now.drive,
+    camera: now.drive === "webcam" ? camera.stream : null,
+  });
+  drawButtons();
+}
+
+// there is nothing to echo without a camera
+function effectiveMode() {
+  return now.drive === "webcam" ? now.mode : "avatar";
+}
+
+function onPhase(phase) {
+  now.phase = phase.name;
+  if (phase.name === "connecting") {
+    picture.hold();
+    meter.newCall();
+    now.state = null;
+    now.face = null;
+  }
+  if (phase.name === "refused" && phase.status === 404 && gallery.fallback && gallery.chosen !== gallery.fallback) {
+    notices.show(`${phase.text} Showing the default avatar instead.`, "error");
+    gallery.forget(gallery.chosen);
+    gallery.choose(gallery.fallback);
+    return;
+  }
+  drawVeil(phase);
+  drawStatus();
+  drawButtons();
+}
+
+function onMessage(message, nowMs) {
+  switch (message.type) {
+    case "frame":
+      meter.frameMessage(nowMs, message);
+      now.state = message.state;
+      now.face = message.face;
+      drawStatus();
+      break;
+    case "mesh":
+      camera.drawMesh(message.points);
+      break;
+    case "pong":
+      meter.roundTripMs = nowMs - message.t;
+      break;
+    case "notice":
+      notices.show(message.text, message.level);
+      break;
+  }
+}
+
+// ---- the camera
+
+async function useWebcam() {
+  const button = el("webcam");
+  button.disabled = true;
+  el("webcam-label").textContent = "Waiting for permission";
+  try {
+    const { notice } = await camera.start(wish.audio);
+    now.drive = "webcam";
+    if (notice) notices.show(notice);
+  } catch (error) {
+    now.drive = "demo";
+    setMode("avatar");
+    notices.show(error.message, "error");
+  } finally {
+    button.disabled = false;
+  }
+  startCall();
+}
+
+function stopWebcam() {
+  camera.stop();
+  now.drive = "demo";
+  setMode("avatar");
+  setSound(false);
+  startCall();
+}
+
+function cameraLost() {
+  notices.show("The camera was disconnected. Plug it in again and the call goes on.", "error");
+  navigator.mediaDevices.addEventListener("devicechange", () => now.drive === "webcam" && useWebcam(), { once: true });
+}
+
+// ---- drawing
+
+let veilTimer = 0;
+
+function drawVeil({ name, text, inS }) {
+  clearTimeout(veilTimer);
+  if (name === "connected") {
+    el("veil").hidden = true;
+    return;
+  }
+  // a broadcast must not show a message over a picture that it still has
+  if (wish.bare && picture.seen) return;
+  const show = () => {
+    el("veil-spinner").hidden = name === "refused";
+    el("veil-text").textContent = text ?? "Connecting";
+    el("veil-detail").textContent = name === "waiting" ? `Trying again in ${inS} s` : "";
+    el("veil-retry").hidden = name === "connecting";
+    el("veil").hidden = false;
+  };
+  if (name === "connecting" && el("veil").hidden) veilTimer = setTimeout(show, VEIL_AFTER_MS);
+  else show();
+}
+
+function drawStatus() {
+  const { tone, text } = statusOf({ ...now, mode: effectiveMode() });
+  // rewriting the same words would make a screen reader say them again
+  if (el("status-text").textContent === text) return;
+  el("status-text").textContent = text;
+  el("status").dataset.tone = tone;
+}
+
+function drawButtons() {
+  const webcam = now.drive === "webcam";
+  const hasSound = webcam && Boolean(camera.stream?.getAudioTracks().length);
+  el("webcam-label").textContent = webcam ? "Stop webcam (demo)" : "Use my webcam";
+  el("webcam").classList.toggle("primary", !webcam);
+  el("recalibrate").disabled = !(webcam && now.phase === "connected" && effectiveMode() === "avatar");
+  el("sound").disabled = !hasSound;
+  el("bare-link").href = bareAddress(document.baseURI, {
+    drive: now.drive,
+    avatar: gallery.chosen ?? "",
+    sizePx: now.sizePx,
+    mode: effectiveMode(),
+  });
+}
+
+function setSound(on) {
+  picture.setMuted(!on);
+  el("sound").setAttribute("aria-pressed", String(on));
+  el("sound-label").textContent = on ? "Mute" : "Unmute";
+}
+
+function setMirror(on) {
+  el("stage").classList.toggle("mirrored", on);
+  el("mirror").setAttribute("aria-pressed", String(on));
+}
+
+function setHud(on) {
+  hud.shown = on;
+  hud.draw(stats(), now.drive);
+}
+
+function setMode(mode) {
+  now.mode = mode;
+  for (const radio of document.querySelectorAll("input[name=mode]")) radio.checked = radio.value === mode;
+}
+
+function toggleFull() {
+  if (document.fullscreenElement) void document.exitFullscreen();
+  else if (el("theatre").requestFullscreen) el("theatre").requestFullscreen().catch(() => {});
+  else el("picture").webkitEnterFullscreen?.();
+}
+
+// ---- measurements
+
+function stats() {
+  return {
+    ...meter.snapshot(performance.now()),
+    resolution: picture.resolution,
+    state: now.state ?? now.phase,
+    connection: now.phase === "waiting" ? "reconnecting" : call.connection,
+    round_trip_ms: meter.roundTripMs,
+    audio: call.audio,
+  };
+}
+
+window.visavis = { stats, reset: () => meter.reset() };
+
+// ---- what the visitor does
+
+function recalibrate() {
+  if (!el("recalibrate").disabled) call.send({ type: "recalibrate" });
+}
+
+function changeHud() {
+  setHud(!hud.shown);
+  lasting.write("hud", hud.shown);
+}
+
+el("webcam").addEventListener("click", () => (now.drive === "webcam" ? stopWebcam() : void useWebcam()));
+el("recalibrate").addEventListener("click", recalibrate);
+el("sound").addEventListener("click", () => setSound(el("picture").muted));
+el("full").addEventListener("click", toggleFull);
+el("leave-full").addEventListener("click", toggleFull);
+el("hud-toggle").addEventListener("click", changeHud);
+el("mirror").addEventListener("click", () => {
+  const on = el("mirror").getAttribute("aria-pressed") !== "true";
+  setMirror(on);
+  lasting.write("mirror", on);
+});
+el("veil-retry").addEventListener("click", () => (gallery.chosen ? startCall() : void begin()));
+
+for (const radio of document.querySelectorAll("input[name=mode]")) {
+  radio.addEventListener("change", () => {
+    if (!radio.checked) return;
+    now.mode = radio.value;
+    if (now.mode === "echo" && now.drive === "demo") void useWebcam();
+    else startCall();
+  });
+}
+
+el("generator").addEventListener("change", () => {
+  now.generator = el("generator").value;
+  startCall();
+});
+
+const SHORTCUTS = { r: recalibrate, h: changeHud, f: toggleFull };
+window.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  if (event.target.closest?.("input[type=text], textarea, select")) return;
+  SHORTCUTS[event.key.toLowerCase()]?.();
+});
+
+window.addEventListener("online", () => now.phase === "waiting" && call.retryNow());
+// a closed connection tells the server at once; a page brought back from the history starts afresh
+window.addEventListener("pagehide", () => call.stop());
+window.addEventListener("pageshow", (event) => event.persisted && startCall());
+
+// ---- start
+
+let beginTurn = 0;
+
+async function begin(attempt = 0) {
+  beginTurn += 1;
+  const turn = beginTurn;
+  try {
+    await gallery.load(wish.avatar);
+  } catch (error) {
+    if (turn !== beginTurn) return;
+    const again = error.passing ?? true;
+    const inS = backoffS(attempt);
+    onPhase({ name: again ? "waiting" : "refused", text: error.message, inS });
+    if (again) setTimeout(() => turn === beginTurn && begin(attempt + 1), inS * 1000);
+    return;
+  }
+  fillGenerators();
+  if (wish.drive === "webcam") await useWebcam();
+  else startCall();
+}
+
+function fillGenerators() {
+  const names = gallery.generators;
+  el("generator").replaceChildren(...names.map((name) => new Option(name, name, false, name === now.generator)));
+  el("generator-row").hidden = names.length < 2;
+}
+
+document.body.classList.toggle("bare", wish.bare);
+setMode(now.mode);
+setMirror(lasting.read("mirror") === true);
+setHud(wish.hud ?? (wish.bare ? false : lasting.read("hud") !== false));
+setInterval(() => hud.draw(stats(), now.drive), DRAW_EVERY_MS);
+void begin();

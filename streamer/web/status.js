@@ -1,0 +1,20 @@
+/** What the status line says: a pure function of the call's phase and the server's last word. */
+
+/**
+ * @param {{phase: string, drive: string, mode: string, state: string | null, face: boolean | null}} now
+ * @returns {{tone: "ok" | "busy" | "warn" | "error", text: string}}
+ */
+export function statusOf({ phase, drive, mode, state, face }) {
+  if (phase === "refused") return { tone: "error", text: "Not connected" };
+  if (phase === "waiting") return { tone: "warn", text: "Connection lost, reconnecting" };
+  if (phase === "connecting") return { tone: "busy", text: "Connecting" };
+  if (state === "fault") return { tone: "error", text: "Fault on the server, recovering" };
+  if (mode === "echo") return { tone: "ok", text: "Echo: your camera, unchanged" };
+  if (state === null) return { tone: "busy", text: "Waiting for the first picture" };
+  if (drive === "demo") return { tone: "ok", text: "Demo is playing" };
+  if (state === "calibrating") return { tone: "busy", text: "Calibrating: look here with a calm face" };
+  if (state === "holding") return { tone: "warn", text: "Face lost" };
+  if (state === "idle") return { tone: "warn", text: "Face lost, idling until you are back" };
+  if (face === false) return { tone: "warn", text: "Face lost" };
+  return { tone: "ok", text: "Tracking" };
+}

@@ -1,0 +1,97 @@
+// The page's other decisions that need no page: its address, the retries, the status line, the settings.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { bareAddress, parseAddress, withoutToken } from "../../streamer/web/address.js";
+import { backoffS, preferVp8 } from "../../streamer/web/call.js";
+import { sane } from "../../streamer/web/controls.js";
+import { objection } from "../../streamer/web/enroll.js";
+import { statusOf } from "../../streamer/web/status.js";
+
+test("an empty address starts the demo on the server's default avatar", () => {
+  assert.deepEqual(parseAddress(""), {
+    drive: "demo",
+    avatar: null,
+    generator: null,
+    sizePx: 512,
+    mode: "avatar",
+    hud: null,
+    bare: false,
+    audio: "1",
+    token: null,
+  });
+});
+
+test("a full address is taken as it is", () => {
+  const asked = parseAddress("?drive=webcam&avatar=anna%20b&size=256&mode=echo&hud=0&bare=1&audio=raw&token=T");
+  assert.deepEqual(asked, {
+    drive: "webcam",
+    avatar: "anna b",
+    generator: null,
+    sizePx: 256,
+    mode: "echo",
+    hud: false,
+    bare: true,
+    audio: "raw",
+    token: "T",
+  });
+});
+
+test("nonsense in the address falls back", () => {
+  const asked = parseAddress("?drive=rocket&size=1e9&mode=&audio=loud&bare=yes&hud=1");
+  assert.deepEqual([asked.drive, asked.sizePx, asked.mode, asked.audio], ["demo", 512, "avatar", "1"]);
+  assert.deepEqual([asked.bare, asked.hud], [false, true]);
+  for (const size of ["0", "-5", "512.5", "abc", "99999"]) assert.equal(parseAddress(`?size=${size}`).sizePx, 512);
+});
+
+test("the token leaves the address and nothing else does", () => {
+  assert.equal(withoutToken("http://h:8000/?token=T&drive=demo#x"), "/?drive=demo#x");
+  assert.equal(withoutToken("http://h:8000/?token=T"), "/");
+});
+
+test("the address of the avatar alone says it all but the token", () => {
+  const href = bareAddress("http://h:8000/?token=T&hud=1", { drive: "demo", avatar: "a&b", sizePx: 512, mode: "avatar" });
+  const asked = parseAddress(new URL(href).search);
+  assert.deepEqual([asked.avatar, asked.bare, asked.token, asked.sizePx], ["a&b", true, null, 512]);
+});
+
+test("retries slow down to every ten seconds", () => {
+  assert.deepEqual([0, 1, 2, 3, 4, 5, 50].map(backoffS), [1, 2, 4, 8, 10, 10, 10]);
+});
+
+test("VP8 goes first and nothing is lost", () => {
+  const codecs = ["video/H264", "video/rtx", "video/VP8", "video/VP9"].map((mimeType) => ({ mimeType }));
+  assert.deepEqual(
+    preferVp8(codecs).map((codec) => codec.mimeType),
+    ["video/VP8", "video/H264", "video/rtx", "video/VP9"],
+  );
+});
+
+test("the status line follows the call, then the server", () => {
+  const webcam = { phase: "connected", drive: "webcam", mode: "avatar", state: "tracking", face: true };
+  assert.deepEqual(statusOf(webcam), { tone: "ok", text: "Tracking" });
+  assert.equal(statusOf({ ...webcam, state: "calibrating" }).tone, "busy");
+  assert.match(statusOf({ ...webcam, state: "holding", face: false }).text, /Face lost/);
+  assert.match(statusOf({ ...webcam, state: "idle", face: false }).text, /Face lost/);
+  assert.equal(statusOf({ ...webcam, face: false }).tone, "warn");
+  assert.equal(statusOf({ ...webcam, state: "fault" }).tone, "error");
+  assert.equal(statusOf({ ...webcam, phase: "waiting" }).text, "Connection lost, reconnecting");
+  assert.equal(statusOf({ ...webcam, phase: "refused" }).tone, "error");
+  // the demo has no face that could be lost
+  assert.deepEqual(statusOf({ ...webcam, drive: "demo", state: "idle", face: false }), { tone: "ok", text: "Demo is playing" });
+});
+
+test("stored settings are checked before use", () => {
+  const defaults = { expression: 1, head: 1, motion: "relative" };
+  assert.deepEqual(sane(null), defaults);
+  assert.deepEqual(sane({ expression: 9, head: "1", motion: "toString" }), defaults);
+  assert.deepEqual(sane({ expression: 0, head: 1.5, motion: "absolute" }), { expression: 0, head: 1.5, motion: "absolute" });
+});
+
+test("a file that cannot be a photo is refused before it is sent", () => {
+  assert.equal(objection({ name: "a.jpg", type: "image/jpeg", size: 10 }), null);
+  assert.equal(objection({ name: "a.heic", type: "", size: 10 }), null);
+  assert.match(objection({ name: "a.mp4", type: "video/mp4", size: 10 }), /not a picture/);
+  assert.match(objection({ name: "a.jpg", type: "image/jpeg", size: 0 }), /empty/);
+  assert.match(objection({ name: "a.jpg", type: "image/jpeg", size: 61 * 1024 * 1024 }), /60 MB/);
+});
