@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from engines.fit import fit_pose, measure_gaze
 from engines.gbuffer import HeadMesh, Viewport, draw_in_uv, lookup, rasterise
 from engines.geometry import Camera, yaw_pitch_roll_deg
 from engines.landmarks import FaceLandmarks, LandmarkDetector
-from engines.motion import Motion
+from engines.head import photo_viewport, pose_head
+from engines.motion import ARKIT_INDEX, Motion
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -58,7 +60,7 @@ def enroll_photo(photo: Photo, *, name: str, consent: str | None = None) -> Enro
     face, count = find_face(image)
     if count > 1:
         notices.append(f"{count} faces found: took the largest")
-    crop = head_crop(face.points_px)
+    crop = head_crop(face.points_px, image.shape[1], image.shape[0])
     _require_usable(face.points_px, image)
 
     height, width = image.shape[:2]
@@ -98,7 +100,7 @@ def enroll_photo(photo: Photo, *, name: str, consent: str | None = None) -> Enro
         uv_visibility=np.zeros((1, 1), np.uint8),
         uv_colour=np.zeros((1, 1, 3), np.uint8),
         matte=matte.alpha,
-        plate=background_plate(image, matte.alpha),
+        plate=background_plate(image, matte.alpha, crop),
         consent=Consent(consent, datetime.now(UTC).isoformat(timespec="seconds")) if consent else None,
         notices=tuple(notices),
     )
@@ -121,7 +123,7 @@ def find_face(image: U8) -> tuple[FaceLandmarks, int]:
                 break
         if not faces:
             raise PhotoError("no face found; use a photo with one face that looks at the camera, well lit")
-        left, top, side = head_crop(faces[0].points_px)
+        left, top, side = head_crop(faces[0].points_px, width, height)
         x0, y0 = max(0, int(left)), max(0, int(top))
         x1, y1 = min(width, int(left + side)), min(height, int(top + side))
         again = detector.detect(image[y0:y1, x0:x1]) if x1 > x0 and y1 > y0 else []
@@ -159,13 +161,15 @@ def _apart(a: FaceLandmarks, b: FaceLandmarks) -> bool:
     return bool(distance > 0.5 * (a.box_px[3] - a.box_px[1]))
 
 
-def head_crop(landmarks_px: F32) -> tuple[float, float, float]:
-    """(left, top, side) of the standard square around the head."""
+def head_crop(landmarks_px: F32, width_px: int, height_px: int) -> tuple[float, float, float]:
+    """(left, top, side) of the standard square around the head, moved and if need be shrunk into the photo."""
     face_height = float(np.linalg.norm(landmarks_px[10, :2] - landmarks_px[152, :2]))
     face_height = max(face_height, float(np.ptp(landmarks_px[:, 0])))
-    side = round(CROP_SIDE_PER_FACE * face_height)
+    side = min(round(CROP_SIDE_PER_FACE * face_height), width_px, height_px)
     centre = (landmarks_px[:, :2].min(0) + landmarks_px[:, :2].max(0)) / 2
-    return float(round(centre[0] - side / 2)), float(round(centre[1] - side * CROP_CENTRE_Y)), float(side)
+    left = np.clip(round(centre[0] - side / 2), 0, width_px - side)
+    top = np.clip(round(centre[1] - side * CROP_CENTRE_Y), 0, height_px - side)
+    return float(left), float(top), float(side)
 
 
 def _require_usable(landmarks_px: F32, image: U8) -> None:
@@ -189,8 +193,6 @@ def expression_gain(model: FaceModel, unposed_hu: F32, scores: F32) -> F32:
     """
     gain = np.ones((model.vertex_count, 1), np.float32)
     blink = ("eyeBlinkRight", "eyeBlinkLeft")
-    from engines.motion import ARKIT_INDEX
-
     for contour, (upper, lower), name in ((EYE_RIGHT, LIDS_RIGHT, blink[0]), (EYE_LEFT, LIDS_LEFT, blink[1])):
         closed = float(np.clip(scores[ARKIT_INDEX[name]], 0, 0.9))
         own = float(np.linalg.norm(unposed_hu[upper, :2] - unposed_hu[lower, :2])) / (1 - closed)
@@ -206,10 +208,6 @@ def expression_gain(model: FaceModel, unposed_hu: F32, scores: F32) -> F32:
 
 def draw_uv_maps(model: FaceModel, enrollment: Enrollment) -> Enrollment:
     """Source-position, visibility and colour maps in UV space (the papers' inputs, by lookup)."""
-    from dataclasses import replace
-
-    from engines.head import photo_viewport, pose_head
-
     viewport = photo_viewport(enrollment)
     mesh = pose_head(model, enrollment, enrollment.motion, viewport)
     position = draw_in_uv(model, np.ascontiguousarray(mesh.vertices_px[:, :2]), UV_POSITION_SIDE_PX)

@@ -68,7 +68,7 @@ def _confidence(segmenter: vision.ImageSegmenter, image: U8) -> F32:
     return cv2.resize(mask.reshape(mask.shape[:2]), (image.shape[1], image.shape[0])).astype(np.float32)
 
 
-def background_plate(photo: U8, alpha: U8) -> U8:
+def background_plate(photo: U8, alpha: U8, crop_px: tuple[float, float, float]) -> U8:
     """The background with the person filled in by push-pull (smooth; detail is not invented).
 
     Returned at most `PLATE_SIDE_PX` on the longer side.
@@ -78,7 +78,8 @@ def background_plate(photo: U8, alpha: U8) -> U8:
     size = (max(1, round(width * step)), max(1, round(height * step)))
     image = cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     # grow the person a little: its soft edge must not bleed into the plate
-    person = cv2.dilate(alpha, np.ones((3, 3), np.uint8), iterations=max(2, round(max(height, width) / 100)))
+    reach = max(2, round(crop_px[2] / 40))
+    person = cv2.dilate((alpha > 8).astype(np.uint8) * 255, np.ones((3, 3), np.uint8), iterations=reach)
     known = 1 - cv2.resize(person, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     if float(known.mean()) < 0.01:
         # no background in sight: the blurred photo is the best guess

@@ -18,8 +18,9 @@ def make_background(enrollment: Enrollment, viewport: Viewport) -> U8:
     height, width = enrollment.photo.shape[:2]
     plate = cv2.resize(enrollment.plate, (width, height), interpolation=cv2.INTER_LINEAR)
     # beyond the matte's soft edge, so that no rim of hair stays behind when the head moves away
-    grown = cv2.dilate(enrollment.matte, np.ones((3, 3), np.uint8), iterations=max(2, max(height, width) // 100))
-    soft = cv2.GaussianBlur(grown, (0, 0), max(1.0, max(height, width) / 200))[..., None].astype(np.float32) / 255
+    reach = max(2, round(enrollment.crop_px[2] / 40))
+    grown = cv2.dilate((enrollment.matte > 8).astype(np.uint8) * 255, np.ones((3, 3), np.uint8), iterations=reach)
+    soft = cv2.GaussianBlur(grown, (0, 0), max(1.0, reach / 3))[..., None].astype(np.float32) / 255
     behind = enrollment.photo * (1 - soft) + plate * soft
     size = (viewport.width_px, viewport.height_px)
     return resample((behind + 0.5).astype(np.uint8), viewport, 0, size)

@@ -37,16 +37,21 @@ U8 = NDArray[np.uint8]
 MARGIN = 0.12  # the source canvas reaches beyond the viewport by this share, so that edges have something to show
 # (contour, corners, row in Motion.gaze_rad) of the subject's right and left eye
 _EYES = ((EYE_RIGHT, CORNERS_RIGHT, 0), (EYE_LEFT, CORNERS_LEFT, 1))
+_CLOSING_RATIO = 0.10  # below this opening lashes begin to cover the eye
 _LID_SHRINK = 0.14  # the plate stays this share inside the lids: lashes come with the warped skin
 
 
 @dataclass(frozen=True, slots=True)
 class EyePlate:
-    """An eye as it would look without lids: `image` (h, w, 3) cut from the canvas at `origin_px`."""
+    """An eye as it would look without lids: `image` (h, w, 3) cut from the canvas at `origin_px`.
+
+    `centre_px` is the middle of the corners in canvas pixels, `lash_rgb` (3,) what a closed eye shows.
+    """
 
     image: F32
     origin_px: F64
-    centre_px: F64  # middle of the corners, canvas pixels
+    centre_px: F64
+    lash_rgb: F32
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ def resample(image: U8, viewport: Viewport, margin_px: int, size: tuple[int, int
     affine[:, 2] += margin_px
     exact = viewport.scale == 1 and float(affine[0, 2]).is_integer() and float(affine[1, 2]).is_integer()
     flags = cv2.INTER_NEAREST if exact else (cv2.INTER_CUBIC if viewport.scale > 1 else cv2.INTER_LINEAR)
-    return cv2.warpAffine(image, affine, size, flags=flags, borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
+    return cv2.warpAffine(image, affine, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101).astype(np.uint8)
 
 
 def _grid(width: int, height: int, step_x: float, step_y: float, offset: float) -> F32:
@@ -194,12 +199,15 @@ def make_eye_plate(canvas: U8, points_px: F32, contour: tuple[int, ...], corners
     high = np.minimum(high, [canvas.shape[1], canvas.shape[0]])
     cut = canvas[low[1] : high[1], low[0] : high[0], :3].astype(np.float32)
     opening = polygon_mask(_shrink(outline, _LID_SHRINK) - low, cut.shape[1], cut.shape[0]) > 0.6
+    rim = cut[np.clip(np.rint(outline[:, 1] - low[1]).astype(int), 0, cut.shape[0] - 1),
+              np.clip(np.rint(outline[:, 0] - low[0]).astype(int), 0, cut.shape[1] - 1)]  # fmt: skip
+    lash = rim[np.argsort(rim.sum(1))[: len(rim) // 3]].mean(0)
     if not opening.any():
-        return EyePlate(cut, low.astype(np.float64), centre)
+        return EyePlate(cut, low.astype(np.float64), centre, lash)
     filled = extend(cut, opening)
     soft = cv2.GaussianBlur(filled, (0, 0), max(0.6, width / 24))
     plate = np.where(opening[..., None], cut, soft)
-    return EyePlate(plate.astype(np.float32), low.astype(np.float64), centre)
+    return EyePlate(plate.astype(np.float32), low.astype(np.float64), centre, lash)
 
 
 def _shrink(outline: F64, share: float) -> F64:
@@ -219,7 +227,7 @@ def paint_eye(
     """Draw the eyeball behind the lids, turned by `gaze_rad` (yaw, pitch) against the photo's gaze, in place."""
     height, width = image.shape[:2]
     outline = _shrink(outline_px, _LID_SHRINK)
-    box = region(outline, 2, width, height)
+    box = region(outline_px, 2, width, height)
     if box is None:
         return
     x0, y0, x1, y1 = box
@@ -235,4 +243,21 @@ def paint_eye(
     mask = polygon_mask(outline - (x0, y0), x1 - x0, y1 - y0)
     mask = cv2.GaussianBlur(mask, (0, 0), max(0.5, photo_pose.scale / 200))[..., None]
     under = image[y0:y1, x0:x1, :3]
-    image[y0:y1, x0:x1, :3] = (under * (1 - mask) + ball * mask + 0.5).astype(np.uint8)
+    drawn = under * (1 - mask) + ball * mask
+    close = float(np.clip(1 - opening_ratio(outline_px) / _CLOSING_RATIO, 0, 1))
+    if close > 0:
+        # the last sliver of white between closing lids is covered by lashes
+        line = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        full = np.rint((outline_px - (x0, y0) - 0.5) * 16).astype(np.int32)
+        cv2.fillPoly(line, [full], 255, cv2.LINE_AA, 4)
+        weight = cv2.GaussianBlur(line, (0, 0), max(0.5, photo_pose.scale / 150)).astype(np.float32)[..., None]
+        weight *= close / 255
+        drawn = drawn * (1 - weight) + plate.lash_rgb * weight
+    image[y0:y1, x0:x1, :3] = (drawn + 0.5).astype(np.uint8)
+
+
+def opening_ratio(outline_px: F64) -> float:
+    """How far an eye is open: area over squared width of its outline (16, 2)."""
+    x, y = outline_px[:, 0], outline_px[:, 1]
+    area = 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
+    return area / max(float(np.linalg.norm(outline_px[0] - outline_px[8])) ** 2, 1e-6)

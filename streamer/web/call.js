@@ -9,8 +9,8 @@ const GATHER_CAP_MS = 1000;
 const ANSWER_CAP_MS = 15_000;
 const CONNECT_CAP_MS = 12_000;
 const DISCONNECTED_GRACE_MS = 2500;
-// a healthy server sends a message per frame even while it repeats one: silence means it is gone
-const SILENCE_CAP_MS = 8000;
+// a healthy server answers each ping, and sends a message per frame even while it repeats one
+const SILENCE_CAP_MS = 5000;
 // the data channel does not resend, so a setting is said again; saying it twice does no harm
 const CONTROLS_REPEAT_MS = [250, 1500];
 
@@ -36,8 +36,10 @@ export class Call {
   #audio = { concealed: 0, total: 0 };
 
   /**
+   * `ending` is called while the last frame can still be read.
    * @param {{
    *   phase: (phase: {name: "connecting"|"connected"|"waiting"|"refused", text?: string, inS?: number}) => void,
+   *   ending: () => void,
    *   stream: (stream: MediaStream) => void,
    *   message: (message: object, nowMs: number) => void,
    * }} callbacks
@@ -226,6 +228,7 @@ export class Call {
     for (const timer of this.#timers) clearInterval(timer);
     this.#timers.clear();
     this.#channel = null;
+    if (this.#pc) this.#on.ending();
     this.#pc?.close();
     this.#pc = null;
     this.#audio = { concealed: 0, total: 0 };

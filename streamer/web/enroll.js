@@ -46,7 +46,8 @@ export class Enroll {
     el("enroll-file").textContent = photo.name;
     this.#thumb(problem ? null : photo);
     this.#busy(false);
-    el("enroll-go").disabled = Boolean(problem);
+    el("enroll-question").hidden = Boolean(problem);
+    el("enroll-go").hidden = Boolean(problem);
     this.#error(problem ?? remark);
     el("enroll").scrollIntoView({ block: "nearest" });
     if (!problem) el("consent").focus({ preventScroll: true });
@@ -57,6 +58,7 @@ export class Enroll {
     if (!this.#photo || this.#abort) return;
     if (!consent) {
       this.#error("Type the name of the person who agreed.");
+      el("consent").setAttribute("aria-invalid", "true");
       el("consent").focus();
       return;
     }
@@ -110,7 +112,7 @@ export class Enroll {
   #error(text) {
     el("enroll-error").textContent = text ?? "";
     el("enroll-error").hidden = !text;
-    el("consent").setAttribute("aria-invalid", String(Boolean(text)));
+    el("consent").removeAttribute("aria-invalid");
   }
 
   #thumb(photo) {

@@ -50,6 +50,9 @@ export class Hud {
 
   #drawStages(parts, drive) {
     const name = (stage) => (stage === "rest" ? REST_NAMES[drive] : (STAGE_NAMES[stage] ?? stage));
+    // between two calls the last bar stays, dimmed, so that the page does not jump
+    this.#root.classList.toggle("stale", parts.length === 0);
+    if (parts.length === 0) return;
     const stages = new Set(parts.map((part) => part.stage));
     for (const [stage, { segment, item }] of this.#parts) {
       if (stages.has(stage)) continue;

@@ -55,7 +55,12 @@ const camera = new Camera({
   onLost: cameraLost,
 });
 
-const call = new Call({ phase: onPhase, stream: (stream) => picture.show(stream), message: onMessage });
+const call = new Call({
+  phase: onPhase,
+  ending: () => picture.hold(),
+  stream: (stream) => picture.show(stream),
+  message: onMessage,
+});
 
 const gallery = new Gallery({
   tiles: el("tiles"),
@@ -95,7 +100,6 @@ function effectiveMode() {
 function onPhase(phase) {
   now.phase = phase.name;
   if (phase.name === "connecting") {
-    picture.hold();
     meter.newCall();
     now.state = null;
     now.face = null;

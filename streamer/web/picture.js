@@ -39,7 +39,6 @@ export class Picture {
   }
 
   show(stream) {
-    this.hold();
     this.#watching += 1;
     this.#video.srcObject = stream;
     // a muted video may always start; if a browser still refuses, its own play button is the way out

@@ -1,0 +1,60 @@
+"""`Motion` → picture of one enrolled face: pose, rasterise, generate, composite, each step by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.composite import composite, make_background
+from engines.enrollment import Enrollment
+from engines.face_model import load_face_model
+from engines.gbuffer import rasterise
+from engines.generator import make_generator
+from engines.head import head_viewport, photo_viewport, pose_head
+from engines.motion import Motion
+
+Framing = Literal["head", "photo"]
+Mark = Callable[[str], None]
+
+
+def _no_mark(_: str) -> None:
+    """Stage stamps are optional."""
+
+
+class Renderer:
+    """Draws one person in one viewport. Holds no state from frame to frame; not shared between sessions."""
+
+    def __init__(
+        self,
+        enrollment: Enrollment,
+        *,
+        generator: str = "geometric",
+        framing: Framing = "head",
+        size_px: int = 512,
+    ) -> None:
+        self.enrollment = enrollment
+        self._model = load_face_model()
+        self.viewport = photo_viewport(enrollment) if framing == "photo" else head_viewport(enrollment, size_px)
+        self._generator = make_generator(generator, self._model)
+        self._cache = self._generator.prepare(enrollment, self.viewport)
+        self._background = make_background(enrollment, self.viewport)
+
+    @property
+    def generator_name(self) -> str:
+        """The generator at work."""
+        return self._generator.config.name
+
+    def render(self, motion: Motion, mark: Mark = _no_mark) -> NDArray[np.uint8]:
+        """Picture (H, W, 3) uint8 RGB of `motion` told in the photo's camera; `mark` is called after each stage."""
+        mesh = pose_head(self._model, self.enrollment, motion, self.viewport)
+        mark("fitted")
+        gbuffer = rasterise(self._model, mesh, self.viewport, self._generator.config.grid_px)
+        mark("rasterised")
+        person = self._generator.render(self._cache, gbuffer, motion)
+        mark("generated")
+        picture = composite(person, self._background)
+        mark("composited")
+        return picture

@@ -1,0 +1,210 @@
+"""Offline: a driving video or motion file moves an avatar into a file, frame for frame, sound in sync."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from calibration.neutral import CALIBRATION_S
+from engines.enrollment import Enrollment
+from engines.errors import DriverError
+from engines.frame import Frame, LatencyTrace
+from engines.motion import Motion, read_motion, write_motion
+from engines.renderer import Framing
+from engines.retarget import Controls
+from streamer.avatar import Avatar, Shown
+from streamer.clock import Clock, SystemClock
+from streamer.driver import Drive, Driver
+from streamer.ledger import Ledger
+from streamer.sinks.file import FileSink
+from streamer.sinks.sink import Sink, SinkInfo
+from streamer.sources.video import VideoSource
+from streamer.trackers.mediapipe import MediaPipeTracker
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to animate: a driver (video, or motion file ending in .jsonl) and where the result goes."""
+
+    driver: Path
+    output: Path
+    generator: str = "geometric"
+    size_px: int = 512
+    controls: Controls = Controls()
+    framing: Framing = "head"
+    motion_output: Path | None = None
+    trace: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came out; `notices` are sentences for the user."""
+
+    frames: int
+    seconds: float
+    faces: int
+    notices: tuple[str, ...]
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of work."""
+        return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    frame: Frame
+    drive: Drive
+
+
+def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """`items`, made in a thread of their own up to `depth` ahead: offline stages overlap, nothing is dropped.
+
+    An exception of the producer is raised here; leaving the loop early stops the producer.
+    """
+    ready: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(entry: tuple[bool, T | BaseException | None]) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            for item in items:
+                put((True, item))
+                if stop.is_set():
+                    return
+            put((False, None))
+        except BaseException as error:
+            put((False, error))
+
+    thread = threading.Thread(target=produce, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, item = ready.get()
+            if not more:
+                if isinstance(item, BaseException):
+                    raise item
+                return
+            yield item  # pyright: ignore[reportReturnType]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def animate(
+    enrollment: Enrollment,
+    job: Job,
+    *,
+    progress: Callable[[int, int | None], None] | None = None,
+    clock: Clock | None = None,
+) -> Done:
+    """Run `job`; `progress(done, total)` after each frame. Raises DriverError or SinkError; leaves no half file."""
+    clock = clock or SystemClock()
+    controls = replace(job.controls, place_absolutely=job.framing == "photo")
+    is_motion = job.driver.suffix.lower() == ".jsonl"
+    with ExitStack() as stack:
+        sink: Sink = stack.enter_context(FileSink(job.output, audio_from=None if is_motion else job.driver))
+        ledger = stack.enter_context(Ledger(trace_path=job.trace))
+        tracker = MediaPipeTracker()
+        driver = Driver(tracker)
+        stack.callback(driver.close)
+        avatar = Avatar(
+            enrollment, driver, generator=job.generator, framing=job.framing, size_px=job.size_px,
+            controls=controls, clock=clock, on_fault=ledger.fault,
+        )  # fmt: skip
+        notices: list[str] = []
+        start_ns = clock.now_ns()
+        if is_motion:
+            track = read_motion(job.driver)
+            fps, total = track.fps, len(track.motions)
+            steps = _recorded(track.motions, track.neutral, fps, clock)
+        else:
+            calibrate(tracker, job.driver)
+            source = stack.enter_context(VideoSource(job.driver))
+            fps = source.info.fps
+            total = round(source.info.duration_s * fps) if source.info.duration_s else None
+            steps = ahead(_tracked(ahead(_frames(source)), driver, clock))
+        width, height = avatar.size_px
+        sink.open(SinkInfo(width, height, fps))
+        count = faces = 0
+        motions: list[Motion] = []
+        neutral: Motion | None = None
+        for shown in ahead(_drawn(steps, avatar)):
+            sink.write(shown.frame)
+            count += 1
+            faces += shown.drive.face
+            if job.motion_output:
+                motions.append(shown.drive.motion)
+                neutral = shown.drive.neutral
+            done = shown.frame.mark("encoded", clock.now_ns())
+            ledger.frame(done.trace, sequence=done.sequence, pts_s=done.pts_s, fresh=True)
+            if progress:
+                progress(count, total)
+        if not is_motion and source.notice:  # pyright: ignore[reportPossiblyUnboundVariable]
+            notices.append(source.notice)  # pyright: ignore[reportPossiblyUnboundVariable]
+        if faces == 0:
+            raise DriverError(f"no face found in {job.driver.name}; use a video that shows one face from the front")
+        if faces < count:
+            notices.append(f"no face in {count - faces} of {count} frames: held and eased to neutral there")
+        sink.close()
+        if job.motion_output:
+            write_motion(job.motion_output, motions, fps, neutral)
+        seconds = (clock.now_ns() - start_ns) / 1e9
+    return Done(count, seconds, faces, tuple(notices))
+
+
+def calibrate(tracker: MediaPipeTracker, path: Path) -> None:
+    """Take the driver's neutral from the first second of faces before the first frame is drawn."""
+    probe = MediaPipeTracker()
+    with probe, VideoSource(path) as source:
+        first_s: float | None = None
+        while (frame := source.read()) is not None:
+            seen = probe.track(frame).motion
+            if seen is not None and first_s is None:
+                first_s = frame.pts_s
+            if (first_s is not None and frame.pts_s - first_s > 2 * CALIBRATION_S) or frame.pts_s > 20:
+                break
+        if probe.driver_neutral is not None:
+            tracker.use_neutral(probe.driver_neutral)
+
+
+def _frames(source: VideoSource) -> Iterator[Frame]:
+    while (frame := source.read()) is not None:
+        yield frame
+
+
+def _tracked(frames: Iterable[Frame], driver: Driver, clock: Clock) -> Iterator[_Step]:
+    for frame in frames:
+        drive = driver.drive(frame)
+        yield _Step(frame.mark("tracked", clock.now_ns()), drive)
+
+
+def _recorded(motions: Iterable[Motion], neutral: Motion | None, fps: float, clock: Clock) -> Iterator[_Step]:
+    empty = np.zeros((2, 2, 3), np.uint8)
+    rest: Motion | None = neutral
+    for index, motion in enumerate(motions):
+        rest = rest or motion  # without a recorded neutral the first frame is the rest
+        now = clock.now_ns()
+        frame = Frame(empty, index / fps, now, LatencyTrace({"captured": now}), index)
+        yield _Step(frame, Drive(motion, rest, "tracking", face=True))
+
+
+def _drawn(steps: Iterable[_Step], avatar: Avatar) -> Iterator[Shown]:
+    for step in steps:
+        yield avatar.show_drive(step.drive, step.frame)

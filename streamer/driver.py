@@ -1,0 +1,80 @@
+"""Frame → `Motion`: tracking, smoothing, and an answer for every frame even when there is no face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.frame import Frame
+from engines.motion import Motion
+from streamer.filters import MotionFilter
+from streamer.presence import Presence, advance
+from streamer.tracker import Track, Tracker
+
+DriverState = Literal["calibrating", "tracking", "holding", "idle", "fault"]
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """What drives one output frame: the motion, the neutral it is relative to, and how it came about."""
+
+    motion: Motion
+    neutral: Motion
+    state: DriverState
+    face: bool
+    landmarks_px: NDArray[np.float32] | None = None
+
+
+class Driver:
+    """A tracker with everything around it that makes its answer fit to show. One per stream."""
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        *,
+        smooth: bool = True,
+        on_fault: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self._tracker = tracker
+        self._filter = MotionFilter() if smooth else None
+        self._presence = Presence()
+        self._on_fault = on_fault
+
+    def drive(self, frame: Frame) -> Drive:
+        """Motion for `frame`; a tracker that fails counts as a lost face and is reported."""
+        failed = False
+        try:
+            track = self._tracker.track(frame)
+        except Exception as error:
+            track, failed = Track(None), True
+            if self._on_fault:
+                self._on_fault(error)
+        seen = track.motion if track.motion is not None and track.motion.is_finite() else None
+        if seen is not None and self._filter is not None:
+            if self._presence.lost_since_s is not None:
+                self._filter.reset()
+            seen = self._filter(seen)
+        drive = self._answer(seen, frame.pts_s)
+        state: DriverState = "fault" if failed else "calibrating" if track.calibrating and seen else drive.state
+        return replace(drive, state=state, landmarks_px=track.landmarks_px)
+
+    def idle(self, time_s: float) -> Drive:
+        """Motion for a moment without a frame: the camera is gone or late."""
+        return self._answer(None, time_s)
+
+    def _answer(self, seen: Motion | None, time_s: float) -> Drive:
+        neutral = self._tracker.neutral or Motion()
+        self._presence, motion = advance(self._presence, seen, time_s, neutral)
+        return Drive(motion, neutral, self._presence.label, seen is not None)
+
+    def recalibrate(self) -> None:
+        """Take the driver's neutral anew."""
+        self._tracker.retake_neutral()
+
+    def close(self) -> None:
+        """Free the tracker."""
+        self._tracker.close()
