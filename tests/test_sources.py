@@ -57,7 +57,7 @@ def test_frames_are_rgb_with_exact_times(clip: Path) -> None:
 
 @pytest.mark.parametrize(("height", "tagged"), [(64, True), (64, False), (720, False)])
 def test_colours_survive_their_matrix(tmp_path: Path, height: int, tagged: bool) -> None:
-    """A flat colour comes back whether the file names its matrix or a player has to guess (601 SD, 709 HD)."""
+    """A flat colour comes back whether the file names its matrix or players guess (601 SD, 709 HD)."""
     colour_rgb = np.array([190, 60, 110], np.uint8)
     image = np.broadcast_to(colour_rgb, (height, 64, 3)).copy()
     matrix = "ITU709" if tagged or height >= 720 else "ITU601"
@@ -281,12 +281,12 @@ def test_looping_keeps_memory_and_files_flat(tmp_path: Path) -> None:
             for _ in range(5 * count):
                 assert source.read() is not None
 
-        passes(60)
+        passes(300)  # the allocator settles only after a few hundred decoders
         before, files = process.memory_info().rss, process.num_fds() if hasattr(process, "num_fds") else 0
         passes(150)
         grown_mb = (process.memory_info().rss - before) / 1e6
         print(f"150 passes of a 320x240 clip grew memory by {grown_mb:.1f} MB")
-        assert grown_mb < 12  # an unclosed container or decoder costs over 100 kB a pass
+        assert grown_mb < 10  # an unclosed container or decoder costs over 100 kB a pass
         if files:
             assert process.num_fds() <= files + 1
 
@@ -309,7 +309,7 @@ class FakeCamera:
         rig.opened += 1
         self.released = False
 
-    def isOpened(self) -> bool:  # noqa: N802
+    def isOpened(self) -> bool:
         return self.rig.plugged
 
     def read(self) -> tuple[bool, U8 | None]:
@@ -323,7 +323,7 @@ class FakeCamera:
         image[..., 0] = 200  # blue, in BGR
         return True, image
 
-    def get(self, propId: int) -> float:  # noqa: N803
+    def get(self, propId: int) -> float:
         if propId == cv2.CAP_PROP_FPS:
             return 30.0
         return (time.monotonic_ns() - 4_000_000) / 1e6 if propId == cv2.CAP_PROP_POS_MSEC else 0.0
@@ -415,7 +415,7 @@ def test_a_camera_that_hangs_counts_as_lost_and_does_not_block_close() -> None:
 def test_no_camera_is_said_in_a_sentence() -> None:
     rig = Rig()
     rig.plugged = False
-    with pytest.raises(DriverError, match="camera 7 gives no picture.*visavis devices"):
+    with pytest.raises(DriverError, match=r"camera 7 gives no picture.*visavis devices"):
         WebcamSource(7, open_capture=rig.open)
     assert rig.opened == rig.released
 

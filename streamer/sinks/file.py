@@ -155,7 +155,8 @@ class FileSink(Sink):
         stream.time_base = Fraction(1, _TICKS_HZ)
         context = stream.codec_context
         context.time_base = Fraction(1, _TICKS_HZ)
-        context.options = {"crf": str(self._crf), "preset": "veryfast"}
+        # Without B-frames decoding order is display order, which keeps the length of uneven timing exact.
+        context.options = {"crf": str(self._crf), "preset": "veryfast", "bf": "0"}
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = ColorRange.MPEG
         self._stream = stream

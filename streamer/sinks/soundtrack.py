@@ -54,9 +54,10 @@ def open_soundtrack(path: Path, container: av.container.OutputContainer) -> Soun
         return None
     try:
         context = track.stream.codec_context
+        codec = context.codec.canonical_name  # `name` is the decoder's, such as mp3float
         # AAC without its header record (ADTS, as in .ts files) cannot be described in an MP4 header.
-        describable = context.name != "aac" or bool(context.extradata)
-        if context.name in _COPIED and describable:
+        describable = codec != "aac" or bool(context.extradata)
+        if codec in _COPIED and describable:
             return _Copied(track, container)
         return _Encoded(track, container)
     except BaseException:
@@ -92,7 +93,8 @@ class _Copied(Soundtrack):
             if packet.pts is None or packet.dts is None:
                 continue
             late = self._last_dts is not None and packet.dts <= self._last_dts
-            if not late and self._start_s(packet) + self._length_s(packet) > 0:
+            # One packet from before the start goes along: it primes the decoder and is not heard.
+            if not late and self._start_s(packet) + 2 * self._length_s(packet) > 0:
                 self._pending = packet
         return self._pending
 

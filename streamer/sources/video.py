@@ -110,7 +110,8 @@ class _Pass:
             except (av.error.FFmpegError, OSError):
                 yield None
                 return
-            video = packet.stream_index == self._stream.index
+            # Not `packet.stream_index`: it is 0 on the empty packets that end every stream.
+            video = packet.stream.index == self._stream.index
             if packet.is_corrupt:
                 if video:
                     yield None

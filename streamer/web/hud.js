@@ -1,4 +1,4 @@
-/** Draws the measurements: the numbers, the stacked stage bar and its legend. The maths is in meter.js. */
+/** Draws the statistics: the numbers, the stacked stage bar and its legend. The maths is in meter.js. */
 
 import { segments } from "./meter.js";
 

@@ -107,8 +107,16 @@ export function nearestDistance(candidates, value) {
   return best;
 }
 
+// Chromium takes rtpTimestamp through microseconds, and a third of the frames come out one tick off
+const SLACK_TICKS = 2;
+const SLACK_STEPS = [0, -1, 1, -2, 2];
+
+/** Signed distance in ticks, the short way around the wrap. */
+const ticksBetween = (a, b) => (a - b) | 0;
+
 /**
- * The constant `rtp - pts` (mod 2^32) of a stream, or null while it cannot be told.
+ * The constant `rtp - pts` (mod 2^32, give or take a rounded tick) of a stream, or null while it cannot be
+ * told.
  *
  * Every (frame, message) pair that reached the page within `horizonMs` of each other votes for its
  * difference. At a perfectly even frame rate the neighbours of the true constant (one frame interval more
@@ -120,30 +128,43 @@ export function nearestDistance(candidates, value) {
  * @param {{pts: number, arrivedMs: number}[]} messages
  */
 export function findOffset(frames, messages, { minVotes = 8, horizonMs = 400 } = {}) {
-  const votes = new Map();
-  for (const frame of frames) {
-    for (const message of messages) {
-      const gapMs = frame.receivedMs - message.arrivedMs;
-      if (Math.abs(gapMs) > horizonMs) continue;
-      const difference = (frame.rtp - message.pts) >>> 0;
-      const gaps = votes.get(difference);
-      if (gaps) gaps.push(gapMs);
-      else votes.set(difference, [gapMs]);
+  const votes = [];
+  for (const { rtp, receivedMs } of frames) {
+    for (const { pts, arrivedMs } of messages) {
+      const gapMs = receivedMs - arrivedMs;
+      if (Math.abs(gapMs) <= horizonMs) votes.push({ difference: (rtp - pts) | 0, gapMs });
     }
   }
-  let most = 0;
-  for (const gaps of votes.values()) most = Math.max(most, gaps.length);
+  const camps = gather(votes);
+  const most = Math.max(0, ...camps.map((camp) => camp.length));
   if (most < minVotes || most < frames.length / 2) return null;
   // both ends of the two lists may lack a partner or two, and one in ten messages may be lost
   const enough = most - Math.max(2, 0.1 * most);
-  const close = [...votes].filter(([, gaps]) => gaps.length >= enough);
-  if (close.some(([difference]) => difference === 0)) return 0;
   let best = null;
-  for (const [difference, gaps] of close) {
-    const gapMs = Math.abs(median(gaps));
+  for (const camp of camps) {
+    if (camp.length < enough) continue;
+    const difference = camp[camp.length >> 1].difference;
+    if (Math.abs(difference) <= SLACK_TICKS) return 0;
+    const gapMs = Math.abs(median(camp.map((vote) => vote.gapMs)));
     if (best === null || gapMs < best.gapMs) best = { difference, gapMs };
   }
-  return best.difference;
+  return best.difference >>> 0;
+}
+
+/** Votes in camps of the same difference, each sorted. */
+function gather(votes) {
+  if (votes.length === 0) return [];
+  // sorted relative to one of them, so that a stream's differences stay together at the wrap
+  const origin = votes[0].difference;
+  const place = (vote) => ticksBetween(vote.difference, origin);
+  const sorted = [...votes].sort((a, b) => place(a) - place(b));
+  const camps = [[sorted[0]]];
+  for (const vote of sorted.slice(1)) {
+    const camp = camps.at(-1);
+    if (place(vote) - place(camp.at(-1)) <= 1) camp.push(vote);
+    else camps.push([vote]);
+  }
+  return camps;
 }
 
 /**
@@ -171,7 +192,9 @@ export class FrameMatcher {
     const pts = message.pts >>> 0;
     this.#messages.set(pts, { pts, message, arrivedMs });
     trim(this.#messages, this.capacity);
-    return this.offset === null ? [] : this.#pair((pts + this.offset) % RTP_WRAP);
+    if (this.offset === null) return [];
+    const rtp = nearKey(this.#pending, (pts + this.offset) % RTP_WRAP);
+    return rtp === undefined ? [] : this.#pair(rtp);
   }
 
   /** @returns {{message: object, shownMs: number}[]} */
@@ -198,7 +221,7 @@ export class FrameMatcher {
   }
 
   #pair(rtp) {
-    const entry = this.#messages.get((rtp - this.offset) >>> 0);
+    const entry = this.#messages.get(nearKey(this.#messages, (rtp - this.offset) >>> 0));
     const shownMs = this.#pending.get(rtp);
     if (entry === undefined || shownMs === undefined) return [];
     this.#messages.delete(entry.pts);
@@ -210,9 +233,10 @@ export class FrameMatcher {
 
   #check() {
     const found = findOffset(this.#recent, [...this.#used, ...this.#messages.values()]);
-    if (found === null || found === this.offset) {
+    const steady = this.offset !== null && found !== null && same(found, this.offset);
+    if (found === null || steady) {
       this.#rival = null;
-    } else if (this.offset === null || found === this.#rival) {
+    } else if (this.offset === null || (this.#rival !== null && same(found, this.#rival))) {
       this.offset = found;
       this.#rival = null;
     } else {
@@ -220,6 +244,17 @@ export class FrameMatcher {
       this.#rival = found;
     }
   }
+}
+
+const same = (a, b) => Math.abs(ticksBetween(a, b)) <= SLACK_TICKS;
+
+/** The key of `map` that is `ticks`, give or take the slack. */
+function nearKey(map, ticks) {
+  for (const step of SLACK_STEPS) {
+    const key = (ticks + step) >>> 0;
+    if (map.has(key)) return key;
+  }
+  return undefined;
 }
 
 function trim(map, capacity) {

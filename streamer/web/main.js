@@ -1,4 +1,4 @@
-/** Wiring: joins the call, the camera, the picture, the panel and the measurements. */
+/** Wiring: joins the call, the camera, the picture, the panel and the statistics. */
 
 import { bareAddress, parseAddress, withoutToken } from "./address.js";
 import { keepToken } from "./api.js";
@@ -74,6 +74,7 @@ new Enroll((avatar) => {
   for (const notice of avatar.notices ?? []) notices.show(notice);
   gallery.add(avatar);
   gallery.choose(avatar.name);
+  el("stage").scrollIntoView({ block: "nearest" });
 });
 
 // ---- the call
@@ -140,6 +141,7 @@ function onMessage(message, nowMs) {
 async function useWebcam() {
   const button = el("webcam");
   button.disabled = true;
+  notices.clear();
   el("webcam-label").textContent = "Waiting for permission";
   try {
     const { notice } = await camera.start(wish.audio);
@@ -216,7 +218,7 @@ function drawButtons() {
 
 function setSound(on) {
   picture.setMuted(!on);
-  el("sound").setAttribute("aria-pressed", String(on));
+  el("sound").dataset.on = String(on);
   el("sound-label").textContent = on ? "Mute" : "Unmute";
 }
 
@@ -241,7 +243,7 @@ function toggleFull() {
   else el("picture").webkitEnterFullscreen?.();
 }
 
-// ---- measurements
+// ---- statistics
 
 function stats() {
   return {

@@ -11,6 +11,10 @@ export class Notices {
     this.#root = root;
   }
 
+  clear() {
+    this.#root.replaceChildren();
+  }
+
   /** @param {"info" | "error"} level */
   show(text, level = "info") {
     // a fault that repeats is one message

@@ -28,8 +28,9 @@ export class Picture {
     return videoWidth ? `${videoWidth}x${videoHeight}` : null;
   }
 
-  /** Freezes what is shown now. */
+  /** Freezes what is shown now. The stream shown so far is over: what it still brings is black. */
   hold() {
+    this.#watching += 1;
     const { videoWidth, videoHeight } = this.#video;
     if (!this.seen || !videoWidth || !this.#still.hidden) return;
     this.#still.width = videoWidth;

@@ -1,0 +1,34 @@
+"""Settings of the server: from the command line, else from `VISAVIS_…` variables."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServeSettings(BaseSettings):
+    """What `visavis serve` needs to know."""
+
+    model_config = SettingsConfigDict(env_prefix="VISAVIS_")
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    token: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    max_sessions: int = Field(4, ge=1)
+    max_uploads: int = Field(32, ge=1)
+    max_photo_mb: float = Field(60, gt=0)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this computer can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False

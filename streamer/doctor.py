@@ -1,0 +1,346 @@
+"""`visavis doctor`: what this computer has of what visavis needs, and the one thing to type for the rest."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.metadata
+import importlib.util
+import io
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.text import Text
+
+from engines.errors import ModelMissing
+from engines.models import MODELS, find_model
+from streamer.probes import brief, run_probes
+
+Status = Literal["ok", "missing", "warn"]
+Report = Mapping[str, dict[str, Any]]
+
+DEADLINE_S = 4.0  # for the probes; the rest takes some tenths, and `diagnose` promises 5 s
+
+# (distribution, module); PortAudio's and the virtual camera's are checked with their devices
+CORE: tuple[tuple[str, str], ...] = (
+    ("numpy", "numpy"),
+    ("torch", "torch"),
+    ("openvino", "openvino"),
+    ("safetensors", "safetensors"),
+    ("mediapipe", "mediapipe"),
+    ("opencv-contrib-python", "cv2"),
+    ("pillow", "PIL"),
+    ("pillow-heif", "pillow_heif"),
+    ("av", "av"),
+    ("aiortc", "aiortc"),
+    ("fastapi", "fastapi"),
+    ("uvicorn", "uvicorn"),
+    ("python-multipart", "python_multipart"),
+    ("typer", "typer"),
+    ("rich", "rich"),
+    ("pydantic-settings", "pydantic_settings"),
+    ("platformdirs", "platformdirs"),
+    ("prometheus-client", "prometheus_client"),
+    ("matplotlib", "matplotlib"),
+)
+# soname → Debian's package and what needs it
+LIBRARIES: dict[str, tuple[str, str]] = {
+    "libGL.so.1": ("libgl1", "OpenCV"),
+    "libEGL.so.1": ("libegl1", "the face tracker"),
+    "libGLESv2.so.2": ("libgles2", "the face tracker"),
+    "libglib-2.0.so.0": ("libglib2.0-0", "OpenCV"),
+    "libportaudio.so.2": ("libportaudio2", "microphones"),
+}
+_OTHER_OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python-headless")
+_LOOPBACK_PARAMETER = Path("/sys/module/v4l2loopback/parameters/exclusive_caps")
+_PCI_FOLDER = Path("/sys/bus/pci/devices")
+_AGAIN = "run `visavis doctor` again when the computer is less busy"
+_PYTHON = shlex.quote(sys.executable)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. `missing`: visavis does not work without it; `warn`: something is worse or off."""
+
+    name: str
+    status: Status
+    detail: str
+    fix: str = ""  # the one command or sentence, for a status other than ok
+
+
+def diagnose() -> list[Check]:
+    """Every check, in under 5 seconds. Never raises: a check that fails is itself a finding."""
+    report: dict[str, dict[str, Any]] = {}
+    parts: list[tuple[str, Callable[[], list[Check]]]] = [
+        ("probes", lambda: _fill(report)),
+        ("python", lambda: python_check(sys.version_info[:3])),
+        ("packages", lambda: package_checks(installed_versions(), report)),
+        ("system libraries", lambda: library_checks(sys.platform, _loads)),
+        ("models", model_checks),
+        ("GPU", lambda: gpu_checks(report.get("+nvidia"), has_nvidia_card(), report.get("torch"))),
+        ("engines", lambda: engine_checks(report.get("+engines"))),
+        ("devices", lambda: device_checks(report.get("+devices"), sys.platform)),
+        ("virtual camera", lambda: virtual_camera_checks(report.get("+devices"), sys.platform)),
+    ]
+    checks: list[Check] = []
+    for name, part in parts:
+        try:
+            checks += part()
+        except Exception as error:  # a doctor that falls ill helps nobody
+            checks.append(Check(name, "warn", f"could not be checked: {brief(error)}", "please report this"))
+    return checks
+
+
+def render_text(checks: Sequence[Check], *, color: bool = False) -> str:
+    """The checks as lines of text; fixes stand unwrapped on lines of their own, to be copied."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=color, color_system="standard" if color else None, width=200)
+    styles = {"ok": "green", "warn": "yellow", "missing": "bold red"}
+    width = max((len(check.name) for check in checks), default=0)
+    for check in checks:
+        line = Text(f"{check.status:8}", styles[check.status])
+        line.append(f"{check.name:{width}}  ", "bold").append(check.detail, "default")
+        console.print(line, soft_wrap=True)
+        if check.fix:
+            console.print(Text(f"{'':8}fix: {check.fix}", "cyan"), soft_wrap=True)
+    missing = [check.name for check in checks if check.status == "missing"]
+    end = f"missing: {', '.join(missing)}" if missing else "everything that visavis needs is here"
+    console.print(Text(end, "bold"), soft_wrap=True)
+    return out.getvalue()
+
+
+def to_json(checks: Sequence[Check]) -> str:
+    """The checks as a JSON array of objects with name, status, detail and fix."""
+    return json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False)
+
+
+# ---- the checks: facts in, findings out
+
+
+def python_check(version: tuple[int, int, int]) -> list[Check]:
+    """The interpreter's version."""
+    text = ".".join(map(str, version)) + f", {sys.executable}"
+    if version >= (3, 11):
+        return [Check("python", "ok", text)]
+    return [Check("python", "missing", text, "install Python 3.11 or newer, then start ./scripts/run again")]
+
+
+def package_checks(versions: Mapping[str, str | None], report: Report) -> list[Check]:
+    """One check per core package: `versions` of what is installed, and what the probes' imports said."""
+    checks: list[Check] = []
+    for distribution, module in CORE:
+        version = versions.get(distribution)
+        if version is None:
+            fix = f"{_PYTHON} -m pip install {shlex.quote(_requirement(distribution))}"
+            checks.append(Check(distribution, "missing", "not installed", fix))
+        elif module not in report:
+            again = "run `visavis doctor` again when the computer is less busy"
+            checks.append(
+                Check(distribution, "warn", f"{version}, not loaded within {DEADLINE_S:g} s", again)
+            )
+        elif error := report[module].get("error"):
+            fix = _import_fix(str(error), distribution, version)
+            checks.append(Check(distribution, "missing", f"{version} does not load: {error}", fix))
+        else:
+            checks.append(Check(distribution, "ok", version))
+    if others := [name for name in _OTHER_OPENCVS if versions.get(name)]:
+        fix = f"{_PYTHON} -m pip uninstall -y {' '.join(others)} && {_PYTHON} -m pip install "
+        fix += "--force-reinstall --no-deps opencv-contrib-python"
+        detail = f"{', '.join(others)} overwrites the cv2 of opencv-contrib-python"
+        checks.append(Check("opencv twice", "warn", detail, fix))
+    return checks
+
+
+def library_checks(platform: str, loads: Callable[[str], bool]) -> list[Check]:
+    """System libraries on Linux; elsewhere the packages bring their own."""
+    if not platform.startswith("linux"):
+        return []
+    checks: list[Check] = []
+    for soname, (package, needed_by) in LIBRARIES.items():
+        if loads(soname):
+            checks.append(Check(soname, "ok", f"for {needed_by}"))
+            continue
+        status: Status = "warn" if needed_by == "microphones" else "missing"
+        detail = f"not found; {needed_by} needs it"
+        checks.append(Check(soname, status, detail, f"sudo apt-get install -y {package}"))
+    return checks
+
+
+def model_checks() -> list[Check]:
+    """Each model file, looked for without fetching it."""
+    checks: list[Check] = []
+    for name in MODELS:
+        try:
+            checks.append(Check(name, "ok", str(find_model(name, download=False))))
+        except ModelMissing:
+            fix = f"{_PYTHON} -m engines.models"
+            checks.append(Check(name, "missing", "no file with the pinned sha256 was found", fix))
+    return checks
+
+
+def gpu_checks(smi: Mapping[str, Any] | None, has_card: bool, torch: Mapping[str, Any] | None) -> list[Check]:
+    """The NVIDIA card: what nvidia-smi (`cards`: "name, driver, memory" each) and torch's probe say."""
+    name = "NVIDIA GPU"
+    if smi is None and has_card:
+        return [Check(name, "warn", f"nvidia-smi does not answer within {DEADLINE_S:g} s", _AGAIN)]
+    if not (smi and smi.get("cards")):
+        if not has_card:
+            return [Check(name, "ok", "none: networks run on the CPU")]
+        fix = "sudo apt-get install nvidia-driver (Ubuntu: sudo ubuntu-drivers install), then start again"
+        return [Check(name, "warn", "a card without a working driver: networks run on the CPU", fix)]
+    checks = [Check(name, "ok", "; ".join(smi["cards"]))]
+    if torch is None:
+        return [*checks, Check("CUDA", "warn", f"torch did not load within {DEADLINE_S:g} s", _AGAIN)]
+    if error := torch.get("error"):
+        return [*checks, Check("CUDA", "warn", f"torch does not load: {error}", "see torch above")]
+    built, usable = torch.get("cuda"), torch.get("cuda_available")
+    if usable:
+        return [*checks, Check("CUDA", "ok", f"{built}, used by torch")]
+    if built:
+        fix = "update the NVIDIA driver to one for CUDA " + str(built)
+        return [*checks, Check("CUDA", "warn", f"torch is built for {built}, the driver refuses", fix)]
+    fix = f"{_PYTHON} -m pip install --force-reinstall torch==2.13.0"
+    return [*checks, Check("CUDA", "warn", "this torch is built for the CPU only", fix)]
+
+
+def engine_checks(engines: Mapping[str, Any] | None) -> list[Check]:
+    """The tiers that run networks, fastest first, with the reason for each that is refused."""
+    if engines is None:
+        return [Check("engines", "warn", f"not answered within {DEADLINE_S:g} s", _AGAIN)]
+    if error := engines.get("error"):
+        return [Check("engines", "warn", f"cannot be listed: {error}", "see the packages above")]
+    tiers: list[dict[str, Any]] = list(engines.get("tiers", []))
+    chosen = next((tier["name"] for tier in tiers if tier["available"]), None)
+    checks: list[Check] = []
+    for tier in tiers:
+        label = f"engine {tier['name']}"
+        reason = str(tier.get("reason") or "")
+        if tier["available"]:
+            text = "used" if tier["name"] == chosen else "available"
+            checks.append(Check(label, "ok", f"{text}: {reason}" if reason else text))
+        else:
+            # refused tiers are no fault where a slower one serves; their reasons are what one looks for
+            fix = "" if chosen else "mend what its reason names, or the packages above"
+            checks.append(Check(label, "ok" if chosen else "missing", f"refused: {reason}", fix))
+    return checks
+
+
+def device_checks(devices: Mapping[str, Any] | None, platform: str) -> list[Check]:
+    """Cameras and microphones."""
+    if devices is None or devices.get("error"):
+        reason = (devices or {}).get("error") or f"not answered within {DEADLINE_S:g} s"
+        return [Check("devices", "warn", f"cannot be listed: {reason}", "try `visavis devices`")]
+    cameras: list[str] = list(devices["cameras"])
+    refused: list[str] = list(devices["refused"])
+    if not platform.startswith("linux"):
+        how = "AVFoundation" if platform == "darwin" else "DirectShow"
+        checks = [Check("cameras", "ok", f"through {how}; `visavis devices` opens each to list them")]
+    elif refused:
+        detail = f"{', '.join(refused)} may not be opened by this user"
+        fix = "sudo usermod -aG video $USER, then log out and in"
+        checks = [Check("cameras", "warn", detail, fix)]
+    elif cameras:
+        checks = [Check("cameras", "ok", ", ".join(cameras))]
+    else:
+        fix = "plug in a camera, drive with a video file, or use the browser's camera through `visavis serve`"
+        checks = [Check("cameras", "warn", "none found", fix)]
+    microphones: list[str] = list(devices["microphones"])
+    if microphones:
+        checks.append(Check("microphones", "ok", ", ".join(microphones)))
+    else:
+        fix = "plug in a microphone, or use the browser's through `visavis serve`"
+        checks.append(Check("microphones", "warn", str(devices.get("audio_note") or "none found"), fix))
+    return checks
+
+
+def virtual_camera_checks(
+    devices: Mapping[str, Any] | None, platform: str, parameter: Path = _LOOPBACK_PARAMETER
+) -> list[Check]:
+    """What `--to virtualcam` needs: the optional package, and a driver with the right option."""
+    name = "virtual camera"
+    if importlib.util.find_spec("pyvirtualcam") is None:
+        fix = f"{_PYTHON} -m pip install pyvirtualcam"
+        return [Check(name, "warn", "optional package pyvirtualcam is not installed", fix)]
+    driver_fix = str((devices or {}).get("driver_fix") or "see what `visavis devices` says")
+    if not platform.startswith("linux"):
+        return [Check(name, "ok", f"pyvirtualcam with OBS's camera; if it does not open: {driver_fix}")]
+    virtual: list[str] = list((devices or {}).get("virtual_cameras", []))
+    if not virtual:
+        return [Check(name, "warn", "v4l2loopback gives no camera", driver_fix)]
+    try:
+        exclusive = parameter.read_text().strip().split(",")[0] != "N"
+    except OSError:
+        exclusive = True  # not v4l2loopback's, or not readable: nothing to complain of
+    if exclusive:
+        return [Check(name, "ok", ", ".join(virtual))]
+    fix = "sudo modprobe -r v4l2loopback && sudo modprobe v4l2loopback exclusive_caps=1 card_label=visavis"
+    return [
+        Check(name, "warn", f"{', '.join(virtual)}: browsers will not see it without exclusive_caps=1", fix)
+    ]
+
+
+# ---- the facts
+
+
+def installed_versions() -> dict[str, str | None]:
+    """Version of each package that a check asks for; None where it is not installed."""
+    versions: dict[str, str | None] = {}
+    for name in (*(name for name, _ in CORE), *_OTHER_OPENCVS):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def _fill(report: dict[str, dict[str, Any]]) -> list[Check]:
+    # the slowest imports run side by side
+    others = [module for _, module in CORE if module not in {"torch", "mediapipe"}]
+    groups = [["torch", "+engines"], ["mediapipe"], [*others, "+devices"], ["+nvidia"]]
+    report.update(run_probes(groups, DEADLINE_S))
+    return []
+
+
+def has_nvidia_card(folder: Path = _PCI_FOLDER) -> bool:
+    """Whether the PCI bus holds an NVIDIA display card, with or without a driver."""
+    for device in folder.glob("*") if folder.is_dir() else []:
+        try:
+            vendor, kind = (device / "vendor").read_text(), (device / "class").read_text()
+        except OSError:
+            continue
+        if vendor.strip() == "0x10de" and kind.startswith("0x03"):  # PCI class 03: display
+            return True
+    return False
+
+
+def _loads(soname: str) -> bool:
+    try:
+        ctypes.CDLL(soname)
+    except OSError:
+        return False
+    return True
+
+
+def _requirement(distribution: str) -> str:
+    """The range that visavis asks for, as pip takes it; the bare name where visavis is not installed."""
+    try:
+        wanted = importlib.metadata.requires("visavis") or []
+    except importlib.metadata.PackageNotFoundError:
+        wanted = []
+    pattern = re.compile(re.escape(distribution) + r"\s*[<>=!~]")
+    return next((w for w in wanted if pattern.match(w) and "extra" not in w), distribution)
+
+
+def _import_fix(error: str, distribution: str, version: str) -> str:
+    for soname, (package, _) in LIBRARIES.items():
+        if soname in error:
+            return f"sudo apt-get install -y {package}"
+    wanted = shlex.quote(f"{distribution}=={version.split('+')[0]}")
+    return f"{_PYTHON} -m pip install --force-reinstall --no-deps {wanted}"

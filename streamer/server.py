@@ -1,0 +1,226 @@
+"""HTTP around the calls: the page, enrollment, offers, health and metrics. Nothing here touches a frame."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from calibration.enroll import enroll
+from engines.enrollment import Enrollment
+from engines.errors import VisavisError
+from engines.generator import generator_names
+from streamer import __version__
+from streamer.config import ServeSettings
+from streamer.metrics import Metrics
+from streamer.store import AvatarStore, picture_of
+from streamer.webrtc import aiortc_fixes
+from streamer.webrtc.session import CallOptions, MakeAvatar, OfferError, Session
+
+logger = logging.getLogger(__name__)
+
+WEB = Path(__file__).parent / "web"
+CLOSE_WITHIN_S = 2.0
+_POLICY = (
+    "default-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
+    "media-src 'self' blob: mediastream:; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+)
+
+
+class Offer(BaseModel):
+    """`POST /api/offer`."""
+
+    sdp: str = Field(max_length=200_000)
+    type: Literal["offer"]
+    avatar: str | None = None
+    generator: str | None = None
+    size: int = Field(512, ge=64, le=1024)
+    mode: Literal["avatar", "echo"] = "avatar"
+    drive: Literal["webcam", "demo"] = "webcam"
+
+
+class Calls:
+    """The calls that are up."""
+
+    def __init__(self, metrics: Metrics, limit: int, make_avatar: MakeAvatar | None) -> None:
+        self.sessions: set[Session] = set()
+        self._metrics = metrics
+        self._limit = limit
+        self._make_avatar = make_avatar
+
+    def open(self, enrollment: Enrollment, options: CallOptions) -> Session:
+        """A new session; raises HTTPException 503 when there are too many."""
+        if len(self.sessions) >= self._limit:
+            raise HTTPException(
+                503,
+                f"{self._limit} calls are up already; hang one up or start the server with a higher "
+                "VISAVIS_MAX_SESSIONS",
+                headers={"Retry-After": "10"},
+            )
+        session = Session(
+            enrollment, options, metrics=self._metrics, on_closed=self._forget, make_avatar=self._make_avatar
+        )
+        self.sessions.add(session)
+        self._metrics.session_opened()
+        return session
+
+    def _forget(self, session: Session) -> None:
+        if session in self.sessions:
+            self.sessions.discard(session)
+            self._metrics.session_closed()
+
+    async def close_all(self) -> None:
+        """Hang up everything within `CLOSE_WITHIN_S`."""
+        closing = [asyncio.create_task(s.close()) for s in list(self.sessions)]
+        if closing:
+            _, late = await asyncio.wait(closing, timeout=CLOSE_WITHIN_S)
+            for task in late:
+                task.cancel()
+
+
+def create_app(
+    settings: ServeSettings,
+    store: AvatarStore,
+    *,
+    metrics: Metrics | None = None,
+    make_avatar: MakeAvatar | None = None,
+) -> FastAPI:
+    """The application. `make_avatar` replaces the tracker and generator in tests."""
+    aiortc_fixes.apply(offer_loopback=settings.loopback)
+    metrics = metrics or Metrics()
+    calls = Calls(metrics, settings.max_sessions, make_avatar)
+    # Not the default executor: aiortc encodes there, and an enrollment takes a second.
+    enrolling = ThreadPoolExecutor(1, thread_name_prefix="enroll")
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await calls.close_all()
+        enrolling.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(title="visavis", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.calls = calls
+    if settings.loopback:
+        # a page elsewhere must not reach us through a name that it points at this computer (DNS rebinding)
+        hosts = ["localhost", "127.0.0.1", "[::1]", settings.host, "testserver"]
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        protected = request.url.path.startswith("/api/") or request.url.path == "/metrics"
+        if settings.token and protected and request.url.path != "/api/health":
+            given = request.headers.get("authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {settings.token}".encode()):
+                return JSONResponse(
+                    {"error": "this server wants a token; open the page with ?token=… in its address"}, 401
+                )
+        # another site's page may not talk to us with the visitor's browser
+        origin = request.headers.get("origin")
+        if origin and request.method not in ("GET", "HEAD") and origin.split("://")[-1] != request.headers.get("host"):
+            return JSONResponse({"error": "requests from other sites are refused"}, 403)
+        response = await call_next(request)
+        response.headers["Content-Security-Policy"] = _POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers.setdefault("Cache-Control", "no-cache")
+        return response
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        return JSONResponse({"error": f"{where or 'the request'}: {first['msg']}"}, 422)
+
+    @app.exception_handler(VisavisError)
+    async def refused(_: Request, error: VisavisError) -> Response:
+        return JSONResponse({"error": str(error)}, 400)
+
+    assert guard and http_error and invalid and refused  # registered by their decorators
+
+    @app.get("/")
+    async def page() -> Response:
+        return FileResponse(WEB / "index.html")
+
+    @app.get("/api/health")
+    async def health() -> dict[str, object]:
+        return {"status": "ok", "version": __version__, "sessions": len(calls.sessions)}
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        body, content_type = metrics.render()
+        return Response(body, media_type=content_type)
+
+    @app.get("/api/avatars")
+    async def avatars() -> dict[str, object]:
+        public = store.public()
+        return {
+            "avatars": [{"name": n, "title": e.title} for n, e in public],
+            "generators": generator_names(),
+            "default": public[0][0] if public else None,
+        }
+
+    @app.get("/api/avatars/{name}/picture")
+    async def picture(name: str) -> Response:
+        entry = store.get(name)
+        if entry is None:
+            raise HTTPException(404, f"there is no avatar {name!r}; GET /api/avatars lists them")
+        return Response(picture_of(entry.enrollment), media_type="image/jpeg")
+
+    @app.post("/api/avatars", status_code=201)
+    async def upload(photo: Annotated[UploadFile, File()], consent: Annotated[str, Form(max_length=200)]) -> dict[str, object]:
+        if not consent.strip():
+            raise HTTPException(422, "say whose face this is and that they agreed (field: consent)")
+        limit = int(settings.max_photo_mb * 1e6)
+        data = await photo.read(limit + 1)
+        if len(data) > limit:
+            raise HTTPException(413, f"the photo is larger than {settings.max_photo_mb:.0f} MB; send a smaller one")
+        loop = asyncio.get_running_loop()
+        enrollment = await loop.run_in_executor(enrolling, lambda: enroll(data, consent=consent.strip()))
+        title = Path(photo.filename or "photo").stem[:40] or "photo"
+        name = store.add_upload(enrollment, title)
+        logger.info("a photo was enrolled, consent recorded")
+        return {"name": name, "title": title, "notices": list(enrollment.notices)}
+
+    @app.delete("/api/avatars/{name}", status_code=204)
+    async def delete(name: str) -> Response:
+        if not store.remove_upload(name):
+            raise HTTPException(404, "there is no upload of that name")
+        return Response(status_code=204)
+
+    @app.post("/api/offer")
+    async def offer(body: Offer) -> dict[str, str]:
+        public = store.public()
+        name = body.avatar or (public[0][0] if public else "")
+        entry = store.get(name)
+        if entry is None:
+            raise HTTPException(404, f"there is no avatar {name!r}; GET /api/avatars lists them, or enroll a photo")
+        generator = body.generator or "geometric"
+        if generator not in generator_names():
+            raise HTTPException(400, f"there is no generator {generator!r}; choose one of: {', '.join(generator_names())}")
+        options = CallOptions(generator, body.size & ~1, body.mode, body.drive)
+        session = calls.open(entry.enrollment, options)
+        try:
+            sdp = await session.answer(body.sdp)
+        except OfferError as error:
+            raise HTTPException(400, str(error)) from error
+        return {"sdp": sdp, "type": "answer", "session": session.name}
+
+    app.mount("/static", StaticFiles(directory=WEB), name="static")
+    assert page and health and prometheus and avatars and picture and upload and delete and offer
+    return app

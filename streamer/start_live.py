@@ -1,0 +1,79 @@
+"""Putting a live run together: avatar file, source and sink by name, ledger, loop."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.enrollment import load_enrollment
+from engines.errors import DriverError
+from streamer.avatar import Avatar
+from streamer.clock import SystemClock
+from streamer.driver import Driver
+from streamer.ledger import Ledger, Snapshot
+from streamer.live import LiveLoop, Outcome
+from streamer.sinks.sink import open_sink
+from streamer.sources.source import Source
+from streamer.sources.video import VideoSource
+from streamer.trackers.mediapipe import MediaPipeTracker
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """What `visavis run` was asked for."""
+
+    avatar: Path
+    source: str = "webcam"
+    sink: str = "window"
+    generator: str = "geometric"
+    size_px: int = 512
+    loop: bool = False
+    seconds: float | None = None
+    trace: Path | None = None
+
+
+def open_source(spec: str, *, loop: bool = False) -> Source:
+    """`webcam`, `webcam:N` or a video file, played at its own pace."""
+    kind, _, index = spec.partition(":")
+    if kind == "webcam":
+        from streamer.sources.webcam import WebcamSource
+
+        if index and not index.isdigit():
+            raise DriverError(f"{spec!r} is no camera; write webcam:N with a number from `visavis devices`")
+        return WebcamSource(int(index or 0))
+    return VideoSource(Path(spec), loop=loop, realtime=True)
+
+
+def run_live(options: LiveOptions) -> tuple[Outcome, Snapshot]:
+    """Run until the source ends, the window is closed, Ctrl-C, or `seconds` are over."""
+    clock = SystemClock()
+    enrollment = load_enrollment(options.avatar)
+    with ExitStack() as stack:
+        sink = stack.enter_context(open_sink(options.sink))
+        source = stack.enter_context(open_source(options.source, loop=options.loop))
+        ledger = stack.enter_context(Ledger(trace_path=options.trace))
+        driver = Driver(MediaPipeTracker(), on_fault=lambda error: ledger.fault("tracked", error))
+        avatar = Avatar(
+            enrollment, driver, generator=options.generator, size_px=options.size_px,
+            clock=clock, on_fault=ledger.fault,
+        )  # fmt: skip
+        stack.callback(avatar.close)
+        steady = options.sink.partition(":")[0] in ("window", "virtualcam")
+        loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=steady)
+        timer = threading.Timer(options.seconds, loop.stop) if options.seconds else None
+        if timer:
+            timer.daemon = True
+            timer.start()
+        try:
+            outcome = loop.run()
+        except KeyboardInterrupt:
+            # the wish to stop, not a failure: what was written is kept
+            loop.stop()
+            snapshot = ledger.snapshot()
+            outcome = Outcome(snapshot.frames, snapshot.elapsed_s, sum(snapshot.dropped.values()), source.notice)
+        finally:
+            if timer:
+                timer.cancel()
+        return outcome, ledger.snapshot()

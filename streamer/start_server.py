@@ -1,0 +1,78 @@
+"""Putting the server together: avatars, application, uvicorn on a socket that is already bound."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from engines.enrollment import Enrollment, load_enrollment, save_enrollment
+from engines.errors import EnrollmentError
+from engines.models import cache_folder
+from streamer.config import ServeSettings
+from streamer.demo import DEMO_PHOTO
+from streamer.server import create_app
+from streamer.store import AvatarStore
+
+DEMO_CONSENT = "public domain portrait (NASA, Eileen Collins)"
+
+
+def demo_avatar() -> Enrollment:
+    """The demo face, enrolled at the first start and kept in the cache."""
+    from calibration.enroll import enroll
+
+    path = cache_folder().parent / "avatars" / "demo.avatar"
+    try:
+        return load_enrollment(path)
+    except EnrollmentError:
+        enrollment = enroll(DEMO_PHOTO, name="demo", consent=DEMO_CONSENT)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_enrollment(enrollment, path)
+        except (OSError, EnrollmentError):
+            pass  # a read-only home: enroll again next time
+        return enrollment
+
+
+def serve_forever(
+    settings: ServeSettings, avatars: Sequence[Path], listener: socket.socket, on_ready: Callable[[str], None]
+) -> None:
+    """Serve until SIGTERM or Ctrl-C. Raises EnrollmentError for an avatar that does not load."""
+    store = AvatarStore(settings.max_uploads)
+    for path in avatars:
+        store.add_public(load_enrollment(path))
+    if not avatars:
+        store.add_public(demo_avatar())
+    app = create_app(settings, store)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+        ssl_certfile=str(settings.tls_cert) if settings.tls_cert else None,
+        ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
+        server_header=False,
+    )
+    server = _Server(config, on_ready=lambda: on_ready(_url(settings, listener)))
+    server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+def _url(settings: ServeSettings, listener: socket.socket) -> str:
+    scheme = "https" if settings.tls_cert else "http"
+    host = "localhost" if settings.loopback else settings.host
+    url = f"{scheme}://{host}:{listener.getsockname()[1]}"
+    return f"{url}/?token=…" if settings.token else url

@@ -1,0 +1,226 @@
+"""The measured fixes to aiortc 1.16, all in one place: `apply()` once at start.
+
+Each is guarded: on a version with other internals it is left out with a warning, and calls still work,
+only slower. docs/webrtc.md says what each one bought.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import aioice.ice
+import aiortc.codecs.h264 as h264
+import aiortc.codecs.vpx as vpx
+import aiortc.rtcrtpreceiver as receiver_module
+from aiortc import RTCRtpReceiver
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.rtp import RtcpSrPacket
+
+logger = logging.getLogger(__name__)
+
+SUPPORTED = "1.16."
+AUDIO_PREFETCH_PACKETS = 2  # 40 ms; aiortc's 4 cost 80 ms of sound latency
+VIDEO_CLOCK_HZ = 90_000
+_NTP_TO_UNIX_S = 2_208_988_800  # RFC 5905: NTP counts from 1900
+
+MIN_BITRATE, START_BITRATE, MAX_BITRATE = 300_000, 2_500_000, 6_000_000
+# The encoder is rebuilt with a key frame at each change: follow the network in few, large steps.
+BITRATE_LADDER = (300_000, 600_000, 1_000_000, 1_500_000, 2_500_000, 4_000_000, 6_000_000)
+
+
+class MarkerJitterBuffer(JitterBuffer):
+    """Releases a video frame when its last packet is here (RTP marker bit, RFC 3550 § 5.1; RFC 7741 § 4.1).
+
+    aiortc waits for the first packet of the next frame: one frame period (33 ms) for nothing.
+    """
+
+    def __init__(self, capacity: int, prefetch: int = 0, is_video: bool = False) -> None:
+        super().__init__(capacity, prefetch if is_video else min(prefetch, AUDIO_PREFETCH_PACKETS), is_video)
+
+    def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
+        if not self._is_video:
+            return super()._remove_frame(sequence_number)
+        return self.take_ready()
+
+    def take_ready(self) -> JitterFrame | None:
+        """The first frame in the buffer if it is whole, else None."""
+        if self._origin is None:
+            return None
+        parts: list[bytes] = []
+        first = self._packets[self._origin % self._capacity]
+        if first is None:
+            return None
+        for count in range(self._capacity):
+            packet = self._packets[(self._origin + count) % self._capacity]
+            if packet is None:
+                return None
+            if packet.timestamp != first.timestamp:
+                # a sender without marker bits: the next frame's packet also ends this one
+                break
+            parts.append(packet._data)  # type: ignore[attr-defined]
+            if packet.marker:
+                break
+        else:
+            return None
+        self.remove(len(parts))
+        return JitterFrame(data=b"".join(parts), timestamp=first.timestamp)
+
+
+@dataclass(frozen=True, slots=True)
+class SenderReport:
+    """RTP time ↔ the sender's wall clock (RFC 3550 § 6.4.1)."""
+
+    wall_ms: float
+    rtp_time: int
+
+
+def unix_ms(ntp_timestamp: int) -> float:
+    """64-bit NTP time → milliseconds since the Unix epoch."""
+    return (ntp_timestamp / (1 << 32) - _NTP_TO_UNIX_S) * 1000
+
+
+def wall_ms_of(report: SenderReport, rtp_time: int) -> float:
+    """The sender's wall clock at an RTP time (32 bit, wrapping)."""
+    difference = (rtp_time - report.rtp_time) & 0xFFFFFFFF
+    if difference >= 1 << 31:
+        difference -= 1 << 32
+    return report.wall_ms + difference * 1000 / VIDEO_CLOCK_HZ
+
+
+def capture_wall_ms(receiver: RTCRtpReceiver, pts: int) -> float | None:
+    """When the browser captured the frame with this `pts`, on its own wall clock; None before the first report."""
+    report: SenderReport | None = getattr(receiver, "visavis_sender_report", None)
+    mapper = getattr(receiver, "_RTCRtpReceiver__timestamp_mapper", None)
+    origin = getattr(mapper, "_origin", None)
+    if report is None or origin is None:
+        return None
+    return wall_ms_of(report, (pts + origin) & 0xFFFFFFFF)
+
+
+def step_of(bitrate: int, current: int) -> int:
+    """The ladder step for a wanted bitrate; stays at `current` until the wish is a clear step away."""
+    wanted = max((b for b in BITRATE_LADDER if b <= bitrate), default=MIN_BITRATE)
+    if wanted > current and bitrate < wanted * 1.15:
+        return current
+    return wanted
+
+
+_applied = False
+
+
+def apply(*, offer_loopback: bool = False) -> None:
+    """Patch aiortc and aioice; idempotent. `offer_loopback`: also offer 127.0.0.1 as a host candidate."""
+    global _applied
+    if offer_loopback:
+        _offer_loopback()
+    if _applied:
+        return
+    _applied = True
+    installed = version("aiortc")
+    if not installed.startswith(SUPPORTED):
+        logger.warning("aiortc %s is not %sx: running without its latency fixes", installed, SUPPORTED)
+        return
+    _release_on_marker()
+    _remember_sender_reports()
+    _raise_bitrates()
+
+
+def _release_on_marker() -> None:
+    receiver_module.JitterBuffer = MarkerJitterBuffer  # pyright: ignore[reportAttributeAccessIssue]
+    original = RTCRtpReceiver._handle_rtp_packet
+
+    async def handle(self: Any, packet: Any, arrival_time_ms: int) -> None:
+        await original(self, packet, arrival_time_ms)
+        # After a gap closes several frames may be whole at once; aiortc asks for one per packet.
+        buffer = self._RTCRtpReceiver__jitter_buffer
+        codec = self._RTCRtpReceiver__codecs.get(packet.payload_type)
+        if not isinstance(buffer, MarkerJitterBuffer) or not buffer._is_video or codec is None:
+            return
+        if codec.name.lower() == "rtx":
+            codec = self._RTCRtpReceiver__codecs.get(codec.parameters.get("apt"))
+        while codec is not None and (frame := buffer.take_ready()) is not None:
+            frame.timestamp = self._RTCRtpReceiver__timestamp_mapper.map(frame.timestamp)
+            self._RTCRtpReceiver__decoder_queue.put((codec, frame))
+
+    RTCRtpReceiver._handle_rtp_packet = handle
+
+
+def _remember_sender_reports() -> None:
+    original = RTCRtpReceiver._handle_rtcp_packet
+
+    async def handle(self: Any, packet: Any) -> None:
+        if isinstance(packet, RtcpSrPacket):
+            info = packet.sender_info
+            if info.ntp_timestamp and info.packet_count:
+                self.visavis_sender_report = SenderReport(unix_ms(info.ntp_timestamp), info.rtp_timestamp)
+        await original(self, packet)
+
+    RTCRtpReceiver._handle_rtcp_packet = handle
+
+
+def _raise_bitrates() -> None:
+    for module in (vpx, h264):
+        module.MIN_BITRATE, module.DEFAULT_BITRATE, module.MAX_BITRATE = MIN_BITRATE, START_BITRATE, MAX_BITRATE
+    _step_bitrate(vpx.Vp8Encoder, "_Vp8Encoder__target_bitrate")
+    _step_bitrate(h264.H264Encoder, "_H264Encoder__target_bitrate")
+
+
+def _step_bitrate(encoder: type, field: str) -> None:
+    def get(self: Any) -> int:
+        return getattr(self, field)
+
+    def set_(self: Any, bitrate: int) -> None:
+        setattr(self, field, step_of(bitrate, getattr(self, field)))
+
+    encoder.target_bitrate = property(get, set_)  # type: ignore[attr-defined]
+
+
+_host_addresses: Callable[[bool, bool], list[str]] = aioice.ice.get_host_addresses
+
+
+def with_loopback(addresses: list[str], use_ipv4: bool) -> list[str]:
+    """127.0.0.1 in front of the addresses that aioice found; it leaves loopback out itself."""
+    return ["127.0.0.1", *addresses] if use_ipv4 and "127.0.0.1" not in addresses else addresses
+
+
+def _offer_loopback() -> None:
+    def addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+        return with_loopback(_host_addresses(use_ipv4, use_ipv6), use_ipv4)
+
+    aioice.ice.get_host_addresses = addresses
+
+
+async def receive_newest(track: MediaStreamTrack) -> tuple[Any, int]:
+    """The newest frame of a remote track and how many older ones were skipped.
+
+    aiortc's receive queue is unbounded: whoever reads one frame at a time falls behind for good.
+    """
+    frame = await track.recv()
+    skipped = 0
+    waiting = getattr(track, "_queue", None)
+    while waiting is not None and not waiting.empty():
+        newer = waiting.get_nowait()
+        if newer is None:  # the end of the stream: leave it for the next call
+            waiting.put_nowait(None)
+            break
+        frame = newer
+        skipped += 1
+    if frame is None:
+        raise MediaStreamError
+    return frame, skipped
+
+
+def with_start_bitrate(sdp: str) -> str:
+    """`sdp` with x-google-start-bitrate for VP8: Chrome then starts sharp instead of climbing for seconds."""
+    kbps = START_BITRATE // 1000
+    return re.sub(
+        r"(a=rtpmap:(\d+) VP8/90000\r\n)",
+        rf"\1a=fmtp:\2 x-google-start-bitrate={kbps};x-google-max-bitrate={MAX_BITRATE // 1000}\r\n",
+        sdp,
+    )

@@ -1,0 +1,344 @@
+"""One call: a peer connection, its worker, its ledger and its data channel. Sessions share nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from numpy.typing import NDArray
+
+from engines.enrollment import Enrollment
+from engines.errors import VisavisError
+from engines.retarget import Controls
+from streamer.avatar import Avatar, Shown
+from streamer.clock import Clock, SystemClock
+from streamer.driver import Driver
+from streamer.ledger import Ledger
+from streamer.metrics import Metrics
+from streamer.slot import Slot
+from streamer.trackers.mediapipe import MediaPipeTracker
+from streamer.webrtc.aiortc_fixes import (
+    AUDIO_PREFETCH_PACKETS,
+    capture_wall_ms,
+    receive_newest,
+    with_start_bitrate,
+)
+from streamer.webrtc.media import (
+    PTIME_S,
+    DelayedAudioTrack,
+    EchoTrack,
+    Outgoing,
+    SlotTrack,
+    wanted_delay_frames,
+)
+from streamer.webrtc.worker import Incoming, Worker
+
+logger = logging.getLogger(__name__)
+
+CONNECT_WITHIN_S = 30.0
+MESH_PERIOD_S = 1 / 12
+MESH_UNITS = 4095
+MAX_MESSAGE_BYTES = 4096
+
+
+class OfferError(VisavisError):
+    """An offer that cannot be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """What the page asked for."""
+
+    generator: str = "geometric"
+    size_px: int = 512
+    mode: Literal["avatar", "echo"] = "avatar"
+    drive: Literal["webcam", "demo"] = "webcam"
+
+
+MakeAvatar = Callable[["Session"], Avatar]
+
+
+class Session:
+    """A call from offer to close. All methods run on the event loop."""
+
+    def __init__(
+        self,
+        enrollment: Enrollment,
+        options: CallOptions,
+        *,
+        metrics: Metrics | None = None,
+        clock: Clock | None = None,
+        on_closed: Callable[[Session], None] = lambda _: None,
+        make_avatar: MakeAvatar | None = None,
+    ) -> None:
+        self.name = secrets.token_urlsafe(9)
+        self.enrollment = enrollment
+        self.options = options
+        self.clock = clock or SystemClock()
+        self.ledger = Ledger(metrics=metrics)
+        self._make_avatar = make_avatar or build_avatar
+        self._on_closed = on_closed
+        # No STUN: it must work with no network at all.
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._channel: RTCDataChannel | None = None
+        self._out: Slot[Outgoing] = Slot()
+        self._worker: Worker | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._dropped = 0
+        self._mesh_at_s = 0.0
+        self._video_ms = 0.0  # smoothed time of a picture from arrival to departure
+        self._closed = False
+        self._wire()
+
+    @property
+    def connected(self) -> bool:
+        """Whether media flows."""
+        return self._pc.connectionState == "connected"
+
+    async def answer(self, sdp: str) -> str:
+        """SDP answer for an SDP offer. Raises OfferError for an offer that makes no sense."""
+        try:
+            await self._pc.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
+        except Exception as error:  # aiortc raises whatever the parser stumbled on
+            await self.close()
+            raise OfferError(f"the offer's SDP cannot be read ({error}); reload the page") from error
+        kinds = {t.kind for t in self._pc.getTransceivers()}
+        if "video" not in kinds:
+            await self.close()
+            raise OfferError("the offer has no video section; offer at least to receive video")
+        try:
+            self._send_video()
+            answer = await self._pc.createAnswer()
+            await self._pc.setLocalDescription(answer)
+        except Exception as error:
+            await self.close()
+            raise OfferError(f"the offer cannot be answered ({error}); offer VP8 video, Opus audio") from error
+        self._spawn(self._give_up_unless_connected())
+        return with_start_bitrate(self._pc.localDescription.sdp)
+
+    async def close(self) -> None:
+        """End the call and free everything; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._out.close()
+        current = asyncio.current_task()
+        for task in list(self._tasks):
+            if task is not current:
+                task.cancel()
+        worker = self._worker
+        if worker is not None:
+            await self._loop.run_in_executor(None, worker.stop)
+        await self._pc.close()
+        self.ledger.close()
+        self._on_closed(self)
+
+    # --- wiring ---------------------------------------------------------------------------------------
+
+    def _wire(self) -> None:
+        pc = self._pc
+
+        @pc.on("datachannel")
+        def on_channel(channel: RTCDataChannel) -> None:
+            self._channel = channel
+
+            @channel.on("message")
+            def on_message(message: object) -> None:
+                self._heard(message)
+
+        @pc.on("track")
+        def on_track(track: MediaStreamTrack) -> None:
+            if track.kind == "video" and self.options.mode == "avatar" and self.options.drive == "webcam":
+                self._spawn(self._pump(track))
+            elif track.kind == "audio":
+                pc.addTrack(DelayedAudioTrack(track, self._audio_delay))
+
+        @pc.on("connectionstatechange")
+        async def on_state() -> None:
+            logger.info("call %s: %s", self.name, pc.connectionState)
+            if pc.connectionState in ("failed", "closed"):
+                await self.close()
+
+        assert on_channel and on_track and on_state  # registered by their decorators
+
+    def _send_video(self) -> None:
+        transceiver = next(t for t in self._pc.getTransceivers() if t.kind == "video")
+        if self.options.mode == "echo":
+            source = transceiver.receiver.track
+            track: MediaStreamTrack = EchoTrack(
+                source, transceiver.receiver, self._sent, lambda n: self._drop(n, "received")
+            )
+        else:
+            track = SlotTrack(self._out, self._sent)
+            self._worker = Worker(
+                lambda: self._make_avatar(self),
+                self._out,
+                self.clock,
+                demo=self.options.drive == "demo",
+                on_shown=self._shown,
+                on_fault=self.ledger.fault,
+            )
+            self._worker.start()
+        transceiver.sender.replaceTrack(track)
+        # what the browser only receives we only send
+        wanted = "sendrecv" if transceiver.receiver.track and transceiver._offerDirection != "recvonly" else "sendonly"
+        transceiver.direction = wanted
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _give_up_unless_connected(self) -> None:
+        await asyncio.sleep(CONNECT_WITHIN_S)
+        if self._pc.connectionState != "connected":
+            logger.info("call %s did not connect within %.0f s", self.name, CONNECT_WITHIN_S)
+            await self.close()
+
+    async def _pump(self, track: MediaStreamTrack) -> None:
+        """Camera frames into the worker's slot, newest first."""
+        receiver = next(t.receiver for t in self._pc.getTransceivers() if t.receiver.track is track)
+        try:
+            while True:
+                frame, skipped = await receive_newest(track)
+                worker = self._worker
+                if worker is None:
+                    continue
+                pts = int(frame.pts or 0)
+                incoming = Incoming(frame, pts, time.monotonic_ns(), capture_wall_ms(receiver, pts))
+                skipped += worker.frames.put(incoming)
+                if skipped:
+                    self._drop(skipped, "decoded")
+        except MediaStreamError:
+            return  # the camera is gone: the worker goes on with idle life
+
+    # --- per frame ------------------------------------------------------------------------------------
+
+    def _drop(self, count: int, stage: str) -> None:
+        self._dropped += count
+        self.ledger.dropped(count, stage=stage)
+
+    def _shown(self, shown: Shown) -> None:
+        """Called by the worker's thread."""
+        points = shown.drive.landmarks_px
+        now_s = time.monotonic()
+        if points is None or now_s - self._mesh_at_s < MESH_PERIOD_S or self._worker is None:
+            return
+        self._mesh_at_s = now_s
+        size = self._camera_size
+        if size is not None:
+            text = json.dumps({"type": "mesh", "points": mesh_points(points, *size)}, separators=(",", ":"))
+            self._loop.call_soon_threadsafe(self._say_text, text)
+
+    @property
+    def _camera_size(self) -> tuple[int, int] | None:
+        worker = self._worker
+        return worker.camera_size_px if worker else None
+
+    def _sent(self, outgoing: Outgoing) -> None:
+        self.ledger.frame(
+            outgoing.trace, sequence=outgoing.sequence, pts_s=outgoing.pts / 90_000, fresh=outgoing.fresh
+        )
+        stages = outgoing.trace.stage_ms()
+        received_ns = outgoing.trace.stamps_ns.get("received")
+        sent_ns = outgoing.trace.stamps_ns.get("sent")
+        if outgoing.fresh and received_ns and sent_ns:
+            self._video_ms += 0.05 * ((sent_ns - received_ns) / 1e6 - self._video_ms)
+        self._say(
+            {
+                "type": "frame",
+                "pts": outgoing.pts & 0xFFFFFFFF,
+                "capture_ms": None if outgoing.capture_ms is None else round(outgoing.capture_ms, 2),
+                "stage_ms": {name: round(ms, 2) for name, ms in stages.items()},
+                "dropped": self._dropped,
+                "face": outgoing.face,
+                "state": outgoing.state,
+            }
+        )
+
+    def _audio_delay(self, current: int) -> int:
+        if self.options.mode == "echo":
+            return 0
+        return wanted_delay_frames(self._video_ms, AUDIO_PREFETCH_PACKETS * PTIME_S * 1000, current)
+
+    # --- data channel ---------------------------------------------------------------------------------
+
+    def _say(self, message: dict[str, object]) -> None:
+        self._say_text(json.dumps(message, separators=(",", ":")))
+
+    def _say_text(self, text: str) -> None:
+        channel = self._channel
+        # a slow page must not make messages pile up: skip rather than queue
+        if channel is not None and channel.readyState == "open" and channel.bufferedAmount < 65_536:
+            channel.send(text)
+
+    def _heard(self, message: object) -> None:
+        """Commands from the page; nonsense is ignored."""
+        if not isinstance(message, str) or len(message) > MAX_MESSAGE_BYTES:
+            return
+        try:
+            data = json.loads(message)
+            kind = data["type"]
+        except (ValueError, KeyError, TypeError):
+            return
+        worker = self._worker
+        avatar = worker.avatar if worker else None
+        if kind == "ping":
+            self._say({"type": "pong", "t": data.get("t")})
+        elif kind == "recalibrate" and avatar is not None:
+            avatar.driver.recalibrate()
+            self._say({"type": "notice", "level": "info", "text": "look straight ahead for a second"})
+        elif kind == "controls" and avatar is not None:
+            try:
+                avatar.controls = controls_of(data, avatar.controls)
+            except (TypeError, ValueError):
+                return
+
+
+def build_avatar(session: Session) -> Avatar:
+    """The real thing: MediaPipe drives the enrolled face. Runs in the session's worker thread."""
+    driver = Driver(MediaPipeTracker(), on_fault=lambda error: session.ledger.fault("tracked", error))
+    return Avatar(
+        session.enrollment,
+        driver,
+        generator=session.options.generator,
+        size_px=session.options.size_px,
+        clock=session.clock,
+        on_fault=session.ledger.fault,
+    )
+
+
+def controls_of(data: dict[str, object], current: Controls) -> Controls:
+    """Controls from a page's message; strengths are held within 0 … 2. Raises TypeError or ValueError."""
+
+    def strength(key: str, now: float) -> float:
+        value = float(data.get(key, now))  # type: ignore[arg-type]
+        if not np.isfinite(value):
+            raise ValueError(f"{key} is not a number")
+        return float(np.clip(value, 0, 2))
+
+    motion = data.get("motion", current.motion)
+    if motion not in ("relative", "absolute"):
+        raise ValueError("motion is relative or absolute")
+    return replace(
+        current,
+        expression=strength("expression", current.expression),
+        head=strength("head", current.head),
+        motion=motion,
+    )
+
+
+def mesh_points(landmarks_px: NDArray[np.float32], width_px: int, height_px: int) -> list[int]:
+    """Landmarks (478, 3) → [x0, y0, x1, y1, …] in 0 … 4095 over the camera picture."""
+    scaled = landmarks_px[:, :2] * (MESH_UNITS / width_px, MESH_UNITS / height_px)
+    return [int(v) for v in np.clip(np.rint(scaled), 0, MESH_UNITS).ravel()]
