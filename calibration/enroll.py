@@ -16,19 +16,19 @@ from calibration.photo import Photo, open_photo
 from engines.enrollment import UV_POSITION_SIDE_PX, Consent, Enrollment
 from engines.errors import PhotoError
 from engines.face_model import (
+    EYE_LEFT,
+    EYE_RIGHT,
     LANDMARK_COUNT,
     LIDS_LEFT,
     LIDS_RIGHT,
-    EYE_LEFT,
-    EYE_RIGHT,
     FaceModel,
     load_face_model,
 )
 from engines.fit import fit_pose, measure_gaze
 from engines.gbuffer import HeadMesh, Viewport, draw_in_uv, lookup, rasterise
 from engines.geometry import Camera, yaw_pitch_roll_deg
-from engines.landmarks import FaceLandmarks, LandmarkDetector
 from engines.head import photo_viewport, pose_head
+from engines.landmarks import FaceLandmarks, LandmarkDetector
 from engines.motion import ARKIT_INDEX, Motion
 
 F32 = NDArray[np.float32]
@@ -74,7 +74,9 @@ def enroll_photo(photo: Photo, *, name: str, consent: str | None = None) -> Enro
             f"the face is turned too far away ({max(abs(yaw), abs(pitch)):.0f}°); use a photo that looks at the camera"
         )
     if max(abs(yaw), abs(pitch)) > 20:
-        notices.append(f"the face is turned {max(abs(yaw), abs(pitch)):.0f}°: a frontal photo animates better")
+        notices.append(
+            f"the face is turned {max(abs(yaw), abs(pitch)):.0f}°: a frontal photo animates better"
+        )
     # V = V̄ᵢ + B β: what the scores do not explain is this person
     neutral = unposed - np.tensordot(face.scores, model.expression_hu[:, :LANDMARK_COUNT], 1)
     motion = Motion(
@@ -143,7 +145,11 @@ def _search(detector: LandmarkDetector, image: U8, share: float) -> list[FaceLan
         for x in np.linspace(0, width - side_x, steps).astype(int):
             tile = image[y : y + side_y, x : x + side_x]
             scale = min(1.0, _DETECT_SIDE_PX / max(tile.shape[:2]))
-            small = cv2.resize(tile, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else tile
+            small = (
+                cv2.resize(tile, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+                if scale < 1
+                else tile
+            )
             for face in detector.detect(small.astype(np.uint8)):
                 moved = _moved(face, int(x), int(y), 1 / scale)
                 if all(_apart(moved, other) for other in found):
@@ -182,7 +188,9 @@ def _require_usable(landmarks_px: F32, image: U8) -> None:
     x, y = landmarks_px[:, 0], landmarks_px[:, 1]
     outside = float(np.mean((x < 0) | (x >= width) | (y < 0) | (y >= height)))
     if outside > 0.02:
-        raise PhotoError("the face is cut off by the edge of the photo; use a photo with the whole face in it")
+        raise PhotoError(
+            "the face is cut off by the edge of the photo; use a photo with the whole face in it"
+        )
 
 
 def expression_gain(model: FaceModel, unposed_hu: F32, scores: F32) -> F32:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import cv2
 import mediapipe as mp
@@ -29,7 +30,7 @@ class Matte:
 
 
 @cache
-def _segmenter() -> vision.ImageSegmenter:
+def _segmenter() -> Any:  # vision.ImageSegmenter, which has no usable stub
     path = find_model("selfie_segmenter.tflite")
     options = vision.ImageSegmenterOptions(
         base_options=BaseOptions(model_asset_buffer=path.read_bytes()),
@@ -62,7 +63,7 @@ def cut_out(photo: U8, crop_px: tuple[float, float, float]) -> Matte:
     return Matte((sharp * 255 + 0.5).astype(np.uint8))
 
 
-def _confidence(segmenter: vision.ImageSegmenter, image: U8) -> F32:
+def _confidence(segmenter: Any, image: U8) -> F32:
     result = segmenter.segment(mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(image)))
     mask = np.asarray(result.confidence_masks[0].numpy_view(), np.float32)
     return cv2.resize(mask.reshape(mask.shape[:2]), (image.shape[1], image.shape[0])).astype(np.float32)
@@ -80,7 +81,8 @@ def background_plate(photo: U8, alpha: U8, crop_px: tuple[float, float, float]) 
     # grow the person a little: its soft edge must not bleed into the plate
     reach = max(2, round(crop_px[2] / 40))
     person = cv2.dilate((alpha > 8).astype(np.uint8) * 255, np.ones((3, 3), np.uint8), iterations=reach)
-    known = 1 - cv2.resize(person, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    covered = cv2.resize(person, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    known = (1 - covered / 255).astype(np.float32)
     if float(known.mean()) < 0.01:
         # no background in sight: the blurred photo is the best guess
         return cv2.GaussianBlur(image, (0, 0), max(size) / 30).astype(np.uint8)

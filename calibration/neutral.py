@@ -97,7 +97,13 @@ class NeutralEstimator:
         self._current, self._to = neutral, None
 
     def add(
-        self, time_s: float, unposed_hu: F64, scores: F32, rotation_rad: F64, translation_hu: F64, gaze_rad: F32
+        self,
+        time_s: float,
+        unposed_hu: F64,
+        scores: F32,
+        rotation_rad: F64,
+        translation_hu: F64,
+        gaze_rad: F32,
     ) -> None:
         """One tracked frame."""
         if self._collecting:

@@ -7,23 +7,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.gbuffer import Viewport
+from engines.face_model import load_face_model
+from engines.gbuffer import Viewport, draw_triangles
 from engines.generators.geometric import resample
+from engines.head import photo_viewport, pose_head
 
+F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
+
+_GRID_PX = 512
+_MOVING_RIGIDITY = 0.1  # what follows the head less than this hardly uncovers anything
 
 
 def make_background(enrollment: Enrollment, viewport: Viewport) -> U8:
-    """(H, W, 3): the photo where its background shows, the filled plate behind the person."""
+    """(H, W, 3): the photo where nothing will ever move, the filled plate behind the part that does."""
     height, width = enrollment.photo.shape[:2]
     plate = cv2.resize(enrollment.plate, (width, height), interpolation=cv2.INTER_LINEAR)
     # beyond the matte's soft edge, so that no rim of hair stays behind when the head moves away
     reach = max(2, round(enrollment.crop_px[2] / 40))
-    grown = cv2.dilate((enrollment.matte > 8).astype(np.uint8) * 255, np.ones((3, 3), np.uint8), iterations=reach)
-    soft = cv2.GaussianBlur(grown, (0, 0), max(1.0, reach / 3))[..., None].astype(np.float32) / 255
+    grown = cv2.dilate(
+        (enrollment.matte > 8).astype(np.uint8) * 255, np.ones((3, 3), np.uint8), iterations=reach
+    )
+    soft = cv2.GaussianBlur(grown, (0, 0), max(1.0, reach / 3)).astype(np.float32) / 255
+    soft = (soft * _may_move(enrollment))[..., None]
     behind = enrollment.photo * (1 - soft) + plate * soft
     size = (viewport.width_px, viewport.height_px)
     return resample((behind + 0.5).astype(np.uint8), viewport, 0, size)
+
+
+def _may_move(enrollment: Enrollment) -> F32:
+    """(H, W) 0 … 1 over the photo: 1 where the head can uncover what is behind it, 0 beyond its shell."""
+    model = load_face_model()
+    mesh = pose_head(model, enrollment, enrollment.motion, photo_viewport(enrollment))
+    height, width = enrollment.photo.shape[:2]
+    step = min(1.0, _GRID_PX / max(height, width))
+    corners = model.triangles.reshape(-1)
+    weight = np.minimum(model.rigidity[corners] / _MOVING_RIGIDITY, 1).astype(np.float32)
+    size = (max(1, round(width * step)), max(1, round(height * step)))
+    points = mesh.vertices_px[corners] * np.array([size[0] / width, size[1] / height, step], np.float32)
+    drawn, _ = draw_triangles(points.astype(np.float32), np.repeat(weight[:, None], 3, axis=1), *size)
+    return cv2.resize(drawn[..., 0], (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
 
 
 def composite(rgba: U8, background: U8) -> U8:

@@ -121,7 +121,9 @@ def write_private(path: Path, data: bytes) -> None:
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
-        raise EnrollmentError(f"cannot write in {path.parent}: {error.strerror}; choose another place with -o") from error
+        raise EnrollmentError(
+            f"cannot write in {path.parent}: {error.strerror}; choose another place with -o"
+        ) from error
     try:
         with os.fdopen(handle, "wb") as out:  # mkstemp already made it 0600
             out.write(data)
@@ -129,7 +131,9 @@ def write_private(path: Path, data: bytes) -> None:
             os.fsync(out.fileno())
         Path(temporary).replace(path)
     except OSError as error:
-        raise EnrollmentError(f"cannot write {path}: {error.strerror}; free some space or choose another place") from error
+        raise EnrollmentError(
+            f"cannot write {path}: {error.strerror}; free some space or choose another place"
+        ) from error
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -138,7 +142,9 @@ def load_enrollment(path: Path) -> Enrollment:
     """Read an `.avatar`; raises EnrollmentError when it is missing, truncated, tampered with or too new."""
     again = "enroll the photo again: visavis enroll PHOTO"
     if not path.is_file():
-        raise EnrollmentError(f"there is no avatar file {path}; make one with `visavis enroll PHOTO -o {path.name}`")
+        raise EnrollmentError(
+            f"there is no avatar file {path}; make one with `visavis enroll PHOTO -o {path.name}`"
+        )
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata: dict[str, str] = file.metadata() or {}
@@ -154,9 +160,13 @@ def load_enrollment(path: Path) -> Enrollment:
     if kind != FORMAT:
         raise EnrollmentError(f"{path} is not an avatar; {again}")
     if version > VERSION:
-        raise EnrollmentError(f"{path} is avatar version {version}, this visavis reads {VERSION}; update visavis")
+        raise EnrollmentError(
+            f"{path} is avatar version {version}, this visavis reads {VERSION}; update visavis"
+        )
     if _digest(tensors, raw) != metadata.get("sha256"):
-        raise EnrollmentError(f"{path} was changed after it was enrolled (its sha256 does not match); {again}")
+        raise EnrollmentError(
+            f"{path} was changed after it was enrolled (its sha256 does not match); {again}"
+        )
     try:
         for name, (dtype, dimensions) in _TENSORS.items():
             if tensors[name].dtype != dtype or tensors[name].ndim != dimensions:
@@ -171,7 +181,11 @@ def load_enrollment(path: Path) -> Enrollment:
             motion=Motion.from_json(json.dumps(header["motion"])),
             consent=Consent(str(consent["name"]), str(consent["given_utc"])) if consent else None,
             notices=tuple(str(n) for n in header["notices"]),
-            features={n.removeprefix(_FEATURE_PREFIX): t for n, t in tensors.items() if n.startswith(_FEATURE_PREFIX)},
+            features={
+                n.removeprefix(_FEATURE_PREFIX): t
+                for n, t in tensors.items()
+                if n.startswith(_FEATURE_PREFIX)
+            },
             **{n: tensors[n] for n in _TENSORS},  # pyright: ignore[reportArgumentType]
         )
     except (KeyError, ValueError, TypeError) as error:

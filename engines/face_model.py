@@ -124,11 +124,15 @@ def load_face_model(path: Path = MODEL_PATH) -> FaceModel:
     with safe_open(str(path), framework="numpy") as file:
         header = json.loads((file.metadata() or {}).get("visavis", "{}"))
         if header.get("format") != "visavis-face-model":
-            raise ValueError(f"{path} is not a visavis face model; rebuild it with scripts/build_face_model.py")
+            raise ValueError(
+                f"{path} is not a visavis face model; rebuild it with scripts/build_face_model.py"
+            )
         names = ("mean_hu", "expression_hu", "rigidity", "fit_weight", "uv", "triangles", "part", "mirror")
         missing = set(names) - set(file.keys())
         if missing:
-            raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; rebuild it with scripts/build_face_model.py")
+            raise ValueError(
+                f"{path} lacks {', '.join(sorted(missing))}; rebuild it with scripts/build_face_model.py"
+            )
         t = {name: file.get_tensor(name) for name in names}
     model = FaceModel(
         mean_hu=t["mean_hu"].astype(np.float32),

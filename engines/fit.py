@@ -59,7 +59,8 @@ class ExpressionFit:
         prior = self.prior_strength * np.maximum(energy, np.percentile(energy, 30))
         gram = basis @ basis.T + np.diag(prior)
         rho = float(np.diag(gram).mean())
-        return basis.astype(np.float64), prior, np.linalg.inv(gram + rho * np.eye(EXPRESSION_COUNT)), rho
+        inverse = np.linalg.inv(gram + rho * np.eye(EXPRESSION_COUNT)).astype(np.float64)
+        return basis.astype(np.float64), prior, inverse, rho
 
     def solve(self, unposed_hu: F64, neutral_hu: F32 | F64, prior: F32) -> F32:
         """β (52,) for un-posed landmarks (478, 3) against a person's neutral, pulled to `prior` (52,).

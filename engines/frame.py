@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class LatencyTrace:
     def stage_ms(self) -> dict[str, float]:
         """Milliseconds spent reaching each stamped stage from the stamped stage before it."""
         known = [(s, self.stamps_ns[s]) for s in STAGES if s in self.stamps_ns]
-        return {b: (tb - ta) / 1e6 for (_, ta), (b, tb) in zip(known, known[1:], strict=False)}
+        return {b: (tb - ta) / 1e6 for (_, ta), (b, tb) in pairwise(known)}
 
     def total_ms(self) -> float:
         """Milliseconds from the first to the last stamp (0 with fewer than two stamps)."""

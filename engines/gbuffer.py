@@ -142,9 +142,10 @@ def extend(image: F32, known: NDArray[np.bool_]) -> F32:
     """Each unknown pixel takes the value of the nearest known one; (h, w, C) float32."""
     if known.all() or not known.any():
         return image
-    _, labels = cv2.distanceTransformWithLabels(
+    _, found = cv2.distanceTransformWithLabels(
         (~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
+    labels = found.astype(np.int64)
     flat = np.zeros(int(labels.max()) + 1, np.int64)
     flat[labels[known]] = np.flatnonzero(known)
     return image.reshape(-1, image.shape[-1])[flat[labels]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from importlib import import_module
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,22 +43,22 @@ class Generator(ABC, Generic[CacheT]):
         """Per frame: premultiplied RGBA (H, W, 4) uint8 of the person, background transparent."""
 
 
-_REGISTRY: dict[str, Callable[[FaceModel], Generator[object]]] = {}
+_REGISTRY: dict[str, Callable[[FaceModel], Generator[Any]]] = {}
 
 
-def register(name: str, factory: Callable[[FaceModel], Generator[object]]) -> None:
+def register(name: str, factory: Callable[[FaceModel], Generator[Any]]) -> None:
     """Make a generator selectable by `name` everywhere."""
     _REGISTRY[name] = factory
 
 
 def generator_names() -> list[str]:
     """Names that `--generator` accepts."""
-    import engines.generators  # noqa: F401  (registers the built-in ones)
+    import_module("engines.generators")  # registers the built-in ones; they import this module
 
     return sorted(_REGISTRY)
 
 
-def make_generator(name: str, model: FaceModel) -> Generator[object]:
+def make_generator(name: str, model: FaceModel) -> Generator[Any]:
     """The generator called `name`; raises GeneratorError listing the names there are."""
     if name not in generator_names():
         raise GeneratorError(f"there is no generator {name!r}; choose one of: {', '.join(generator_names())}")

@@ -41,8 +41,9 @@ def rotation_vector(matrix: F32 | F64) -> F64:
         return axis / 2
     if np.pi - angle < 1e-4:
         # near a half turn the antisymmetric part vanishes: read the axis off the symmetric part
-        column = (m + np.eye(3))[:, int(np.argmax(np.diag(m)))]
-        return column / np.linalg.norm(column) * angle
+        symmetric = (m + m.T) / 2 - cos * np.eye(3)
+        column = symmetric[:, int(np.argmax(np.diag(m)))]
+        return column / np.linalg.norm(column) * (angle if column @ axis >= 0 else -angle)
     return axis / (2 * np.sin(angle)) * angle
 
 
@@ -96,7 +97,7 @@ def align_similarity(source: F32 | F64, target: F32 | F64, weights: F32 | F64 | 
     mean_a, mean_b = w @ a, w @ b
     da, db = a - mean_a, b - mean_b
     u, s, vt = np.linalg.svd((db * w[:, None]).T @ da)
-    if s[1] < 1e-12:
+    if s[1] <= 1e-12 * max(1.0, float(s[0])):  # what rounding leaves grows with the points
         raise ValueError("cannot align points that lie on a line")
     d = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
     rotation = (u * d) @ vt

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,7 @@ class Motion:
             and np.isfinite(self.translation_hu).all()
             and np.isfinite(self.gaze_rad).all()
             and np.isfinite(self.time_s)
+            and np.isfinite(self.confidence)
         )
 
     def to_json(self) -> str:
@@ -99,8 +101,16 @@ class Motion:
 
     @staticmethod
     def from_json(line: str) -> Motion:
-        """Inverse of `to_json`; raises ValueError or KeyError for anything else."""
-        d = json.loads(line)
+        """Inverse of `to_json`; raises ValueError for anything else."""
+        try:
+            return Motion._from_dict(json.loads(line))
+        except KeyError as error:
+            raise ValueError(f"{error} is missing") from error
+        except (TypeError, OverflowError, RecursionError) as error:
+            raise ValueError(str(error)) from error
+
+    @staticmethod
+    def _from_dict(d: dict[str, Any]) -> Motion:
 
         def array(key: str, *shape: int) -> F32:
             return np.asarray(d[key], np.float32).reshape(shape)
@@ -188,7 +198,7 @@ def read_motion(path: Path) -> MotionTrack:
         neutral = Motion.from_json(json.dumps(header["neutral"])) if "neutral" in header else None
         if not 1 <= fps <= 1000:
             raise ValueError(f"fps {fps} is outside 1 … 1000")
-    except (IndexError, KeyError, ValueError, TypeError) as error:
+    except (IndexError, KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DriverError(
             f"{path} is not a visavis motion file ({error}); make one with "
             "`visavis animate AVATAR --driver VIDEO --motion-out FILE.jsonl -o OUT.mp4`"
@@ -202,7 +212,9 @@ def read_motion(path: Path) -> MotionTrack:
         try:
             motions.append(Motion.from_json(line))
         except (KeyError, ValueError, TypeError) as error:
-            raise DriverError(f"{path} line {number} is not a motion ({error}); cut the file there") from error
+            raise DriverError(
+                f"{path} line {number} is not a motion ({error}); cut the file there"
+            ) from error
     if not motions:
         raise DriverError(f"{path} holds no motion; record one with `visavis animate … --motion-out`")
     return MotionTrack(fps, motions, neutral)

@@ -37,7 +37,9 @@ class Renderer:
     ) -> None:
         self.enrollment = enrollment
         self._model = load_face_model()
-        self.viewport = photo_viewport(enrollment) if framing == "photo" else head_viewport(enrollment, size_px)
+        self.viewport = (
+            photo_viewport(enrollment) if framing == "photo" else head_viewport(enrollment, size_px)
+        )
         self._generator = make_generator(generator, self._model)
         self._cache = self._generator.prepare(enrollment, self.viewport)
         self._background = make_background(enrollment, self.viewport)

@@ -73,7 +73,9 @@ def retarget(driver: Motion, neutral: Motion, source: Motion, controls: Controls
     if absolute and controls.place_absolutely:
         translation = driver.translation_hu.astype(np.float64)
     else:
-        zoom = np.log(max(float(driver.translation_hu[2]), 1e-3) / max(float(neutral.translation_hu[2]), 1e-3))
+        zoom = np.log(
+            max(float(driver.translation_hu[2]), 1e-3) / max(float(neutral.translation_hu[2]), 1e-3)
+        )
         grow = float(np.exp(_soft_limit(controls.head * float(zoom), ZOOM_KNEE, ZOOM_LIMIT)))
         shift = controls.head * (driver.translation_hu[:2] - neutral.translation_hu[:2])
         shift = np.array([_soft_limit(float(v), SHIFT_KNEE_HU, SHIFT_LIMIT_HU) for v in shift])

@@ -1,6 +1,6 @@
 """Join recorded motions into one demo track: each retargeted to a common rest, ends faded into each other.
 
-    python scripts/make_demo_motion.py A.jsonl B.jsonl -o streamer/data/demo_motion.jsonl
+python scripts/make_demo_motion.py A.jsonl B.jsonl -o streamer/data/demo_motion.jsonl
 """
 
 from __future__ import annotations
@@ -27,14 +27,18 @@ def join(parts: Sequence[Sequence[Motion]], fps: float) -> list[Motion]:
     out = list(parts[0])
     for part in parts[1:]:
         tail = out[-FADE_FRAMES:]
-        fade = [blend(a, b, (i + 1) / (FADE_FRAMES + 1)) for i, (a, b) in enumerate(zip(tail, part, strict=False))]
+        fade = [
+            blend(a, b, (i + 1) / (FADE_FRAMES + 1)) for i, (a, b) in enumerate(zip(tail, part, strict=False))
+        ]
         out = [*out[:-FADE_FRAMES], *fade, *part[FADE_FRAMES:]]
     return [replace(m, time_s=i / fps) for i, m in enumerate(out)]
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="+", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()

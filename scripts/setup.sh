@@ -28,16 +28,21 @@ fail() { printf 'visavis: %s\n' "$*" >&2; exit 1; }
 is_root() { [[ "$(id -u)" == 0 ]]; }
 can_apt() { is_root && command -v apt-get >/dev/null; }
 
-apt_run() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null >&2; }
+# dpkg's account of every package is noise; apt's errors come on the other stream
+apt_run() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null >/dev/null; }
 
-apt_install() {
-    apt_run install -y --no-install-recommends "$@" && return
-    # the package lists are missing or older than the mirror: fetch them once
+apt_update() {
     [[ -z "${APT_UPDATED:-}" ]] || return 1
     say "apt: fetching the package lists"
-    apt_run update || return 1
     APT_UPDATED=1
-    apt_run install -y --no-install-recommends "$@"
+    apt_run update
+}
+
+apt_install() {
+    if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then apt_update || return 1; fi
+    apt_run install -y --no-install-recommends "$@" && return
+    # the lists may be older than what the mirror has
+    apt_update && apt_run install -y --no-install-recommends "$@"
 }
 
 # ---- Python

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from calibration.neutral import CALIBRATION_S
 from engines.enrollment import Enrollment
-from engines.errors import DriverError
+from engines.errors import DriverError, SinkError
 from engines.frame import Frame, LatencyTrace
 from engines.motion import Motion, read_motion, write_motion
 from engines.renderer import Framing
@@ -39,7 +41,7 @@ class Job:
     output: Path
     generator: str = "geometric"
     size_px: int = 512
-    controls: Controls = Controls()
+    controls: Controls = field(default_factory=Controls)
     framing: Framing = "head"
     motion_output: Path | None = None
     trace: Path | None = None
@@ -66,7 +68,7 @@ class _Step:
     drive: Drive
 
 
-def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+def ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     """`items`, made in a thread of their own up to `depth` ahead: offline stages overlap, nothing is dropped.
 
     An exception of the producer is raised here; leaving the loop early stops the producer.
@@ -118,6 +120,8 @@ def animate(
     clock = clock or SystemClock()
     controls = replace(job.controls, place_absolutely=job.framing == "photo")
     is_motion = job.driver.suffix.lower() == ".jsonl"
+    if job.motion_output:
+        _require_writable(job.motion_output)
     with ExitStack() as stack:
         sink: Sink = stack.enter_context(FileSink(job.output, audio_from=None if is_motion else job.driver))
         ledger = stack.enter_context(Ledger(trace_path=job.trace))
@@ -139,13 +143,15 @@ def animate(
             source = stack.enter_context(VideoSource(job.driver))
             fps = source.info.fps
             total = round(source.info.duration_s * fps) if source.info.duration_s else None
-            steps = ahead(_tracked(ahead(_frames(source)), driver, clock))
+            frames = stack.enter_context(closing(ahead(_frames(source))))
+            steps = stack.enter_context(closing(ahead(_tracked(frames, driver, clock))))
         width, height = avatar.size_px
         sink.open(SinkInfo(width, height, fps))
         count = faces = 0
         motions: list[Motion] = []
         neutral: Motion | None = None
-        for shown in ahead(_drawn(steps, avatar)):
+        # closed by name: after an exception nothing may still draw or track when the tracker is freed
+        for shown in stack.enter_context(closing(ahead(_drawn(steps, avatar)))):
             sink.write(shown.frame)
             count += 1
             faces += shown.drive.face
@@ -159,14 +165,41 @@ def animate(
         if not is_motion and source.notice:  # pyright: ignore[reportPossiblyUnboundVariable]
             notices.append(source.notice)  # pyright: ignore[reportPossiblyUnboundVariable]
         if faces == 0:
-            raise DriverError(f"no face found in {job.driver.name}; use a video that shows one face from the front")
+            raise DriverError(
+                f"no face found in {job.driver.name}; use a video that shows one face from the front"
+            )
         if faces < count:
             notices.append(f"no face in {count - faces} of {count} frames: held and eased to neutral there")
         sink.close()
         if job.motion_output:
-            write_motion(job.motion_output, motions, fps, neutral)
+            _write_motion(job.motion_output, motions, fps, neutral)
         seconds = (clock.now_ns() - start_ns) / 1e9
     return Done(count, seconds, faces, tuple(notices))
+
+
+def _require_writable(path: Path) -> None:
+    """Raise SinkError when a motion file cannot be written there: known before the work, not after it."""
+    if path.is_dir():
+        raise SinkError(f"{path} is a folder; name a file in it, such as {path / 'motion.jsonl'}")
+    if not path.parent.is_dir():
+        raise SinkError(f"the folder {path.parent} does not exist; make it with `mkdir -p {path.parent}`")
+    if not os.access(path.parent, os.W_OK):
+        raise SinkError(f"the folder {path.parent} may not be written; choose another with --motion-out")
+
+
+def _write_motion(path: Path, motions: list[Motion], fps: float, neutral: Motion | None) -> None:
+    """Whole or not at all, as the video is."""
+    part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
+    try:
+        write_motion(part, motions, fps, neutral)
+        part.replace(path)
+    except OSError as error:
+        raise SinkError(
+            f"cannot write the motion {path} ({error.strerror}); the video was kept; "
+            "free some space or choose another file with --motion-out"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def calibrate(tracker: MediaPipeTracker, path: Path) -> None:

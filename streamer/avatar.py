@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.frame import Frame, LatencyTrace
-from engines.motion import Motion
 from engines.renderer import Framing, Renderer
 from engines.retarget import Controls, retarget
 from streamer.clock import Clock, SystemClock
@@ -53,7 +52,9 @@ class Avatar:
         self.driver = driver
         self._clock = clock or SystemClock()
         self._on_fault = on_fault
-        self._renderer = renderer or Renderer(enrollment, generator=generator, framing=framing, size_px=size_px)
+        self._renderer = renderer or Renderer(
+            enrollment, generator=generator, framing=framing, size_px=size_px
+        )
         self._source = enrollment.motion
         # drawn now, while everything works: what a broken generator eases into
         self._neutral_picture = self._renderer.render(self._source)
@@ -106,7 +107,9 @@ class Avatar:
         if self._on_fault:
             self._on_fault("generated", error)
         weight = float(np.clip((time_s - self._fault_since_s) / FAULT_EASE_S, 0, 1))
-        return cv2.addWeighted(self._neutral_picture, weight, self._last_picture, 1 - weight, 0).astype(np.uint8)
+        return cv2.addWeighted(self._neutral_picture, weight, self._last_picture, 1 - weight, 0).astype(
+            np.uint8
+        )
 
     def close(self) -> None:
         """Free the tracker."""

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -32,6 +32,8 @@ app = typer.Typer(
 err = Console(stderr=True)
 
 INTERRUPTED = 130
+# Newer typers carry a click of their own, so the class is named through what typer exports.
+UsageError = typer.BadParameter.__mro__[1]
 
 
 class MotionMode(StrEnum):
@@ -49,20 +51,27 @@ class FramingChoice(StrEnum):
 
 
 def _notice(text: str) -> None:
-    err.print(f"note: {text}", style="yellow", highlight=False, markup=False)
+    err.print(f"note: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"visavis {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def common(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and a detailed log.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[  # eager: no command is asked for
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version),
+    ] = False,
 ) -> None:
     """Be an avatar in a video call, live, from one photo."""
-    if version:
-        print(f"visavis {__version__}")
-        raise typer.Exit
     logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.DEBUG if debug else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     if not debug:
         for name in ("aiortc", "aioice", "libav"):
@@ -72,8 +81,15 @@ def common(
 @app.command()
 def enroll(
     photo: Annotated[Path, typer.Argument(help="Any photo with one face that looks at the camera.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where the avatar goes (default: beside you, named after the photo).")] = None,
-    consent: Annotated[str | None, typer.Option(help="Who agreed to be an avatar; stored in the file.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Where the avatar goes (default: beside you, named after the photo)."
+        ),
+    ] = None,
+    consent: Annotated[
+        str | None, typer.Option(help="Who agreed to be an avatar; stored in the file.")
+    ] = None,
 ) -> None:
     """Turn one photo into an avatar file.
 
@@ -81,7 +97,9 @@ def enroll(
     """
     target = output or Path(f"{photo.stem}.avatar")
     if consent is None and sys.stdin.isatty() and sys.stdout.isatty():
-        consent = typer.prompt("Whose face is this, and did they agree? Type their name", default="", show_default=False)
+        consent = typer.prompt(
+            "Whose face is this, and did they agree? Type their name", default="", show_default=False
+        )
     with _working("enrolling"), quiet_native():
         from calibration.enroll import enroll as enroll_photo
         from engines.enrollment import save_enrollment
@@ -101,9 +119,16 @@ def animate(
     driver: Annotated[Path, typer.Option(help="A video of a face, or a recorded motion (.jsonl).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .mp4 to write.")],
     generator: Annotated[str, typer.Option(help="Which generator draws.")] = "geometric",
-    size: Annotated[int | None, typer.Option(min=64, max=1024, help="Side of the head crop in pixels (default 512).")] = None,
-    motion: Annotated[MotionMode, typer.Option(help="relative: from the driver's rest; absolute: as it is.")] = MotionMode.relative,
-    framing: Annotated[FramingChoice, typer.Option(help="head: the standard crop; photo: the photo's own framing, pixel for pixel.")] = FramingChoice.head,
+    size: Annotated[
+        int | None, typer.Option(min=64, max=1024, help="Side of the head crop in pixels (default 512).")
+    ] = None,
+    motion: Annotated[
+        MotionMode, typer.Option(help="relative: from the driver's rest; absolute: as it is.")
+    ] = MotionMode.relative,
+    framing: Annotated[
+        FramingChoice,
+        typer.Option(help="head: the standard crop; photo: the photo's own framing, pixel for pixel."),
+    ] = FramingChoice.head,
     motion_out: Annotated[Path | None, typer.Option(help="Also write the motion here (.jsonl).")] = None,
     trace: Annotated[Path | None, typer.Option(help="Also write each frame's times here (.jsonl).")] = None,
     expression: Annotated[float, typer.Option(min=0, max=2, help="Strength of the expression.")] = 1.0,
@@ -143,7 +168,9 @@ def animate(
 def run(
     avatar: Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")],
     source: Annotated[str, typer.Option("--from", help="webcam, webcam:N, or a video file.")] = "webcam",
-    sink: Annotated[str, typer.Option("--to", help="window, virtualcam, virtualcam:NAME, or a .mp4 file.")] = "window",
+    sink: Annotated[
+        str, typer.Option("--to", help="window, virtualcam, virtualcam:NAME, or a .mp4 file.")
+    ] = "window",
     generator: Annotated[str, typer.Option(help="Which generator draws.")] = "geometric",
     size: Annotated[int, typer.Option(min=64, max=1024, help="Side of the picture in pixels.")] = 512,
     loop: Annotated[bool, typer.Option("--loop", help="Repeat a video file for ever.")] = False,
@@ -171,10 +198,17 @@ def run(
 
 @app.command()
 def serve(
-    avatar: Annotated[list[Path] | None, typer.Option(help="An .avatar file to offer; may be repeated (default: a demo).")] = None,
+    avatar: Annotated[
+        list[Path] | None, typer.Option(help="An .avatar file to offer; may be repeated (default: a demo).")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on (0: any free one).")] = 8000,
-    token: Annotated[str | None, typer.Option(envvar="VISAVIS_TOKEN", help="Secret that callers must present; needed beyond this computer.")] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="VISAVIS_TOKEN", help="Secret that callers must present; needed beyond this computer."
+        ),
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) for https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
 ) -> None:
@@ -184,9 +218,12 @@ def serve(
     """
     from streamer.config import ServeSettings
 
-    settings = ServeSettings(host=host, port=port, token=token, tls_cert=tls_cert, tls_key=tls_key)
+    given = {"host": host, "port": port, "token": token, "tls_cert": tls_cert, "tls_key": tls_key}
+    settings = ServeSettings.model_validate(ServeSettings().model_dump() | given)  # the rest: VISAVIS_…
     if not settings.loopback and not token:
-        raise VisavisError(f"{host} can be reached from other computers: give --token SECRET (and --tls-cert, --tls-key)")
+        raise VisavisError(
+            f"{host} can be reached from other computers: give --token SECRET (and --tls-cert, --tls-key)"
+        )
     if (tls_cert is None) != (tls_key is None):
         raise VisavisError("https needs both --tls-cert and --tls-key")
     # before the slow imports, so that a taken port is known at once
@@ -194,7 +231,12 @@ def serve(
     with quiet_native():
         from streamer.start_server import serve_forever
 
-        serve_forever(settings, [*(avatar or [])], listener, on_ready=lambda url: print(f"visavis is ready: {url}", flush=True))
+        serve_forever(
+            settings,
+            [*(avatar or [])],
+            listener,
+            on_ready=lambda url: print(f"visavis is ready: {url}", flush=True),
+        )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -206,14 +248,18 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise VisavisError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from error
+        raise VisavisError(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port"
+        ) from error
     return listener
 
 
 @app.command()
 def latency(
     trace: Annotated[Path, typer.Argument(help="A trace from --trace.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The report to write (default: TRACE.html).")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The report to write (default: TRACE.html).")
+    ] = None,
     perfetto: Annotated[Path | None, typer.Option(help="Also write a Perfetto trace (.json).")] = None,
 ) -> None:
     """Draw a latency report from a trace: one HTML file with plots.
@@ -233,7 +279,9 @@ def latency(
     summary = summarise(data)
     total = summary.total_ms
     if total is not None:
-        err.print(f"{summary.frames} frames, total p50 {total.p50:.1f} ms, p95 {total.p95:.1f} ms", highlight=False)
+        err.print(
+            f"{summary.frames} frames, total p50 {total.p50:.1f} ms, p95 {total.p95:.1f} ms", highlight=False
+        )
     print(target)
 
 
@@ -257,14 +305,14 @@ def devices() -> None:
     Example: `visavis devices`
     """
     with quiet_native():
-        from streamer.devices import list_devices, render_text
+        from streamer.devices import list_devices
 
         found = list_devices()
-    print(render_text(found))
+    print(found.render())
 
 
 @contextmanager
-def _working(text: str) -> Iterator[None]:
+def _working(text: str) -> Generator[None]:
     if err.is_terminal:
         with err.status(text):
             yield
@@ -273,9 +321,14 @@ def _working(text: str) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(text: str) -> Iterator:  # type: ignore[type-arg]
+def _bar(text: str) -> Generator[Callable[[int, int | None], None]]:
     """Progress on a terminal's stderr; silent elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
         task = progress.add_task(text, total=None)
 
@@ -286,7 +339,7 @@ def _bar(text: str) -> Iterator:  # type: ignore[type-arg]
 
 
 @contextmanager
-def quiet_native() -> Iterator[None]:
+def quiet_native() -> Generator[None]:
     """Send what C++ libraries write to stderr (MediaPipe's start-up chatter) nowhere; Python's stays.
 
     With --debug everything is shown.
@@ -319,26 +372,40 @@ def quiet_native() -> Iterator[None]:
 
 def main() -> None:
     """Entry point: every failure is one line that names the fix."""
-    debug = "--debug" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1  # anywhere on the line, not only before the command
     try:
-        app(standalone_mode=True)
-    except VisavisError as error:
-        if debug:
-            raise
-        err.print(f"visavis: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(1)
+        code = app(args=["--debug", *arguments] if debug else arguments or ["--help"], standalone_mode=False)
     except KeyboardInterrupt:
         if debug:
             raise
-        err.print("visavis: stopped", highlight=False)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
+    except typer.Abort:  # Ctrl-C or Ctrl-D at a question
+        code = INTERRUPTED
     except Exception as error:
         if debug:
             raise
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        err.print(f"visavis: something broke ({what}); run it again as `visavis --debug …` and report the traceback",
-                  style="red", highlight=False, markup=False, soft_wrap=True)  # fmt: skip
-        sys.exit(70)
+        code, message = _explain(error)
+        err.print(f"visavis: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    if code == INTERRUPTED:
+        err.print("visavis: stopped", highlight=False)
+    sys.exit(code)
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """Exit code and the one line for `error`."""
+    if isinstance(error, UsageError):
+        context = error.ctx  # pyright: ignore[reportAttributeAccessIssue]
+        command = context.command_path if context else "visavis"
+        return 2, f"{_one_line(error.format_message()).rstrip('.')}; see `{command} --help`"  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(error, VisavisError):
+        return 1, _one_line(str(error))
+    what = _one_line(f"{type(error).__name__}: {error}")
+    return 70, f"something broke ({what}); run it again as `visavis --debug …` and report the traceback"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ class ServeSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="VISAVIS_")
 
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    port: int = Field(default=8000, ge=0, le=65535)
     token: str | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    max_sessions: int = Field(4, ge=1)
-    max_uploads: int = Field(32, ge=1)
-    max_photo_mb: float = Field(60, gt=0)
+    max_sessions: int = Field(default=4, ge=1)
+    max_uploads: int = Field(default=32, ge=1)
+    max_photo_mb: float = Field(default=60, gt=0)
 
     @property
     def loopback(self) -> bool:

@@ -59,7 +59,9 @@ class Driver:
                 self._filter.reset()
             seen = self._filter(seen)
         drive = self._answer(seen, frame.pts_s)
-        state: DriverState = "fault" if failed else "calibrating" if track.calibrating and seen else drive.state
+        state: DriverState = (
+            "fault" if failed else "calibrating" if track.calibrating and seen else drive.state
+        )
         return replace(drive, state=state, landmarks_px=track.landmarks_px)
 
     def idle(self, time_s: float) -> Drive:

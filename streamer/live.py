@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engines.errors import VisavisError
 from engines.frame import Frame
 from streamer.avatar import Avatar
 from streamer.clock import Clock, Pacer
@@ -15,8 +13,6 @@ from streamer.ledger import Ledger
 from streamer.sinks.sink import Sink, SinkClosed, SinkInfo
 from streamer.slot import Slot
 from streamer.sources.source import Source, SourceState
-
-logger = logging.getLogger(__name__)
 
 IDLE_AFTER_S = 0.25
 IDLE_FPS = 25.0
@@ -62,6 +58,7 @@ class LiveLoop:
         self._pictures: Slot[Frame] = Slot()
         self._stop = threading.Event()
         self._error: BaseException | None = None
+        self._count = 0
         self._ended = threading.Event()
         self._pictures_done = threading.Event()
 
@@ -82,9 +79,8 @@ class LiveLoop:
         start_ns = self._clock.now_ns()
         for thread in threads:
             thread.start()
-        count = 0
         try:
-            count = self._deliver(on_frame)
+            self._deliver(on_frame)
         except SinkClosed:
             pass
         finally:
@@ -94,7 +90,9 @@ class LiveLoop:
         if self._error is not None:
             raise self._error
         seconds = (self._clock.now_ns() - start_ns) / 1e9
-        return Outcome(count, seconds, self._frames.dropped + self._pictures.dropped, self._source.notice)
+        return Outcome(
+            self._count, seconds, self._frames.dropped + self._pictures.dropped, self._source.notice
+        )
 
     def _capture(self) -> None:
         try:
@@ -102,12 +100,20 @@ class LiveLoop:
                 frame = self._source.read(timeout_s=0.1)
                 if frame is not None and self._frames.put(frame):
                     self._ledger.dropped(stage="captured")
-        except VisavisError as error:
-            self._error = error
+        except Exception as error:
+            self._error = error  # raised to the caller, once what was captured has been shown
         finally:
             self._ended.set()
 
     def _infer(self) -> None:
+        try:
+            self._answer_frames()
+        except Exception as error:
+            self._error = error
+        finally:
+            self._pictures_done.set()
+
+    def _answer_frames(self) -> None:
         last_s, last_ns = 0.0, self._clock.now_ns()
         sequence = 0
         while not self._stop.is_set():
@@ -125,19 +131,18 @@ class LiveLoop:
             sequence += 1
             if self._pictures.put(shown.frame):
                 self._ledger.dropped(stage="composited")
-        self._pictures_done.set()
 
-    def _deliver(self, on_frame: Callable[[int], None]) -> int:
+    def _deliver(self, on_frame: Callable[[int], None]) -> None:
         pacer = Pacer(self._fps, self._clock)
         last: Frame | None = None
-        count = 0
         while not self._stop.is_set():
+            done = self._pictures_done.is_set()  # asked first: the last picture may come right after
             if self._repeat:
                 pacer.wait()
                 picture = self._pictures.take(0 if last is not None else 0.5)
             else:
                 picture = self._pictures.take(0.2)
-            if picture is None and self._pictures_done.is_set():
+            if picture is None and done:
                 break
             fresh = picture is not None
             if picture is None:
@@ -145,10 +150,9 @@ class LiveLoop:
                     continue
                 picture = last
             self._sink.write(picture)
-            count += 1
+            self._count += 1
             if fresh:
                 last = picture
-            done = picture.mark("sent", self._clock.now_ns())
-            self._ledger.frame(done.trace, sequence=done.sequence, pts_s=done.pts_s, fresh=fresh)
-            on_frame(count)
-        return count
+            sent = picture.mark("sent", self._clock.now_ns())
+            self._ledger.frame(sent.trace, sequence=sent.sequence, pts_s=sent.pts_s, fresh=fresh)
+            on_frame(self._count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -105,7 +105,7 @@ def create_app(
     enrolling = ThreadPoolExecutor(1, thread_name_prefix="enroll")
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         yield
         await calls.close_all()
         enrolling.shutdown(wait=False, cancel_futures=True)
@@ -128,7 +128,11 @@ def create_app(
                 )
         # another site's page may not talk to us with the visitor's browser
         origin = request.headers.get("origin")
-        if origin and request.method not in ("GET", "HEAD") and origin.split("://")[-1] != request.headers.get("host"):
+        if (
+            origin
+            and request.method not in ("GET", "HEAD")
+            and origin.split("://")[-1] != request.headers.get("host")
+        ):
             return JSONResponse({"error": "requests from other sites are refused"}, 403)
         response = await call_next(request)
         response.headers["Content-Security-Policy"] = _POLICY
@@ -151,7 +155,7 @@ def create_app(
     async def refused(_: Request, error: VisavisError) -> Response:
         return JSONResponse({"error": str(error)}, 400)
 
-    assert guard and http_error and invalid and refused  # registered by their decorators
+    _registered(guard, http_error, invalid, refused)
 
     @app.get("/")
     async def page() -> Response:
@@ -183,13 +187,17 @@ def create_app(
         return Response(picture_of(entry.enrollment), media_type="image/jpeg")
 
     @app.post("/api/avatars", status_code=201)
-    async def upload(photo: Annotated[UploadFile, File()], consent: Annotated[str, Form(max_length=200)]) -> dict[str, object]:
+    async def upload(
+        photo: Annotated[UploadFile, File()], consent: Annotated[str, Form(max_length=200)]
+    ) -> dict[str, object]:
         if not consent.strip():
             raise HTTPException(422, "say whose face this is and that they agreed (field: consent)")
         limit = int(settings.max_photo_mb * 1e6)
         data = await photo.read(limit + 1)
         if len(data) > limit:
-            raise HTTPException(413, f"the photo is larger than {settings.max_photo_mb:.0f} MB; send a smaller one")
+            raise HTTPException(
+                413, f"the photo is larger than {settings.max_photo_mb:.0f} MB; send a smaller one"
+            )
         loop = asyncio.get_running_loop()
         enrollment = await loop.run_in_executor(enrolling, lambda: enroll(data, consent=consent.strip()))
         title = Path(photo.filename or "photo").stem[:40] or "photo"
@@ -209,10 +217,14 @@ def create_app(
         name = body.avatar or (public[0][0] if public else "")
         entry = store.get(name)
         if entry is None:
-            raise HTTPException(404, f"there is no avatar {name!r}; GET /api/avatars lists them, or enroll a photo")
+            raise HTTPException(
+                404, f"there is no avatar {name!r}; GET /api/avatars lists them, or enroll a photo"
+            )
         generator = body.generator or "geometric"
         if generator not in generator_names():
-            raise HTTPException(400, f"there is no generator {generator!r}; choose one of: {', '.join(generator_names())}")
+            raise HTTPException(
+                400, f"there is no generator {generator!r}; choose one of: {', '.join(generator_names())}"
+            )
         options = CallOptions(generator, body.size & ~1, body.mode, body.drive)
         session = calls.open(entry.enrollment, options)
         try:
@@ -222,5 +234,9 @@ def create_app(
         return {"sdp": sdp, "type": "answer", "session": session.name}
 
     app.mount("/static", StaticFiles(directory=WEB), name="static")
-    assert page and health and prometheus and avatars and picture and upload and delete and offer
+    _registered(page, health, prometheus, avatars, picture, upload, delete, offer)
     return app
+
+
+def _registered(*_: object) -> None:
+    """Names the handlers that only their decorators use, for the type checker."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from engines.enrollment import load_enrollment
-from engines.errors import DriverError
+from engines.errors import DriverError, SinkError
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
 from streamer.driver import Driver
@@ -50,16 +53,17 @@ def run_live(options: LiveOptions) -> tuple[Outcome, Snapshot]:
     """Run until the source ends, the window is closed, Ctrl-C, or `seconds` are over."""
     clock = SystemClock()
     enrollment = load_enrollment(options.avatar)
+    _require_apart(options)
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(options.sink))
         source = stack.enter_context(open_source(options.source, loop=options.loop))
         ledger = stack.enter_context(Ledger(trace_path=options.trace))
         driver = Driver(MediaPipeTracker(), on_fault=lambda error: ledger.fault("tracked", error))
+        stack.callback(driver.close)
         avatar = Avatar(
             enrollment, driver, generator=options.generator, size_px=options.size_px,
             clock=clock, on_fault=ledger.fault,
         )  # fmt: skip
-        stack.callback(avatar.close)
         steady = options.sink.partition(":")[0] in ("window", "virtualcam")
         loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=steady)
         timer = threading.Timer(options.seconds, loop.stop) if options.seconds else None
@@ -67,13 +71,34 @@ def run_live(options: LiveOptions) -> tuple[Outcome, Snapshot]:
             timer.daemon = True
             timer.start()
         try:
-            outcome = loop.run()
-        except KeyboardInterrupt:
-            # the wish to stop, not a failure: what was written is kept
-            loop.stop()
-            snapshot = ledger.snapshot()
-            outcome = Outcome(snapshot.frames, snapshot.elapsed_s, sum(snapshot.dropped.values()), source.notice)
+            with _ctrl_c_calls(loop.stop):
+                outcome = loop.run()
         finally:
             if timer:
                 timer.cancel()
         return outcome, ledger.snapshot()
+
+
+def _require_apart(options: LiveOptions) -> None:
+    source, sink = Path(options.source), Path(options.sink)
+    if source.is_file() and sink.exists() and sink.samefile(source):
+        raise SinkError(f"{sink} is the driving video itself; choose another name with --to")
+
+
+@contextmanager
+def _ctrl_c_calls(stop: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C is the wish to stop: what was written is kept, whatever was being done. The second is not."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def wish(_: int, __: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # in a thread: this one may hold the very lock that `stop` takes
+        threading.Thread(target=stop, name="stop").start()
+
+    before = signal.signal(signal.SIGINT, wish)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

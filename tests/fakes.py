@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,16 +13,23 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.enrollment import Enrollment
 from engines.frame import Frame, LatencyTrace
+from engines.gbuffer import GBuffer, Viewport
+from engines.generator import Generator, GeneratorConfig
+from engines.motion import Motion
 from streamer.clock import Clock, SystemClock
 from streamer.clock import VirtualClock as FakeClock
 from streamer.sinks.sink import Sink, SinkInfo
 from streamer.sources.source import Source, SourceInfo, SourceState
+from streamer.tracker import Track, Tracker
 
 __all__ = [
     "FakeClock",
+    "FakeGenerator",
     "FakeSink",
     "FakeSource",
+    "FakeTracker",
     "picture",
     "read_all",
     "set_display_matrix",
@@ -126,6 +134,66 @@ class FakeSink(Sink):
 
     def abort(self) -> None:
         self.outcome = self.outcome or "aborted"
+
+
+class FakeTracker(Tracker):
+    """Plays `script`, one entry a frame and the last one for ever: a motion, None (no face) or an error.
+
+    A motion's time is set to its frame's. `retakes` counts the asked re-takes of the neutral.
+    """
+
+    def __init__(
+        self,
+        script: Sequence[Motion | Track | BaseException | None] = (Motion(),),
+        *,
+        neutral: Motion | None = None,
+    ) -> None:
+        self.script = list(script)
+        self.calls = 0
+        self.retakes = 0
+        self.closed = False
+        self._neutral = neutral
+
+    def track(self, frame: Frame) -> Track:
+        answer = self.script[min(self.calls, len(self.script) - 1)]
+        self.calls += 1
+        if isinstance(answer, BaseException):
+            raise answer
+        if isinstance(answer, Track):
+            return answer
+        return Track(None if answer is None else replace(answer, time_s=frame.pts_s))
+
+    @property
+    def neutral(self) -> Motion | None:
+        return self._neutral
+
+    def retake_neutral(self) -> None:
+        self.retakes += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeGenerator(Generator[tuple[int, int]]):
+    """Fills the picture with `colour`, opaque. `error`, when set, is raised; `gate`, when clear, holds."""
+
+    def __init__(self, colour: tuple[int, int, int] = (200, 40, 40)) -> None:
+        self.config = GeneratorConfig("fake", grid_px=32)
+        self.colour = colour
+        self.error: BaseException | None = None
+        self.motions: list[Motion] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def prepare(self, enrollment: Enrollment, viewport: Viewport) -> tuple[int, int]:
+        return viewport.height_px, viewport.width_px
+
+    def render(self, cache: tuple[int, int], gbuffer: GBuffer, motion: Motion) -> U8:
+        self.gate.wait()
+        self.motions.append(motion)
+        if self.error is not None:
+            raise self.error
+        return np.full((*cache, 4), (*self.colour, 255), np.uint8)
 
 
 def picture(seed: int = 0, width: int = 64, height: int = 48) -> U8:

@@ -28,7 +28,7 @@ from engines.frame import Frame
 from streamer.sinks.file import FileSink, pad_to_even
 from streamer.sinks.sink import Sink, SinkClosed, SinkInfo, fit_picture, open_sink
 from streamer.sinks.virtualcam import VirtualCameraSink, driver_fix, find_device
-from streamer.sinks.window import WindowSink, display_problem
+from streamer.sinks.window import WindowSink, display_problem, windows_hang
 from streamer.sources.video import VideoSource
 
 U8 = NDArray[np.uint8]
@@ -538,9 +538,24 @@ def test_the_windows_close_button() -> None:
 def test_no_display_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("streamer.sinks.window.windows_hang", lambda _: False)
     sink = WindowSink()
     with pytest.raises(SinkError, match=r"DISPLAY is not set.*--to FILE\.mp4"), sink:
         sink.open(SinkInfo(64, 48, 30))
+
+
+@pytest.mark.parametrize(
+    "module", ["streamer.sources.video", "streamer.sinks.file", "streamer.sinks.soundtrack"]
+)
+def test_opencv_is_loaded_before_pyav(module: str) -> None:
+    """The other order makes windows hang for ever."""
+    code = (
+        f"import sys, {module}; from streamer.sinks.window import windows_hang; "
+        "print(windows_hang(list(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+    assert windows_hang(["av", "cv2"])
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="X sockets are Unix sockets")

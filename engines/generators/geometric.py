@@ -34,7 +34,9 @@ from engines.motion import Motion
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
-MARGIN = 0.12  # the source canvas reaches beyond the viewport by this share, so that edges have something to show
+MARGIN = (
+    0.12  # the source canvas reaches beyond the viewport by this share, so that edges have something to show
+)
 # (contour, corners, row in Motion.gaze_rad) of the subject's right and left eye
 _EYES = ((EYE_RIGHT, CORNERS_RIGHT, 0), (EYE_LEFT, CORNERS_LEFT, 1))
 _CLOSING_RATIO = 0.10  # below this opening lashes begin to cover the eye
@@ -78,7 +80,9 @@ class GeometricGenerator(Generator[GeometricCache]):
     def prepare(self, enrollment: Enrollment, viewport: Viewport) -> GeometricCache:
         margin = round(MARGIN * max(viewport.width_px, viewport.height_px))
         canvas = draw_canvas(enrollment, viewport, margin)
-        position = (enrollment.uv_position_px - (viewport.origin_x_px, viewport.origin_y_px)) * viewport.scale + margin
+        position = (
+            enrollment.uv_position_px - (viewport.origin_x_px, viewport.origin_y_px)
+        ) * viewport.scale + margin
         mesh = pose_head(self._model, enrollment, enrollment.motion, viewport)
         points = mesh.vertices_px[:, :2] + margin
         pose = pose_in_viewport(enrollment, enrollment.motion, viewport)
@@ -99,7 +103,15 @@ class GeometricGenerator(Generator[GeometricCache]):
         points = gbuffer.mesh.vertices_px[:, :2].astype(np.float64)
         for plate, (contour, corners, row) in zip(cache.eyes, _EYES, strict=True):
             gaze = motion.gaze_rad[row] - cache.motion.gaze_rad[row]
-            paint_eye(image, plate, points[list(contour)], points[list(corners)], cache.pose, gbuffer.mesh.pose, gaze)
+            paint_eye(
+                image,
+                plate,
+                points[list(contour)],
+                points[list(corners)],
+                cache.pose,
+                gbuffer.mesh.pose,
+                gaze,
+            )
         paint_mouth(
             image,
             cache.mouth,
@@ -139,7 +151,9 @@ def resample(image: U8, viewport: Viewport, margin_px: int, size: tuple[int, int
     affine[:, 2] += margin_px
     exact = viewport.scale == 1 and float(affine[0, 2]).is_integer() and float(affine[1, 2]).is_integer()
     flags = cv2.INTER_NEAREST if exact else (cv2.INTER_CUBIC if viewport.scale > 1 else cv2.INTER_LINEAR)
-    return cv2.warpAffine(image, affine, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101).astype(np.uint8)
+    return cv2.warpAffine(image, affine, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101).astype(
+        np.uint8
+    )
 
 
 def _grid(width: int, height: int, step_x: float, step_y: float, offset: float) -> F32:
@@ -188,7 +202,9 @@ def soften_contours(image: U8, gbuffer: GBuffer) -> None:
     image[y0:y1, x0:x1] = cv2.blendLinear(soft, cut, w32, 1 - w32)
 
 
-def make_eye_plate(canvas: U8, points_px: F32, contour: tuple[int, ...], corners: tuple[int, int]) -> EyePlate:
+def make_eye_plate(
+    canvas: U8, points_px: F32, contour: tuple[int, ...], corners: tuple[int, int]
+) -> EyePlate:
     """Cut an eye out and continue what lies between the lids beyond them, so that lids can move over it."""
     outline = points_px[list(contour)].astype(np.float64)
     centre = points_px[list(corners)].astype(np.float64).mean(0)
@@ -250,7 +266,9 @@ def paint_eye(
         line = np.zeros((y1 - y0, x1 - x0), np.uint8)
         full = np.rint((outline_px - (x0, y0) - 0.5) * 16).astype(np.int32)
         cv2.fillPoly(line, [full], 255, cv2.LINE_AA, 4)
-        weight = cv2.GaussianBlur(line, (0, 0), max(0.5, photo_pose.scale / 150)).astype(np.float32)[..., None]
+        weight = cv2.GaussianBlur(line, (0, 0), max(0.5, photo_pose.scale / 150)).astype(np.float32)[
+            ..., None
+        ]
         weight *= close / 255
         drawn = drawn * (1 - weight) + plate.lash_rgb * weight
     image[y0:y1, x0:x1, :3] = (drawn + 0.5).astype(np.uint8)

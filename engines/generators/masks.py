@@ -16,7 +16,7 @@ def polygon_mask(outline: F64, width: int, height: int) -> F32:
     mask = np.zeros((height, width), np.uint8)
     fixed = np.rint((outline - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(mask, [fixed], 255, lineType=cv2.LINE_AA, shift=4)
-    return mask.astype(np.float32) / 255
+    return (mask.astype(np.float32) / 255).astype(np.float32, copy=False)
 
 
 def planar_map(photo_pose: Similarity, pose: Similarity) -> F64:

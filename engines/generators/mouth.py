@@ -42,7 +42,9 @@ class MouthTextures:
         return bool(self.photo[..., 3].max() > 0)
 
     @staticmethod
-    def of_photo(canvas: U8, points_px: F32, scale: float, enrollment: Enrollment, model: FaceModel) -> MouthTextures:
+    def of_photo(
+        canvas: U8, points_px: F32, scale: float, enrollment: Enrollment, model: FaceModel
+    ) -> MouthTextures:
         """Textures for one person: `points_px` (N, 2) in canvas pixels, `scale` pixels per head unit."""
         lips = points_px[list(LIPS_INNER)].astype(np.float64)
         gap_hu = float(np.linalg.norm(points_px[UPPER_LIP] - points_px[LOWER_LIP])) / scale
@@ -111,7 +113,9 @@ def _teeth(light: float, warm: F32, *, height_hu: float, upper: bool) -> F32:
             # the edge of each tooth is rounded; teeth get shorter and darker along the arch
             edge = -0.010 * index - 0.012 * np.clip(d, 0, 1) ** 4 if upper else -0.006 * index - 0.01 * d**4
             body = np.clip((1.0 - d) / 0.10, 0, 1) * np.clip((edge - y_hu) * PX_PER_HU / 2 + 0.5, 0, 1)
-            alpha = np.maximum(alpha, np.clip((1.04 - d) / 0.06, 0, 1) * np.clip((edge - y_hu) * PX_PER_HU / 2, 0, 1))
+            alpha = np.maximum(
+                alpha, np.clip((1.04 - d) / 0.06, 0, 1) * np.clip((edge - y_hu) * PX_PER_HU / 2, 0, 1)
+            )
             tone = (1 - 0.15 * index) * (0.86 + 0.14 * np.clip(body, 0, 1)) * (1 - 0.10 * d**2)
             shade = np.where(d <= 1.02, np.maximum(shade, tone), shade)
     shade = cv2.GaussianBlur(shade, (0, 0), 2.0)
@@ -144,7 +148,7 @@ def paint_mouth(
     size = (x1 - x0, y1 - y0)
     linear = planar_map(photo_pose, pose)
     plane = pose.scale * pose.rotation[:2, :2]
-    back = np.linalg.inv(plane)
+    back = np.linalg.inv(plane).astype(np.float64)
     rest = _hang(mouth.rest_lip_hu, pose, upper_lip_px)
 
     inside = np.empty((size[1], size[0], 3), np.float32)
@@ -160,7 +164,7 @@ def paint_mouth(
         shift = mouth.photo_anchor_px - linear @ (anchor - (x0, y0))
         affine = np.column_stack([linear, shift - 0.5 + linear @ (0.5, 0.5)])
         own = cv2.warpAffine(mouth.photo, affine, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        _over(inside, own)
+        _over(inside, own.astype(np.float32, copy=False))
     mask = polygon_mask(inner_lips_px - (x0, y0), size[0], size[1])
     mask = cv2.GaussianBlur(mask, (0, 0), max(0.6, pose.scale / 180))[..., None] * shown
     under = image[y0:y1, x0:x1, :3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -78,7 +78,14 @@ class WindowSink(Sink):
 
 class _Cv2Screen:
     def open(self, title: str) -> None:
-        problem = display_problem(os.environ) if sys.platform.startswith("linux") else None
+        if sys.platform.startswith("linux"):
+            if windows_hang(list(sys.modules)):
+                raise SinkError(
+                    "windows hang when PyAV is loaded before OpenCV; import cv2 before av or aiortc"
+                )
+            problem = display_problem(os.environ)
+        else:
+            problem = None
         if problem is not None:
             raise SinkError(
                 f"no window can be opened: {problem}; use --to FILE.mp4, or `visavis serve` and a browser"
@@ -110,6 +117,11 @@ class _Cv2Screen:
             cv2.waitKey(1)
         except cv2.error:
             return  # the user was faster
+
+
+def windows_hang(modules: Sequence[str]) -> bool:
+    """Whether `modules`, in the order they were loaded, have PyAV before OpenCV (see streamer/sinks)."""
+    return "av" in modules and "cv2" in modules and modules.index("av") < modules.index("cv2")
 
 
 def display_problem(environment: Mapping[str, str], sockets: Path = Path("/tmp/.X11-unix")) -> str | None:

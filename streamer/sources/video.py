@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,6 +35,7 @@ _NOT_VIDEO = {"tty", "image2", "gif_pipe", "hls", "dash", "concat", "concatf", "
 _EXACT_LENGTH = ("mov", "matroska", "avi")
 _AVCOL_SPC_UNSPECIFIED = 2
 _MAX_PLAUSIBLE_FPS = 240.0
+_IDENTITY = (1, 0, 0, 0, 1, 0, 0, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,15 @@ class _Picture:
 
 
 class _Pass:
-    """One reading of a file from its start; owns the container."""
+    """One reading of a file from its start; owns the container. `matrix`: as found by an earlier pass."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, matrix: tuple[int, ...] | None = None) -> None:
         self._path = path
         self._container = _open(path)
         try:
             self._stream = _video_stream(self._container, path)
         except DriverError:
-            self.close()
+            self._container.close()
             raise
         self._stream.thread_type = "AUTO"
         self.fps = _frame_rate(path, self._stream.average_rate, self._stream.guessed_rate)
@@ -62,6 +63,7 @@ class _Pass:
         duration = self._container.duration
         self.duration_s = None if duration is None else duration / 1e6
         self.damage: str | None = None
+        self.matrix = matrix
         self._reached_s = 0.0
         self._pictures = self._decode()
 
@@ -70,9 +72,10 @@ class _Pass:
         return next(self._pictures, None)
 
     def close(self) -> None:
+        self._pictures.close()
         self._container.close()
 
-    def _decode(self) -> Iterator[_Picture]:
+    def _decode(self) -> Generator[_Picture]:
         time_base = float(self._stream.time_base or 1 / 90000)
         last_s: float | None = None
         good = True
@@ -95,7 +98,12 @@ class _Pass:
                 continue  # a repeated or backward time cannot be shown after its predecessor
             last_s = time_s
             length_s = frame.duration * time_base if frame.duration else 1 / self.fps
-            yield _Picture(_upright_rgb(frame, self._pixel_aspect), time_s, time_s + length_s)
+            if self.matrix is None:
+                # Once per file: a frame whose side data was looked at is freed only by the garbage
+                # collector, and keeps the whole decoder with its threads alive until then.
+                self.matrix = _display_matrix(frame)
+            image = upright(_rgb(frame, self._pixel_aspect), self.matrix)
+            yield _Picture(image, time_s, time_s + length_s)
         self._notice_missing_end()
 
     def _decoded_frames(self) -> Iterator[av.VideoFrame | None]:
@@ -234,7 +242,7 @@ class VideoSource(Source):
             return picture
         self._damage = self._damage or self._pass.damage
         self._pass.close()
-        self._pass = _Pass(self._path)
+        self._pass = _Pass(self._path, self._pass.matrix)
         picture = self._pass.next()
         if picture is not None:
             self._shift_s = self._end_s - picture.time_s
@@ -323,17 +331,20 @@ def upright(image: U8, matrix: tuple[int, ...]) -> U8:
     return np.ascontiguousarray(turned)
 
 
-def _upright_rgb(frame: av.VideoFrame, pixel_aspect: float) -> U8:
+def _rgb(frame: av.VideoFrame, pixel_aspect: float) -> U8:
     width_px = max(1, round(frame.width * pixel_aspect))
     source: Colorspace | None = None
     if frame.colorspace == _AVCOL_SPC_UNSPECIFIED and frame.height >= 720:
         source = Colorspace.ITU709  # what players assume of untagged HD; swscale would take ITU-R 601
     rgb = frame.reformat(width=width_px, height=frame.height, format="rgb24", src_colorspace=source)
-    image = np.asarray(rgb.to_ndarray(), np.uint8)
+    return np.asarray(rgb.to_ndarray(), np.uint8)
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
     for data in cast("Iterable[SideData]", frame.side_data):
         if data.type is SideDataType.DISPLAYMATRIX:
-            return upright(image, struct.unpack("=9i", bytes(data)[:36]))
-    return image
+            return struct.unpack("=9i", bytes(data)[:36])
+    return _IDENTITY
 
 
 def _open(path: Path) -> av.container.InputContainer:

@@ -4,6 +4,9 @@ Each is guarded: on a version with other internals it is left out with a warning
 only slower. docs/webrtc.md says what each one bought.
 """
 
+# pyright: reportPrivateUsage=none, reportPrivateImportUsage=none, reportAttributeAccessIssue=none
+# (this file exists to reach into aiortc; tests/test_aiortc_fixes.py checks that what it reaches for is there)
+
 from __future__ import annotations
 
 import logging
@@ -132,7 +135,7 @@ def apply(*, offer_loopback: bool = False) -> None:
 
 
 def _release_on_marker() -> None:
-    receiver_module.JitterBuffer = MarkerJitterBuffer  # pyright: ignore[reportAttributeAccessIssue]
+    receiver_module.JitterBuffer = MarkerJitterBuffer
     original = RTCRtpReceiver._handle_rtp_packet
 
     async def handle(self: Any, packet: Any, arrival_time_ms: int) -> None:
@@ -166,7 +169,11 @@ def _remember_sender_reports() -> None:
 
 def _raise_bitrates() -> None:
     for module in (vpx, h264):
-        module.MIN_BITRATE, module.DEFAULT_BITRATE, module.MAX_BITRATE = MIN_BITRATE, START_BITRATE, MAX_BITRATE
+        module.MIN_BITRATE, module.DEFAULT_BITRATE, module.MAX_BITRATE = (
+            MIN_BITRATE,
+            START_BITRATE,
+            MAX_BITRATE,
+        )
     _step_bitrate(vpx.Vp8Encoder, "_Vp8Encoder__target_bitrate")
     _step_bitrate(h264.H264Encoder, "_H264Encoder__target_bitrate")
 

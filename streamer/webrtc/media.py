@@ -30,14 +30,14 @@ def rgb_of(frame: av.VideoFrame) -> U8:
     even = frame.width % 2 == 0 and frame.height % 2 == 0
     if frame.format.name == "yuv420p" and even:
         return cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_I420).astype(np.uint8, copy=False)
-    return frame.to_ndarray(format="rgb24")
+    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
 def video_frame_of(rgb: U8, pts: int) -> av.VideoFrame:
     """A yuv420p frame (BT.601) at `pts` of 90 kHz, for the encoder; odd sizes lose their last row or column."""
     height, width = rgb.shape[0] & ~1, rgb.shape[1] & ~1
     planes = cv2.cvtColor(np.ascontiguousarray(rgb[:height, :width]), cv2.COLOR_RGB2YUV_I420)
-    frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+    frame = av.VideoFrame.from_ndarray(planes.astype(np.uint8, copy=False), format="yuv420p")
     frame.pts = pts
     frame.time_base = TIME_BASE
     return frame
@@ -108,7 +108,11 @@ class EchoTrack(MediaStreamTrack):
     kind = "video"
 
     def __init__(
-        self, source: MediaStreamTrack, receiver: object, sent: Callable[[Outgoing], None], dropped: Callable[[int], None]
+        self,
+        source: MediaStreamTrack,
+        receiver: object,
+        sent: Callable[[Outgoing], None],
+        dropped: Callable[[int], None],
     ) -> None:
         super().__init__()
         self._source = source
@@ -154,23 +158,23 @@ class DelayedAudioTrack(MediaStreamTrack):
         super().__init__()
         self._source = source
         self._delay_frames = delay_frames
-        self._waiting: deque[av.AudioFrame] = deque()
+        self._held: deque[av.AudioFrame] = deque()
         self._delay = 0
         self._pts = 0
 
     async def recv(self) -> av.AudioFrame:
         frame = await self._source.recv()
         assert isinstance(frame, av.AudioFrame)
-        self._waiting.append(frame)
+        self._held.append(frame)
         wanted = self._delay_frames(self._delay)
         if wanted > self._delay:
             out = silence_like(frame)  # one packet of silence: everything after is one packet later
             self._delay += 1
         else:
-            if wanted < self._delay and len(self._waiting) > 1:
-                self._waiting.popleft()
+            if wanted < self._delay and len(self._held) > 1:
+                self._held.popleft()
                 self._delay -= 1
-            out = self._waiting.popleft()
+            out = self._held.popleft()
         out.pts = self._pts
         out.time_base = Fraction(1, out.sample_rate)
         self._pts += out.samples

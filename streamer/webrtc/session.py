@@ -97,7 +97,8 @@ class Session:
         self._dropped = 0
         self._mesh_at_s = 0.0
         self._video_ms = 0.0  # smoothed time of a picture from arrival to departure
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+        self._unsaid: list[dict[str, object]] = []  # notices from before the data channel was open
         self._wire()
 
     @property
@@ -122,20 +123,28 @@ class Session:
             await self._pc.setLocalDescription(answer)
         except Exception as error:
             await self.close()
-            raise OfferError(f"the offer cannot be answered ({error}); offer VP8 video, Opus audio") from error
+            raise OfferError(
+                f"the offer cannot be answered ({error}); offer VP8 video, Opus audio"
+            ) from error
         self._spawn(self._give_up_unless_connected())
         return with_start_bitrate(self._pc.localDescription.sdp)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the call is over and everything is freed."""
+        return self._closing is not None and self._closing.done()
+
     async def close(self) -> None:
-        """End the call and free everything; idempotent."""
-        if self._closed:
-            return
-        self._closed = True
+        """End the call and free everything; whoever calls, and however often, returns when that is done."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        # shielded: one caller that is cancelled must not leave the call half closed
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         self._out.close()
-        current = asyncio.current_task()
         for task in list(self._tasks):
-            if task is not current:
-                task.cancel()
+            task.cancel()
         worker = self._worker
         if worker is not None:
             await self._loop.run_in_executor(None, worker.stop)
@@ -169,7 +178,7 @@ class Session:
             if pc.connectionState in ("failed", "closed"):
                 await self.close()
 
-        assert on_channel and on_track and on_state  # registered by their decorators
+        _ = (on_channel, on_track, on_state)  # registered by their decorators
 
     def _send_video(self) -> None:
         transceiver = next(t for t in self._pc.getTransceivers() if t.kind == "video")
@@ -190,9 +199,8 @@ class Session:
             )
             self._worker.start()
         transceiver.sender.replaceTrack(track)
-        # what the browser only receives we only send
-        wanted = "sendrecv" if transceiver.receiver.track and transceiver._offerDirection != "recvonly" else "sendonly"
-        transceiver.direction = wanted
+        # the answer narrows this to what the offer allows
+        transceiver.direction = "sendrecv"
 
     def _spawn(self, work: object) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]

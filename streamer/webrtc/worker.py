@@ -93,7 +93,9 @@ class Worker:
         start_s = time.monotonic()
         last_pts, last_at_s = 0, start_s
         while not self._stop.is_set():
-            incoming = self.frames.take(IDLE_AFTER_S if last_pts == 0 or self._recent(last_at_s) else 1 / IDLE_FPS)
+            incoming = self.frames.take(
+                IDLE_AFTER_S if last_pts == 0 or self._recent(last_at_s) else 1 / IDLE_FPS
+            )
             if self._stop.is_set():
                 return
             try:
@@ -135,7 +137,9 @@ class Worker:
             time_s = (due_ns - start_ns) / 1e9
             motion = looped(track, time_s)
             capture_ms = self._clock.wall_ms()
-            frame = Frame(empty, time_s, due_ns, LatencyTrace({"captured": self._clock.now_ns()}), self._sequence)
+            frame = Frame(
+                empty, time_s, due_ns, LatencyTrace({"captured": self._clock.now_ns()}), self._sequence
+            )
             shown = avatar.show_drive(Drive(motion, neutral, "tracking", face=True), frame)
             self._deliver(shown, round(time_s * VIDEO_CLOCK_HZ), capture_ms)
 

@@ -1,0 +1,246 @@
+"""Calls without a browser: a WebRTC client in the test's own process, and an avatar that only paints.
+
+Every picture carries an eight-bit number in its top half (a row of black and white stripes) and a plain
+colour below, so that a test can tell which camera frame an answer belongs to and whose avatar it shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import aioice.ice
+import av
+import numpy as np
+import pytest
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, MediaStreamTrack
+from numpy.typing import NDArray
+
+from engines.enrollment import Enrollment
+from engines.frame import Frame, LatencyTrace
+from engines.motion import Motion
+from engines.retarget import Controls
+from streamer.avatar import Shown
+from streamer.driver import Drive
+from streamer.webrtc.media import TIME_BASE, video_frame_of
+from streamer.webrtc.session import Session
+
+U8 = NDArray[np.uint8]
+WIDTH_PX, HEIGHT_PX = 128, 96
+BITS = 8
+RED, GREEN, BLUE = (210, 40, 40), (40, 190, 60), (40, 60, 210)
+
+
+def numbered(number: int, colour: tuple[int, int, int]) -> U8:
+    """(96, 128, 3): `number` mod 256 as stripes, most significant first, above `colour`."""
+    image = np.empty((HEIGHT_PX, WIDTH_PX, 3), np.uint8)
+    image[:] = colour
+    bits = [(number >> (BITS - 1 - k)) & 1 for k in range(BITS)]
+    image[: HEIGHT_PX // 2] = np.repeat(np.array(bits, np.uint8) * 255, WIDTH_PX // BITS)[None, :, None]
+    return image
+
+
+def number_in(image: U8) -> int:
+    """The number in a picture of `numbered`, after any codec."""
+    row = image[8 : HEIGHT_PX // 2 - 8].mean((0, 2))
+    middles = row.reshape(BITS, -1)[:, 4:-4].mean(1)
+    return int("".join("1" if v > 128 else "0" for v in middles), 2)
+
+
+def colour_in(image: U8) -> tuple[int, int, int]:
+    """The colour in a picture of `numbered`."""
+    r, g, b = image[HEIGHT_PX // 2 + 12 : -4, 8:-8].mean((0, 1))
+    return int(r), int(g), int(b)
+
+
+def near(colour: tuple[int, int, int], wanted: tuple[int, int, int], within: int = 30) -> bool:
+    return max(abs(a - b) for a, b in zip(colour, wanted, strict=True)) <= within
+
+
+def plain_enrollment(colour: tuple[int, int, int] = RED, name: str = "plain") -> Enrollment:
+    """An enrollment of nobody: a photo of one colour."""
+    photo = np.empty((64, 64, 3), np.uint8)
+    photo[:] = colour
+    return Enrollment(
+        name=name,
+        created_utc="2026-01-01T00:00:00+00:00",
+        photo_sha256="0" * 64,
+        photo=photo,
+        crop_px=(0.0, 0.0, 64.0),
+        landmarks_px=np.zeros((478, 3), np.float32),
+        neutral_hu=np.zeros((4, 3), np.float32),
+        gain=np.ones((4, 1), np.float32),
+        motion=Motion(),
+        uv_position_px=np.zeros((4, 4, 2), np.float32),
+        uv_visibility=np.zeros((4, 4), np.uint8),
+        uv_colour=np.zeros((4, 4, 3), np.uint8),
+        matte=np.full((64, 64), 255, np.uint8),
+        plate=np.zeros((8, 8, 3), np.uint8),
+    )
+
+
+class Painter:
+    """Stands in for `Avatar`: shows the enrolled colour and the number of the camera frame it answers.
+
+    `gate` cleared holds every step; `error` set is raised by every step.
+    """
+
+    def __init__(self, session: Session, *, landmarks: bool = False) -> None:
+        r, g, b = (int(v) for v in session.enrollment.photo[0, 0])
+        self.colour = (r, g, b)
+        self.controls = Controls()
+        self.recalibrated = 0
+        self.driver = SimpleNamespace(recalibrate=self._recalibrate)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.closed = 0
+        self.idle_steps = 0
+        self.stepped: list[int] = []
+        self._clock = session.clock
+        self._points = np.full((478, 3), (WIDTH_PX, HEIGHT_PX / 2, 0), np.float32) if landmarks else None
+
+    def _recalibrate(self) -> None:
+        self.recalibrated += 1
+
+    def step(self, frame: Frame) -> Shown:
+        self.gate.wait(20)
+        if self.error is not None:
+            raise self.error
+        number = number_in(frame.image)
+        self.stepped.append(number)
+        tracked = frame.mark("tracked", self._clock.now_ns())
+        return self._show(tracked, number, Drive(Motion(), Motion(), "tracking", True, self._points))
+
+    def step_idle(self, time_s: float, sequence: int) -> Shown:
+        self.gate.wait(20)
+        self.idle_steps += 1
+        now_ns = self._clock.now_ns()
+        blank = Frame(np.zeros((2, 2, 3), np.uint8), time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence)
+        return self._show(blank, sequence, Drive(Motion(), Motion(), "idle", False))
+
+    def show_drive(self, drive: Drive, frame: Frame) -> Shown:
+        return self._show(frame, frame.sequence, drive)
+
+    def _show(self, frame: Frame, number: int, drive: Drive) -> Shown:
+        stamps = {**frame.trace.stamps_ns, "generated": self._clock.now_ns()}
+        image = numbered(number, self.colour)
+        return Shown(Frame(image, frame.pts_s, frame.capture_time_ns, LatencyTrace(stamps), frame.sequence), drive)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Camera(MediaStreamTrack):
+    """A camera of numbered blue pictures at 30 fps; `sent_s[k]` is when picture k left."""
+
+    kind = "video"
+    FPS = 30
+    TICKS = 3000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent_s: list[float] = []
+        self._start_s: float | None = None
+        self._ended = False
+
+    def end(self) -> None:
+        """Unplug it."""
+        self._ended = True
+
+    async def recv(self) -> av.VideoFrame:
+        count = len(self.sent_s)
+        self._start_s = time.monotonic() if self._start_s is None else self._start_s
+        await asyncio.sleep(max(0.0, self._start_s + count / self.FPS - time.monotonic()))
+        if self._ended:
+            self.stop()
+            raise MediaStreamError
+        frame = video_frame_of(numbered(count, BLUE), count * self.TICKS)
+        self.sent_s.append(time.monotonic())
+        return frame
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One picture that reached the client."""
+
+    at_s: float
+    pts: int
+    number: int
+    colour: tuple[int, int, int]
+
+
+class Client:
+    """The page's side of a call: sends a camera (and silence as sound), keeps what comes back."""
+
+    def __init__(self, camera: Camera | None = None, *, audio: bool = False, video: bool = True) -> None:
+        self.camera = camera
+        self.frames: list[Received] = []
+        self.messages: list[dict[str, Any]] = []
+        self.audio_frames = 0
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.channel = self.pc.createDataChannel("visavis", ordered=False, maxRetransmits=0)
+        self._readers: list[asyncio.Task[None]] = []
+        if camera is not None:
+            self.pc.addTrack(camera)
+        elif video:
+            self.pc.addTransceiver("video", direction="recvonly")
+        if audio:
+            self.pc.addTrack(AudioStreamTrack())
+        self.channel.on("message", lambda text: self.messages.append(json.loads(text)))
+        self.pc.on("track", lambda track: self._readers.append(asyncio.ensure_future(self._read(track))))
+
+    async def _read(self, track: MediaStreamTrack) -> None:
+        try:
+            while True:
+                frame = await track.recv()
+                if isinstance(frame, av.VideoFrame):
+                    image = frame.to_ndarray(format="rgb24")
+                    whole = image.shape[:2] == (HEIGHT_PX, WIDTH_PX)
+                    number = number_in(image) if whole else -1
+                    colour = colour_in(image) if whole else (0, 0, 0)
+                    self.frames.append(Received(time.monotonic(), int(frame.pts or 0), number, colour))
+                else:
+                    self.audio_frames += 1
+        except MediaStreamError:
+            return
+
+    async def offer(self) -> str:
+        """The SDP to offer, with all candidates."""
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        return self.pc.localDescription.sdp
+
+    async def accept(self, answer: str) -> None:
+        await self.pc.setRemoteDescription(RTCSessionDescription(sdp=answer, type="answer"))
+
+    def of_type(self, kind: str) -> list[dict[str, Any]]:
+        return [m for m in self.messages if m["type"] == kind]
+
+    async def close(self) -> None:
+        await asyncio.wait_for(self.pc.close(), 5)
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
+
+
+async def until(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
+    """Wait for `condition`; fails the test when it does not come true in time."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            pytest.fail(f"waited {timeout_s:.0f} s in vain: {what}")
+        await asyncio.sleep(0.01)
+
+
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep this process's calls on 127.0.0.1."""
+    monkeypatch.setattr(
+        aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"] if use_ipv4 else []
+    )

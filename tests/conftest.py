@@ -1,0 +1,26 @@
+"""What many tests share: one public-domain person, enrolled once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from skimage import data
+
+from calibration.enroll import enroll
+from engines.enrollment import Enrollment
+
+
+@pytest.fixture(scope="session")
+def astronaut_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Portrait of an astronaut (NASA, public domain), 512 × 512 PNG."""
+    path = tmp_path_factory.mktemp("photo") / "astronaut.png"
+    Image.fromarray(data.astronaut()).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def astronaut(astronaut_photo: Path) -> Enrollment:
+    """The astronaut, enrolled. Shared by all tests: never change its arrays in place."""
+    return enroll(astronaut_photo, consent="public domain")
