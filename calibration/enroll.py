@@ -38,6 +38,9 @@ U8 = NDArray[np.uint8]
 CROP_SIDE_PER_FACE = 2.15
 CROP_CENTRE_Y = 0.535
 
+# Least squares leaves a closing lid about a tenth short of closed; lids that would cross meet instead.
+_LID_REACH = 1.12
+
 MIN_FACE_PX = 60.0
 MAX_TURN_DEG = 45.0
 _DETECT_SIDE_PX = 1024
@@ -205,7 +208,7 @@ def expression_gain(model: FaceModel, unposed_hu: F32, scores: F32) -> F32:
         closed = float(np.clip(scores[ARKIT_INDEX[name]], 0, 0.9))
         own = float(np.linalg.norm(unposed_hu[upper, :2] - unposed_hu[lower, :2])) / (1 - closed)
         mean = float(np.linalg.norm(model.mean_hu[upper, :2] - model.mean_hu[lower, :2]))
-        ratio = float(np.clip(own / mean, 0.6, 1.8))
+        ratio = float(np.clip(_LID_REACH * own / mean, 0.7, 2.0))
         eye = model.mean_hu[list(contour), :2]
         width = float(np.ptp(eye[:, 0]))
         distance = np.linalg.norm(model.mean_hu[:LANDMARK_COUNT, None, :2] - eye[None], axis=-1).min(1)

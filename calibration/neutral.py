@@ -107,8 +107,8 @@ class NeutralEstimator:
     ) -> None:
         """One tracked frame."""
         if self._collecting:
-            if self._samples and time_s < self._samples[-1].time_s:
-                self._samples = []  # the driver's clock went back: a new clip
+            if self._samples and not 0 <= time_s - self._samples[-1].time_s <= CALIBRATION_S:
+                self._samples = []  # the driver's clock went back, a new clip; or the face was away
             sample = _Sample(time_s, unposed_hu, scores, rotation_rad, translation_hu, gaze_rad)
             self._samples.append(sample)
             if self._current is None:

@@ -85,11 +85,11 @@ def rasterise(model: FaceModel, mesh: HeadMesh, viewport: Viewport, grid_px: int
 def draw_triangles(corners: F32, colours: F32, width: int, height: int) -> tuple[F32, F32]:
     """Triangles with their own corners (3T, 3: x, y in pixels, z away) → (colour (h, w, 3), depth (h, w)).
 
-    OpenCV's rasteriser is perspective: a camera far away (8 picture heights) with a matching field of view
-    is orthographic to well under a hundredth of a pixel over a head's depth, once x and y are scaled by
-    each vertex's own distance, which cancels the perspective exactly.
+    OpenCV's rasteriser is perspective. Corners land exactly, for x and y are scaled by each one's own
+    distance; between the corners of a slanted triangle colours are off by its depth over the camera's
+    distance, which is therefore far away (64 picture heights) with a matching field of view.
     """
-    far = 8.0 * height
+    far = 64.0 * height
     z = far + (corners[:, 2] - corners[:, 2].mean())
     grow = z / far
     vertices = np.empty_like(corners)

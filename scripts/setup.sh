@@ -149,17 +149,21 @@ install_libraries() {
 # microphone, and everything else works.
 check_libraries() {
     [[ -n "${LIBRARY_COMMAND:-}" ]] || return 0
-    "$PYTHON" - >/dev/null 2>&1 <<'PYTHON' || fail "system libraries are missing; type: $LIBRARY_COMMAND"
+    "$PYTHON" - 2>/dev/null <<'PYTHON' || [[ $? != 3 ]] || fail "visavis does not load without them; type: $LIBRARY_COMMAND"
 import ctypes
 import importlib.util
+import sys
 from pathlib import Path
 
-import cv2
+try:
+    import cv2
 
-spec = importlib.util.find_spec("mediapipe")
-library = Path(spec.origin).parent / "tasks" / "c" / "libmediapipe.so"
-if library.exists():
-    ctypes.CDLL(str(library))
+    spec = importlib.util.find_spec("mediapipe")
+    library = Path(spec.origin).parent / "tasks" / "c" / "libmediapipe.so"
+    if library.exists():
+        ctypes.CDLL(str(library))
+except (ImportError, OSError) as error:
+    sys.exit(3 if "cannot open shared object" in str(error) else 0)
 PYTHON
 }
 

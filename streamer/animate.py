@@ -29,6 +29,7 @@ from streamer.sinks.file import FileSink
 from streamer.sinks.sink import Sink, SinkInfo
 from streamer.sources.video import VideoSource
 from streamer.trackers.mediapipe import MediaPipeTracker
+from streamer.tuning import tune_for_small_pictures
 
 T = TypeVar("T")
 
@@ -117,6 +118,7 @@ def animate(
     clock: Clock | None = None,
 ) -> Done:
     """Run `job`; `progress(done, total)` after each frame. Raises DriverError or SinkError; leaves no half file."""
+    tune_for_small_pictures()
     clock = clock or SystemClock()
     controls = replace(job.controls, place_absolutely=job.framing == "photo")
     is_motion = job.driver.suffix.lower() == ".jsonl"

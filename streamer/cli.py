@@ -246,6 +246,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # now, not when the imports are done: two servers that start at once must not share a port
     except OSError as error:
         listener.close()
         raise VisavisError(

@@ -52,7 +52,7 @@ def one_euro(config: OneEuroConfig, state: OneEuroState | None, time_s: float, v
 
 
 # Chosen on real tracks: still-face jitter falls to less than a half while the lag of moving
-# parts stays under one frame at 25 fps (measured by scripts/measure_filter.py).
+# parts stays under one frame at 25 fps (measured by scripts/benchmark.py).
 EXPRESSION = OneEuroConfig(min_cutoff_hz=3.0, beta=12.0)
 POSE = OneEuroConfig(min_cutoff_hz=2.0, beta=14.0)
 GAZE = OneEuroConfig(min_cutoff_hz=2.0, beta=8.0)

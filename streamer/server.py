@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from calibration.enroll import enroll
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 WEB = Path(__file__).parent / "web"
 CLOSE_WITHIN_S = 2.0
+FORM_BYTES = 1 << 20  # what a form may hold besides its photo
 _POLICY = (
     "default-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
     "media-src 'self' blob: mediastream:; frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
@@ -90,6 +92,10 @@ class Calls:
                 task.cancel()
 
 
+def _too_large(settings: ServeSettings) -> str:
+    return f"the photo is larger than {settings.max_photo_mb:g} MB; send a smaller one"
+
+
 def create_app(
     settings: ServeSettings,
     store: AvatarStore,
@@ -114,7 +120,7 @@ def create_app(
     app.state.calls = calls
     if settings.loopback:
         # a page elsewhere must not reach us through a name that it points at this computer (DNS rebinding)
-        hosts = ["localhost", "127.0.0.1", "[::1]", settings.host, "testserver"]
+        hosts = ["localhost", "127.0.0.1", "[::1]", settings.host]
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
 
     @app.middleware("http")
@@ -126,6 +132,13 @@ def create_app(
                 return JSONResponse(
                     {"error": "this server wants a token; open the page with ?token=… in its address"}, 401
                 )
+        if request.method == "POST":
+            # before the body is read: what is too large must not be spooled to the disk first
+            length = request.headers.get("content-length", "")
+            if not length.isdecimal():
+                return JSONResponse({"error": "say how long the request is (Content-Length)"}, 411)
+            if float(length) > settings.max_photo_mb * 1e6 + FORM_BYTES:
+                return JSONResponse({"error": _too_large(settings)}, 413)
         # another site's page may not talk to us with the visitor's browser
         origin = request.headers.get("origin")
         if (
@@ -141,8 +154,10 @@ def create_app(
         response.headers.setdefault("Cache-Control", "no-cache")
         return response
 
-    @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> Response:
+    @app.exception_handler(
+        StarletteHTTPException
+    )  # also what the router raises, for a path that is not there
+    async def http_error(_: Request, error: StarletteHTTPException) -> Response:
         return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
@@ -195,9 +210,7 @@ def create_app(
         limit = int(settings.max_photo_mb * 1e6)
         data = await photo.read(limit + 1)
         if len(data) > limit:
-            raise HTTPException(
-                413, f"the photo is larger than {settings.max_photo_mb:.0f} MB; send a smaller one"
-            )
+            raise HTTPException(413, _too_large(settings))
         loop = asyncio.get_running_loop()
         enrollment = await loop.run_in_executor(enrolling, lambda: enroll(data, consent=consent.strip()))
         title = Path(photo.filename or "photo").stem[:40] or "photo"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from streamer.sinks.sink import open_sink
 from streamer.sources.source import Source
 from streamer.sources.video import VideoSource
 from streamer.trackers.mediapipe import MediaPipeTracker
+from streamer.tuning import tune_for_small_pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ def open_source(spec: str, *, loop: bool = False) -> Source:
 
 def run_live(options: LiveOptions) -> tuple[Outcome, Snapshot]:
     """Run until the source ends, the window is closed, Ctrl-C, or `seconds` are over."""
+    tune_for_small_pictures()
     clock = SystemClock()
     enrollment = load_enrollment(options.avatar)
     _require_apart(options)
@@ -86,7 +88,7 @@ def _require_apart(options: LiveOptions) -> None:
 
 
 @contextmanager
-def _ctrl_c_calls(stop: Callable[[], None]) -> Iterator[None]:
+def _ctrl_c_calls(stop: Callable[[], None]) -> Generator[None]:
     """The first Ctrl-C is the wish to stop: what was written is kept, whatever was being done. The second is not."""
     if threading.current_thread() is not threading.main_thread():
         yield

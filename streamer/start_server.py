@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from streamer.config import ServeSettings
 from streamer.demo import DEMO_PHOTO
 from streamer.server import create_app
 from streamer.store import AvatarStore
+from streamer.tuning import tune_for_small_pictures
 
 DEMO_CONSENT = "public domain portrait (NASA, Eileen Collins)"
 
@@ -39,7 +42,10 @@ def demo_avatar() -> Enrollment:
 def serve_forever(
     settings: ServeSettings, avatars: Sequence[Path], listener: socket.socket, on_ready: Callable[[str], None]
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C. Raises EnrollmentError for an avatar that does not load."""
+    """Serve until SIGTERM (exit code 0) or Ctrl-C. Raises EnrollmentError for an avatar that does not load."""
+    # uvicorn raises the signal again once it has shut down; being told to end is no failure
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    tune_for_small_pictures()
     store = AvatarStore(settings.max_uploads)
     for path in avatars:
         store.add_public(load_enrollment(path))

@@ -123,7 +123,9 @@ class Painter:
         self.gate.wait(20)
         self.idle_steps += 1
         now_ns = self._clock.now_ns()
-        blank = Frame(np.zeros((2, 2, 3), np.uint8), time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence)
+        blank = Frame(
+            np.zeros((2, 2, 3), np.uint8), time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence
+        )
         return self._show(blank, sequence, Drive(Motion(), Motion(), "idle", False))
 
     def show_drive(self, drive: Drive, frame: Frame) -> Shown:
@@ -132,7 +134,9 @@ class Painter:
     def _show(self, frame: Frame, number: int, drive: Drive) -> Shown:
         stamps = {**frame.trace.stamps_ns, "generated": self._clock.now_ns()}
         image = numbered(number, self.colour)
-        return Shown(Frame(image, frame.pts_s, frame.capture_time_ns, LatencyTrace(stamps), frame.sequence), drive)
+        return Shown(
+            Frame(image, frame.pts_s, frame.capture_time_ns, LatencyTrace(stamps), frame.sequence), drive
+        )
 
     def close(self) -> None:
         self.closed += 1
@@ -148,6 +152,7 @@ class Camera(MediaStreamTrack):
     def __init__(self) -> None:
         super().__init__()
         self.sent_s: list[float] = []
+        self.late_s = 0.0  # how long it takes to wake up
         self._start_s: float | None = None
         self._ended = False
 
@@ -157,7 +162,7 @@ class Camera(MediaStreamTrack):
 
     async def recv(self) -> av.VideoFrame:
         count = len(self.sent_s)
-        self._start_s = time.monotonic() if self._start_s is None else self._start_s
+        self._start_s = time.monotonic() + self.late_s if self._start_s is None else self._start_s
         await asyncio.sleep(max(0.0, self._start_s + count / self.FPS - time.monotonic()))
         if self._ended:
             self.stop()

@@ -74,10 +74,11 @@ async def test_the_avatar_follows_the_camera() -> None:
         messages = client.of_type("frame")
         told = {m["pts"] for m in messages}
         offset, _ = Counter(p - f.pts for p in told for f in settled).most_common(1)[0]
-        matched = [f for f in settled if f.pts + offset in told]
-        assert len(matched) > 0.9 * len(settled)
-        own_time = [f for f in matched if (f.pts + offset) % (Camera.TICKS * 256) == f.number * Camera.TICKS]
-        assert len(own_time) > 0.9 * len(matched), "the time of a picture is that of the camera frame it answers"
+        assert sum(f.pts + offset in told for f in settled) > 0.9 * len(settled)
+        origins = Counter(f.pts - f.number * Camera.TICKS for f in settled)
+        assert origins.most_common(1)[0][1] > 0.9 * len(settled), (
+            "an answer has its camera frame's time, exactly"
+        )
         fresh = [m for m in messages if m["state"] == "tracking"]
         assert {"decoded", "tracked", "generated"} <= set(fresh[-1]["stage_ms"])
         assert fresh[-1]["face"] is True
@@ -121,12 +122,14 @@ async def test_commands_reach_the_avatar_and_nonsense_does_not() -> None:
             "", "{", "[]", "7", "null", '"x"', '{"type":[]}', '{"type":{}}', '{"no":"type"}', "\x00" * 100,
             '{"type":"controls","expression":"NaN"}', '{"type":"controls","head":1e999}',
             '{"type":"controls","expression":null}', '{"type":"controls","head":[1]}',
+            '{"type":"ping","t":NaN}', '{"type":"ping","t":1%s}' % ("0" * 400), '{"type":"controls","head":1%s}' % ("0" * 400), '{"type":"ping","t":{}}', '{"type":"ping"}',
             '{"type":"controls","motion":"sideways"}', '{"type":"controls","motion":[]}',
             '{"type":"recalibrate"}' + " " * 5000, b'{"type":"recalibrate"}', "[" * 4000,
         ):  # fmt: skip
             channel.send(nonsense)
         channel.send('{"type":"ping","t":12.5}')
         await until(lambda: {"type": "pong", "t": 12.5} in call.client.messages, "a pong")
+        assert len(call.client.of_type("pong")) == 1
         assert painter.controls == before
         assert painter.recalibrated == 0
         channel.send('{"type":"controls","expression":9,"head":0.5,"motion":"absolute"}')
@@ -193,7 +196,9 @@ async def test_after_a_stall_the_lag_is_gone_at_once() -> None:
     async with calling(Client(camera)) as call:
         client, painter = call.client, call.painter
         await until(lambda: len(client.frames) > 45, "a settled call")
-        usual_s = sorted(f.at_s - camera.sent_s[f.number] for f in client.frames[20:])[len(client.frames[20:]) // 2]
+        usual_s = sorted(f.at_s - camera.sent_s[f.number] for f in client.frames[20:])[
+            len(client.frames[20:]) // 2
+        ]
         stalled_at_s = time.monotonic()
         painter.gate.clear()
         await asyncio.sleep(2.0)
@@ -212,9 +217,10 @@ async def test_after_a_stall_the_lag_is_gone_at_once() -> None:
         after = [f for f in client.frames if f.at_s > released_at_s and f.number > held]
         new = [f for k, f in enumerate(after) if k == 0 or f.number != after[k - 1].number]
         lag_s = [f.at_s - camera.sent_s[f.number] for f in new]
-        print(f"lag before the stall {usual_s * 1000:.0f} ms, after it {[round(v * 1000) for v in lag_s[:6]]} ms")
-        assert lag_s[0] > 1.5, "the picture that was held is the old one"
-        assert min(lag_s[1:4]) < usual_s + 2 * FRAME_S
+        print(
+            f"lag before the stall {usual_s * 1000:.0f} ms, after it {[round(v * 1000) for v in lag_s[:6]]} ms"
+        )
+        assert min(lag_s[:3]) < usual_s + 2 * FRAME_S
         assert sorted(lag_s[3:])[len(lag_s[3:]) // 2] < usual_s + 2 * FRAME_S
         pts = [f.pts for f in client.frames]
         assert pts == sorted(set(pts))
@@ -292,7 +298,9 @@ async def test_closing_frees_everything() -> None:
 
     def left() -> set[object]:
         idle = {t for t in threading.enumerate() if t.name.startswith("asyncio_")}  # the loop's own executor
-        return {t for t in asyncio.all_tasks() - tasks if not t.done()} | (set(threading.enumerate()) - threads - idle)
+        return {t for t in asyncio.all_tasks() - tasks if not t.done()} | (
+            set(threading.enumerate()) - threads - idle
+        )
 
     await until(lambda: not left(), f"tasks and threads gone: {left()}", 3)
 
@@ -315,7 +323,23 @@ async def test_a_page_that_goes_away_ends_its_call() -> None:
         assert call.painter.closed == 1
 
 
-@pytest.mark.parametrize("sdp", ["", "nonsense", "v=0\r\n", "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\nm=video", "\x00" * 50])
+async def test_a_camera_that_comes_late_is_followed_in_its_own_time() -> None:
+    camera = Camera()
+    camera.late_s = 1.0
+    async with calling(Client(camera)) as call:
+        await until(lambda: call.painter.idle_steps > 8, "idle life")
+        await until(lambda: len(call.painter.stepped) > 30, "the camera")
+        pts = [f.pts for f in call.client.frames]
+        assert pts == sorted(set(pts))
+        last = call.client.frames[-20:]
+        assert Counter(f.pts - f.number * Camera.TICKS for f in last).most_common(1)[0][1] > 15
+        media_s = (pts[-1] - pts[0]) / 90_000
+        assert media_s == pytest.approx(call.client.frames[-1].at_s - call.client.frames[0].at_s, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    "sdp", ["", "nonsense", "v=0\r\n", "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\nm=video", "\x00" * 50]
+)
 async def test_an_offer_that_makes_no_sense_is_one_sentence(sdp: str) -> None:
     closed: list[Session] = []
     session = Session(plain_enrollment(), CallOptions(), on_closed=closed.append)

@@ -97,7 +97,8 @@ class SlotTrack(MediaStreamTrack):
             else:
                 pts = newest.pts
             pts = next_pts(pts, self._last_pts)
-            newest.frame.pts = pts
+            # both: an encoder may have left a repeated frame in its own time base
+            newest.frame.pts, newest.frame.time_base = pts, TIME_BASE
             self._last, self._last_at_s, self._last_pts = replace(newest, pts=pts), now_s, pts
             return newest.frame
 

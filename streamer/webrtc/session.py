@@ -112,7 +112,7 @@ class Session:
             await self._pc.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
         except Exception as error:  # aiortc raises whatever the parser stumbled on
             await self.close()
-            raise OfferError(f"the offer's SDP cannot be read ({error}); reload the page") from error
+            raise OfferError(f"the offer's SDP cannot be read ({_reason(error)}); reload the page") from error
         kinds = {t.kind for t in self._pc.getTransceivers()}
         if "video" not in kinds:
             await self.close()
@@ -124,7 +124,7 @@ class Session:
         except Exception as error:
             await self.close()
             raise OfferError(
-                f"the offer cannot be answered ({error}); offer VP8 video, Opus audio"
+                f"the offer cannot be answered ({_reason(error)}); offer VP8 video, Opus audio"
             ) from error
         self._spawn(self._give_up_unless_connected())
         return with_start_bitrate(self._pc.localDescription.sdp)
@@ -160,6 +160,8 @@ class Session:
         @pc.on("datachannel")
         def on_channel(channel: RTCDataChannel) -> None:
             self._channel = channel
+            while self._unsaid:
+                self._say(self._unsaid.pop(0))
 
             @channel.on("message")
             def on_message(message: object) -> None:
@@ -195,7 +197,7 @@ class Session:
                 self.clock,
                 demo=self.options.drive == "demo",
                 on_shown=self._shown,
-                on_fault=self.ledger.fault,
+                on_fault=self._fault,
             )
             self._worker.start()
         transceiver.sender.replaceTrack(track)
@@ -248,6 +250,14 @@ class Session:
             text = json.dumps({"type": "mesh", "points": mesh_points(points, *size)}, separators=(",", ":"))
             self._loop.call_soon_threadsafe(self._say_text, text)
 
+    def _fault(self, stage: str, error: BaseException) -> None:
+        """Called by the worker's thread."""
+        self.ledger.fault(stage, error)
+        if stage == "prepared":
+            text = f"the avatar could not be prepared ({_reason(error)}); reload the page"
+            notice = {"type": "notice", "level": "error", "text": text}
+            self._loop.call_soon_threadsafe(self._tell, notice)
+
     @property
     def _camera_size(self) -> tuple[int, int] | None:
         worker = self._worker
@@ -281,6 +291,13 @@ class Session:
 
     # --- data channel ---------------------------------------------------------------------------------
 
+    def _tell(self, notice: dict[str, object]) -> None:
+        """Say it now, or as soon as the page can hear."""
+        if self._channel is None:
+            self._unsaid.append(notice)
+        else:
+            self._say(notice)
+
     def _say(self, message: dict[str, object]) -> None:
         self._say_text(json.dumps(message, separators=(",", ":")))
 
@@ -297,20 +314,27 @@ class Session:
         try:
             data = json.loads(message)
             kind = data["type"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
         worker = self._worker
         avatar = worker.avatar if worker else None
         if kind == "ping":
-            self._say({"type": "pong", "t": data.get("t")})
+            sent = data.get("t")
+            if isinstance(sent, int | float) and abs(sent) < 1e15:  # no NaN: the page could not read it
+                self._say({"type": "pong", "t": sent})
         elif kind == "recalibrate" and avatar is not None:
             avatar.driver.recalibrate()
             self._say({"type": "notice", "level": "info", "text": "look straight ahead for a second"})
         elif kind == "controls" and avatar is not None:
             try:
                 avatar.controls = controls_of(data, avatar.controls)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 return
+
+
+def _reason(error: BaseException) -> str:
+    """One line, never empty."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def build_avatar(session: Session) -> Avatar:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import av
 import numpy as np
@@ -90,21 +90,23 @@ class Worker:
             avatar.close()
 
     def _follow_camera(self, avatar: Avatar) -> None:
-        start_s = time.monotonic()
-        last_pts, last_at_s = 0, start_s
+        last_pts, last_at_s = 0, time.monotonic()
+        ahead: int | None = None
         while not self._stop.is_set():
-            incoming = self.frames.take(
-                IDLE_AFTER_S if last_pts == 0 or self._recent(last_at_s) else 1 / IDLE_FPS
-            )
+            incoming = self.frames.take(IDLE_AFTER_S if self._recent(last_at_s) else 1 / IDLE_FPS)
             if self._stop.is_set():
                 return
             try:
-                if incoming is not None:
-                    last_pts, last_at_s = incoming.pts, time.monotonic()
-                    self._deliver(avatar.step(self._decode(incoming)), incoming.pts, incoming.capture_ms)
-                else:
-                    pts = last_pts + round((time.monotonic() - last_at_s) * VIDEO_CLOCK_HZ)
-                    self._deliver(avatar.step_idle(pts / VIDEO_CLOCK_HZ, self._sequence), pts, None)
+                idle_pts = last_pts + round((time.monotonic() - last_at_s) * VIDEO_CLOCK_HZ)
+                if incoming is None:
+                    self._deliver(avatar.step_idle(idle_pts / VIDEO_CLOCK_HZ, self._sequence), idle_pts, None)
+                    continue
+                if ahead is None:
+                    # a camera that comes late starts at 0: its time goes on where idle life has got to
+                    ahead = idle_pts - incoming.pts if self._sequence else 0
+                incoming = replace(incoming, pts=incoming.pts + ahead)
+                last_pts, last_at_s = incoming.pts, time.monotonic()
+                self._deliver(avatar.step(self._decode(incoming)), incoming.pts, incoming.capture_ms)
             except Exception as error:  # the loop is sacred: whatever one frame does, the next one is tried
                 logger.error("a frame failed", exc_info=error)
                 self._on_fault("decoded", error)

@@ -1,0 +1,295 @@
+"""Pictures and sound between the wire and the avatar."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from aiortc.codecs.vpx import Vp8Decoder, Vp8Encoder
+from aiortc.jitterbuffer import JitterFrame
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.frame import LatencyTrace
+from streamer.slot import Slot
+from streamer.webrtc import aiortc_fixes
+from streamer.webrtc.media import (
+    PTIME_S,
+    REPEAT_AFTER_S,
+    TIME_BASE,
+    DelayedAudioTrack,
+    EchoTrack,
+    Outgoing,
+    SlotTrack,
+    next_pts,
+    rgb_of,
+    silence_like,
+    video_frame_of,
+    wanted_delay_frames,
+)
+
+
+def smooth_picture(width: int, height: int) -> np.ndarray:
+    """Colour gradients: chroma at half resolution loses next to nothing."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    return np.stack([255 * x / width, 255 * y / height, 255 * (1 - x / width)], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (512, 512), (640, 480), (322, 242)])
+def test_rgb_and_yuv_are_each_others_inverse(width: int, height: int) -> None:
+    image = smooth_picture(width, height)
+    frame = video_frame_of(image, 12345)
+    assert (frame.width, frame.height, frame.format.name) == (width, height, "yuv420p")
+    assert (frame.pts, frame.time_base) == (12345, TIME_BASE)
+    error = np.abs(rgb_of(frame).astype(int) - image)
+    # two columns share a colour sample: what that costs is the gradient's own step
+    assert error.mean() < 1.5 + 64 / width
+    assert error.max() <= 6 + 2 * 255 / min(width, height)
+
+
+@pytest.mark.parametrize(
+    "colour", [(0, 0, 0), (255, 255, 255), (200, 30, 30), (30, 200, 30), (128, 128, 128)]
+)
+def test_colours_are_those_that_a_browser_shows(colour: tuple[int, int, int]) -> None:
+    """libswscale reads our planes as BT.601, limited range, as WebRTC does."""
+    image = np.empty((32, 32, 3), np.uint8)
+    image[:] = colour
+    seen = video_frame_of(image, 0).to_ndarray(format="rgb24")[8:24, 8:24].reshape(-1, 3).mean(0)
+    assert np.abs(seen - colour).max() < 4
+
+
+def test_odd_sizes_lose_a_row_or_a_column() -> None:
+    image = smooth_picture(65, 49)
+    frame = video_frame_of(image, 0)
+    assert (frame.width, frame.height) == (64, 48)
+    assert np.abs(rgb_of(frame).astype(int) - image[:48, :64]).mean() < 3
+    odd = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p")
+    assert rgb_of(odd).shape == (49, 65, 3)
+    assert np.abs(rgb_of(odd).astype(int) - image).mean() < 4
+
+
+def test_a_view_that_is_not_contiguous_is_taken() -> None:
+    image = smooth_picture(64, 48)
+    assert np.abs(rgb_of(video_frame_of(image[:, ::-1], 0)).astype(int) - image[:, ::-1]).mean() < 3
+
+
+def test_a_picture_survives_the_codec() -> None:
+    encoder, decoder = Vp8Encoder(), Vp8Decoder()
+    image = smooth_picture(256, 256)
+    payloads, time = encoder.encode(video_frame_of(image, 3000))
+    from aiortc.codecs.vpx import vp8_depayload
+
+    frames = decoder.decode(JitterFrame(b"".join(vp8_depayload(p) for p in payloads), time))
+    assert np.abs(rgb_of(frames[0]).astype(int) - image).mean() < 6
+
+
+@given(st.lists(st.integers(-(2**33), 2**33), max_size=60))
+def test_time_only_rises(wanted: list[int]) -> None:
+    last: int | None = None
+    for pts in wanted:
+        given_ = next_pts(pts, last)
+        assert given_ >= pts
+        assert last is None or given_ > last
+        assert given_ == pts or (last is not None and given_ == last + 1)
+        last = given_
+
+
+def outgoing(pts: int, value: int = 100) -> Outgoing:
+    image = np.full((16, 16, 3), value, np.uint8)
+    return Outgoing(video_frame_of(image, pts), pts, 5.0, LatencyTrace({"captured": 1}), sequence=pts)
+
+
+async def test_the_newest_picture_goes_out_and_is_told_of_once_sent() -> None:
+    slot: Slot[Outgoing] = Slot()
+    sent: list[Outgoing] = []
+    track = SlotTrack(slot, sent.append)
+    slot.put(outgoing(0))
+    slot.put(outgoing(3000))
+    frame = await asyncio.wait_for(track.recv(), 1)
+    assert (frame.pts, frame.time_base) == (3000, TIME_BASE)
+    assert sent == [], "it has not left yet"
+    slot.put(outgoing(6000))
+    assert (await asyncio.wait_for(track.recv(), 1)).pts == 6000
+    assert [(s.pts, s.fresh, s.capture_ms) for s in sent] == [(3000, True, 5.0)]
+    assert set(sent[0].trace.stamps_ns) == {"captured", "sent"}
+
+
+async def test_nothing_new_repeats_the_picture_in_time() -> None:
+    aiortc_fixes.apply()
+    slot: Slot[Outgoing] = Slot()
+    sent: list[Outgoing] = []
+    track = SlotTrack(slot, sent.append)
+    encoder = Vp8Encoder()
+    slot.put(outgoing(90_000))
+    begin_s = time.monotonic()
+    stamps: list[int] = []
+    for _ in range(4):
+        frame = await asyncio.wait_for(track.recv(), 2)
+        stamps.append(encoder.encode(frame)[1])
+    took_s = time.monotonic() - begin_s
+    assert took_s == pytest.approx(3 * REPEAT_AFTER_S, abs=0.3)
+    assert stamps == sorted(set(stamps))
+    assert stamps[0] == 90_000
+    assert (stamps[-1] - stamps[0]) / 90_000 == pytest.approx(took_s, abs=0.05), "media time is real time"
+    assert [s.fresh for s in sent] == [True, False, False]
+    assert [s.capture_ms for s in sent] == [5.0, None, None], "a repeated picture has no capture time"
+    # the held picture comes at last: too late for its own time, but time goes on
+    slot.put(outgoing(93_000))
+    late = await asyncio.wait_for(track.recv(), 1)
+    assert late.pts == stamps[-1] + 1
+
+
+async def test_a_repeat_is_right_even_without_the_fixes() -> None:
+    """An encoder leaves a frame in its own time base; the same frame goes out again."""
+    slot: Slot[Outgoing] = Slot()
+    track = SlotTrack(slot, lambda _: None)
+    slot.put(outgoing(90_000))
+    first = await asyncio.wait_for(track.recv(), 1)
+    first.pts, first.time_base = 1_000_000, Fraction(1, 1_000_000)
+    again = await asyncio.wait_for(track.recv(), 1)
+    assert again.time_base == TIME_BASE
+    assert 90_000 < (again.pts or 0) < 90_000 + 90_000
+
+
+async def test_waiting_for_a_picture_blocks_nobody() -> None:
+    slot: Slot[Outgoing] = Slot()
+    track = SlotTrack(slot, lambda _: None)
+    waiting = asyncio.create_task(track.recv())
+    ticks = 0
+    begin_s = time.monotonic()
+    while time.monotonic() - begin_s < 2.5 * REPEAT_AFTER_S:
+        await asyncio.sleep(0.005)
+        ticks += 1
+    assert ticks > 20, "the loop ran on"
+    assert not waiting.done(), "there is no picture to repeat yet"
+    slot.put(outgoing(0))
+    assert (await asyncio.wait_for(waiting, 1)).pts == 0
+
+
+async def test_a_closed_slot_ends_the_track() -> None:
+    slot: Slot[Outgoing] = Slot()
+    track = SlotTrack(slot, lambda _: None)
+    slot.put(outgoing(0))
+    await asyncio.wait_for(track.recv(), 1)
+    waiting = asyncio.create_task(track.recv())
+    await asyncio.sleep(0.02)
+    slot.close()
+    await asyncio.sleep(0.05)
+    assert track.readyState == "ended"
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+class Tape(MediaStreamTrack):
+    """Frames made by `make(k)`, as fast as they are asked for."""
+
+    def __init__(
+        self, kind: str, make: Callable[[int], av.AudioFrame | av.VideoFrame], count: int = 1000
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self._make = make
+        self._left = count
+        self._k = 0
+
+    async def recv(self) -> av.AudioFrame | av.VideoFrame:
+        if self._k >= self._left:
+            raise MediaStreamError
+        self._k += 1
+        return self._make(self._k)
+
+
+def packet(k: int) -> av.AudioFrame:
+    """20 ms of stereo at 48 kHz that holds the number `k` in every sample."""
+    frame = av.AudioFrame.from_ndarray(np.full((1, 1920), k, np.int16), "s16", "stereo")
+    frame.sample_rate, frame.pts, frame.time_base = 48_000, k * 960 + 77, Fraction(1, 48_000)
+    return frame
+
+
+async def heard(track: DelayedAudioTrack, count: int) -> list[int]:
+    frames = [await asyncio.wait_for(track.recv(), 1) for _ in range(count)]
+    for frame in frames:
+        values = frame.to_ndarray()
+        assert values.min() == values.max(), "packets are whole"
+        assert (frame.samples, frame.sample_rate) == (960, 48_000)
+    pts = [f.pts for f in frames]
+    assert pts == list(range(pts[0], pts[0] + 960 * count, 960)), "sound has no gaps in time"
+    return [int(f.to_ndarray()[0, 0]) for f in frames]
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3, 7])
+async def test_sound_is_delayed_by_exactly_so_many_packets(delay: int) -> None:
+    track = DelayedAudioTrack(Tape("audio", packet), lambda _: delay)
+    assert await heard(track, 20) == [0] * delay + list(range(1, 21 - delay))
+
+
+async def test_the_delay_grows_and_goes_back_without_repeating_anything() -> None:
+    wanted = 3
+    track = DelayedAudioTrack(Tape("audio", packet), lambda _: wanted)
+    assert await heard(track, 6) == [0, 0, 0, 1, 2, 3]
+    wanted = 0
+    values = await heard(track, 8)
+    assert values == [5, 7, 9, 10, 11, 12, 13, 14], "a packet is left out at a time, then sound is immediate"
+    wanted = 1
+    assert await heard(track, 3) == [0, 15, 16]
+
+
+async def test_the_end_of_the_sound_is_passed_on() -> None:
+    track = DelayedAudioTrack(Tape("audio", packet, count=2), lambda _: 1)
+    assert await heard(track, 2) == [0, 1]
+    with pytest.raises(MediaStreamError):
+        await track.recv()
+
+
+@pytest.mark.parametrize(("layout", "format_"), [("mono", "s16"), ("stereo", "s16"), ("stereo", "fltp")])
+def test_silence_is_silent(layout: str, format_: str) -> None:
+    model = av.AudioFrame(format=format_, layout=layout, samples=960)
+    model.sample_rate = 48_000
+    silent = silence_like(model)
+    assert (silent.samples, silent.layout.name, silent.format.name) == (960, layout, format_)
+    assert not silent.to_ndarray().any()
+
+
+def test_the_wanted_delay_is_the_difference_in_whole_packets() -> None:
+    assert wanted_delay_frames(0, 40, 0) == 0
+    assert wanted_delay_frames(30, 40, 0) == 0
+    assert wanted_delay_frames(100, 40, 0) == 3
+    assert wanted_delay_frames(40, 40, 5) == 0
+    assert wanted_delay_frames(1040, 40, 0) == 50
+
+
+def test_jitter_does_not_cut_the_sound() -> None:
+    ptime_ms = PTIME_S * 1000
+    for current in range(8):
+        exact_ms = 40 + current * ptime_ms
+        for off_ms in (-14, -7, 0, 7, 14):
+            assert wanted_delay_frames(max(exact_ms + off_ms, 0), 40, current) == current
+        assert wanted_delay_frames(exact_ms + 16, 40, current) == current + 1
+    assert wanted_delay_frames(40 + 20 - 16, 40, 1) == 0
+
+
+@given(st.floats(0, 2000), st.integers(0, 100))
+def test_one_decision_is_final(video_ms: float, current: int) -> None:
+    decided = wanted_delay_frames(video_ms, 40, current)
+    assert decided >= 0
+    assert wanted_delay_frames(video_ms, 40, decided) == decided
+
+
+async def test_echo_gives_back_the_very_frames() -> None:
+    frames = {k: video_frame_of(np.full((16, 16, 3), k, np.uint8), k * 3000) for k in range(1, 4)}
+    sent: list[Outgoing] = []
+    track = EchoTrack(Tape("video", frames.__getitem__, 3), object(), sent.append, lambda _: None)
+    for k in (1, 2, 3):
+        assert await track.recv() is frames[k]
+        assert frames[k].pts == k * 3000
+    assert [s.pts for s in sent] == [3000, 6000]
+    assert [s.sequence for s in sent] == [0, 1]
+    with pytest.raises(MediaStreamError):
+        await track.recv()

@@ -1,0 +1,159 @@
+"""The driver's neutral: there at the first frame, from the calmest frames of a second, eased when re-taken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from calibration.neutral import CALIBRATION_S, EASE_S, DriverNeutral, NeutralEstimator
+from engines.face_model import LANDMARK_COUNT, load_face_model
+from engines.geometry import rotation_from_degrees, yaw_pitch_roll_deg
+from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
+
+F32 = NDArray[np.float32]
+MODEL = load_face_model()
+FPS = 25.0
+PERSON = MODEL.mean_hu[:LANDMARK_COUNT] * np.array([1.05, 0.97, 1.0]) + 0.01
+
+
+def scores(**values: float) -> F32:
+    beta = np.zeros(EXPRESSION_COUNT, np.float32)
+    for name, value in values.items():
+        beta[ARKIT_INDEX[name]] = value
+    return beta
+
+
+REST, TALK = scores(browDownLeft=0.1), scores(browDownLeft=0.1, jawOpen=0.7, mouthFunnel=0.4)
+
+
+def feed(
+    e: NeutralEstimator, time_s: float, beta: F32 = REST, yaw: float = 0, x: float = 0, wide: float = 1
+) -> Motion:
+    """One frame of the person; the neutral's motion after it."""
+    unposed = PERSON * np.array([wide, 1, 1]) + np.tensordot(beta, MODEL.expression_hu[:, :LANDMARK_COUNT], 1)
+    gaze = np.full((2, 2), x, np.float32)
+    e.add(time_s, unposed, beta, rotation_from_degrees(yaw, 0, 0), np.array([x, 0, 7.0]), gaze)
+    current = e.current
+    assert current is not None
+    return current.motion
+
+
+@pytest.fixture
+def estimator() -> NeutralEstimator:
+    return NeutralEstimator(MODEL)
+
+
+def run(e: NeutralEstimator, start_s: float, seconds: float, **what: float) -> list[Motion]:
+    return [feed(e, start_s + k / FPS, **what) for k in range(round(seconds * FPS))]  # pyright: ignore[reportArgumentType]
+
+
+def test_there_is_none_before_a_face_and_a_provisional_one_at_the_first(estimator: NeutralEstimator) -> None:
+    assert estimator.current is None
+    assert estimator.collecting
+    first = feed(estimator, 0.0, TALK, yaw=12)
+    assert np.allclose(first.expression, TALK)
+    assert yaw_pitch_roll_deg(first.rotation_rad)[0] == pytest.approx(12, abs=0.01)
+    assert estimator.collecting
+    current = estimator.current
+    assert current is not None
+    assert np.allclose(current.mesh_hu, PERSON, atol=1e-6)
+
+
+def test_the_provisional_one_stays_for_the_second(estimator: NeutralEstimator) -> None:
+    got = run(estimator, 0, CALIBRATION_S)
+    assert len({m.to_json() for m in got}) == 1
+    assert estimator.collecting
+    feed(estimator, CALIBRATION_S)
+    assert not estimator.collecting
+
+
+def test_the_calm_frames_make_it(estimator: NeutralEstimator) -> None:
+    """Talking, blinking and looking away in half of the frames does not show in the neutral."""
+    restless = [
+        TALK,
+        scores(eyeBlinkLeft=0.9, eyeBlinkRight=0.9),
+        scores(mouthSmileLeft=0.8, mouthSmileRight=0.8),
+    ]
+    for k in range(27):
+        calm = k % 2 == 0
+        feed(
+            estimator,
+            k / FPS,
+            REST if calm else restless[k % 3],
+            yaw=2 if calm else 2 + 20 * (-1) ** (k // 2),
+        )
+    last = feed(estimator, 27 / FPS + EASE_S)
+    assert np.allclose(last.expression, REST, atol=0.02)
+    assert yaw_pitch_roll_deg(last.rotation_rad)[0] == pytest.approx(2, abs=0.5)
+    current = estimator.current
+    assert current is not None
+    assert np.allclose(current.mesh_hu, PERSON, atol=2e-3)
+
+
+def test_a_driver_who_never_rests_gets_a_neutral_too(estimator: NeutralEstimator) -> None:
+    got = [feed(estimator, k / FPS, TALK) for k in range(60)]
+    assert not estimator.collecting
+    # what the scores explain is taken off the mesh
+    current = estimator.current
+    assert current is not None
+    assert np.allclose(current.mesh_hu, PERSON, atol=1e-5)
+    assert np.allclose(got[-1].expression, TALK, atol=1e-6)
+
+
+def test_retaking_eases_over_and_does_not_jump(estimator: NeutralEstimator) -> None:
+    run(estimator, 0, 3)
+    estimator.restart()
+    assert estimator.collecting
+    during = run(estimator, 3, CALIBRATION_S, yaw=10, x=0.2, wide=1.02)
+    assert all(abs(yaw_pitch_roll_deg(m.rotation_rad)[0]) < 0.01 for m in during)  # the old one serves
+    after = run(estimator, 3 + CALIBRATION_S, 2 * EASE_S, yaw=10, x=0.2, wide=1.02)
+    yaws = [yaw_pitch_roll_deg(m.rotation_rad)[0] for m in after]
+    assert yaws == sorted(yaws)
+    assert max(np.diff(yaws)) <= 10 / (EASE_S * FPS) * 1.05
+    assert yaws[-1] == pytest.approx(10, abs=0.01)
+    assert after[-1].translation_hu[0] == pytest.approx(0.2)
+    assert np.allclose(after[-1].gaze_rad, 0.2)
+    current = estimator.current
+    assert current is not None
+    assert np.allclose(current.mesh_hu, PERSON * np.array([1.02, 1, 1]), atol=1e-5)
+
+
+def test_once_taken_it_does_not_follow(estimator: NeutralEstimator) -> None:
+    run(estimator, 0, 2)
+    rest = feed(estimator, 2.0)
+    moved = run(estimator, 2.04, 2, yaw=25, x=0.5)
+    assert {m.to_json() for m in moved} == {rest.to_json()}
+
+
+def test_a_clock_that_goes_back_starts_the_second_anew(estimator: NeutralEstimator) -> None:
+    run(estimator, 100, 0.9, yaw=20)
+    run(estimator, 0, 0.9, yaw=-5)
+    assert estimator.collecting
+    run(estimator, 0.9, 1, yaw=-5)
+    assert yaw_pitch_roll_deg(feed(estimator, 1.9, yaw=-5).rotation_rad)[0] == pytest.approx(-5, abs=0.01)
+
+
+def test_a_face_that_was_away_starts_the_second_anew(estimator: NeutralEstimator) -> None:
+    """One frame of a passer-by, then the driver: the second is the driver's."""
+    feed(estimator, 0.0, TALK, yaw=30)
+    run(estimator, 5, 0.9)
+    assert estimator.collecting
+    run(estimator, 5.9, 1)
+    assert yaw_pitch_roll_deg(feed(estimator, 7.0).rotation_rad)[0] == pytest.approx(0, abs=0.01)
+
+
+def test_a_slow_camera_calibrates_too(estimator: NeutralEstimator) -> None:
+    for k in range(4):
+        feed(estimator, k * 0.5)
+    assert not estimator.collecting
+
+
+def test_a_given_neutral_serves_at_once(estimator: NeutralEstimator) -> None:
+    given = DriverNeutral(PERSON, Motion(expression=scores(jawOpen=0.25)))
+    run(estimator, 0, 1.2)  # in the middle of easing
+    estimator.adopt(given)
+    assert estimator.current is given
+    assert not estimator.collecting
+    feed(estimator, 1.3, yaw=20)
+    assert estimator.current is given

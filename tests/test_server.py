@@ -1,0 +1,496 @@
+"""The server's HTTP: what it answers, and what it refuses in one clear sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from calls import GREEN, RED, Client, Painter, plain_enrollment
+from fastapi.testclient import TestClient
+from PIL import Image
+from pydantic import ValidationError
+
+from engines.enrollment import Enrollment
+from engines.generator import generator_names
+from streamer import __version__, server
+from streamer.config import ServeSettings
+from streamer.server import create_app
+from streamer.store import AvatarStore, picture_of
+
+URL = "http://127.0.0.1:8000"
+
+
+@contextmanager
+def serving(
+    store: AvatarStore | None = None, *, base_url: str = URL, **settings: Any
+) -> Iterator[TestClient]:
+    if store is None:
+        store = AvatarStore()
+        store.add_public(plain_enrollment(RED, "red"))
+        store.add_public(plain_enrollment(GREEN, "green"))
+    app = create_app(ServeSettings(**settings), store, make_avatar=Painter)  # type: ignore[arg-type]
+    with TestClient(app, base_url=base_url, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    with serving() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def offers() -> dict[str, str]:
+    """SDP offers of a client that is not there any more."""
+
+    async def make(**kinds: bool) -> str:
+        client = Client(**kinds)
+        try:
+            return await client.offer()
+        finally:
+            await client.close()
+
+    return {"video": asyncio.run(make()), "audio": asyncio.run(make(audio=True, video=False))}
+
+
+def offer(client: httpx.Client, sdp: str, **more: object) -> httpx.Response:
+    return client.post("/api/offer", json={"sdp": sdp, "type": "offer", **more})
+
+
+def error_of(response: httpx.Response) -> str:
+    """The one sentence of a refusal."""
+    body = response.json()
+    assert set(body) == {"error"}
+    sentence = body["error"]
+    assert sentence
+    assert "\n" not in sentence
+    assert "Traceback" not in sentence
+    return sentence
+
+
+def sessions_of(client: TestClient) -> int:
+    return client.get("/api/health").json()["sessions"]
+
+
+def workers() -> int:
+    return sum(t.name == "avatar-worker" for t in threading.enumerate())
+
+
+def jpeg(image: np.ndarray, quality: int = 90) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def upload(
+    client: httpx.Client, data: bytes, consent: str = "Test Person", name: str = "me.jpg"
+) -> httpx.Response:
+    return client.post("/api/avatars", files={"photo": (name, data)}, data={"consent": consent})
+
+
+def test_health(client: TestClient) -> None:
+    assert client.get("/api/health").json() == {"status": "ok", "version": __version__, "sessions": 0}
+
+
+def test_the_page_and_its_files_come_with_a_strict_policy(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "text/html" in page.headers["content-type"]
+    for path in ("/", "/static/main.js", "/static/style.css", "/api/avatars"):
+        answer = client.get(path)
+        assert answer.status_code == 200, path
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors" in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "access-control-allow-origin" not in answer.headers
+    assert "javascript" in client.get("/static/main.js").headers["content-type"]
+
+
+def test_avatars_are_listed_in_order(client: TestClient) -> None:
+    assert client.get("/api/avatars").json() == {
+        "avatars": [{"name": "red", "title": "red"}, {"name": "green", "title": "green"}],
+        "generators": generator_names(),
+        "default": "red",
+    }
+    assert "geometric" in generator_names()
+
+
+def test_a_server_without_avatars_says_what_to_do(offers: dict[str, str]) -> None:
+    with serving(AvatarStore()) as client:
+        assert client.get("/api/avatars").json()["default"] is None
+        answer = offer(client, offers["video"])
+        assert answer.status_code == 404
+        assert "enroll" in error_of(answer)
+
+
+def test_the_picture_of_an_avatar(client: TestClient) -> None:
+    answer = client.get("/api/avatars/green/picture")
+    assert answer.headers["content-type"] == "image/jpeg"
+    image = np.asarray(Image.open(io.BytesIO(answer.content)))
+    assert image.shape == (256, 256, 3)
+    assert np.abs(image.reshape(-1, 3).mean(0) - GREEN).max() < 6
+    answer = client.get("/api/avatars/nobody/picture")
+    assert answer.status_code == 404
+    assert "nobody" in error_of(answer)
+
+
+def test_upload_call_and_delete(
+    client: TestClient,
+    astronaut_photo: Path,
+    offers: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = upload(client, astronaut_photo.read_bytes(), name="../../etc/Ada Lovelace.png")
+    assert answer.status_code == 201, answer.text
+    body = answer.json()
+    assert body["title"] == "Ada Lovelace"
+    assert isinstance(body["notices"], list)
+    name = body["name"]
+    assert len(name) > 16, "nobody guesses it"
+    assert name not in client.get("/api/avatars").text, "only its uploader knows it"
+    picture = Image.open(io.BytesIO(client.get(f"/api/avatars/{name}/picture").content))
+    assert picture.size == (256, 256)
+    assert offer(client, offers["video"], avatar=name, drive="demo").status_code == 200
+    assert client.delete(f"/api/avatars/{name}").status_code == 204
+    assert client.get(f"/api/avatars/{name}/picture").status_code == 404
+    assert client.delete(f"/api/avatars/{name}").status_code == 404
+    assert list(tmp_path.iterdir()) == [], "an upload stays in memory"
+
+
+def test_consent_is_kept_with_the_upload(
+    client: TestClient, astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    def fake_enroll(data: bytes, *, consent: str) -> Enrollment:
+        heard.append(consent)
+        return astronaut
+
+    monkeypatch.setattr(server, "enroll", fake_enroll)
+    assert upload(client, b"x", consent="  Ada Lovelace ").status_code == 201
+    assert heard == ["Ada Lovelace"]
+    for consent in ("", "   ", "\n"):
+        answer = upload(client, b"x", consent=consent)
+        assert answer.status_code == 422
+        assert "consent" in error_of(answer)
+    answer = client.post("/api/avatars", files={"photo": ("me.jpg", b"x")})
+    assert answer.status_code == 422
+    assert "consent" in error_of(answer)
+    answer = client.post("/api/avatars", data={"consent": "Ada"})
+    assert answer.status_code == 422
+    assert "photo" in error_of(answer)
+    assert upload(client, b"x", consent="A" * 201).status_code == 422
+    assert len(heard) == 1
+
+
+def bomb() -> bytes:
+    """A small PNG of half a billion pixels."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 30_000, 20_000, 1, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(3751 * 2000)))
+        + chunk(b"IEND", b"")
+    )
+
+
+def zipped() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("me.jpg", b"x")
+    return out.getvalue()
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"dear server, this is no photo", id="text"),
+        pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", id="svg"),
+        pytest.param(zipped(), id="zip"),
+        pytest.param(bomb(), id="bomb"),
+        pytest.param(jpeg(NOISE)[:800], id="truncated"),
+        pytest.param(os.urandom(5000), id="garbage"),
+        pytest.param(jpeg(NOISE), id="no face"),
+    ],
+)
+def test_what_is_no_photo_of_a_face_is_refused(client: TestClient, data: bytes) -> None:
+    begin_s = time.monotonic()
+    answer = upload(client, data)
+    assert 400 <= answer.status_code < 500
+    assert len(error_of(answer)) > 15
+    assert "/" not in error_of(answer).replace("http://", ""), "no path of the server's"
+    assert time.monotonic() - begin_s < 15
+    assert client.get("/api/health").status_code == 200
+
+
+def test_a_photo_that_is_too_large_is_refused_before_it_is_read() -> None:
+    with serving(max_photo_mb=0.5) as client:
+        answer = upload(client, bytes(600_000))
+        assert answer.status_code == 413
+        assert "0.5 MB" in error_of(answer)
+        answer = client.post("/api/avatars", content=b"x", headers={"content-length": "999999999999"})
+        assert answer.status_code == 413
+        answer = client.post("/api/avatars", content=iter([b"x" * 10]))
+        assert answer.status_code == 411
+        assert error_of(answer)
+
+
+def test_uploads_beyond_the_limit_push_out_the_oldest() -> None:
+    store = AvatarStore(max_uploads=2)
+    public = store.add_public(plain_enrollment(RED, "red"))
+    first, second, third = (store.add_upload(plain_enrollment(GREEN), "me") for _ in range(3))
+    assert store.get(first) is None
+    assert store.get(second)
+    assert store.get(third)
+    assert store.get(public)
+    assert not store.remove_upload(public), "public avatars stay"
+    assert store.add_public(plain_enrollment(GREEN, "red")) == "red-2"
+
+
+def test_public_avatars_cannot_be_deleted(client: TestClient) -> None:
+    assert client.delete("/api/avatars/red").status_code == 404
+    assert client.get("/api/avatars/red/picture").status_code == 200
+
+
+def test_an_offer_is_answered_and_hung_up_at_the_end(offers: dict[str, str]) -> None:
+    before = workers()
+    with serving() as client:
+        body = offer(client, offers["video"], avatar="green", size=256, drive="demo").json()
+        assert body["type"] == "answer"
+        assert "m=video" in body["sdp"]
+        assert "a=sendonly" in body["sdp"]
+        assert "127.0.0.1" in body["sdp"], "works with no network at all"
+        assert "x-google-start-bitrate" in body["sdp"]
+        assert body["session"]
+        assert sessions_of(client) == 1
+        begin_s = time.monotonic()
+    assert time.monotonic() - begin_s < 3
+    assert workers() == before
+
+
+@pytest.mark.parametrize(
+    "sdp", ["", "nonsense", "v=0\r\n", "m=video 9 UDP/TLS/RTP/SAVPF 96\r\n", "\x00\x01", "v=0\r\nm=video"]
+)
+def test_a_malformed_sdp_is_one_sentence_and_leaks_nothing(client: TestClient, sdp: str) -> None:
+    before = workers()
+    answer = offer(client, sdp)
+    assert answer.status_code == 400
+    assert "offer" in error_of(answer)
+    assert sessions_of(client) == 0
+    assert workers() == before
+
+
+def test_a_damaged_sdp_never_breaks_the_server(client: TestClient, offers: dict[str, str]) -> None:
+    lines = offers["video"].splitlines(keepends=True)
+    before = workers()
+    for k in range(0, len(lines), 3):
+        for damaged in (
+            lines[:k],
+            lines[:k] + lines[k + 1 :],
+            [*lines[:k], lines[k][:5] + "\r\n", *lines[k + 1 :]],
+        ):
+            answer = offer(client, "".join(damaged), drive="demo")
+            assert answer.status_code in (200, 400, 503), answer.text
+            if answer.status_code == 400:
+                error_of(answer)
+    opened = sessions_of(client)
+    assert opened <= 4
+    assert workers() - before <= opened
+
+
+def test_an_offer_without_video_is_refused(client: TestClient, offers: dict[str, str]) -> None:
+    answer = offer(client, offers["audio"])
+    assert answer.status_code == 400
+    assert "video" in error_of(answer)
+    assert sessions_of(client) == 0
+
+
+def test_unknown_names_are_refused_by_name(client: TestClient, offers: dict[str, str]) -> None:
+    answer = offer(client, offers["video"], avatar="nobody")
+    assert answer.status_code == 404
+    assert "nobody" in error_of(answer)
+    answer = offer(client, offers["video"], generator="magic")
+    assert answer.status_code == 400
+    assert "magic" in error_of(answer)
+    assert "geometric" in error_of(answer)
+    assert sessions_of(client) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 63}, {"size": 1025}, {"size": "big"}, {"mode": "mirror"}, {"drive": "thought"}, {"type": "answer"},
+        {"sdp": None}, {"sdp": "v" * 200_001}, {"avatar": 7},
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_named(
+    client: TestClient, offers: dict[str, str], change: dict[str, object]
+) -> None:
+    answer = client.post("/api/offer", json={"sdp": offers["video"], "type": "offer", **change})
+    assert answer.status_code == 422
+    assert next(iter(change)) in error_of(answer)
+    assert sessions_of(client) == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 100_000])
+def test_a_body_that_is_no_offer_is_refused(client: TestClient, body: bytes) -> None:
+    answer = client.post("/api/offer", content=body, headers={"content-type": "application/json"})
+    assert 400 <= answer.status_code < 500
+    error_of(answer)
+
+
+def test_too_many_calls_are_asked_to_come_back(offers: dict[str, str]) -> None:
+    with serving(max_sessions=2) as client:
+        for _ in range(2):
+            assert offer(client, offers["video"], drive="demo").status_code == 200
+        answer = offer(client, offers["video"], drive="demo")
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
+        assert "2 calls" in error_of(answer)
+        assert sessions_of(client) == 2
+
+
+def test_a_token_is_wanted_where_one_is_set(offers: dict[str, str]) -> None:
+    with serving(token="s3cret") as client:
+        assert client.get("/api/health").status_code == 200
+        assert client.get("/").status_code == 200
+        wrong = [
+            {},
+            {"authorization": "Bearer s3cre"},
+            {"authorization": "Bearer "},
+            {"authorization": "s3cret"},
+        ]
+        for headers in [*wrong, {"authorization": "Bearer \xfc"}]:
+            for path in ("/api/avatars", "/metrics", "/api/avatars/red/picture", "/api/none"):
+                answer = client.get(path, headers={k: v.encode("latin-1") for k, v in headers.items()})
+                assert answer.status_code == 401, (path, headers)
+                assert "token" in error_of(answer)
+                assert "s3cret" not in answer.text
+        assert offer(client, offers["video"]).status_code == 401
+        assert upload(client, b"x").status_code == 401
+        assert client.delete("/api/avatars/red").status_code == 401
+        right = {"authorization": "Bearer s3cret"}
+        assert client.get("/api/avatars", headers=right).status_code == 200
+        assert client.get("/metrics", headers=right).status_code == 200
+
+
+def test_a_foreign_host_name_is_refused_on_loopback(client: TestClient) -> None:
+    """A page elsewhere that points its own name at 127.0.0.1 must not get in."""
+    for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "testserver"):
+        assert client.get("/api/avatars", headers={"host": host}).status_code == 400, host
+    for host in ("127.0.0.1:8000", "localhost:8000", "LOCALHOST", "[::1]:8000"):
+        assert client.get("/api/avatars", headers={"host": host}).status_code == 200, host
+
+
+def test_another_sites_page_is_refused(client: TestClient, offers: dict[str, str]) -> None:
+    body = {"sdp": offers["video"], "type": "offer", "drive": "demo"}
+    for origin in (
+        "https://evil.example",
+        "http://127.0.0.1:9999",
+        "http://localhost:8000",
+        "null",
+        "file://",
+    ):
+        answer = client.post("/api/offer", json=body, headers={"origin": origin})
+        assert answer.status_code == 403, origin
+        error_of(answer)
+        assert client.delete("/api/avatars/red", headers={"origin": origin}).status_code == 403
+    assert sessions_of(client) == 0
+    assert client.post("/api/offer", json=body, headers={"origin": URL}).status_code == 200
+
+
+def test_metrics_have_the_counters(client: TestClient, offers: dict[str, str]) -> None:
+    assert offer(client, offers["video"], drive="demo").status_code == 200
+    answer = client.get("/metrics")
+    assert "text/plain" in answer.headers["content-type"]
+    text = answer.text
+    for name in (
+        "visavis_frames_total", "visavis_late_frames_total", "visavis_stage_seconds", "visavis_latency_seconds_bucket",
+        "visavis_dropped_frames_total", "visavis_faults_total",
+    ):  # fmt: skip
+        assert name in text
+    assert "visavis_sessions 1.0" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e%2fpyproject.toml", "/etc/passwd", "a\x00b"]
+)
+def test_no_name_from_a_request_reaches_the_disk(
+    client: TestClient, offers: dict[str, str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    opened: list[str] = []
+    real = io.open
+
+    def watching(file: Any, *args: Any, **kwargs: Any) -> Any:
+        opened.append(str(file))
+        return real(file, *args, **kwargs)
+
+    monkeypatch.setattr("builtins.open", watching)
+    quoted = httpx.URL(URL).copy_with(raw_path=f"/api/avatars/{name}/picture".replace("\x00", "%00").encode())
+    assert client.get(quoted).status_code == 404
+    static = httpx.URL(URL).copy_with(raw_path=f"/static/{name}".replace("\x00", "%00").encode())
+    assert client.get(static).status_code in (400, 404)
+    answer = offer(client, offers["video"], avatar=name)
+    assert answer.status_code == 404
+    assert offer(client, offers["video"], generator=name).status_code == 400
+    assert not [f for f in opened if "passwd" in f or "pyproject" in f]
+
+
+def test_every_refusal_speaks_the_same_way(client: TestClient) -> None:
+    answer = client.get("/api/nothing")
+    assert answer.status_code == 404
+    error_of(answer)
+    answer = client.get("/api/offer")
+    assert answer.status_code == 405
+    error_of(answer)
+
+
+def test_settings_come_from_the_environment_and_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISAVIS_MAX_SESSIONS", "7")
+    assert ServeSettings().max_sessions == 7
+    monkeypatch.setenv("VISAVIS_MAX_SESSIONS", "0")
+    with pytest.raises(ValidationError):
+        ServeSettings()
+    monkeypatch.delenv("VISAVIS_MAX_SESSIONS")
+    for host, loopback in (
+        ("127.0.0.1", True), ("localhost", True), ("::1", True), ("127.8.8.8", True),
+        ("0.0.0.0", False), ("::", False), ("192.168.1.2", False), ("example.org", False), ("", False),
+    ):  # fmt: skip
+        assert ServeSettings(host=host).loopback is loopback, host
+
+
+def test_a_picture_of_an_avatar_is_its_head_crop(astronaut: Enrollment) -> None:
+    data = np.frombuffer(picture_of(astronaut), np.uint8)
+    image = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    left, top, side = astronaut.crop_px
+    centre = image[96:160, 96:160].reshape(-1, 3).mean(0)
+    y, x, half = round(top + side / 2), round(left + side / 2), round(side / 8)
+    wanted = astronaut.photo[y - half : y + half, x - half : x + half].reshape(-1, 3).mean(0)
+    assert np.abs(centre - wanted).max() < 12
