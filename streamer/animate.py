@@ -24,6 +24,7 @@ from engines.retarget import Controls
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
 from streamer.driver import Drive, Driver
+from streamer.filters import centred
 from streamer.ledger import Ledger
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import Sink, SinkInfo
@@ -128,7 +129,7 @@ def animate(
         sink: Sink = stack.enter_context(FileSink(job.output, audio_from=None if is_motion else job.driver))
         ledger = stack.enter_context(Ledger(trace_path=job.trace))
         tracker = MediaPipeTracker()
-        driver = Driver(tracker)
+        driver = Driver(tracker, smooth=False)  # `_smoothed` looks ahead instead: no lag in a file
         stack.callback(driver.close)
         avatar = Avatar(
             enrollment, driver, generator=job.generator, framing=job.framing, size_px=job.size_px,
@@ -228,6 +229,26 @@ def _tracked(frames: Iterable[Frame], driver: Driver, clock: Clock) -> Iterator[
     for frame in frames:
         drive = driver.drive(frame)
         yield _Step(frame.mark("tracked", clock.now_ns()), drive)
+
+
+def _smoothed(steps: Iterable[_Step]) -> Iterator[_Step]:
+    """Each motion smoothed with its neighbours, where there is a face in all three frames."""
+    before: _Step | None = None
+    now: _Step | None = None
+
+    def settled(a: _Step | None, b: _Step, c: _Step | None) -> _Step:
+        if a is None or c is None or not (a.drive.face and b.drive.face and c.drive.face):
+            return b
+        return _Step(
+            b.frame, replace(b.drive, motion=centred(a.drive.motion, b.drive.motion, c.drive.motion))
+        )
+
+    for after in steps:
+        if now is not None:
+            yield settled(before, now, after)
+        before, now = now, after
+    if now is not None:
+        yield now
 
 
 def _recorded(motions: Iterable[Motion], neutral: Motion | None, fps: float, clock: Clock) -> Iterator[_Step]:

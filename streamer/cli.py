@@ -353,11 +353,14 @@ def quiet_native() -> Generator[None]:
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    stream, err_file, sys.stderr = sys.stderr, err.file, os.fdopen(os.dup(kept), "w", buffering=1)
-    err.file = sys.stderr
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setStream(sys.stderr)
+    stream, own = sys.stderr, os.fdopen(os.dup(kept), "w", buffering=1)
+    # only the handlers that write to the terminal: a log file keeps its file
+    handlers = [
+        h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler) and h.stream is stream
+    ]
+    sys.stderr = own  # `err` follows by itself
+    for handler in handlers:
+        handler.setStream(own)
     os.dup2(nowhere, 2)
     try:
         yield
@@ -365,10 +368,10 @@ def quiet_native() -> Generator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-        sys.stderr, err.file = stream, err_file
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, logging.StreamHandler):
-                handler.setStream(stream)
+        sys.stderr = stream
+        for handler in handlers:
+            handler.setStream(stream)
+        own.close()
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from engines.motion import Motion
 from engines.retarget import Controls
 from streamer.avatar import Shown
 from streamer.driver import Drive
-from streamer.webrtc.media import TIME_BASE, video_frame_of
+from streamer.webrtc.media import video_frame_of
 from streamer.webrtc.session import Session
 
 U8 = NDArray[np.uint8]

@@ -177,7 +177,7 @@ def test_the_senders_clock_at_any_rtp_time_wraps_included(rtp: int, ticks: int) 
 def test_capture_time_goes_through_the_mapped_origin() -> None:
     mapper = TimestampMapper()
     start = 2**32 - 4500
-    receiver = SimpleNamespace(**{"_RTCRtpReceiver__timestamp_mapper": mapper})
+    receiver = SimpleNamespace(_RTCRtpReceiver__timestamp_mapper=mapper)
     assert fixes.capture_wall_ms(receiver, 0) is None  # type: ignore[arg-type]
     first = mapper.map(start)
     assert fixes.capture_wall_ms(receiver, first) is None, "no report yet"  # type: ignore[arg-type]
@@ -223,7 +223,10 @@ def test_a_wobbling_wish_does_not_flip_the_encoder() -> None:
     assert changes == 0
 
 
-ANSWER = "m=video 9 X 97 98\r\na=rtpmap:97 VP8/90000\r\na=rtcp-fb:97 nack\r\na=rtpmap:98 rtx/90000\r\na=fmtp:98 apt=97\r\n"
+ANSWER = (
+    "m=video 9 X 97 98\r\na=rtpmap:97 VP8/90000\r\na=rtcp-fb:97 nack\r\n"
+    "a=rtpmap:98 rtx/90000\r\na=fmtp:98 apt=97\r\n"
+)
 
 
 def test_the_answer_tells_chrome_where_to_start() -> None:

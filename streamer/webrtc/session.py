@@ -255,7 +255,7 @@ class Session:
         self.ledger.fault(stage, error)
         if stage == "prepared":
             text = f"the avatar could not be prepared ({_reason(error)}); reload the page"
-            notice = {"type": "notice", "level": "error", "text": text}
+            notice: dict[str, object] = {"type": "notice", "level": "error", "text": text}
             self._loop.call_soon_threadsafe(self._tell, notice)
 
     @property

@@ -1,0 +1,371 @@
+"""The command line as a person and a script meet it: examples, one-line failures, whole jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import av
+import pytest
+from clips import DemoClip, demo_clip, length_s, pictures_of  # noqa: F401
+from fakes import picture, write_video
+
+from engines.enrollment import Enrollment, load_enrollment, save_enrollment
+from streamer import __version__, cli
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = ("enroll", "animate", "run", "serve", "latency", "doctor", "devices")
+# started as users start it; every run is a real process, so only whole flows are
+VISAVIS = [sys.executable, "-m", "streamer.cli"]
+
+
+def visavis(
+    *arguments: str | Path, cwd: Path | None = None, timeout_s: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """One real run, without a terminal."""
+    return subprocess.run(
+        [*VISAVIS, *map(str, arguments)],
+        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=timeout_s, check=False,
+    )  # fmt: skip
+
+
+class Called:
+    """Exit code and output of `main` called in this process."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """`call("enroll", …)`: the entry point in this process, quicker than a new one."""
+
+    def run(*arguments: str | Path) -> Called:
+        monkeypatch.setattr(sys, "argv", ["visavis", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        return Called(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def avatar(astronaut: Enrollment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("avatar") / "a.avatar"
+    save_enrollment(astronaut, path)
+    return path
+
+
+def assert_one_line(called: Called, *, code: int, says: str) -> None:
+    lines = called.err.strip().splitlines()
+    assert called.code == code, called.err
+    assert len(lines) == 1, called.err
+    assert lines[0].startswith("visavis: ")
+    assert re.search(says, lines[0]), lines[0]
+    assert "Traceback" not in called.err
+    assert called.out == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_it_does_with_an_example(call, command: str) -> None:
+    called = call(command, "--help")
+    assert called.code == 0
+    text = " ".join(called.out.split())
+    assert f"Example: visavis {command}" in text.replace("`", "")
+    assert called.err == ""
+
+
+def test_help_lists_every_command_and_is_what_no_command_shows(call) -> None:
+    listed, bare = call("--help"), call()
+    assert listed.code == bare.code == 0
+    assert listed.out == bare.out
+    assert all(f" {command} " in listed.out for command in COMMANDS)
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys; sys.argv = ['visavis', 'animate', '--help']\n"
+        "import streamer.cli\n"
+        "try: streamer.cli.main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'mediapipe', 'cv2', 'av', 'openvino', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_version(call) -> None:
+    called = call("--version")
+    assert (called.code, called.out.strip(), called.err) == (0, f"visavis {__version__}", "")
+
+
+FAILURES: list[tuple[Sequence[str], int, str]] = [
+    (["frob"], 2, "No such command 'frob'; see `visavis --help`"),
+    (["enroll"], 2, "Missing argument .*see `visavis enroll --help`"),
+    (["animate", "A"], 2, "Missing option '--driver'"),
+    (["animate", "A", "--driver", "V", "-o", "o.mp4", "--size", "5"], 2, r"'--size': .*64"),
+    (["animate", "A", "--driver", "V", "-o", "o.mp4", "--size", "9000"], 2, r"'--size': .*1024"),
+    (["animate", "A", "--driver", "V", "-o", "o.mp4", "--size", "big"], 2, r"'--size'"),
+    (["animate", "A", "--driver", "V", "-o", "o.mp4", "--motion", "x"], 2, "'relative', 'absolute'"),
+    (["animate", "A", "--driver", "V", "-o", "o.mp4", "--framing", "x"], 2, "'head', 'photo'"),
+    (["animate", "A", "--driver", "V", "-o", "o.mp4", "--bogus"], 2, "No such option.*--bogus"),
+    (["animate", "A", "--driver", "V", "-o", "o.mp4", "--expression", "7"], 2, "'--expression'"),
+    (["enroll", "nope.jpg"], 1, "no file nope.jpg"),
+    (["enroll", "TEXT"], 1, "text.txt"),
+    (["enroll", "NOBODY"], 1, "no face found; use a photo"),
+    (["animate", "nope.avatar", "--driver", "V", "-o", "o.mp4"], 1, "no avatar file .*visavis enroll"),
+    (["animate", "TEXT", "--driver", "V", "-o", "o.mp4"], 1, "not an avatar .*visavis enroll"),
+    (["animate", "A", "--driver", "nope.mp4", "-o", "o.mp4"], 1, "nope.mp4 does not exist"),
+    (["animate", "A", "--driver", "nope.jsonl", "-o", "o.mp4"], 1, "cannot read the motion file nope.jsonl"),
+    (["animate", "A", "--driver", "TEXT", "-o", "o.mp4"], 1, "is not a video"),
+    (["animate", "A", "--driver", "V", "-o", "o.avi"], 1, r"ends in \.mp4"),
+    (["animate", "A", "--driver", "V", "-o", "no/where/o.mp4"], 1, "mkdir -p no/where"),
+    (["animate", "A", "--driver", "V", "-o", "o.mp4", "--motion-out", "no/where/m.jsonl"], 1, "mkdir -p"),
+    (
+        ["animate", "A", "--driver", "V", "-o", "o.mp4", "--trace", "no/where/t.jsonl"],
+        1,
+        "cannot write the tr",
+    ),
+    (["animate", "A", "--driver", "V", "-o", "o.mp4"], 1, "no face found in v.mp4"),
+    (["animate", "A", "--driver", "V", "-o", "o.mp4", "--generator", "x"], 1, "choose one of: .*geometric"),
+    (["run", "A", "--from", "V", "--to", "o.mp4", "--generator", "x"], 1, "choose one of: .*geometric"),
+    (["run", "A", "--from", "nope.mp4", "--to", "o.mp4"], 1, "nope.mp4 does not exist"),
+    (["run", "A", "--from", "webcam:x", "--to", "o.mp4"], 1, "webcam:N"),
+    (["run", "A", "--from", "V", "--to", "V"], 1, "the driving video itself"),
+    (["run", "A", "--from", "V", "--to", "nonsense"], 1, r"ends in \.mp4"),
+    (["latency", "nope.jsonl"], 1, "no trace file at nope.jsonl"),
+    (["latency", "TEXT"], 1, "is not a visavis latency trace"),
+    (["serve", "--host", "0.0.0.0"], 1, "--token"),
+    (["serve", "--port", "99999"], 2, "'--port'"),
+    (["serve", "--tls-cert", "x.pem"], 1, "--tls-key"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "says"), FAILURES, ids=[" ".join(f[0]) for f in FAILURES])
+def test_every_failure_is_one_line(
+    call, avatar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: Sequence[str], code: int, says: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VISAVIS_TOKEN", raising=False)
+    names = {
+        "A": avatar,
+        "V": tmp_path / "v.mp4",
+        "TEXT": tmp_path / "text.txt",
+        "NOBODY": tmp_path / "n.png",
+    }
+    write_video(names["V"], [picture(k, 160, 120) for k in range(8)])
+    names["TEXT"].write_text("just text\n" * 50)
+    if "NOBODY" in arguments:
+        from PIL import Image
+
+        Image.fromarray(picture(0, 320, 240)).save(names["NOBODY"])
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    called = call(*[names.get(a, a) for a in arguments])
+    assert_one_line(called, code=code, says=says)
+    after = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert after == before, "something was left behind"
+
+
+def test_a_failure_in_a_real_process_is_one_line_too(avatar: Path, tmp_path: Path) -> None:
+    """With what native libraries print at their start and end."""
+    write_video(tmp_path / "v.mp4", [picture(k, 160, 120) for k in range(8)])
+    done = visavis("animate", avatar, "--driver", "v.mp4", "-o", "o.mp4", cwd=tmp_path)
+    assert_one_line(Called(done.returncode, done.stdout, done.stderr), code=1, says="no face found in v.mp4")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_debug_anywhere_shows_the_traceback(tmp_path: Path, place: int) -> None:
+    arguments = ["latency", "nope.jsonl"]
+    arguments.insert(place, "--debug")
+    done = visavis(*arguments, cwd=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback (most recent call last)" in done.stderr
+    assert "TraceError: no trace file at nope.jsonl" in done.stderr
+
+
+def test_a_bug_is_one_line_that_asks_for_the_traceback(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamer import devices
+
+    def broken() -> None:
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr(devices, "list_devices", broken)
+    called = call("devices")
+    assert_one_line(called, code=70, says=r"ZeroDivisionError: division by zero.*visavis --debug")
+
+
+def test_ctrl_c_says_stopped(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamer import devices
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(devices, "list_devices", interrupted)
+    called = call("devices")
+    assert (called.code, called.err.strip()) == (130, "visavis: stopped")
+
+
+def test_from_photo_to_report(
+    astronaut_photo: Path,
+    demo_clip: DemoClip,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """enroll -> animate -> latency -> doctor --json -> devices, each as its own process."""
+    enrolled = visavis("enroll", astronaut_photo, "--consent", "Ada Lovelace", cwd=tmp_path)
+    assert (enrolled.returncode, enrolled.stderr) == (0, "")
+    assert enrolled.stdout == "astronaut.avatar\n"
+    avatar = tmp_path / "astronaut.avatar"
+    assert avatar.stat().st_mode & 0o777 == 0o600
+    consent = load_enrollment(avatar).consent
+    assert consent is not None
+    assert consent.name == "Ada Lovelace"
+
+    clip = demo_clip(3, 25, 512)
+    animated = visavis(
+        "animate", avatar, "--driver", clip, "-o", "o.mp4", "--size", "256",
+        "--motion-out", "m.jsonl", "--trace", "t.jsonl", cwd=tmp_path,
+    )  # fmt: skip
+    assert (animated.returncode, animated.stderr) == (0, "")
+    last = animated.stdout.splitlines()[-1]
+    told = re.fullmatch(r"(\d+) frames, ([\d.]+) s, ([\d.]+) fps", last)
+    assert told, last
+    frames, seconds, fps = int(told[1]), float(told[2]), float(told[3])
+    assert frames == 75 == len(pictures_of(tmp_path / "o.mp4"))
+    assert fps == pytest.approx(frames / seconds, rel=0.01)
+    assert pictures_of(tmp_path / "o.mp4")[0].shape == (256, 256, 3)
+
+    again = visavis("animate", avatar, "--driver", "m.jsonl", "-o", "o2.mp4", "--size", "64", cwd=tmp_path)
+    assert again.returncode == 0
+    assert again.stdout.startswith("75 frames, ")
+
+    reported = visavis("latency", "t.jsonl", "--perfetto", "p.json", cwd=tmp_path)
+    assert (reported.returncode, reported.stdout) == (0, "t.html\n")
+    assert re.fullmatch(r"75 frames, total p50 [\d.]+ ms, p95 [\d.]+ ms\n", reported.stderr)
+    assert (tmp_path / "t.html").read_text().lstrip().lower().startswith("<!doctype html")
+    assert json.loads((tmp_path / "p.json").read_text())
+
+    checked = visavis("doctor", "--json", cwd=tmp_path)
+    assert checked.returncode == 0
+    assert json.loads(checked.stdout)
+    assert checked.stderr == ""
+
+    listed = visavis("devices", cwd=tmp_path)
+    assert listed.returncode == 0
+    assert all(title in listed.stdout for title in ("Cameras", "Virtual cameras", "Microphones", "Speakers"))
+
+
+def test_enroll_never_asks_without_a_terminal(call, astronaut_photo: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a.avatar"
+    called = call("enroll", astronaut_photo, "-o", target)
+    assert called.code == 0
+    assert called.out == f"{target}\n"
+    assert called.err.splitlines() == ["note: no consent was recorded; add --consent NAME"]
+    assert load_enrollment(target).consent is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are a Unix thing")
+def test_enroll_asks_on_a_terminal(astronaut_photo: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    target = tmp_path / "a.avatar"
+    process = subprocess.Popen(
+        [*VISAVIS, "enroll", str(astronaut_photo), "-o", str(target)],
+        cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    try:
+        deadline_s = time.monotonic() + 30
+        with suppress(OSError):  # how Linux says that the other side has closed
+            while time.monotonic() < deadline_s and (piece := os.read(ours, 4096)):
+                if b"did they agree" in seen + piece and b"did they agree" not in seen:
+                    os.write(ours, b"Grace Hopper\n")
+                seen += piece
+        assert process.wait(30) == 0, seen
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert b"did they agree" in seen
+    consent = load_enrollment(target).consent
+    assert consent is not None
+    assert consent.name == "Grace Hopper"
+
+
+def test_run_from_a_clip_to_a_file(
+    call,
+    avatar: Path,
+    demo_clip: DemoClip,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    out, trace = tmp_path / "out.mp4", tmp_path / "t.jsonl"
+    clip = demo_clip(3, 25, 512)
+    called = call("run", avatar, "--from", clip, "--to", out, "--size", "128", "--trace", trace)
+    assert called.code == 0, called.err
+    told = re.fullmatch(
+        r"(\d+) frames, ([\d.]+) s, ([\d.]+) fps, (\d+) dropped, lag p50 (\d+) ms\n", called.out
+    )
+    assert told, called.out
+    frames, dropped = int(told[1]), int(told[4])
+    assert frames + dropped == 75
+    assert frames >= 40
+    assert len(pictures_of(out)) == frames
+    assert length_s(out) == pytest.approx(3.0, abs=0.25)
+    assert float(told[2]) == pytest.approx(3.0, abs=1.5), "a clip is played at its own pace"
+    assert '"sent"' in trace.read_text()
+
+
+def test_run_stops_by_itself(
+    call,
+    avatar: Path,
+    demo_clip: DemoClip,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    arguments = ["--from", demo_clip(3, 25, 512), "--to", tmp_path / "o.mp4", "--size", "64"]
+    called = call("run", avatar, *arguments, "--loop", "--seconds", "4")
+    assert called.code == 0, called.err
+    assert length_s(tmp_path / "o.mp4") == pytest.approx(4.0, abs=0.6), "longer than the clip"
+
+
+def test_ctrl_c_in_a_run_keeps_what_was_recorded(
+    avatar: Path,
+    demo_clip: DemoClip,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Unlike in `animate`, Ctrl-C is how a recording ends."""
+    out = tmp_path / "out.mp4"
+    arguments = ["run", avatar, "--from", demo_clip(3, 25, 512), "--loop", "--to", out, "--size", "512"]
+    process = subprocess.Popen(
+        [*VISAVIS, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline_s = time.monotonic() + 40
+        while not [p for p in tmp_path.glob(".*.part") if p.stat().st_size > 0]:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < deadline_s, "nothing was being written"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=15)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, stderr
+    told = re.match(r"(\d+) frames, ", stdout)
+    assert told, stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+    with av.open(str(out)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == int(told[1])
