@@ -379,7 +379,7 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1  # anywhere on the line, not only before the command
     try:
-        code = app(args=["--debug", *arguments] if debug else arguments or ["--help"], standalone_mode=False)
+        code = app(args=["--debug", *arguments] if debug else arguments or ["--help"], standalone_mode=False, prog_name="visavis")
     except KeyboardInterrupt:
         if debug:
             raise
