@@ -201,8 +201,11 @@ def serve(
     avatar: Annotated[
         list[Path] | None, typer.Option(help="An .avatar file to offer; may be repeated (default: a demo).")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on (0: any free one).")] = 8000,
+    host: Annotated[str, typer.Option(envvar="VISAVIS_HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(envvar="VISAVIS_PORT", min=0, max=65535, help="Port to listen on (0: any free one)."),
+    ] = 8000,
     token: Annotated[
         str | None,
         typer.Option(
@@ -216,10 +219,9 @@ def serve(
 
     Example: `visavis serve --avatar me.avatar` then open http://localhost:8000
     """
-    from streamer.config import ServeSettings
+    from streamer.config import read_settings
 
-    given = {"host": host, "port": port, "token": token, "tls_cert": tls_cert, "tls_key": tls_key}
-    settings = ServeSettings.model_validate(ServeSettings().model_dump() | given)  # the rest: VISAVIS_…
+    settings = read_settings(host=host, port=port, token=token, tls_cert=tls_cert, tls_key=tls_key)
     if not settings.loopback and not token:
         raise VisavisError(
             f"{host} can be reached from other computers: give --token SECRET (and --tls-cert, --tls-key)"
@@ -379,7 +381,11 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1  # anywhere on the line, not only before the command
     try:
-        code = app(args=["--debug", *arguments] if debug else arguments or ["--help"], standalone_mode=False, prog_name="visavis")
+        code = app(
+            args=["--debug", *arguments] if debug else arguments or ["--help"],
+            standalone_mode=False,
+            prog_name="visavis",
+        )
     except KeyboardInterrupt:
         if debug:
             raise

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from engines.errors import VisavisError
 
 
 class ServeSettings(BaseSettings):
@@ -32,3 +34,13 @@ class ServeSettings(BaseSettings):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def read_settings(**given: object) -> ServeSettings:
+    """Settings from the command line over those from the environment; raises VisavisError naming a bad one."""
+    try:
+        return ServeSettings.model_validate(ServeSettings().model_dump() | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"VISAVIS_{'_'.join(str(part) for part in first['loc'])}".upper()
+        raise VisavisError(f"{name} (or its option) is wrong: {first['msg']}; correct or unset it") from error

@@ -62,7 +62,10 @@ class Driver:
         state: DriverState = (
             "fault" if failed else "calibrating" if track.calibrating and seen else drive.state
         )
-        return replace(drive, state=state, landmarks_px=track.landmarks_px)
+        landmarks = track.landmarks_px
+        if landmarks is not None and not np.isfinite(landmarks).all():
+            landmarks = None  # nothing that a preview could draw
+        return replace(drive, state=state, landmarks_px=landmarks)
 
     def idle(self, time_s: float) -> Drive:
         """Motion for a moment without a frame: the camera is gone or late."""

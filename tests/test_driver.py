@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -145,8 +145,9 @@ def test_recalibrate_and_close_reach_the_tracker() -> None:
 
 
 @pytest.fixture
-def tracker() -> MediaPipeTracker:
-    return MediaPipeTracker()
+def tracker() -> Iterator[MediaPipeTracker]:
+    with MediaPipeTracker() as tracker:
+        yield tracker
 
 
 def test_a_real_face_is_tracked(tracker: MediaPipeTracker, astronaut: Enrollment) -> None:
@@ -164,7 +165,7 @@ def test_a_real_face_is_tracked(tracker: MediaPipeTracker, astronaut: Enrollment
     assert landmarks is not None
     assert np.linalg.norm(landmarks - astronaut.landmarks_px, axis=1).mean() < 4
     driver.close()
-    driver.close()
+    driver.close()  # twice is harmless
 
 
 def test_an_empty_picture_is_no_face(tracker: MediaPipeTracker) -> None:
@@ -172,7 +173,6 @@ def test_an_empty_picture_is_no_face(tracker: MediaPipeTracker) -> None:
     assert track.motion is None
     assert track.landmarks_px is None
     assert tracker.neutral is None
-    tracker.close()
 
 
 def test_the_gaze_is_held_through_a_blink(tracker: MediaPipeTracker, astronaut: Enrollment) -> None:
@@ -186,7 +186,6 @@ def test_the_gaze_is_held_through_a_blink(tracker: MediaPipeTracker, astronaut: 
     assert open_eyes is not None
     assert blink is not None
     assert np.allclose(blink.gaze_rad, open_eyes.gaze_rad)
-    tracker.close()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -207,7 +206,6 @@ def test_broken_landmarks_are_no_face(
     neutral = tracker.neutral
     assert neutral is not None
     assert neutral.is_finite()
-    tracker.close()
 
 
 def test_scores_that_are_not_finite_are_no_face_and_spoil_nothing(
@@ -219,7 +217,6 @@ def test_scores_that_are_not_finite_are_no_face_and_spoil_nothing(
     track = tracker.fit(frame(1, astronaut.photo), good)
     assert track.motion is not None
     assert track.motion.is_finite()
-    tracker.close()
 
 
 def test_the_fitted_pose_puts_the_model_on_the_face(tracker: MediaPipeTracker, astronaut: Enrollment) -> None:
@@ -232,4 +229,3 @@ def test_the_fitted_pose_puts_the_model_on_the_face(tracker: MediaPipeTracker, a
     pose = Camera(width, height).to_similarity(track.motion.rotation_rad, track.motion.translation_hu)
     placed = pose.apply(neutral.mesh_hu)
     assert np.linalg.norm((placed - track.landmarks_px)[:, :2], axis=1).mean() < 4
-    tracker.close()

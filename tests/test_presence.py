@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -122,7 +123,7 @@ def test_no_face_ever_is_idle_from_the_start() -> None:
 
 def test_the_first_face_after_idling_is_eased_in_too() -> None:
     shown, _ = play([None] * 10 + [SMILE] * 5)
-    steps = [distance(a, b) for a, b in zip(shown[9:], shown[10:], strict=False)]
+    steps = [distance(a, b) for a, b in pairwise(shown[9:])]
     assert max(steps) <= distance(shown[9], SMILE) / RECOVER_FRAMES * 1.05
     assert same(shown[12], SMILE)
 
@@ -141,7 +142,7 @@ def test_a_flickering_face_never_jumps(found: list[bool]) -> None:
 
     span = distance(still(SMILE), still(NEUTRAL))
     first = next((k for k, f in enumerate(found) if f), None)
-    for k, (a, b) in enumerate(zip(shown, shown[1:], strict=False)):
+    for k, (a, b) in enumerate(pairwise(shown)):
         if found[0] or k != first:
             assert distance(still(a), still(b)) <= span / RECOVER_FRAMES * 1.1
     assert all(m.is_finite() for m in shown)

@@ -295,6 +295,7 @@ async def test_closing_frees_everything() -> None:
     assert painters[0].closed == 1
     await session.close()
     assert closed == [session]
+    await until(lambda: client.pc.connectionState == "closed", "the client to hear of it", 3)
     await client.close()
 
     def left() -> set[object]:

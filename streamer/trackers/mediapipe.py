@@ -56,6 +56,8 @@ class MediaPipeTracker(Tracker):
         """Motion of one detected face."""
         height, width = frame.image.shape[:2]
         camera = Camera(width, height)
+        if not np.isfinite(face.scores).all():  # would spoil the neutral for good
+            return Track(None, calibrating=self._estimator.collecting)
         current = self._estimator.current
         template = current.mesh_hu if current else self._model.mean_hu
         try:
