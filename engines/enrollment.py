@@ -155,7 +155,7 @@ def load_enrollment(path: Path) -> Enrollment:
     try:
         header = json.loads(raw)
         kind, version = header["format"], int(header["version"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise EnrollmentError(f"{path} is not an avatar; {again}") from error
     if kind != FORMAT:
         raise EnrollmentError(f"{path} is not an avatar; {again}")

@@ -161,8 +161,8 @@ def measure(
     mouth_ms, head_ms = filter_delays_ms(demo_track())
     frame_ms = 1000 / demo_track().fps
     out += [
-        Measured("filter_mouth_ms", "smoothing delay of the mouth", mouth_ms, "ms"),
-        Measured("filter_head_ms", "smoothing delay of the head", head_ms, "ms"),
+        Measured("filter_mouth_ms", "live smoothing delay of the mouth", mouth_ms, "ms"),
+        Measured("filter_head_ms", "live smoothing delay of the head", head_ms, "ms"),
         Measured(
             "filter_frames", "the longer of both in frames", max(mouth_ms, head_ms) / frame_ms, "frames"
         ),

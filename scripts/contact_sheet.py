@@ -83,13 +83,14 @@ def sheet(photos: Sequence[Path | bytes], track: MotionTrack) -> U8:
 
 def public_domain_photos() -> list[Path | bytes]:
     """The two portraits that come with packages."""
-    with get_sample_data("grace_hopper.jpg") as file:
-        return [DEMO_PHOTO, file.read()]
+    return [DEMO_PHOTO, Path(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))]
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", nargs="*", type=Path)
     parser.add_argument("--motion", type=Path, default=DEMO_MOTION)
     parser.add_argument("-o", "--output", type=Path, required=True)

@@ -147,7 +147,7 @@ def animate(
             fps = source.info.fps
             total = round(source.info.duration_s * fps) if source.info.duration_s else None
             frames = stack.enter_context(closing(ahead(_frames(source))))
-            steps = stack.enter_context(closing(ahead(_tracked(frames, driver, clock))))
+            steps = stack.enter_context(closing(ahead(_smoothed(_tracked(frames, driver, clock)))))
         width, height = avatar.size_px
         sink.open(SinkInfo(width, height, fps))
         count = faces = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from engines.geometry import rotation_matrix, rotation_vector
 from engines.motion import EXPRESSION_COUNT, Motion
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
 
@@ -75,28 +77,19 @@ def centred(before: Motion, now: Motion, after: Motion, config: CentredConfig | 
     """
     c = config or CentredConfig()
 
-    def mean(b: F64, x: F64, a: F64, sigma: float) -> F64:
+    def mean(key: Callable[[Motion], F32 | F64], sigma: float) -> F64:
+        b, x, a = (key(m).astype(np.float64) for m in (before, now, after))
         wb, wa = np.exp(-(((b - x) / sigma) ** 2)), np.exp(-(((a - x) / sigma) ** 2))
         return (wb * b + x + wa * a) / (wb + 1 + wa)
 
     r = rotation_matrix(now.rotation_rad)
-    around = [rotation_vector(rotation_matrix(m.rotation_rad) @ r.T) for m in (before, after)]
-    turn = mean(around[0], np.zeros(3), around[1], c.rotation_rad)
+    turn = mean(lambda m: rotation_vector(rotation_matrix(m.rotation_rad) @ r.T), c.rotation_rad)
     return replace(
         now,
-        expression=mean(
-            before.expression.astype(np.float64), now.expression, after.expression, c.expression
-        ).astype(np.float32),
+        expression=mean(lambda m: m.expression, c.expression).astype(np.float32),
         rotation_rad=rotation_vector(rotation_matrix(turn) @ r).astype(np.float32),
-        translation_hu=mean(
-            before.translation_hu.astype(np.float64),
-            now.translation_hu,
-            after.translation_hu,
-            c.translation_hu,
-        ).astype(np.float32),
-        gaze_rad=mean(before.gaze_rad.astype(np.float64), now.gaze_rad, after.gaze_rad, c.gaze_rad).astype(
-            np.float32
-        ),
+        translation_hu=mean(lambda m: m.translation_hu, c.translation_hu).astype(np.float32),
+        gaze_rad=mean(lambda m: m.gaze_rad, c.gaze_rad).astype(np.float32),
     )
 
 

@@ -24,7 +24,7 @@ from engines.enrollment import Enrollment, save_enrollment
 from engines.errors import DriverError, GeneratorError, SinkError
 from engines.frame import Frame
 from engines.landmarks import LandmarkDetector
-from engines.motion import MotionTrack, read_motion, write_motion
+from engines.motion import Motion, MotionTrack, read_motion, write_motion
 from engines.retarget import Controls
 from streamer import animate as animate_module
 from streamer.animate import Done, Job, ahead, animate
@@ -107,6 +107,31 @@ def test_a_video_drives_frame_for_frame(
     difference = [np.abs(a.astype(int) - b).mean() for a, b in zip(first, written, strict=True)]
     moved = np.abs(first[0].astype(int) - first[40]).mean()
     assert max(difference) < 0.05 < 1 < moved, "the recorded motion is not the motion"
+
+
+def test_a_video_is_smoothed_with_both_neighbours_and_its_recording_not_again(
+    astronaut: Enrollment, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One frame of look-ahead: every frame but the ends, and none is lost or doubled by it."""
+    face = next(render(astronaut, [0.0], 256))
+    driver = write_video(tmp_path / "face.mp4", [face] * 12 + [np.full_like(face, 90)] + [face] * 12)
+    around: list[tuple[float, float, float]] = []
+    centred = animate_module.centred
+
+    def note(before: Motion, now: Motion, after: Motion) -> Motion:
+        around.append((before.time_s, now.time_s, after.time_s))
+        return centred(before, now, after)
+
+    monkeypatch.setattr(animate_module, "centred", note)
+    motion = tmp_path / "motion.jsonl"
+    done = animate(astronaut, Job(driver, out, size_px=64, motion_output=motion))
+    assert done.frames == len(read_motion(motion).motions) == 25
+    assert [m.time_s for m in read_motion(motion)] == pytest.approx([k / 30 for k in range(25)], abs=1e-3)
+    assert done.faces - 6 <= len(around) <= done.faces - 2, "not across the frames without a face"
+    assert all(a < b < c < a + 0.07 for a, b, c in around)
+    around.clear()
+    animate(astronaut, Job(motion, out, size_px=64))
+    assert around == []
 
 
 def flash_clip(astronaut: Enrollment, path: Path, fps: Fraction, times_s: list[float] | None = None) -> float:
