@@ -66,10 +66,14 @@ def write_camera(source: Path, folder: Path, seconds: float = 6.0) -> tuple[Path
                 break
         for index in range(int(min(seconds, len(pictures) / rate) * FPS)):
             picture = pictures[min(int(index * rate / FPS), len(pictures) - 1)]
-            planes = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p").to_ndarray()
+            planes = (
+                av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p").to_ndarray()
+            )
             out.write(b"FRAME\n" + np.ascontiguousarray(planes).tobytes())
     t = np.arange(int(48_000 * seconds)) / 48_000
-    voice = np.sin(2 * np.pi * (180 + 40 * np.sin(2 * np.pi * 3 * t)) * t) * (0.5 + 0.5 * np.sin(2 * np.pi * 4 * t))
+    voice = np.sin(2 * np.pi * (180 + 40 * np.sin(2 * np.pi * 3 * t)) * t) * (
+        0.5 + 0.5 * np.sin(2 * np.pi * 4 * t)
+    )
     samples = (8000 * voice).astype(np.int16)
     with av.open(str(source)) as clip:
         if clip.streams.audio:
@@ -97,7 +101,9 @@ def served(*arguments: str) -> Iterator[Server]:
     """`visavis serve` on a free port until the block ends."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "streamer.cli", "serve", "--port", "0", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
     lines: list[str] = []
     url: list[str] = []
     ready = threading.Event()
@@ -132,4 +138,6 @@ def wait_for(page: Any, condition: str, timeout_s: float = 30.0) -> None:
         if page.evaluate(condition):
             return
         time.sleep(0.2)
-    raise AssertionError(f"{condition} never became true; {page.evaluate('window.visavis && window.visavis.stats()')}")
+    raise AssertionError(
+        f"{condition} never became true; {page.evaluate('window.visavis && window.visavis.stats()')}"
+    )

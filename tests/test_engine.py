@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from engines.engine import (
     ORDER,
     Compiled,
@@ -16,8 +19,6 @@ from engines.engine import (
     compile_best,
     tiers,
 )
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class TinyWarp(nn.Module):
@@ -42,8 +43,13 @@ def inputs() -> tuple[Tensor, Tensor]:
     return torch.rand(1, 3, 32, 32), torch.stack([x, y], -1)[None]
 
 
-@pytest.mark.parametrize(("engine", "precision", "bound"), [(TorchEngine(), "fp32", 1e-6), (TorchEngine(), "bf16", 0.05), (OpenVinoEngine(), "fp32", 1e-4)])  # fmt: skip
-def test_parity_with_eager(engine: Engine, precision: Precision, bound: float, inputs: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize(
+    ("engine", "precision", "bound"),
+    [(TorchEngine(), "fp32", 1e-6), (TorchEngine(), "bf16", 0.05), (OpenVinoEngine(), "fp32", 1e-4)],
+)
+def test_parity_with_eager(
+    engine: Engine, precision: Precision, bound: float, inputs: tuple[Tensor, Tensor]
+) -> None:
     module = TinyWarp().eval()
     with torch.inference_mode():
         expected = module(*inputs)

@@ -195,7 +195,9 @@ def soften_contours(image: U8, gbuffer: GBuffer) -> None:
     kernel = np.ones((3, 3), np.uint8)
     step = cv2.morphologyEx(gbuffer.depth_px, cv2.MORPH_GRADIENT, kernel)
     # the mesh's own rim is no contour: there the flow is zero and the photo goes on
-    jump = ((step > _CONTOUR_DEPTH * gbuffer.part.shape[0]) & (cv2.erode(covered, kernel) > 0)).astype(np.uint8)
+    jump = ((step > _CONTOUR_DEPTH * gbuffer.part.shape[0]) & (cv2.erode(covered, kernel) > 0)).astype(
+        np.uint8
+    )
     if not jump.any():
         return
     height, width = image.shape[:2]
