@@ -269,8 +269,8 @@ def latency(
 
     Example: `visavis latency trace.jsonl -o report.html`
     """
-    from streamer.ledger import read_trace
     from streamer.report import summarise, write_perfetto, write_report
+    from streamer.trace import read_trace
 
     data = read_trace(trace)
     target = output or trace.with_suffix(".html")

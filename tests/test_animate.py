@@ -29,8 +29,8 @@ from engines.retarget import Controls
 from streamer import animate as animate_module
 from streamer.animate import Done, Job, ahead, animate
 from streamer.demo import demo_track
-from streamer.ledger import TraceError, read_trace
 from streamer.sinks.file import FileSink
+from streamer.trace import TraceError, read_trace
 
 ROOT = Path(__file__).parent.parent
 NTSC = Fraction(30000, 1001)

@@ -17,9 +17,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from engines.frame import STAGES, LatencyTrace
-from streamer import ledger as ledger_module
-from streamer.ledger import Ledger, TraceError, read_trace
+from streamer import trace as trace_module
+from streamer.ledger import Ledger
 from streamer.metrics import Metrics, QuantileSketch, percentiles
+from streamer.trace import TraceError, read_trace
 
 MS = 1_000_000
 
@@ -305,7 +306,7 @@ def test_a_full_disk_stops_the_trace_with_one_warning_never_the_call(
 def test_a_stalled_disk_never_blocks_the_call_and_its_lost_lines_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "_MAX_PENDING_LINES", 10)
+    monkeypatch.setattr(trace_module, "_MAX_PENDING_LINES", 10)
     go, path = threading.Event(), tmp_path / "t.jsonl"
 
     class SlowFile(FileIO):

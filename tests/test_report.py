@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from engines.frame import LatencyTrace
-from streamer.ledger import EventRecord, FrameRecord, Trace, TraceError
 from streamer.report import summarise, write_perfetto, write_report
+from streamer.trace import EventRecord, FrameRecord, Trace, TraceError
 
 MS = 1_000_000
 START_NS = 10**12

@@ -1,0 +1,134 @@
+"""What holds for the whole tree: imports go one way, and every module says what it is."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# each may import those before it
+LAYERS = ("engines", "calibration", "streamer", "scripts")
+MODULES = sorted(p for layer in LAYERS for p in (ROOT / layer).rglob("*.py"))
+# what must not load before it is used: it is slow, optional, or needs a system library
+LAZY = ("sounddevice", "pyvirtualcam", "matplotlib", "torch_tensorrt", "tensorrt")
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Absolute names of what a module imports, anywhere in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide which layer is meant"
+            yield node.module or ""
+
+
+def at_import_time(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Statements that run when the module is imported (not those inside functions or TYPE_CHECKING)."""
+    todo: list[ast.stmt] = list(tree.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        todo.extend(child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt))
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(MODULES) > 40
+    assert {p.relative_to(ROOT).parts[0] for p in MODULES} == set(LAYERS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_imports_go_one_way(path: Path) -> None:
+    layer = LAYERS.index(path.relative_to(ROOT).parts[0])
+    above = set(LAYERS[layer + 1 :]) | {"tests", "conftest", "fakes"}
+    upward = [name for name in imported(ast.parse(path.read_text())) if name.split(".")[0] in above]
+    assert upward == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    text = path.read_text()
+    if path.name == "__init__.py" and not text.strip():
+        return
+    doc = ast.get_docstring(ast.parse(text))
+    assert doc
+    assert doc.splitlines()[0].rstrip().endswith((".", ":", ";", ",")) or len(doc.splitlines()) > 1
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_everything_public_is_documented(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    bare: list[str] = []
+    for node in tree.body:
+        if isinstance(
+            node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ) and not node.name.startswith("_"):
+            if not ast.get_docstring(node):
+                bare.append(node.name)
+    assert bare == []
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if "scripts" not in p.parts], ids=named)
+def test_slow_and_optional_libraries_load_when_they_are_used(path: Path) -> None:
+    early = [
+        alias
+        for node in at_import_time(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in imported(node)
+        if alias.split(".")[0] in LAZY
+    ]
+    assert early == []
+
+
+def test_no_cycles_among_modules() -> None:
+    names = {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in MODULES
+    }
+    graph = {
+        name: {
+            target
+            for node in at_import_time(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for target in imported(node)
+            if target in names and target != name
+        }
+        for name, path in names.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " imports ".join((*trail, name))
+        if name not in done:
+            for target in graph[name]:
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+@pytest.mark.parametrize("script", ["scripts/run", "scripts/test", ".ci/run"])
+def test_commands_are_executable(script: str) -> None:
+    assert os.access(ROOT / script, os.X_OK)
+
+
+def test_the_packages_that_are_built_are_the_packages_there_are() -> None:
+    import tomllib
+
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    built = set(settings["tool"]["setuptools"]["packages"])
+    there = {".".join(p.parent.relative_to(ROOT).parts) for p in MODULES if p.name == "__init__.py"}
+    assert built == {name for name in there if not name.startswith("scripts")}
