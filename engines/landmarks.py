@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +52,9 @@ class LandmarkDetector:
             )
         )
 
+        # also at exit: a graph that is found open while modules are torn down waits for ever
+        self._close = weakref.finalize(self, _quietly, self._landmarker.close)
+
     def detect(self, image: NDArray[np.uint8], time_ms: int = 0) -> list[FaceLandmarks]:
         """Faces in `image` (H, W, 3) RGB, largest first; empty when there are none."""
         height, width = image.shape[:2]
@@ -78,4 +84,9 @@ class LandmarkDetector:
 
     def close(self) -> None:
         """Free the graph; calling twice is harmless."""
-        self._landmarker.close()
+        self._close()
+
+
+def _quietly(close: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # at exit its own thread may have ended before
+        close()

@@ -59,24 +59,19 @@ def test_imports_go_one_way(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_every_module_says_what_it_is(path: Path) -> None:
-    text = path.read_text()
-    if path.name == "__init__.py" and not text.strip():
-        return
-    doc = ast.get_docstring(ast.parse(text))
+    doc = ast.get_docstring(ast.parse(path.read_text()))
     assert doc
-    assert doc.splitlines()[0].rstrip().endswith((".", ":", ";", ",")) or len(doc.splitlines()) > 1
+    assert len(doc.splitlines()[0]) > 20
 
 
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_everything_public_is_documented(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    bare: list[str] = []
-    for node in tree.body:
-        if isinstance(
-            node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        ) and not node.name.startswith("_"):
-            if not ast.get_docstring(node):
-                bare.append(node.name)
+    public = (
+        node
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_"
+    )
+    bare = [node.name for node in public if not ast.get_docstring(node)]
     assert bare == []
 
 

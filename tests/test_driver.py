@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.frame import Frame
 from engines.geometry import Camera, rotation_matrix, rotation_vector
-from engines.landmarks import FaceLandmarks
+from engines.landmarks import FaceLandmarks, LandmarkDetector
 from engines.motion import Motion
 from streamer.driver import Drive, Driver
 from streamer.tracker import Track
@@ -166,6 +167,17 @@ def test_a_real_face_is_tracked(tracker: MediaPipeTracker, astronaut: Enrollment
     assert np.linalg.norm(landmarks - astronaut.landmarks_px, axis=1).mean() < 4
     driver.close()
     driver.close()  # twice is harmless
+
+
+def test_a_detector_that_nobody_closed_is_closed_when_dropped_and_at_exit() -> None:
+    """MediaPipe's graph, found open while the interpreter is torn down, makes the process wait for ever."""
+    detector = LandmarkDetector(video=False)
+    closing = detector._close
+    assert closing.alive
+    assert closing.atexit
+    del detector
+    gc.collect()
+    assert not closing.alive
 
 
 def test_an_empty_picture_is_no_face(tracker: MediaPipeTracker) -> None:

@@ -173,6 +173,7 @@ def test_keeping_apart_is_idempotent_and_touches_only_what_crossed(seed: int) ->
     crossed = [(u, v) for u, v in MEETING if shape[u, 1] > shape[v, 1]]
     assert moved == {i for pair in crossed for i in pair}
     for u, v in crossed:
+        assert once[u, 1] == pytest.approx(once[v, 1], abs=1e-6)
         assert once[u, 1] + once[v, 1] == pytest.approx(shape[u, 1] + shape[v, 1], abs=1e-5)
 
 

@@ -110,7 +110,7 @@ def test_retaking_eases_over_and_does_not_jump(estimator: NeutralEstimator) -> N
     after = run(estimator, 3 + CALIBRATION_S, 2 * EASE_S, yaw=10, x=0.2, wide=1.02)
     yaws = [yaw_pitch_roll_deg(m.rotation_rad)[0] for m in after]
     assert yaws == sorted(yaws)
-    assert max(np.diff(yaws)) <= 10 / (EASE_S * FPS) * 1.05
+    assert max(np.diff(yaws)) < 1.5  # of 10°: not to be seen as a jump
     assert yaws[-1] == pytest.approx(10, abs=0.01)
     assert after[-1].translation_hu[0] == pytest.approx(0.2)
     assert np.allclose(after[-1].gaze_rad, 0.2)

@@ -1,0 +1,1 @@
+"""Trackers: pictures in, `Motion` out."""

@@ -1,0 +1,1 @@
+"""WebRTC on aiortc: sessions, their media, and the corrections aiortc needs."""
