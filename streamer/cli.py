@@ -12,6 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+# Before numpy is imported: its BLAS threads spin after each small product, and a call has two cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import itertools
 import logging
+import math
 import random
 import re
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import aioice.ice
 import aiortc.codecs.h264 as h264
 import aiortc.codecs.vpx as vpx
 import aiortc.rtcrtpreceiver as receiver_module
+import av
 import numpy as np
 import pytest
 from aiortc import RTCPeerConnection, RTCRtpReceiver
@@ -409,3 +411,13 @@ async def test_what_we_reach_into_is_still_there() -> None:
         assert hasattr(pc.addTransceiver("video"), "_offerDirection")
     finally:
         await pc.close()
+
+
+@pytest.mark.parametrize("amplitude", [0, 1, 37, 1000, 32767])
+def test_audio_level_is_aiortcs_own(amplitude: int) -> None:
+    """The vectorised level equals the RFC's sum over samples, stereo s16 as Opus decodes it."""
+    wave = np.rint(amplitude * np.sin(np.arange(1920) / 7)).astype(np.int16).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="stereo")
+    power = sum(int(v) ** 2 for v in wave.ravel()) / (frame.samples * 32767**2)  # RFC 6465, appendix A
+    level = max(-127.0, min(0.0, 20 * math.log10(math.sqrt(power)))) if power else -127
+    assert fixes.audio_level_dbov(frame) == round(level)

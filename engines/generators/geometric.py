@@ -193,7 +193,8 @@ def soften_contours(image: U8, gbuffer: GBuffer) -> None:
     """
     covered = (gbuffer.part > 0).astype(np.uint8)
     kernel = np.ones((3, 3), np.uint8)
-    step = cv2.morphologyEx(gbuffer.depth_px, cv2.MORPH_GRADIENT, kernel)
+    # 2 × 2: the two grid pixels on either side of a contour, no more
+    step = cv2.morphologyEx(gbuffer.depth_px, cv2.MORPH_GRADIENT, kernel[:2, :2])
     # the mesh's own rim is no contour: there the flow is zero and the photo goes on
     jump = ((step > _CONTOUR_DEPTH * gbuffer.part.shape[0]) & (cv2.erode(covered, kernel) > 0)).astype(
         np.uint8

@@ -20,9 +20,13 @@ import aioice.ice
 import aiortc.codecs.h264 as h264
 import aiortc.codecs.vpx as vpx
 import aiortc.rtcrtpreceiver as receiver_module
-from aiortc import RTCRtpReceiver
+import av
+import numpy as np
+from aiortc import RTCRtpReceiver, rtp
+from aiortc.codecs import HEADER_EXTENSIONS
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError, MediaStreamTrack, convert_timebase
+from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
 from aiortc.rtp import RtcpSrPacket
 
 logger = logging.getLogger(__name__)
@@ -30,6 +34,7 @@ logger = logging.getLogger(__name__)
 SUPPORTED = "1.16."
 AUDIO_PREFETCH_PACKETS = 2  # 40 ms; aiortc's 4 cost 80 ms of sound latency
 VIDEO_CLOCK_HZ = 90_000
+PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 _NTP_TO_UNIX_S = 2_208_988_800  # RFC 5905: NTP counts from 1900
 
 MIN_BITRATE, START_BITRATE, MAX_BITRATE = 300_000, 2_500_000, 4_000_000
@@ -134,8 +139,10 @@ def apply(*, offer_loopback: bool = False) -> None:
     _release_on_marker()
     _remember_sender_reports()
     _raise_bitrates()
+    rtp.compute_audio_level_dbov = audio_level_dbov
     _keep_time(vpx.Vp8Encoder)
     _keep_time(h264.H264Encoder)
+    _ask_for_immediate_playout()
 
 
 def _release_on_marker() -> None:
@@ -169,6 +176,44 @@ def _remember_sender_reports() -> None:
         await original(self, packet)
 
     RTCRtpReceiver._handle_rtcp_packet = handle
+
+
+def _ask_for_immediate_playout() -> None:
+    """Send playout-delay min = max = 0 with every video packet: the browser shows a frame once it has it.
+
+    Without it Chromium smooths over the jitter that it estimates, a frame period or more.
+    (http://www.webrtc.org/experiments/rtp-hdrext/playout-delay: 12 bits each, in steps of 10 ms)
+    """
+    known = HEADER_EXTENSIONS["video"]
+    known.append(RTCRtpHeaderExtensionParameters(id=max(e.id for e in known) + 1, uri=PLAYOUT_DELAY_URI))
+    configure, pack = rtp.HeaderExtensionsMap.configure, rtp.HeaderExtensionsMap.set
+
+    def configure_too(self: Any, parameters: Any) -> None:
+        configure(self, parameters)
+        self.visavis_playout_id = next(
+            (e.id for e in parameters.headerExtensions if e.uri == PLAYOUT_DELAY_URI), None
+        )
+
+    def pack_too(self: Any, values: Any) -> tuple[int, bytes]:
+        profile, value = pack(self, values)
+        playout_id = getattr(self, "visavis_playout_id", None)
+        if playout_id is None:
+            return profile, value
+        extensions = rtp.unpack_header_extensions(profile, value) if value else []
+        return rtp.pack_header_extensions([*extensions, (playout_id, b"\x00\x00\x00")])
+
+    rtp.HeaderExtensionsMap.configure = configure_too
+    rtp.HeaderExtensionsMap.set = pack_too
+
+
+def audio_level_dbov(frame: av.AudioFrame) -> int:
+    """Level of a packet in dBov, −127 … 0 (RFC 6465, appendix A).
+
+    aiortc loops over the samples in Python: 1.3 ms of a blocked event loop for each of 50 packets a second.
+    """
+    samples = np.frombuffer(bytes(frame.planes[0]), np.int16).astype(np.float64) / 32767
+    power = float(np.square(samples).sum()) / frame.samples
+    return round(float(np.clip(10 * np.log10(power), -127, 0))) if power > 0 else -127
 
 
 def _raise_bitrates() -> None:

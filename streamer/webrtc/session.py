@@ -45,7 +45,7 @@ from streamer.webrtc.worker import Incoming, Worker
 logger = logging.getLogger(__name__)
 
 CONNECT_WITHIN_S = 30.0
-MESH_PERIOD_S = 1 / 12
+MESH_PERIOD_S = 1 / 10
 MESH_UNITS = 4095
 MAX_MESSAGE_BYTES = 4096
 
