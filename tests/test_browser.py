@@ -24,7 +24,8 @@ if CHROMIUM is None:
     pytest.skip("no Chromium: apt-get install chromium", allow_module_level=True)
 playwright_api = pytest.importorskip("playwright.sync_api")
 
-MEASURE_S = 12.0
+MEASURE_S = 8.0
+TURNS = 3
 PLAYING = "window.visavis && window.visavis.stats().shown > 30"
 
 
@@ -91,31 +92,42 @@ def summary(stats: dict[str, Any]) -> str:
 
 
 def test_speed_and_sound_of_a_call(page: Any, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    """≥ 25 fps at 512², at most 30 ms above echo, ≤ 2 % concealed. A disturbed computer gets one more try."""
+    """≥ 25 fps at 512², at most 30 ms above echo, ≤ 2 % concealed. A disturbed computer gets one more try.
+
+    Echo and avatar take turns, and the medians of their calls are compared: within one call the camera and
+    the screen keep their phase, which alone moves glass to glass by up to a screen period (17 ms).
+    """
     for attempt in (1, 2):
-        echo = measure(page, f"{server.url}/?drive=webcam&mode=echo&size=512&hud=1&audio=raw")
-        avatar = measure(page, f"{server.url}/?drive=webcam&mode=avatar&size=512&hud=1&audio=raw")
-        above = avatar["glass_to_glass_ms"]["p50"] - echo["glass_to_glass_ms"]["p50"]
+        echoes: list[dict[str, Any]] = []
+        avatars: list[dict[str, Any]] = []
+        for _ in range(TURNS):
+            for mode, results in (("echo", echoes), ("avatar", avatars)):
+                url = f"{server.url}/?drive=webcam&mode={mode}&size=512&hud=1&audio=raw"
+                results.append(measure(page, url))
+                with capsys.disabled():
+                    print(f"\n  {mode:6s} {summary(results[-1])}", end="")
+        above = median(avatars) - median(echoes)
+        fps = float(np.median([a["fps"] for a in avatars]))
+        concealed = [sum(r["concealed_share"] for r in results) / TURNS for results in (echoes, avatars)]
         with capsys.disabled():
             print(
-                f"\n  echo   {summary(echo)}\n  avatar {summary(avatar)}\n  avatar is {above:.1f} ms above echo"
+                f"\n  avatar: {fps:.1f} fps, median glass to glass {median(avatars):.1f} ms, "
+                f"{above:.1f} ms above echo; "
+                f"audio concealed {100 * concealed[1]:.2f} % (echo {100 * concealed[0]:.2f} %)"
             )
-        good = (
-            avatar["fps"] >= 25
-            and above <= 30
-            and max(avatar["concealed_share"], echo["concealed_share"]) <= 0.02
-        )
-        if good or attempt == 2:
+        if attempt == 2 or (fps >= 25 and above <= 30 and max(concealed) <= 0.02):
             break
-    assert avatar["resolution"] == "512x512"
-    assert avatar["fps"] >= 25
+    assert {a["resolution"] for a in avatars} == {"512x512"}
+    assert fps >= 25
     assert above <= 30
-    assert avatar["audio_s"] > MEASURE_S / 2
-    assert avatar["concealed_share"] <= 0.02
-    assert echo["concealed_share"] <= 0.02
+    assert max(concealed) <= 0.02
+    assert all(a["audio_s"] > MEASURE_S / 2 for a in avatars)
     # the arithmetic behind glass to glass: capture times from sender reports lie on the camera's own frames
-    assert avatar["capture_check_ms"] is not None
-    assert avatar["capture_check_ms"] < 10
+    assert all(a["capture_check_ms"] is not None and a["capture_check_ms"] < 10 for a in avatars)
+
+
+def median(results: list[dict[str, Any]]) -> float:
+    return float(np.median([r["glass_to_glass_ms"]["p50"] for r in results]))
 
 
 def shown_picture(page: Any) -> np.ndarray:

@@ -77,7 +77,7 @@ class GeometricGenerator(Generator[GeometricCache]):
 
     def __init__(self, model: FaceModel) -> None:
         self._model = model
-        self.config = GeneratorConfig("geometric", grid_px=256)
+        self.config = GeneratorConfig("geometric", grid_px=192)
 
     def prepare(self, enrollment: Enrollment, viewport: Viewport) -> GeometricCache:
         margin = round(MARGIN * max(viewport.width_px, viewport.height_px))
