@@ -18,10 +18,14 @@ import aiortc.rtcrtpreceiver as receiver_module
 import av
 import numpy as np
 import pytest
-from aiortc import RTCPeerConnection, RTCRtpReceiver
+from aiortc import RTCPeerConnection, RTCRtpReceiver, rtp
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.rtcrtpparameters import (
+    RTCRtpCodecParameters,
+    RTCRtpHeaderExtensionParameters,
+    RTCRtpParameters,
+)
 from aiortc.rtcrtpreceiver import RemoteStreamTrack, TimestampMapper
 from aiortc.rtp import RtcpSenderInfo, RtcpSrPacket, RtpPacket
 from hypothesis import given
@@ -421,3 +425,33 @@ def test_audio_level_is_aiortcs_own(amplitude: int) -> None:
     power = sum(int(v) ** 2 for v in wave.ravel()) / (frame.samples * 32767**2)  # RFC 6465, appendix A
     level = max(-127.0, min(0.0, 20 * math.log10(math.sqrt(power)))) if power else -127
     assert fixes.audio_level_dbov(frame) == round(level)
+
+
+def test_every_video_packet_asks_for_immediate_playout() -> None:
+    """playout-delay 0/0 goes out when the browser offered the extension, and only then."""
+    fixes.apply()
+    offered = RTCRtpParameters(
+        headerExtensions=[RTCRtpHeaderExtensionParameters(id=9, uri=fixes.PLAYOUT_DELAY_URI)]
+    )
+    for parameters, expected in ((offered, [(9, bytes(3))]), (RTCRtpParameters(), [])):
+        extensions = rtp.HeaderExtensionsMap()
+        extensions.configure(parameters)
+        sent = RtpPacket(sequence_number=7, timestamp=8)
+        back = RtpPacket.parse(sent.serialize(extensions), rtp.HeaderExtensionsMap())
+        assert (back.sequence_number, back.timestamp) == (7, 8)
+        profile, value = extensions.set(rtp.HeaderExtensions())
+        assert (rtp.unpack_header_extensions(profile, value) if value else []) == expected
+
+
+def test_the_other_header_extensions_survive() -> None:
+    fixes.apply()
+    uri = "urn:ietf:params:rtp-hdrext:sdes:mid"
+    both = [
+        RTCRtpHeaderExtensionParameters(id=1, uri=uri),
+        RTCRtpHeaderExtensionParameters(id=9, uri=fixes.PLAYOUT_DELAY_URI),
+    ]
+    extensions = rtp.HeaderExtensionsMap()
+    extensions.configure(RTCRtpParameters(headerExtensions=both))
+    profile, value = extensions.set(rtp.HeaderExtensions(mid="0"))
+    assert rtp.unpack_header_extensions(profile, value) == [(1, b"0"), (9, bytes(3))]
+    assert extensions.get(profile, value).mid == "0"
