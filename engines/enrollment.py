@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from engines.errors import EnrollmentError
+from engines.face_model import LANDMARK_COUNT
 from engines.motion import Motion
 
 F32 = NDArray[np.float32]
@@ -171,6 +172,7 @@ def load_enrollment(path: Path) -> Enrollment:
         for name, (dtype, dimensions) in _TENSORS.items():
             if tensors[name].dtype != dtype or tensors[name].ndim != dimensions:
                 raise ValueError(f"{name} has the wrong type or shape")
+        _require_consistent(tensors)
         consent = header["consent"]
         left, top, side = (float(v) for v in header["crop_px"])
         return Enrollment(
@@ -190,6 +192,27 @@ def load_enrollment(path: Path) -> Enrollment:
         )
     except (KeyError, ValueError, TypeError) as error:
         raise EnrollmentError(f"{path} lacks something an avatar must have ({error}); {again}") from error
+
+
+def _require_consistent(tensors: Mapping[str, NDArray[np.generic]]) -> None:
+    """Raises ValueError when sizes that belong together differ: a forged file must not crash a call later."""
+    height, width = tensors["photo"].shape[:2]
+    count = len(tensors["neutral_hu"])
+    expected: dict[str, tuple[int, ...]] = {
+        "photo": (height, width, 3),
+        "matte": (height, width),
+        "landmarks_px": (LANDMARK_COUNT, 3),
+        "neutral_hu": (count, 3),
+        "gain": (count, 1),
+    }
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            raise ValueError(f"{name} is {tensors[name].shape}, not {shape}")
+    if count < LANDMARK_COUNT:
+        raise ValueError(f"neutral_hu has {count} vertices, fewer than the {LANDMARK_COUNT} landmarks")
+    floats = ("landmarks_px", "neutral_hu", "gain", "uv_position_px")
+    if not all(np.isfinite(tensors[name].astype(np.float32)).all() for name in floats):
+        raise ValueError("a number is not finite")
 
 
 def renamed(enrollment: Enrollment, name: str) -> Enrollment:

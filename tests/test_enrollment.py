@@ -204,6 +204,23 @@ def test_a_well_signed_file_that_lacks_something_is_refused(
     refused(path, "matte has the wrong type or shape")
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"landmarks_px": np.zeros((5, 3), np.float32)}, "landmarks_px"),
+        ({"matte": np.zeros((3, 3), np.uint8)}, "matte"),
+        ({"neutral_hu": np.zeros((5, 3), np.float32), "gain": np.ones((5, 1), np.float32)}, "vertices"),
+        ({"landmarks_px": np.full((478, 3), np.nan, np.float32)}, "not finite"),
+    ],
+)
+def test_a_well_signed_file_that_cannot_be_drawn_is_refused(
+    tmp_path: Path, change: dict[str, np.ndarray], says: str
+) -> None:
+    path = tmp_path / "forged.avatar"
+    save_enrollment(replace(tiny(), **change), path)
+    refused(path, says)
+
+
 def a_zip() -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
