@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.face_model import load_face_model
 from engines.gbuffer import Viewport, draw_triangles
-from engines.generators.geometric import resample
 from engines.head import photo_viewport, pose_head
+from engines.resample import resample
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

@@ -1,19 +1,15 @@
-"""The `Generator` contract and its registry: enrollment once, G-buffer and motion per frame, RGBA out."""
+"""The `Generator` contract: enrollment once, G-buffer and motion per frame, RGBA out."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.errors import GeneratorError
-from engines.face_model import FaceModel
 from engines.gbuffer import GBuffer, Viewport
 from engines.motion import Motion
 
@@ -41,25 +37,3 @@ class Generator(ABC, Generic[CacheT]):
     @abstractmethod
     def render(self, cache: CacheT, gbuffer: GBuffer, motion: Motion) -> NDArray[np.uint8]:
         """Per frame: premultiplied RGBA (H, W, 4) uint8 of the person, background transparent."""
-
-
-_REGISTRY: dict[str, Callable[[FaceModel], Generator[Any]]] = {}
-
-
-def register(name: str, factory: Callable[[FaceModel], Generator[Any]]) -> None:
-    """Make a generator selectable by `name` everywhere."""
-    _REGISTRY[name] = factory
-
-
-def generator_names() -> list[str]:
-    """Names that `--generator` accepts."""
-    import_module("engines.generators")  # registers the built-in ones; they import this module
-
-    return sorted(_REGISTRY)
-
-
-def make_generator(name: str, model: FaceModel) -> Generator[Any]:
-    """The generator called `name`; raises GeneratorError listing the names there are."""
-    if name not in generator_names():
-        raise GeneratorError(f"there is no generator {name!r}; choose one of: {', '.join(generator_names())}")
-    return _REGISTRY[name](model)

@@ -12,7 +12,7 @@ from engines.composite import composite, make_background
 from engines.enrollment import Enrollment
 from engines.face_model import load_face_model
 from engines.gbuffer import rasterise
-from engines.generator import make_generator
+from engines.generators import make_generator
 from engines.head import head_viewport, photo_viewport, pose_head
 from engines.motion import Motion
 

@@ -22,7 +22,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from calibration.enroll import enroll
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError
-from engines.generator import generator_names
+from engines.generators import generator_names
 from streamer import __version__
 from streamer.config import ServeSettings
 from streamer.metrics import Metrics

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from engines.enrollment import Enrollment, renamed
-from engines.generators.geometric import resample
 from engines.head import head_viewport
+from engines.resample import resample
 
 PICTURE_PX = 256
 

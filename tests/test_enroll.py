@@ -18,11 +18,11 @@ from calibration.matte import push_pull
 from engines.enrollment import Enrollment
 from engines.errors import ModelMissing, PhotoError
 from engines.face_model import LANDMARK_COUNT, LIDS_LEFT, LIDS_RIGHT, load_face_model
-from engines.generators.geometric import resample
 from engines.geometry import yaw_pitch_roll_deg
 from engines.head import head_viewport
 from engines.motion import ARKIT_INDEX
 from engines.renderer import Renderer
+from engines.resample import resample
 
 U8 = NDArray[np.uint8]
 MODEL = load_face_model()

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines import generator as registry
 from engines.enrollment import Enrollment
 from engines.errors import GeneratorError
 from engines.face_model import EYE_LEFT, EYE_RIGHT, LIPS_OUTER, OVAL, load_face_model
 from engines.gbuffer import rasterise
-from engines.generator import Generator, generator_names, make_generator
+from engines.generator import Generator
+from engines.generators import GENERATORS, generator_names, make_generator
 from engines.generators.geometric import GeometricGenerator, opening_ratio, resample
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.head import head_viewport, pose_head
@@ -345,8 +345,7 @@ def test_a_registered_generator_is_used_by_name(
     def make(_: object) -> Generator[object]:
         return fake  # pyright: ignore[reportReturnType]
 
-    generator_names()
-    monkeypatch.setitem(registry._REGISTRY, "fake", make)
+    monkeypatch.setitem(GENERATORS, "fake", make)
     renderer = Renderer(astronaut, generator="fake", size_px=64)
     assert renderer.generator_name == "fake"
     assert (renderer.render(astronaut.motion) == (10, 200, 30)).all()

@@ -14,10 +14,10 @@ import pytest
 from fakes import FakeGenerator, FakeSink, FakeSource, FakeTracker, picture, write_video
 from numpy.typing import NDArray
 
-from engines import generator as registry
 from engines.enrollment import Enrollment, save_enrollment
 from engines.errors import DriverError, GeneratorError, SinkError
 from engines.frame import Frame
+from engines.generators import GENERATORS
 from engines.motion import Motion
 from streamer.avatar import FAULT_EASE_S, Avatar
 from streamer.clock import SystemClock
@@ -120,7 +120,7 @@ def stage(astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
         source = source or FakeSource(fps=FPS, is_live=True)
         generator = SlowGenerator()
         tracker = tracker or FakeTracker([astronaut.motion], neutral=astronaut.motion)
-        monkeypatch.setitem(registry._REGISTRY, "fake", lambda _: generator)
+        monkeypatch.setitem(GENERATORS, "fake", lambda _: generator)
         ledger = Ledger()
         driver = Driver(tracker, on_fault=lambda error: ledger.fault("tracked", error))
         avatar = Avatar(astronaut, driver, generator="fake", size_px=64, on_fault=ledger.fault)

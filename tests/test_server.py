@@ -23,7 +23,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from engines.enrollment import Enrollment
-from engines.generator import generator_names
+from engines.generators import generator_names
 from streamer import __version__, server
 from streamer.config import ServeSettings
 from streamer.server import create_app
