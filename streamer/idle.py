@@ -9,6 +9,9 @@ import numpy as np
 from engines.geometry import rotation_matrix, rotation_vector
 from engines.motion import ARKIT_INDEX, Motion
 
+IDLE_AFTER_S = 0.25  # no driving frame for this long: idle life at IDLE_FPS
+IDLE_FPS = 25.0
+
 BLINK_RATE_HZ = 0.25
 BLINK_S = 0.16
 _SLOT_S = 1 / BLINK_RATE_HZ

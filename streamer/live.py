@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from engines.frame import Frame
 from streamer.avatar import Avatar
 from streamer.clock import Clock, Pacer
+from streamer.idle import IDLE_AFTER_S, IDLE_FPS
 from streamer.ledger import Ledger
 from streamer.sinks.sink import Sink, SinkClosed, SinkInfo
 from streamer.slot import Slot
 from streamer.sources.source import Source, SourceState
-
-IDLE_AFTER_S = 0.25
-IDLE_FPS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,6 @@ class LiveLoop:
         ledger: Ledger,
         clock: Clock,
         repeat: bool = False,
-        sink_fps: float | None = None,
     ) -> None:
         """`repeat`: the sink wants a steady rate (virtual camera, window), so the last picture is repeated."""
         self._source = source
@@ -53,7 +50,7 @@ class LiveLoop:
         self._ledger = ledger
         self._clock = clock
         self._repeat = repeat
-        self._fps = sink_fps or min(max(source.info.fps, 5.0), 60.0)
+        self._fps = min(max(source.info.fps, 5.0), 60.0)
         self._frames: Slot[Frame] = Slot()
         self._pictures: Slot[Frame] = Slot()
         self._stop = threading.Event()

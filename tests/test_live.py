@@ -22,8 +22,9 @@ from engines.motion import Motion
 from streamer.avatar import FAULT_EASE_S, Avatar
 from streamer.clock import SystemClock
 from streamer.driver import Driver
+from streamer.idle import IDLE_AFTER_S
 from streamer.ledger import Ledger
-from streamer.live import IDLE_AFTER_S, LiveLoop, Outcome
+from streamer.live import LiveLoop, Outcome
 from streamer.sinks.sink import Sink, SinkClosed
 from streamer.sources.source import Source
 from streamer.start_live import LiveOptions, open_source, run_live

@@ -101,11 +101,6 @@ class Session:
         self._unsaid: list[dict[str, object]] = []  # notices from before the data channel was open
         self._wire()
 
-    @property
-    def connected(self) -> bool:
-        """Whether media flows."""
-        return self._pc.connectionState == "connected"
-
     async def answer(self, sdp: str) -> str:
         """SDP answer for an SDP offer. Raises OfferError for an offer that makes no sense."""
         try:

@@ -16,14 +16,13 @@ from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, Pacer
 from streamer.demo import demo_track, looped
 from streamer.driver import Drive
+from streamer.idle import IDLE_AFTER_S, IDLE_FPS
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ
 from streamer.webrtc.media import Outgoing, rgb_of, video_frame_of
 
 logger = logging.getLogger(__name__)
 
-IDLE_AFTER_S = 0.25  # no camera frame for this long: idle life at IDLE_FPS
-IDLE_FPS = 25.0
 DEMO_FPS = 30.0
 
 
