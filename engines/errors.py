@@ -29,3 +29,7 @@ class SinkError(VisavisError):
 
 class GeneratorError(VisavisError):
     """A generator is unknown or its weights do not load."""
+
+
+class ModelError(VisavisError):
+    """A head model file is truncated, of another format, or lacks a field; the message names what was expected."""

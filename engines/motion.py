@@ -55,6 +55,8 @@ class Motion:
       z > 0 is the distance.
     - `gaze_rad`: (2, 2) float32, (yaw, pitch) in radians of the subject's right and left eye relative to
       the head; yaw > 0 looks to the picture's right, pitch > 0 looks down.
+    - `closure`: (3,) float32, how closed lips, right eye and left eye are: 0 open as β says … 1 meeting,
+      whatever the rest of the face does (what a viewer notices first, so it is measured and kept on its own).
     - `confidence`: 0 (face lost) … 1.
     """
 
@@ -64,6 +66,7 @@ class Motion:
     translation_hu: F32 = field(default_factory=lambda: np.array([0, 0, 6], np.float32))
     gaze_rad: F32 = field(default_factory=lambda: _zeros(2, 2))
     confidence: float = 1.0
+    closure: F32 = field(default_factory=lambda: _zeros(3))
 
     @property
     def jaw(self) -> float:
@@ -77,6 +80,7 @@ class Motion:
             and np.isfinite(self.rotation_rad).all()
             and np.isfinite(self.translation_hu).all()
             and np.isfinite(self.gaze_rad).all()
+            and np.isfinite(self.closure).all()
             and np.isfinite(self.time_s)
             and np.isfinite(self.confidence)
         )
@@ -94,6 +98,7 @@ class Motion:
                 "rotation_rad": numbers(self.rotation_rad),
                 "translation_hu": numbers(self.translation_hu),
                 "gaze_rad": numbers(self.gaze_rad),
+                "closure": numbers(self.closure),
                 "confidence": round(self.confidence, 3),
             },
             separators=(",", ":"),
@@ -122,6 +127,7 @@ class Motion:
             translation_hu=array("translation_hu", 3),
             gaze_rad=array("gaze_rad", 2, 2),
             confidence=float(d.get("confidence", 1.0)),
+            closure=array("closure", 3) if "closure" in d else _zeros(3),
         )
         if not motion.is_finite():
             raise ValueError("a number is not finite")
@@ -145,6 +151,7 @@ def blend(a: Motion, b: Motion, weight: float) -> Motion:
         translation_hu=mix(a.translation_hu, b.translation_hu),
         gaze_rad=mix(a.gaze_rad, b.gaze_rad),
         confidence=(1 - w) * a.confidence + w * b.confidence,
+        closure=mix(a.closure, b.closure),
     )
 
 

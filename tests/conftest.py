@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ from engines.enrollment import Enrollment
 # a busy computer must not fail a property; each run draws the same examples
 settings.register_profile("visavis", deadline=None, derandomize=True)
 settings.load_profile("visavis")
+
+
+# a shell that starts the tests in the background has them ignore these, and so would every program that
+# the tests start and interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for name in ("SIGHUP", "SIGTERM"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
