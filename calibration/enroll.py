@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,25 +10,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.hair import inflate_hair
 from calibration.matte import background_plate, cut_out
 from calibration.photo import Photo, open_photo
-from engines.enrollment import UV_POSITION_SIDE_PX, Consent, Enrollment
+from calibration.uv_maps import with_uv_maps
+from engines.enrollment import Consent, Enrollment
 from engines.errors import PhotoError
-from engines.face_model import (
-    EYE_LEFT,
-    EYE_RIGHT,
-    LANDMARK_COUNT,
-    LIDS_LEFT,
-    LIDS_RIGHT,
-    FaceModel,
-    load_face_model,
-)
-from engines.fit import fit_pose, measure_gaze
-from engines.gbuffer import HeadMesh, Viewport, draw_in_uv, lookup, rasterise
+from engines.fit import SourceFit, fit_source, measure_gaze
 from engines.geometry import Camera, yaw_pitch_roll_deg
-from engines.head import photo_viewport, pose_head
+from engines.head_model import HeadModel, eye_centre, load_head_model
+from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT
 from engines.landmarks import FaceLandmarks, LandmarkDetector
-from engines.motion import ARKIT_INDEX, Motion
+from engines.motion import Motion
+from engines.surface import spread_delta
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -57,7 +50,7 @@ def enroll(source: Path | bytes, *, name: str | None = None, consent: str | None
 
 def enroll_photo(photo: Photo, *, name: str, consent: str | None = None) -> Enrollment:
     """Enroll an opened photo."""
-    model = load_face_model()
+    model = load_head_model()
     image = photo.image
     notices = list(photo.notices)
     face, count = find_face(image)
@@ -68,9 +61,8 @@ def enroll_photo(photo: Photo, *, name: str, consent: str | None = None) -> Enro
 
     height, width = image.shape[:2]
     camera = Camera(width, height)
-    pose = fit_pose(model, model.mean_hu, face.points_px)
-    unposed = pose.invert(face.points_px)
-    rotation, translation = camera.from_similarity(pose)
+    fit = fit_source(model, face.points_px, face.scores)
+    rotation, translation = camera.from_similarity(fit.pose)
     yaw, pitch, _ = yaw_pitch_roll_deg(rotation)
     if max(abs(yaw), abs(pitch)) > MAX_TURN_DEG:
         raise PhotoError(
@@ -80,17 +72,18 @@ def enroll_photo(photo: Photo, *, name: str, consent: str | None = None) -> Enro
         notices.append(
             f"the face is turned {max(abs(yaw), abs(pitch)):.0f}°: a frontal photo animates better"
         )
-    # V = V̄ᵢ + B β: what the scores do not explain is this person
-    neutral = unposed - np.tensordot(face.scores, model.expression_hu[:, :LANDMARK_COUNT], 1)
     motion = Motion(
-        expression=face.scores,
+        expression=fit.expression,
         rotation_rad=rotation.astype(np.float32),
         translation_hu=translation.astype(np.float32),
-        gaze_rad=measure_gaze(unposed),
+        gaze_rad=measure_gaze(fit.pose.invert(face.points_px)),
     )
     matte = cut_out(image, crop)
     if matte.notice:
         notices.append(matte.notice)
+    neutral = person_of(model, fit)
+    neutral = neutral + inflate_hair(model, neutral, fit.pose, matte.alpha)
+    none = np.zeros((1, 1, 3), np.uint8)
     still = Enrollment(
         name=name,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -98,18 +91,33 @@ def enroll_photo(photo: Photo, *, name: str, consent: str | None = None) -> Enro
         photo=image,
         crop_px=crop,
         landmarks_px=face.points_px,
-        neutral_hu=model.extend_to_shell(neutral.astype(np.float32)),
-        gain=expression_gain(model, unposed.astype(np.float32), face.scores),
+        identity=fit.identity,
+        neutral_hu=neutral,
         motion=motion,
         uv_position_px=np.zeros((1, 1, 2), np.float32),
-        uv_visibility=np.zeros((1, 1), np.uint8),
-        uv_colour=np.zeros((1, 1, 3), np.uint8),
+        uv_visibility=none[..., 0],
+        uv_colour=none,
+        uv_pncc=none,
         matte=matte.alpha,
         plate=background_plate(image, matte.alpha, crop),
         consent=Consent(consent, datetime.now(UTC).isoformat(timespec="seconds")) if consent else None,
         notices=tuple(notices),
+        model=model.name,
     )
-    return draw_uv_maps(model, still)
+    return with_uv_maps(model, still)
+
+
+def person_of(model: HeadModel, fit: SourceFit) -> F32:
+    """A person's expressionless head (N, 3): `V̄ + B_id α + δ`, through their own landmarks, eyes in their sockets."""
+    delta = spread_delta(model, fit.left_hu)
+    neutral = model.shape(fit.identity, delta)
+    # seated behind the lids of the photo, as open as they are there
+    lids = model.landmarks(model.decode(neutral, fit.expression))
+    now = model.joints_of(neutral).eyes
+    for side, (contour, pair) in enumerate(((EYE_RIGHT, LIDS_RIGHT), (EYE_LEFT, LIDS_LEFT))):
+        own = model.eye_side == side + 1
+        neutral[own] += (eye_centre(lids[list(contour)], lids[list(pair)]) - now[side]).astype(np.float32)
+    return neutral
 
 
 def find_face(image: U8) -> tuple[FaceLandmarks, int]:
@@ -194,53 +202,3 @@ def _require_usable(landmarks_px: F32, image: U8) -> None:
         raise PhotoError(
             "the face is cut off by the edge of the photo; use a photo with the whole face in it"
         )
-
-
-def expression_gain(model: FaceModel, unposed_hu: F32, scores: F32) -> F32:
-    """Per-vertex scale (N, 1) of the expression basis, so that this person's lids close.
-
-    The mean's blink moves a lid by the mean's opening; eyes that open wider need more. Vertices around an
-    eye are scaled by `own opening / mean opening`, fading to 1 within an eye's width.
-    """
-    gain = np.ones((model.vertex_count, 1), np.float32)
-    blink = ("eyeBlinkRight", "eyeBlinkLeft")
-    for contour, (upper, lower), name in ((EYE_RIGHT, LIDS_RIGHT, blink[0]), (EYE_LEFT, LIDS_LEFT, blink[1])):
-        closed = float(np.clip(scores[ARKIT_INDEX[name]], 0, 0.9))
-        own = float(np.linalg.norm(unposed_hu[upper, :2] - unposed_hu[lower, :2])) / (1 - closed)
-        mean = float(np.linalg.norm(model.mean_hu[upper, :2] - model.mean_hu[lower, :2]))
-        ratio = float(np.clip(_LID_REACH * own / mean, 0.7, 2.0))
-        eye = model.mean_hu[list(contour), :2]
-        width = float(np.ptp(eye[:, 0]))
-        distance = np.linalg.norm(model.mean_hu[:LANDMARK_COUNT, None, :2] - eye[None], axis=-1).min(1)
-        near = np.clip(1 - distance / (0.5 * width), 0, 1)
-        gain[:LANDMARK_COUNT, 0] *= 1 + (ratio - 1) * near
-    return gain
-
-
-def draw_uv_maps(model: FaceModel, enrollment: Enrollment) -> Enrollment:
-    """Source-position, visibility and colour maps in UV space (the papers' inputs, by lookup)."""
-    viewport = photo_viewport(enrollment)
-    mesh = pose_head(model, enrollment, enrollment.motion, viewport)
-    position = draw_in_uv(model, np.ascontiguousarray(mesh.vertices_px[:, :2]), UV_POSITION_SIDE_PX)
-    visible, colour = _visibility_and_colour(model, enrollment, mesh, position)
-    return replace(enrollment, uv_position_px=position, uv_visibility=visible, uv_colour=colour)
-
-
-def _visibility_and_colour(
-    model: FaceModel, enrollment: Enrollment, mesh: HeadMesh, position: F32
-) -> tuple[U8, U8]:
-    """A texel is visible when the photo's own G-buffer shows that very texel at its position."""
-    left, top, side = enrollment.crop_px
-    window = Viewport(left, top, 512 / side, 512, 512)
-    points = window.from_photo(mesh.vertices_px).astype(np.float32)
-    seen = rasterise(model, HeadMesh(points, mesh.pose), window, grid_px=512)
-    where = ((position - (left, top)) * window.scale - 0.5).astype(np.float32)
-    uv_there = cv2.remap(seen.uv, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    size = position.shape[0]
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32)
-    own_uv = np.stack([(x + 0.5) / size, (y + 0.5) / size], -1)
-    visible = np.linalg.norm(uv_there - own_uv, axis=-1) < 4.0 / size
-    height, width = enrollment.photo.shape[:2]
-    inside = (position >= 0).all(-1) & (position[..., 0] < width) & (position[..., 1] < height)
-    colour = lookup(enrollment.photo, (position / np.array([width, height], np.float32)).astype(np.float32))
-    return ((visible & inside) * 255).astype(np.uint8), np.asarray(colour, np.uint8)

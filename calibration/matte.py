@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engines.errors import ModelMissing
 from engines.models import find_model
+from engines.push_pull import push_pull
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -87,21 +88,3 @@ def background_plate(photo: U8, alpha: U8, crop_px: tuple[float, float, float]) 
         # no background in sight: the blurred photo is the best guess
         return cv2.GaussianBlur(image, (0, 0), max(size) / 30).astype(np.uint8)
     return np.clip(push_pull(image, known) + 0.5, 0, 255).astype(np.uint8)
-
-
-def push_pull(image: F32, weight: F32) -> F32:
-    """Fill where `weight` (h, w) is 0 from ever coarser averages (Gortler et al. 1996); (h, w, C) float32."""
-    height, width = weight.shape
-    if min(height, width) <= 2:
-        total = float(weight.sum())
-        mean = (image * weight[..., None]).sum((0, 1)) / max(total, 1e-6)
-        return np.broadcast_to(mean, image.shape).astype(np.float32)
-    size = ((width + 1) // 2, (height + 1) // 2)
-    coarse_weight = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
-    coarse = cv2.resize(image * weight[..., None], size, interpolation=cv2.INTER_AREA)
-    coarse /= np.maximum(coarse_weight, 1e-6)[..., None]
-    filled = push_pull(coarse.astype(np.float32), np.minimum(coarse_weight * 2, 1).astype(np.float32))
-    below = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
-    below = cv2.GaussianBlur(below, (0, 0), 1.0)
-    w = weight[..., None]
-    return (w * image + (1 - w) * below).astype(np.float32)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.face_model import LANDMARK_COUNT, FaceModel
+from engines.fit import fit_source
 from engines.geometry import F64, rotation_matrix, rotation_vector
+from engines.head_model import HeadModel
 from engines.motion import ARKIT_INDEX, Motion
 
 F32 = NDArray[np.float32]
@@ -43,15 +44,17 @@ class _Sample:
     gaze_rad: F32
 
 
-def choose_neutral(model: FaceModel, samples: list[_Sample]) -> DriverNeutral:
+def choose_neutral(model: HeadModel, samples: list[_Sample]) -> DriverNeutral:
     """Neutral from the calmest half: least speech, smile and blink, least turned from the median pose."""
-    scores = np.array([s.scores for s in samples])
+    lively = np.array([s.scores[_LIVELY] for s in samples])
     turns = np.array([s.rotation_rad for s in samples])
-    restless = scores[:, _LIVELY].sum(1) + np.linalg.norm(turns - np.median(turns, 0), axis=1)
+    restless = lively.sum(1) + np.linalg.norm(turns - np.median(turns, 0), axis=1)
     calm = [samples[i] for i in np.argsort(restless)[: max(1, round(CALM_SHARE * len(samples)))]]
-    rest = np.mean([s.scores for s in calm], 0).astype(np.float32)
+    scores = np.mean([s.scores for s in calm], 0).astype(np.float32)
     mean = np.mean([s.unposed_hu for s in calm], 0)
-    mesh = mean - np.tensordot(rest, model.expression_hu[:, :LANDMARK_COUNT], 1)
+    # what of the rest is this person's face and what is expression: told apart by the model's priors
+    rest = fit_source(model, mean, scores).expression
+    mesh = mean - np.asarray(model.landmarks(np.tensordot(rest, model.expression_hu, 1)), np.float64)
     middle = calm[0].rotation_rad
     around = [rotation_vector(rotation_matrix(s.rotation_rad) @ rotation_matrix(middle).T) for s in calm]
     rotation = rotation_vector(rotation_matrix(np.mean(around, 0)) @ rotation_matrix(middle))
@@ -67,7 +70,7 @@ def choose_neutral(model: FaceModel, samples: list[_Sample]) -> DriverNeutral:
 class NeutralEstimator:
     """Collects a second of frames; until then (and while re-taking) a provisional neutral serves."""
 
-    def __init__(self, model: FaceModel) -> None:
+    def __init__(self, model: HeadModel) -> None:
         self._model = model
         self._samples: list[_Sample] = []
         self._current: DriverNeutral | None = None

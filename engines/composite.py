@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.face_model import load_face_model
-from engines.gbuffer import Viewport, draw_triangles
+from engines.gbuffer import Viewport, rasterise
 from engines.head import photo_viewport, pose_head
+from engines.head_model import load_head_model
 from engines.resample import resample
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 _GRID_PX = 512
-_MOVING_RIGIDITY = 0.1  # what follows the head less than this hardly uncovers anything
+_REACH_HU = 0.9  # the body layer moves along this far from the head
 
 
 def make_background(enrollment: Enrollment, viewport: Viewport) -> U8:
@@ -36,17 +36,16 @@ def make_background(enrollment: Enrollment, viewport: Viewport) -> U8:
 
 
 def _may_move(enrollment: Enrollment) -> F32:
-    """(H, W) 0 … 1 over the photo: 1 where the head can uncover what is behind it, 0 beyond its shell."""
-    model = load_face_model()
-    mesh = pose_head(model, enrollment, enrollment.motion, photo_viewport(enrollment))
+    """(H, W) 0 … 1 over the photo: 1 where the head can uncover what is behind it, 0 beyond its reach."""
+    model = load_head_model()
+    viewport = photo_viewport(enrollment)
+    mesh = pose_head(model, enrollment, enrollment.motion, viewport)
+    covered = (rasterise(model, mesh, viewport, _GRID_PX).part > 0).astype(np.uint8)
     height, width = enrollment.photo.shape[:2]
-    step = min(1.0, _GRID_PX / max(height, width))
-    corners = model.triangles.reshape(-1)
-    weight = np.minimum(model.rigidity[corners] / _MOVING_RIGIDITY, 1).astype(np.float32)
-    size = (max(1, round(width * step)), max(1, round(height * step)))
-    points = mesh.vertices_px[corners] * np.array([size[0] / width, size[1] / height, step], np.float32)
-    drawn, _ = draw_triangles(points.astype(np.float32), np.repeat(weight[:, None], 3, axis=1), *size)
-    return cv2.resize(drawn[..., 0], (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    distance = cv2.distanceTransform(1 - covered, cv2.DIST_L2, 5)
+    reach = _REACH_HU * mesh.pose.scale * covered.shape[1] / width
+    near = np.clip(2 - 2 * distance / max(reach, 1e-3), 0, 1).astype(np.float32)
+    return cv2.resize(near, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
 
 
 def composite(rgba: U8, background: U8) -> U8:

@@ -16,14 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from engines.errors import EnrollmentError
-from engines.face_model import LANDMARK_COUNT
+from engines.landmark_names import LANDMARK_COUNT
 from engines.motion import Motion
+from engines.retarget import Controls, ControlsError
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 FORMAT = "visavis-avatar"
-VERSION = 1
+VERSION = 2
 UV_POSITION_SIDE_PX = 512
 
 
@@ -41,11 +42,13 @@ class Enrollment:
 
     - `photo` (H, W, 3) uint8 RGB, `photo_sha256` of the bytes that were given.
     - `crop_px` (left, top, side): the standard square around the head; may reach beyond the photo.
-    - `landmarks_px` (478, 3), `neutral_hu` (N, 3): the expressionless mesh, shell included.
-    - `gain` (N, 1): this person's scale of the expression basis (wide eyes close all the way).
+    - `landmarks_px` (478, 3); `identity` (K,): α; `neutral_hu` (N, 3): the expressionless head
+      `V̄ + B_id α + δ`, hair included.
     - `motion`: pose, expression and gaze in the photo, in the camera of the whole photo.
-    - `uv_position_px` (S, S, 2), `uv_visibility` (S, S) uint8, `uv_colour` (S, S, 3) uint8: UV maps.
+    - `uv_position_px` (S, S, 2) where each texel is in the photo, `uv_visibility` (S, S) uint8: 255 where the
+      photo shows it, `uv_colour` (S, S, 3) uint8: its colour, holes filled, `uv_pncc` (S, S, 3) uint8.
     - `matte` (H, W) uint8: 255 on the person; `plate` (h, w, 3) uint8: the background behind, low-resolution.
+    - `controls`: retargeting settings saved with the avatar; `model`: the head model it was fitted with.
     - `features`: what a generator's encoder cached, by `generator/name`.
     """
 
@@ -55,27 +58,31 @@ class Enrollment:
     photo: U8
     crop_px: tuple[float, float, float]
     landmarks_px: F32
+    identity: F32
     neutral_hu: F32
-    gain: F32
     motion: Motion
     uv_position_px: F32
     uv_visibility: U8
     uv_colour: U8
+    uv_pncc: U8
     matte: U8
     plate: U8
     consent: Consent | None = None
     notices: tuple[str, ...] = ()
+    controls: Controls | None = None
+    model: str = "visavis"
     features: Mapping[str, NDArray[np.generic]] = field(default_factory=dict[str, NDArray[np.generic]])
 
 
 _TENSORS: dict[str, tuple[type[np.generic], int]] = {
     "photo": (np.uint8, 3),
     "landmarks_px": (np.float32, 2),
+    "identity": (np.float32, 1),
     "neutral_hu": (np.float32, 2),
-    "gain": (np.float32, 2),
     "uv_position_px": (np.float32, 3),
     "uv_visibility": (np.uint8, 2),
     "uv_colour": (np.uint8, 3),
+    "uv_pncc": (np.uint8, 3),
     "matte": (np.uint8, 2),
     "plate": (np.uint8, 3),
 }
@@ -110,6 +117,8 @@ def save_enrollment(enrollment: Enrollment, path: Path) -> None:
             "motion": json.loads(enrollment.motion.to_json()),
             "consent": {"name": consent.name, "given_utc": consent.given_utc} if consent else None,
             "notices": list(enrollment.notices),
+            "controls": enrollment.controls.to_dict() if enrollment.controls else None,
+            "model": enrollment.model,
         },
         sort_keys=True,
     )
@@ -160,6 +169,8 @@ def load_enrollment(path: Path) -> Enrollment:
         raise EnrollmentError(f"{path} is not an avatar; {again}") from error
     if kind != FORMAT:
         raise EnrollmentError(f"{path} is not an avatar; {again}")
+    if version < VERSION:
+        raise EnrollmentError(f"{path} was enrolled by an older visavis (version {version} of {VERSION}); {again}")
     if version > VERSION:
         raise EnrollmentError(
             f"{path} is avatar version {version}, this visavis reads {VERSION}; update visavis"
@@ -183,6 +194,8 @@ def load_enrollment(path: Path) -> Enrollment:
             motion=Motion.from_json(json.dumps(header["motion"])),
             consent=Consent(str(consent["name"]), str(consent["given_utc"])) if consent else None,
             notices=tuple(str(n) for n in header["notices"]),
+            controls=Controls.from_dict(header["controls"]) if header["controls"] else None,
+            model=str(header["model"]),
             features={
                 n.removeprefix(_FEATURE_PREFIX): t
                 for n, t in tensors.items()
@@ -190,7 +203,7 @@ def load_enrollment(path: Path) -> Enrollment:
             },
             **{n: tensors[n] for n in _TENSORS},  # pyright: ignore[reportArgumentType]
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, ControlsError) as error:
         raise EnrollmentError(f"{path} lacks something an avatar must have ({error}); {again}") from error
 
 
@@ -203,14 +216,13 @@ def _require_consistent(tensors: Mapping[str, NDArray[np.generic]]) -> None:
         "matte": (height, width),
         "landmarks_px": (LANDMARK_COUNT, 3),
         "neutral_hu": (count, 3),
-        "gain": (count, 1),
     }
     for name, shape in expected.items():
         if tensors[name].shape != shape:
             raise ValueError(f"{name} is {tensors[name].shape}, not {shape}")
     if count < LANDMARK_COUNT:
         raise ValueError(f"neutral_hu has {count} vertices, fewer than the {LANDMARK_COUNT} landmarks")
-    floats = ("landmarks_px", "neutral_hu", "gain", "uv_position_px")
+    floats = ("landmarks_px", "identity", "neutral_hu", "uv_position_px")
     if not all(np.isfinite(tensors[name].astype(np.float32)).all() for name in floats):
         raise ValueError("a number is not finite")
 

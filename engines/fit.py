@@ -1,4 +1,8 @@
-"""Landmarks → pose and expression: rigid alignment, then boxed least squares with a prior (design § 2)."""
+"""Landmarks → pose, identity and expression of the head model (design § 2).
+
+Source (once): pose, α, β and the corrective δ. Driver (per frame, < 1 ms): pose by Procrustes, β by boxed
+least squares with a prior, gaze from the irises, closure of lips and lids.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.face_model import (
+from engines.geometry import F64, Similarity, align_similarity
+from engines.head_model import EYEBALL_RADIUS_HU, HeadModel
+from engines.landmark_names import (
     CORNERS_LEFT,
     CORNERS_RIGHT,
     EYE_LEFT,
@@ -18,68 +24,176 @@ from engines.face_model import (
     LANDMARK_COUNT,
     LIPS_INNER,
     LIPS_OUTER,
-    FaceModel,
 )
-from engines.geometry import F64, Similarity, align_similarity
 from engines.motion import EXPRESSION_COUNT
 
 F32 = NDArray[np.float32]
 
-EYEBALL_RADIUS_HU = 0.12  # 12 mm
+SURFACE = 468  # the last ten landmarks are irises: gaze is measured on its own
 
 # Coefficients may leave 0 … 1 a little: a driver's calibrated neutral is never exact, and the excursion
-# carries what clipping would lose (held-out residual 0.42 % against 0.50 % of the half-face).
+# carries what clipping would lose.
 EXPRESSION_LOW, EXPRESSION_HIGH = -0.25, 1.25
+DEPTH_WEIGHT = 0.35  # MediaPipe's depth is a guess
+
+# Source fit: what a landmark may miss, and what β may differ from the scores, before the prior pulls back.
+_LANDMARK_SIGMA_HU = 0.012
+_SCORE_SIGMA = 0.2
+_SOURCE_ROUNDS = 8
 
 
-def fit_pose(model: FaceModel, neutral_hu: F32 | F64, landmarks_px: F32 | F64) -> Similarity:
+def landmark_weights() -> F64:
+    """(478, 3): mouth and eyes count three times, irises not at all, depth less."""
+    w = np.ones((LANDMARK_COUNT, 3))
+    w[[*LIPS_INNER, *LIPS_OUTER, *EYE_LEFT, *EYE_RIGHT]] = 3
+    w[SURFACE:] = 0
+    w[:, 2] *= DEPTH_WEIGHT
+    return w
+
+
+def fit_pose(model: HeadModel, landmarks_hu: F32 | F64, landmarks_px: F32 | F64) -> Similarity:
     """Head units → pixels from landmarks (478, 3), by Procrustes weighted towards what expressions leave."""
-    return align_similarity(neutral_hu[:LANDMARK_COUNT], landmarks_px, model.fit_weight)
+    return align_similarity(landmarks_hu, landmarks_px, model.fit_weight)
 
 
 @dataclass(frozen=True)
 class ExpressionFit:
     """Solves `min_β Σ w |u − n − B β|² + Σ λ (β − prior)²`, `low ≤ β ≤ high`, in well under a millisecond."""
 
-    model: FaceModel
-    prior_strength: float = 0.1
+    model: HeadModel
+    prior_strength: float = 0.02
     iterations: int = 24
 
     @cached_property
-    def _weight(self) -> F64:
-        w = np.ones(LANDMARK_COUNT)
-        w[[*LIPS_INNER, *LIPS_OUTER, *EYE_LEFT, *EYE_RIGHT]] = 3
-        w[LANDMARK_COUNT - 10 :] = 0  # irises: gaze is measured on its own
-        return np.sqrt(np.repeat(w, 3))
+    def basis(self) -> F64:
+        """B at the landmarks: (52, 478, 3)."""
+        return np.stack([self.model.landmarks(b) for b in self.model.expression_hu]).astype(np.float64)
+
+    @cached_property
+    def _root_weight(self) -> F64:
+        return np.sqrt(landmark_weights()).ravel()
 
     @cached_property
     def _system(self) -> tuple[F64, F64, F64, float]:
-        basis = self.model.expression_hu[:, :LANDMARK_COUNT].reshape(EXPRESSION_COUNT, -1) * self._weight
+        basis = self.basis.reshape(EXPRESSION_COUNT, -1) * self._root_weight
         energy = (basis**2).sum(1)
         prior = self.prior_strength * np.maximum(energy, np.percentile(energy, 30))
         gram = basis @ basis.T + np.diag(prior)
         rho = float(np.diag(gram).mean())
-        inverse = np.linalg.inv(gram + rho * np.eye(EXPRESSION_COUNT)).astype(np.float64)
-        return basis.astype(np.float64), prior, inverse, rho
+        return basis, prior, np.linalg.inv(gram + rho * np.eye(EXPRESSION_COUNT)), rho
 
     def solve(self, unposed_hu: F64, neutral_hu: F32 | F64, prior: F32) -> F32:
-        """β (52,) for un-posed landmarks (478, 3) against a person's neutral, pulled to `prior` (52,).
+        """β (52,) for un-posed landmarks (478, 3) against a person's neutral landmarks, pulled to `prior` (52,).
 
         Boxed quadratic programme by ADMM (Boyd et al. 2011, § 5.2) with the factor computed once.
         """
         basis, strength, inverse, rho = self._system
-        residual = (unposed_hu - neutral_hu[:LANDMARK_COUNT]).reshape(-1) * self._weight
-        right = basis @ residual + strength * prior
+        right = basis @ ((unposed_hu - neutral_hu).ravel() * self._root_weight) + strength * prior
         x = np.clip(prior.astype(np.float64), EXPRESSION_LOW, EXPRESSION_HIGH)
         dual = np.zeros_like(x)
         for _ in range(self.iterations):
             free = inverse @ (right + rho * (x - dual))
-            x = np.clip(free + dual, EXPRESSION_LOW, EXPRESSION_HIGH)
+            x = np.minimum(np.maximum(free + dual, EXPRESSION_LOW), EXPRESSION_HIGH)
             dual += free - x
         return x.astype(np.float32)
 
+    def offset(self, expression: F32) -> F64:
+        """`B β` at the landmarks: (478, 3)."""
+        return np.tensordot(expression.astype(np.float64), self.basis, 1)
 
-def measure_gaze(unposed_hu: F64) -> F32:
+
+@dataclass(frozen=True, slots=True)
+class DriverFrame:
+    """One fitted driver frame: `pose` head units → pixels, `unposed_hu` (478, 3), β (52,)."""
+
+    pose: Similarity
+    unposed_hu: F64
+    expression: F32
+
+
+def fit_driver(
+    fit: ExpressionFit,
+    neutral_hu: F32 | F64,
+    landmarks_px: F32,
+    scores: F32,
+    last: F32 | None = None,
+    rounds: int = 2,
+) -> DriverFrame:
+    """Pose and β of one frame against the driver's neutral landmarks (478, 3).
+
+    The pose is taken against the expressive shape, starting from `last`, the frame before: an open jaw must
+    not pitch the head. Raises ValueError when the landmarks are not finite or span nothing.
+    """
+    expression = np.zeros(EXPRESSION_COUNT, np.float32) if last is None else last
+    pose = unposed = None
+    for _ in range(rounds):
+        pose = align_similarity(neutral_hu + fit.offset(expression), landmarks_px, fit.model.fit_weight)
+        unposed = pose.invert(landmarks_px)
+        expression = fit.solve(unposed, neutral_hu, scores)
+    assert pose is not None
+    assert unposed is not None
+    return DriverFrame(pose, unposed, expression)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFit:
+    """One fitted photo: `pose`, α (K,), β (52,), and `left_hu` (478, 3), what the model does not explain."""
+
+    pose: Similarity
+    identity: F32
+    expression: F32
+    left_hu: F64
+
+
+def fit_source(model: HeadModel, landmarks_px: F32 | F64, scores: F32) -> SourceFit:
+    """Landmarks (478, 3) of one photo → pose, α, β: alternate Procrustes and regularised least squares.
+
+    `Σ w |u − V̄ − B_id α − B_exp β|² / σ² + |α|² + |β − scores|² / σ_β²`, β kept in its box.
+    """
+    fit = ExpressionFit(model)
+    modes = np.stack([model.landmarks(b) for b in model.identity_hu]).astype(np.float64)
+    count = len(modes)
+    root = np.sqrt(landmark_weights()).ravel() / _LANDMARK_SIGMA_HU
+    basis = np.concatenate([modes, fit.basis]).reshape(count + EXPRESSION_COUNT, -1) * root
+    strength = np.concatenate([np.ones(count), np.full(EXPRESSION_COUNT, 1 / _SCORE_SIGMA**2)])
+    gram = basis @ basis.T + np.diag(strength)
+    mean = model.landmarks(model.mean_hu).astype(np.float64)
+    prior = np.concatenate([np.zeros(count), np.asarray(scores, np.float64)])
+    x = prior.copy()
+    pose = Similarity(1.0, np.eye(3), np.zeros(3))
+    unposed = mean
+    for _ in range(_SOURCE_ROUNDS):
+        shape = mean + np.tensordot(x, np.concatenate([modes, fit.basis]), 1)
+        pose = align_similarity(shape, landmarks_px, model.fit_weight)
+        unposed = pose.invert(landmarks_px)
+        right = basis @ ((unposed - mean).ravel() * root) + strength * prior
+        x = _boxed(gram, right, count)
+    shape = mean + np.tensordot(x, np.concatenate([modes, fit.basis]), 1)
+    return SourceFit(pose, x[:count].astype(np.float32), x[count:].astype(np.float32), unposed - shape)
+
+
+def _boxed(gram: F64, right: F64, free: int) -> F64:
+    """Least squares with the coefficients after `free` held in 0 … 1 by an active set."""
+    x = np.linalg.solve(gram, right)
+    held = np.zeros(len(x), bool)
+    value = np.zeros(len(x))
+    for _ in range(6):
+        out = (x < -1e-6) | (x > 1 + 1e-6)
+        out[:free] = False
+        if not (out & ~held).any():
+            break
+        held |= out
+        value[out] = np.clip(x[out], 0, 1)
+        open_ = ~held
+        x = value.copy()
+        x[open_] = np.linalg.solve(
+            gram[np.ix_(open_, open_)], right[open_] - gram[np.ix_(open_, held)] @ value[held]
+        )
+    x[free:] = np.clip(x[free:], 0, 1)
+    return x
+
+
+def measure_gaze(unposed_hu: F64 | F32) -> F32:
     """Gaze (2, 2): (yaw, pitch) in radians of the right and left eye, from where each iris sits in its eye."""
     out = np.zeros((2, 2), np.float32)
     for row, (iris, corners) in enumerate(((IRIS_RIGHT, CORNERS_RIGHT), (IRIS_LEFT, CORNERS_LEFT))):
@@ -87,3 +201,37 @@ def measure_gaze(unposed_hu: F64) -> F32:
         offset = (unposed_hu[iris, :2] - centre[:2]) / EYEBALL_RADIUS_HU
         out[row] = np.arcsin(np.clip(offset, -0.9, 0.9))
     return out
+
+
+_LIP_PAIRS = ((82, 87), (13, 14), (312, 317))
+_LID_PAIRS = (((160, 144), (159, 145), (158, 153)), ((387, 373), (386, 374), (385, 380)))
+_MOUTH_CORNERS = (78, 308)
+_LID_CORNERS = ((33, 133), (263, 362))
+
+
+def openings(landmarks: F64 | F32) -> F64:
+    """(3,) gap over width of mouth, right eye and left eye, in the picture plane of un-posed landmarks (478, 3)."""
+    out = np.empty(3)
+    rows = (
+        (_LIP_PAIRS, _MOUTH_CORNERS),
+        (_LID_PAIRS[0], _LID_CORNERS[0]),
+        (_LID_PAIRS[1], _LID_CORNERS[1]),
+    )
+    for k, (pairs, (a, b)) in enumerate(rows):
+        gap = np.mean([np.linalg.norm(landmarks[u, :2] - landmarks[v, :2]) for u, v in pairs])
+        out[k] = gap / max(float(np.linalg.norm(landmarks[a, :2] - landmarks[b, :2])), 1e-6)
+    return out
+
+
+# Lips count as closed up to this gap over the mouth's width, as open from the second on; lids likewise, as a
+# share of the person's own rest opening (MediaPipe leaves a fifth of it on a closed eye).
+LIPS_CLOSED, LIPS_OPEN = 0.02, 0.06
+LIDS_CLOSED, LIDS_OPEN = 0.32, 0.62
+
+
+def measure_closure(unposed_hu: F64 | F32, rest_openings: F64) -> F32:
+    """(3,) closure of lips, right and left eye in 0 … 1; `rest_openings` (3,) are the person's own at rest."""
+    now = openings(unposed_hu)
+    lips = (LIPS_OPEN - now[0]) / (LIPS_OPEN - LIPS_CLOSED)
+    lids = (LIDS_OPEN - now[1:] / np.maximum(rest_openings[1:], 0.05)) / (LIDS_OPEN - LIDS_CLOSED)
+    return np.clip([lips, lids[0], lids[1]], 0, 1).astype(np.float32)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.face_model import FaceModel
 from engines.gbuffer import HeadMesh, Viewport
 from engines.geometry import Camera, Similarity
-from engines.motion import Motion
+from engines.head_model import HeadModel, close_gaps
+from engines.motion import ARKIT_INDEX, Motion
+
+F32 = NDArray[np.float32]
 
 
 def head_viewport(enrollment: Enrollment, size_px: int) -> Viewport:
@@ -31,12 +36,39 @@ def pose_in_viewport(enrollment: Enrollment, motion: Motion, viewport: Viewport)
     return Similarity(pose.scale * viewport.scale, pose.rotation, shift * viewport.scale)
 
 
-def pose_head(model: FaceModel, enrollment: Enrollment, motion: Motion, viewport: Viewport) -> HeadMesh:
-    """Decode and pose: `P = (1 − r) P_photo + r S_t(V(β_t))`, r the rigidity (1 on the head, 0 far out)."""
-    rest = enrollment.motion
+# the fitted β of a shut eye is not exactly 1: from the first value on lids begin to meet, at the second they do
+_BLINK_MEETS = (0.7, 0.95)
+_BLINKS = [ARKIT_INDEX["eyeBlinkRight"], ARKIT_INDEX["eyeBlinkLeft"]]
+
+
+def closure_of(motion: Motion) -> F32:
+    """(3,) closure of lips, right and left eye: what was measured, and what β alone says of the lids."""
+    low, high = _BLINK_MEETS
+    lids = np.clip((motion.expression[_BLINKS] - low) / (high - low), 0, 1)
+    return np.concatenate([motion.closure[:1], np.maximum(motion.closure[1:], lids)]).astype(np.float32)
+
+
+def decode_head(model: HeadModel, enrollment: Enrollment, motion: Motion) -> F32:
+    """A person's head (N, 3) in head units, un-posed: β, gaze, then lips and lids brought together."""
+    shape = model.decode(enrollment.neutral_hu, motion.expression, motion.gaze_rad)
+    close_gaps(model, shape, closure_of(motion))
+    return shape
+
+
+def pose_head(model: HeadModel, enrollment: Enrollment, motion: Motion, viewport: Viewport) -> HeadMesh:
+    """Decode and pose: `P = (1 − r) P_photo + r S_t(V(β_t))`, r the rigidity (1 on the head, 0 at the neck's base)."""
     pose = pose_in_viewport(enrollment, motion, viewport)
-    moved = pose.apply(model.decode(enrollment.neutral_hu, motion.expression, enrollment.gain))
-    still_pose = pose_in_viewport(enrollment, rest, viewport)
-    still = still_pose.apply(model.decode(enrollment.neutral_hu, rest.expression, enrollment.gain))
-    r = model.rigidity[:, None]
-    return HeadMesh(((1 - r) * still + r * moved).astype(np.float32), pose)
+    shape = decode_head(model, enrollment, motion)
+    vertices = pose.apply(shape).astype(np.float32)
+    neck = _neck_of(model)
+    still_pose = pose_in_viewport(enrollment, enrollment.motion, viewport)
+    # expressions hardly reach the neck: where it is still, it is as in the photo
+    still = still_pose.apply(enrollment.neutral_hu[neck])
+    r = model.rigidity[neck, None]
+    vertices[neck] = (1 - r) * still + r * vertices[neck]
+    return HeadMesh(vertices, pose, model.landmarks(vertices).astype(np.float32))
+
+
+@lru_cache(maxsize=4)
+def _neck_of(model: HeadModel) -> NDArray[np.intp]:
+    return np.flatnonzero(model.rigidity < 1)

@@ -28,6 +28,8 @@ U8 = NDArray[np.uint8]
 
 MODEL_PATH = Path(__file__).parent / "data" / "head_model.safetensors"
 FORMAT, VERSION = "visavis-head-model", 1
+EYEBALL_RADIUS_HU = 0.12  # 12 mm
+LID_CLEARANCE_HU = 0.004
 
 
 class Part(IntEnum):
@@ -52,7 +54,7 @@ class Joints:
     neck: F32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class HeadModel:
     """Shapes: N vertices (split at UV seams), T triangles, K identity modes, M vertices that lips and lids move.
 
@@ -126,13 +128,13 @@ class HeadModel:
         return (out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
     def joints_of(self, neutral_hu: F32) -> Joints:
-        """Joints of a person: eyes at the centres of their eyeballs, jaw and neck moved along with the head."""
+        """Joints of a person: eyes moved with their eyeballs, the jaw with the face."""
         eyes = self.joints.eyes.copy()
         for side in (1, 2):
             own = self.eye_side == side
             if own.any():
                 eyes[side - 1] += neutral_hu[own].mean(0) - self.mean_hu[own].mean(0)
-        still = self.landmarks(neutral_hu)[:468].mean(0) - self.landmarks(self.mean_hu)[:468].mean(0)
+        still = self.landmarks(neutral_hu - self.mean_hu)[:468].mean(0)
         return Joints(eyes, (self.joints.jaw + still).astype(np.float32), self.joints.neck)
 
     def pncc(self) -> F32:
@@ -154,6 +156,38 @@ def turn_eyes(model: HeadModel, vertices_hu: F32, gaze_rad: F32) -> None:
         vertices_hu[own] = eyes[side] + (vertices_hu[own] - eyes[side]) @ rotation.T
 
 
+def close_gaps(model: HeadModel, shape_hu: F32, closure: F32) -> None:
+    """Bring lips and lids of an un-posed head (N, 3) together by `closure` (3,): lips, right, left eye; in place.
+
+    Each pair of `MEETING` landmarks is moved towards each other along its own gap, lids mostly from above.
+    Pairs that have crossed meet whatever the closure says: skin does not pass through skin.
+    """
+    upper = _points(model, shape_hu, MEETING_UPPER)
+    lower = _points(model, shape_hu, MEETING_LOWER)
+    gap = lower - upper
+    share = np.where(gap[:, 1] < 0, 1.0, np.clip(closure[_PAIR_GROUP], 0, 1)).astype(np.float32)
+    if not share.any():
+        return
+    move = np.concatenate([gap * (share * _UPPER_SHARE)[:, None], -gap * (share * (1 - _UPPER_SHARE))[:, None]])
+    shape_hu[model.closing_vertices] += model.closing_weights.T @ move
+
+
+def _points(model: HeadModel, vertices: F32, which: NDArray[np.intp]) -> F32:
+    corners = vertices[model.landmark_vertices[which]]
+    return (corners * model.landmark_weights[which][..., None]).sum(1)
+
+
+def eye_centre(contour_hu: NDArray[np.floating], lids_hu: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Centre (3,) of an eyeball that touches the middle of both lids (2, 3) of an eye's contour (16, 3)."""
+    xy = (contour_hu[:, :2].min(0) + contour_hu[:, :2].max(0)) / 2
+    reach = EYEBALL_RADIUS_HU + LID_CLEARANCE_HU
+    flat = np.minimum(((lids_hu[:, :2] - xy) ** 2).sum(1), reach**2 * 0.8)
+    return np.array([xy[0], xy[1], float((lids_hu[:, 2] + np.sqrt(reach**2 - flat)).mean())])
+
+
+# 7 pairs of the right eye, 7 of the left, 9 of the lips: their place in `closure`
+_PAIR_GROUP = np.array([1] * 7 + [2] * 7 + [0] * 9)
+_UPPER_SHARE = np.array([0.85] * 14 + [0.35] * 9, np.float32)
 MEETING_UPPER = np.array([upper for upper, _ in MEETING])
 MEETING_LOWER = np.array([lower for _, lower in MEETING])
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from engines.composite import composite, make_background
 from engines.enrollment import Enrollment
-from engines.face_model import load_face_model
 from engines.gbuffer import rasterise
 from engines.generators import make_generator
 from engines.head import head_viewport, photo_viewport, pose_head
+from engines.head_model import load_head_model
 from engines.motion import Motion
 
 Framing = Literal["head", "photo"]
@@ -36,7 +36,7 @@ class Renderer:
         size_px: int = 512,
     ) -> None:
         self.enrollment = enrollment
-        self._model = load_face_model()
+        self._model = load_head_model()
         self.viewport = (
             photo_viewport(enrollment) if framing == "photo" else head_viewport(enrollment, size_px)
         )

@@ -2,91 +2,333 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
+from engines.errors import VisavisError
 from engines.geometry import F64, rotation_matrix, rotation_vector
-from engines.motion import EXPRESSION_COUNT, Motion
+from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT, Motion
+from engines.presets import PRESET_NAMES, preset_motion
 
 MotionMode = Literal["relative", "absolute"]
+Region = Literal["all", "exp", "pose", "lip", "eyes"]
 
-ZERO_EXPRESSION = np.zeros(EXPRESSION_COUNT, np.float32)
+
+class ControlsError(VisavisError):
+    """A setting is unknown or outside its range; the message names the setting and what it may be."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Controls:
-    """What a user may change while it runs.
+    """What a user may change while it runs; saved with the avatar.
 
-    `expression` and `head` are strengths (1 = as the driver does it). `place_absolutely` also takes the
-    head's position from the driver's picture (absolute motion in the photo's own framing).
+    Strengths are 0 … 2 (1 = as the driver does it). `expression` multiplies `lips`, `eyes` and `brows`;
+    `head` turns the head, `position` moves it. `region` limits what of the driver gets through.
+    `place_absolutely` also takes the head's place from the driver's picture (absolute motion in the
+    photo's own framing). `keep_lips` and `keep_blink` let closed lips and blinks through whatever the
+    strengths and the photo say. `preset` adds an emotion (`engines.presets`) of `preset_strength`.
+    Raises ControlsError for a value outside its range.
     """
 
     expression: float = 1.0
+    lips: float = 1.0
+    eyes: float = 1.0
+    brows: float = 1.0
+    gaze: float = 1.0
     head: float = 1.0
+    position: float = 1.0
+    region: Region = "all"
     motion: MotionMode = "relative"
     place_absolutely: bool = False
+    keep_lips: bool = True
+    keep_blink: bool = True
+    preset: str = "none"
+    preset_strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in STRENGTHS:
+            value: object = getattr(self, name)
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 <= value <= STRENGTH_MAX
+            ):
+                raise ControlsError(f"{name} is {value!r:.60}; give a number from 0 to {STRENGTH_MAX:g}")
+            object.__setattr__(self, name, float(value))
+        for name in SWITCHES:
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ControlsError(f"{name} is {value!r:.60}; give true or false")
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ControlsError(f"{name} is {value!r:.60}; choose one of: {', '.join(allowed)}")
+
+    def to_dict(self) -> dict[str, float | bool | str]:
+        """Every field by name, ready for JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, object], base: Controls | None = None) -> Controls:
+        """`base` (default: the defaults) with the fields in `data` replaced.
+
+        Raises ControlsError for an unknown field, a wrong type or a value outside its range.
+        """
+        known = [f.name for f in fields(Controls)]
+        for name in data:
+            if name not in known:
+                raise ControlsError(f"there is no setting {name!r}; choose one of: {', '.join(known)}")
+        return replace(base or Controls(), **data)  # pyright: ignore[reportArgumentType]
 
 
-def _soft_limit(value: float, knee: float, limit: float) -> float:
-    """`value` below `knee`, then easing towards ±`limit`: no driver turns the head beyond the photo."""
-    size = abs(value)
-    if size <= knee:
-        return value
-    room = limit - knee
-    return float(np.sign(value) * (knee + room * np.tanh((size - knee) / room)))
+STRENGTH_MAX = 2.0
+STRENGTHS = ("expression", "lips", "eyes", "brows", "gaze", "head", "position", "preset_strength")
+SWITCHES = ("place_absolutely", "keep_lips", "keep_blink")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "region": get_args(Region),
+    "motion": get_args(MotionMode),
+    "preset": ("none", *PRESET_NAMES),
+}
 
 
-def _limit_rotation(turn: F64, knee_rad: float, limit_rad: float) -> F64:
-    angle = float(np.linalg.norm(turn))
-    return turn if angle <= knee_rad else turn / angle * _soft_limit(angle, knee_rad, limit_rad)
-
-
-ROTATION_KNEE_RAD, ROTATION_LIMIT_RAD = np.radians(20.0), np.radians(32.0)
+ROTATION_KNEE_RAD, ROTATION_LIMIT_RAD = float(np.radians(20.0)), float(np.radians(32.0))
 SHIFT_KNEE_HU, SHIFT_LIMIT_HU = 0.3, 0.6
 ZOOM_KNEE, ZOOM_LIMIT = 0.15, 0.3  # of log distance
+PLACED_ZOOM_LIMIT, PLACED_SHIFT_PER_HU = 1.1, 0.4  # with `place_absolutely`: the head stays in the picture
+HIGH_KNEE, HIGH_LIMIT = 1.0, 1.3  # of a coefficient of β
+LOW_KNEE, LOW_LIMIT = -0.1, -0.3
+GAZE_KNEE_RAD, GAZE_LIMIT_RAD = np.array([0.4, 0.28]), np.array([0.55, 0.4])  # yaw, pitch
+INSANE = 4.0  # a coefficient of β beyond this is a tracker's fault
+LEAST_ROOM = 0.02  # beyond what the photo itself shows
+
+
+def _region_of(name: str) -> str:
+    if name.startswith(("mouth", "jaw")) or name in ("cheekPuff", "tongueOut"):
+        return "lips"
+    if name.startswith(("eye", "cheekSquint")):
+        return "eyes"
+    if name.startswith(("brow", "noseSneer")):
+        return "brows"
+    raise ValueError(f"{name} belongs to no region")
+
+
+# coefficient → the strength that scales it
+REGION_OF: dict[str, str] = {name: _region_of(name) for name in ARKIT_NAMES}
+_IN_REGION = {
+    region: np.array([REGION_OF[name] == region for name in ARKIT_NAMES])
+    for region in ("lips", "eyes", "brows")
+}
+# `Controls.region` → what of the driver gets through
+_LETS_THROUGH: dict[Region, frozenset[str]] = {
+    "all": frozenset({"lips", "eyes", "brows", "gaze", "head", "position"}),
+    "exp": frozenset({"lips", "eyes", "brows", "gaze"}),
+    "pose": frozenset({"head", "position"}),
+    "lip": frozenset({"lips"}),
+    "eyes": frozenset({"eyes", "gaze"}),
+}
+
+
+def _indices(*names: str) -> NDArray[np.int64]:
+    return np.array([ARKIT_INDEX[name] for name in names])
+
+
+# what parts the lips
+LIP_OPENERS = (
+    "jawOpen", "mouthFunnel", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight",
+)  # fmt: skip
+_OPENERS = _indices(*LIP_OPENERS)
+_BLINK = _indices("eyeBlinkRight", "eyeBlinkLeft")  # in the order of `Motion.closure`
+_WIDE = _indices("eyeWideRight", "eyeWideLeft")
+# movements that undo each other: at once they would only fold the skin
+_OPPOSED = np.stack(
+    [
+        _indices("mouthSmileLeft", "mouthSmileRight", "mouthLeft", "jawLeft", "eyeLookInLeft", "eyeLookInRight",
+                 "eyeLookUpLeft", "eyeLookUpRight"),
+        _indices("mouthFrownLeft", "mouthFrownRight", "mouthRight", "jawRight", "eyeLookOutLeft",
+                 "eyeLookOutRight", "eyeLookDownLeft", "eyeLookDownRight"),
+    ]
+)  # fmt: skip
+_JAW_OPEN, _MOUTH_CLOSE = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["mouthClose"]
+# so much opening (of β, all openers together) lets go of lips or lids that the photo shows closed
+OPENED_KNEE, OPENED_LETS_GO = 0.05, 0.2
+
+
+def soft_limit(value: F64 | float, knee: F64 | float, limit: F64 | float) -> F64:
+    """|value| up to `knee` as it is, then easing towards ±`limit` (> knee): nothing can go beyond it."""
+    size = np.abs(value)
+    room = np.subtract(limit, knee)
+    return np.where(size <= knee, value, np.sign(value) * (knee + room * np.tanh((size - knee) / room)))
 
 
 def retarget(driver: Motion, neutral: Motion, source: Motion, controls: Controls) -> Motion:
     """Motion for the photo's head, in the photo's own camera.
 
     `driver` and `neutral` are in the driver's camera, `source` is the photo's own motion. Relative:
-    `source + strength · (driver − neutral)`. Absolute: the driver's own expression and rotation.
+    `source + strength · (driver − neutral)`. Absolute: the driver's own, on the way from the photo's own for
+    strengths below 1. Only β, pose, gaze and closure travel, never a shape, so the photo stays the person it is.
+    Whatever finite motion comes in, the result is finite and within the limits above; the limits make room
+    for what the photo itself shows, so a driver at rest shows the photo as it is.
     """
-    absolute = controls.motion == "absolute"
-    base = ZERO_EXPRESSION if absolute else source.expression
-    rest = ZERO_EXPRESSION if absolute else neutral.expression
-    expression = base + controls.expression * (driver.expression - rest)
-    gaze_base, gaze_rest = source.gaze_rad, neutral.gaze_rad
-    gaze = gaze_base + controls.expression * (driver.gaze_rad - gaze_rest)
-
-    r_source = rotation_matrix(source.rotation_rad)
-    r_driver = rotation_matrix(driver.rotation_rad)
-    # the turn that leads away from the photo's own pose
-    turn = r_driver @ (r_source if absolute else rotation_matrix(neutral.rotation_rad)).T
-    turn_rad = _limit_rotation(
-        rotation_vector(turn) * controls.head, float(ROTATION_KNEE_RAD), float(ROTATION_LIMIT_RAD)
-    )
-    rotation = rotation_vector(rotation_matrix(turn_rad) @ r_source)
-
-    if absolute and controls.place_absolutely:
-        translation = driver.translation_hu.astype(np.float64)
+    driver, neutral = _sane(driver), _sane(neutral)
+    named = _strengths(controls)
+    preset = preset_motion(controls.preset, controls.preset_strength).astype(np.float64)
+    closure = _closure(driver, neutral, source, controls, named, preset)
+    expression = _expression(driver, neutral, source, controls, named, preset, closure)
+    if controls.motion == "absolute":
+        gaze = _towards(_f64(source.gaze_rad), _f64(driver.gaze_rad), named["gaze"])
     else:
-        zoom = np.log(
-            max(float(driver.translation_hu[2]), 1e-3) / max(float(neutral.translation_hu[2]), 1e-3)
-        )
-        grow = float(np.exp(_soft_limit(controls.head * float(zoom), ZOOM_KNEE, ZOOM_LIMIT)))
-        shift = controls.head * (driver.translation_hu[:2] - neutral.translation_hu[:2])
-        shift = np.array([_soft_limit(float(v), SHIFT_KNEE_HU, SHIFT_LIMIT_HU) for v in shift])
-        # the head moves by `shift` as seen at the photo's scale, whatever its distance becomes
-        xy = (source.translation_hu[:2] + shift) * grow
-        translation = np.array([xy[0], xy[1], source.translation_hu[2] * grow])
+        gaze = source.gaze_rad + named["gaze"] * (_f64(driver.gaze_rad) - neutral.gaze_rad)
+    own_gaze = np.abs(_f64(source.gaze_rad))
+    gaze_knee = np.maximum(GAZE_KNEE_RAD, own_gaze)
+    gaze = soft_limit(gaze, gaze_knee, np.maximum(GAZE_LIMIT_RAD, gaze_knee + LEAST_ROOM))
     return Motion(
         time_s=driver.time_s,
-        expression=np.clip(expression, -0.5, 1.5).astype(np.float32),
-        rotation_rad=rotation.astype(np.float32),
-        translation_hu=translation.astype(np.float32),
-        gaze_rad=np.clip(gaze, -0.8, 0.8).astype(np.float32),
+        expression=expression.astype(np.float32),
+        rotation_rad=_rotation(driver, neutral, source, controls, named["head"]).astype(np.float32),
+        translation_hu=_translation(driver, neutral, source, controls, named["position"]).astype(np.float32),
+        gaze_rad=gaze.astype(np.float32),
         confidence=driver.confidence,
+        closure=closure.astype(np.float32),
     )
+
+
+def _sane(motion: Motion) -> Motion:
+    """Without sizes that no face has: the differences of huge numbers would be noise."""
+    return replace(motion, expression=np.clip(motion.expression, -INSANE, INSANE))
+
+
+def _strengths(controls: Controls) -> dict[str, float]:
+    """Strength by the name of what it scales: 0 where the region lets nothing through."""
+    let = _LETS_THROUGH[controls.region]
+    named: dict[str, float] = {}
+    for name in _LETS_THROUGH["all"]:
+        strength: float = getattr(controls, name) if name in let else 0.0
+        named[name] = strength * controls.expression if name in _IN_REGION else strength
+    return named
+
+
+def _f64(values: NDArray[np.float32]) -> F64:
+    return np.asarray(values, np.float64)
+
+
+def _towards(source: F64, driver: F64, strength: F64 | float) -> F64:
+    """Absolute motion: the photo's own at strength 0, the driver's at 1, more of the driver's beyond."""
+    return (1 - np.minimum(strength, 1.0)) * source + strength * driver
+
+
+def _closure(
+    driver: Motion, neutral: Motion, source: Motion, controls: Controls, named: dict[str, float], preset: F64
+) -> F64:
+    """How closed lips, right and left eye are drawn (3,).
+
+    Relative: closing beyond the driver's rest closes; what the photo shows closed stays so until the driver (or
+    the preset) opens it. Absolute: the driver's own. Kept (`keep_lips`, `keep_blink`): at least as closed
+    as the driver is, whatever the strengths and the photo: an open mouth in the photo closes with the driver's.
+    """
+    own, theirs, rest = (np.clip(_f64(m.closure), 0, 1) for m in (source, driver, neutral))
+    # half-closed lids and lips do not close the more for an exaggerated face
+    strength = np.minimum([named["lips"], named["eyes"], named["eyes"]], 1.0)
+    if controls.motion == "absolute":
+        moved = _towards(own, theirs, strength)
+    else:
+        change = _f64(driver.expression) - neutral.expression
+        opened = np.array([np.maximum(change[_OPENERS], 0).sum(), *(change[_WIDE] - change[_BLINK])])
+        opened = strength * opened + [preset[_OPENERS].sum(), *preset[_WIDE]]
+        let_go = (
+            strength * np.maximum(rest - theirs, 0) + np.maximum(opened - OPENED_KNEE, 0) / OPENED_LETS_GO
+        )
+        moved = np.maximum(own * np.clip(1 - let_go, 0, 1), strength * (theirs - rest))
+    let = _LETS_THROUGH[controls.region]
+    kept = np.array([controls.keep_lips and "lips" in let, *[controls.keep_blink and "eyes" in let] * 2])
+    return np.clip(np.where(kept, np.maximum(moved, theirs), moved), 0, 1)
+
+
+def _expression(
+    driver: Motion,
+    neutral: Motion,
+    source: Motion,
+    controls: Controls,
+    named: dict[str, float],
+    preset: F64,
+    closure: F64,
+) -> F64:
+    own, theirs = _f64(source.expression), _f64(driver.expression)
+    strength = sum(
+        (named[name] * members for name, members in _IN_REGION.items()), np.zeros(EXPRESSION_COUNT)
+    )
+    if controls.motion == "absolute":
+        share = (1 - np.minimum(strength, 1)) * own
+        value = share + strength * theirs
+    else:
+        share = own
+        value = own + strength * (theirs - neutral.expression)
+    # closed lips: the photo's own opening and the preset's yield, so that lips meet without being stretched
+    own_closure = np.clip(_f64(source.closure), 0, 1)
+    closing = _on_the_way(own_closure, closure)
+    yields = np.minimum(closing[0] * np.maximum(share[_OPENERS], 0), np.maximum(value[_OPENERS], 0))
+    value[_OPENERS] -= yields
+    preset = preset.copy()
+    preset[_OPENERS] *= 1 - closure[0]
+    value += preset
+    # a lid that is down cannot be wide
+    shut = np.maximum(value[_BLINK], closure[1:])
+    own_shut = np.maximum(own[_BLINK], own_closure[1:])
+    value[_WIDE] -= np.maximum(value[_WIDE], 0) * _on_the_way(own_shut, shut)
+    one, other = _OPPOSED
+    conflict = _conflict(value[one], value[other], own[one], own[other])
+    value[one] -= conflict
+    value[other] -= conflict
+    high_knee, low_knee = np.maximum(HIGH_KNEE, own), np.minimum(LOW_KNEE, own)
+    value = np.where(
+        value >= 0,
+        soft_limit(value, high_knee, np.maximum(HIGH_LIMIT, high_knee + LEAST_ROOM)),
+        soft_limit(value, -low_knee, np.maximum(-LOW_LIMIT, LEAST_ROOM - low_knee)),
+    )
+    # ARKit's mouthClose closes lips over an open jaw; beyond that it would push one lip into the other
+    beyond = max(0.0, own[_MOUTH_CLOSE] - max(own[_JAW_OPEN], 0.0))
+    value[_MOUTH_CLOSE] = min(value[_MOUTH_CLOSE], max(value[_JAW_OPEN], 0.0) + beyond)
+    return value
+
+
+def _on_the_way(own: F64, now: F64) -> F64:
+    """How far `now` has gone from the photo's `own` towards 1: 0 … 1."""
+    return np.clip((now - own) / np.maximum(1 - own, 1e-6), 0, 1)
+
+
+def _conflict(one: F64, other: F64, own_one: F64, own_other: F64) -> F64:
+    """How much two movements that undo each other are both on, beyond what the photo itself shows."""
+    return np.maximum(np.minimum(one, other) - np.maximum(np.minimum(own_one, own_other), 0), 0)
+
+
+def _rotation(driver: Motion, neutral: Motion, source: Motion, controls: Controls, strength: float) -> F64:
+    own = rotation_matrix(source.rotation_rad)
+    rest = own if controls.motion == "absolute" else rotation_matrix(neutral.rotation_rad)
+    # the turn that leads away from the photo's own pose
+    turn = rotation_vector(rotation_matrix(driver.rotation_rad) @ rest.T) * strength
+    angle = float(np.linalg.norm(turn))
+    if angle > ROTATION_KNEE_RAD:
+        turn *= float(soft_limit(angle, ROTATION_KNEE_RAD, ROTATION_LIMIT_RAD)) / angle
+    return rotation_vector(rotation_matrix(turn) @ own)
+
+
+def _translation(driver: Motion, neutral: Motion, source: Motion, controls: Controls, strength: float) -> F64:
+    own, theirs = _f64(source.translation_hu), _f64(driver.translation_hu)
+    placed = controls.motion == "absolute" and controls.place_absolutely
+    rest = own if placed else _f64(neutral.translation_hu)
+    zoom = strength * float(np.log(max(theirs[2], 1e-3) / max(rest[2], 1e-3)))
+    shift = strength * (theirs[:2] - rest[:2])
+    if placed:
+        distance = own[2] * float(np.exp(np.clip(zoom, -PLACED_ZOOM_LIMIT, PLACED_ZOOM_LIMIT)))
+        widest = np.maximum(PLACED_SHIFT_PER_HU, np.abs(own[:2]) / own[2]) * distance
+        return np.array([*np.clip(own[:2] + shift, -widest, widest), distance])
+    grow = float(np.exp(soft_limit(zoom, ZOOM_KNEE, ZOOM_LIMIT)))
+    # the head moves by `shift` as seen at the photo's scale, whatever its distance becomes
+    return np.array([*(own[:2] + soft_limit(shift, SHIFT_KNEE_HU, SHIFT_LIMIT_HU)), own[2]]) * [
+        grow,
+        grow,
+        grow,
+    ]

@@ -121,7 +121,8 @@ def animate(
     """Run `job`; `progress(done, total)` after each frame. Raises DriverError or SinkError; leaves no half file."""
     tune_for_small_pictures()
     clock = clock or SystemClock()
-    controls = replace(job.controls, place_absolutely=job.framing == "photo")
+    # in the photo's own framing an absolute driver is also where it is in its own picture
+    controls = replace(job.controls, place_absolutely=job.controls.place_absolutely or job.framing == "photo")
     is_motion = job.driver.suffix.lower() == ".jsonl"
     if job.motion_output:
         _require_writable(job.motion_output)

@@ -33,7 +33,10 @@ class Shown:
 
 
 class Avatar:
-    """One session's avatar. One thread calls `step` and `step_idle`; `controls` may be set from any other."""
+    """One session's avatar. One thread calls `step` and `step_idle`; `controls` may be set from any other.
+
+    Without `controls` it starts with those saved with the enrollment.
+    """
 
     def __init__(
         self,
@@ -48,7 +51,7 @@ class Avatar:
         on_fault: OnFault | None = None,
         renderer: Renderer | None = None,
     ) -> None:
-        self.controls = controls or Controls()
+        self.controls = controls or enrollment.controls or Controls()
         self.driver = driver
         self._clock = clock or SystemClock()
         self._on_fault = on_fault

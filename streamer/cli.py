@@ -1,4 +1,4 @@
-"""The command line: `visavis enroll | animate | run | serve | latency | doctor | devices`."""
+"""The command line: enroll, animate, run, serve, latency, doctor, devices; stills are in `cli_stills`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +14,12 @@ from typing import Annotated
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engines.errors import VisavisError
 from streamer import __version__
+from streamer.cli_stills import add_still_commands
+from streamer.control_options import with_controls
+from streamer.terminal import err, progress_bar, quiet_native, say_note, working
 
 # Heavy imports (torch-sized libraries, MediaPipe) happen inside the commands: `--help` answers at once.
 
@@ -32,18 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-err = Console(stderr=True)
 
 INTERRUPTED = 130
 # Newer typers carry a click of their own, so the class is named through what typer exports.
 UsageError = typer.BadParameter.__mro__[1]
-
-
-class MotionMode(StrEnum):
-    """How the driver's motion is taken."""
-
-    relative = "relative"
-    absolute = "absolute"
 
 
 class FramingChoice(StrEnum):
@@ -51,10 +42,6 @@ class FramingChoice(StrEnum):
 
     head = "head"
     photo = "photo"
-
-
-def _notice(text: str) -> None:
-    err.print(f"note: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _show_version(wanted: bool) -> None:
@@ -103,20 +90,21 @@ def enroll(
         consent = typer.prompt(
             "Whose face is this, and did they agree? Type their name", default="", show_default=False
         )
-    with _working("enrolling"), quiet_native():
+    with working("enrolling"), quiet_native():
         from calibration.enroll import enroll as enroll_photo
         from engines.enrollment import save_enrollment
 
         enrollment = enroll_photo(photo, consent=(consent or "").strip() or None)
         save_enrollment(enrollment, target)
     for notice in enrollment.notices:
-        _notice(notice)
+        say_note(notice)
     if enrollment.consent is None:
-        _notice("no consent was recorded; add --consent NAME")
+        say_note("no consent was recorded; add --consent NAME")
     print(target)
 
 
 @app.command()
+@with_controls
 def animate(
     avatar: Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")],
     driver: Annotated[Path, typer.Option(help="A video of a face, or a recorded motion (.jsonl).")],
@@ -125,21 +113,18 @@ def animate(
     size: Annotated[
         int | None, typer.Option(min=64, max=1024, help="Side of the head crop in pixels (default 512).")
     ] = None,
-    motion: Annotated[
-        MotionMode, typer.Option(help="relative: from the driver's rest; absolute: as it is.")
-    ] = MotionMode.relative,
     framing: Annotated[
         FramingChoice,
         typer.Option(help="head: the standard crop; photo: the photo's own framing, pixel for pixel."),
     ] = FramingChoice.head,
     motion_out: Annotated[Path | None, typer.Option(help="Also write the motion here (.jsonl).")] = None,
     trace: Annotated[Path | None, typer.Option(help="Also write each frame's times here (.jsonl).")] = None,
-    expression: Annotated[float, typer.Option(min=0, max=2, help="Strength of the expression.")] = 1.0,
-    head: Annotated[float, typer.Option(min=0, max=2, help="Strength of the head's motion.")] = 1.0,
+    *,
+    controls: dict[str, object],
 ) -> None:
     """Move an avatar by a video or a recorded motion, into a file, with the driver's sound.
 
-    Example: `visavis animate me.avatar --driver talk.mp4 -o out.mp4`
+    Example: `visavis animate me.avatar --driver talk.mp4 -o out.mp4 --head 0.7 --preset happy`
     """
     with quiet_native():
         from engines.enrollment import load_enrollment
@@ -149,25 +134,26 @@ def animate(
 
         enrollment = load_enrollment(avatar)
         if framing is FramingChoice.photo and size is not None:
-            _notice("--size is for the head crop; with --framing photo the picture has the photo's own size")
+            say_note("--size is for the head crop; with --framing photo the picture has the photo's own size")
         job = Job(
             driver=driver,
             output=output,
             generator=generator,
             size_px=(size or 512) & ~1,
-            controls=Controls(expression=expression, head=head, motion=motion.value),
+            controls=Controls.from_dict(controls, enrollment.controls),
             framing=framing.value,
             motion_output=motion_out,
             trace=trace,
         )
-        with _bar("animating") as advance:
+        with progress_bar("animating") as advance:
             done = run_job(enrollment, job, progress=advance)
     for notice in done.notices:
-        _notice(notice)
+        say_note(notice)
     print(f"{done.frames} frames, {done.seconds:.2f} s, {done.fps:.1f} fps")
 
 
 @app.command()
+@with_controls
 def run(
     avatar: Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")],
     source: Annotated[str, typer.Option("--from", help="webcam, webcam:N, or a video file.")] = "webcam",
@@ -179,6 +165,8 @@ def run(
     loop: Annotated[bool, typer.Option("--loop", help="Repeat a video file for ever.")] = False,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop by itself after this long.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Also write each frame's times here (.jsonl).")] = None,
+    *,
+    controls: dict[str, object],
 ) -> None:
     """Be the avatar, live: a camera or video in, a window, virtual camera or file out. Ctrl-C ends it.
 
@@ -189,17 +177,18 @@ def run(
 
         options = LiveOptions(
             avatar=avatar, source=source, sink=sink, generator=generator, size_px=size & ~1,
-            loop=loop, seconds=seconds, trace=trace,
+            loop=loop, seconds=seconds, trace=trace, controls=controls,
         )  # fmt: skip
         outcome, snapshot = run_live(options)
     if outcome.notice:
-        _notice(outcome.notice)
+        say_note(outcome.notice)
     lag = f", lag p50 {snapshot.run_total_ms.p50:.0f} ms" if snapshot.run_total_ms else ""
     rate = outcome.frames / outcome.seconds if outcome.seconds else 0.0
     print(f"{outcome.frames} frames, {outcome.seconds:.2f} s, {rate:.1f} fps, {outcome.dropped} dropped{lag}")
 
 
 @app.command()
+@with_controls
 def serve(
     avatar: Annotated[
         list[Path] | None, typer.Option(help="An .avatar file to offer; may be repeated (default: a demo).")
@@ -217,8 +206,12 @@ def serve(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) for https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    *,
+    controls: dict[str, object],
 ) -> None:
     """Serve the page: open it in a browser, press "use my webcam", be the avatar.
+
+    The options of the motion say how the offered avatars start; the page changes them.
 
     Example: `visavis serve --avatar me.avatar` then open http://localhost:8000
     """
@@ -241,6 +234,7 @@ def serve(
             [*(avatar or [])],
             listener,
             on_ready=lambda url: print(f"visavis is ready: {url}", flush=True),
+            controls=controls,
         )
 
 
@@ -281,7 +275,7 @@ def latency(
     if perfetto:
         write_perfetto(data, perfetto)
     for notice in data.notices:
-        _notice(notice)
+        say_note(notice)
     summary = summarise(data)
     total = summary.total_ms
     if total is not None:
@@ -317,66 +311,7 @@ def devices() -> None:
     print(found.render())
 
 
-@contextmanager
-def _working(text: str) -> Generator[None]:
-    if err.is_terminal:
-        with err.status(text):
-            yield
-    else:
-        yield
-
-
-@contextmanager
-def _bar(text: str) -> Generator[Callable[[int, int | None], None]]:
-    """Progress on a terminal's stderr; silent elsewhere."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
-        task = progress.add_task(text, total=None)
-
-        def advance(done: int, total: int | None) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield advance
-
-
-@contextmanager
-def quiet_native() -> Generator[None]:
-    """Send what C++ libraries write to stderr (MediaPipe's start-up chatter) nowhere; Python's stays.
-
-    With --debug everything is shown.
-    """
-    if logging.getLogger().isEnabledFor(logging.DEBUG):
-        yield
-        return
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    stream, own = sys.stderr, os.fdopen(os.dup(kept), "w", buffering=1)
-    # only the handlers that write to the terminal: a log file keeps its file
-    handlers = [
-        h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler) and h.stream is stream
-    ]
-    sys.stderr = own  # `err` follows by itself
-    for handler in handlers:
-        handler.setStream(own)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-        sys.stderr = stream
-        for handler in handlers:
-            handler.setStream(stream)
-        own.close()
+add_still_commands(app)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi import Body, FastAPI, File, Form, HTTPException, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -23,10 +23,12 @@ from calibration.enroll import enroll
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError
 from engines.generators import generator_names
+from engines.presets import preset_names
+from engines.retarget import Controls
 from streamer import __version__
 from streamer.config import ServeSettings
 from streamer.metrics import Metrics
-from streamer.store import AvatarStore, picture_of
+from streamer.store import AvatarStore, StoreError, picture_of, write_controls
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import CallOptions, MakeAvatar, OfferError, Session
 
@@ -107,7 +109,8 @@ def create_app(
     aiortc_fixes.apply(offer_loopback=settings.loopback)
     metrics = metrics or Metrics()
     calls = Calls(metrics, settings.max_sessions, make_avatar)
-    # Not the default executor: aiortc encodes there, and an enrollment takes a second.
+    # Not the default executor: aiortc encodes there, and an enrollment takes a second. One thread, so that
+    # two writers of one avatar's file take turns.
     enrolling = ThreadPoolExecutor(1, thread_name_prefix="enroll")
 
     @asynccontextmanager
@@ -132,7 +135,7 @@ def create_app(
                 return JSONResponse(
                     {"error": "this server wants a token; open the page with ?token=… in its address"}, 401
                 )
-        if request.method == "POST":
+        if request.method in ("POST", "PUT"):
             # before the body is read: what is too large must not be spooled to the disk first
             length = request.headers.get("content-length", "")
             if not length.isdecimal():
@@ -170,7 +173,11 @@ def create_app(
     async def refused(_: Request, error: VisavisError) -> Response:
         return JSONResponse({"error": str(error)}, 400)
 
-    _registered(guard, http_error, invalid, refused)
+    @app.exception_handler(StoreError)
+    async def not_stored(_: Request, error: StoreError) -> Response:
+        return JSONResponse({"error": str(error)}, 409)
+
+    _registered(guard, http_error, invalid, refused, not_stored)
 
     @app.get("/")
     async def page() -> Response:
@@ -191,6 +198,7 @@ def create_app(
         return {
             "avatars": [{"name": n, "title": e.title} for n, e in public],
             "generators": generator_names(),
+            "emotions": list(preset_names()),
             "default": public[0][0] if public else None,
         }
 
@@ -218,6 +226,18 @@ def create_app(
         logger.info("a photo was enrolled, consent recorded")
         return {"name": name, "title": title, "notices": list(enrollment.notices)}
 
+    @app.put("/api/avatars/{name}/controls")
+    async def keep_controls(name: str, body: Annotated[dict[str, object], Body()]) -> dict[str, object]:
+        entry = store.get(name)
+        if entry is None:
+            raise HTTPException(404, f"there is no avatar {name!r}; GET /api/avatars lists them")
+        controls = Controls.from_dict(body)
+        loop = asyncio.get_running_loop()
+        in_file = await loop.run_in_executor(enrolling, write_controls, entry, controls)
+        if not store.set_controls(name, controls):
+            raise HTTPException(404, f"the avatar {name!r} is gone; enroll the photo again")
+        return {"controls": controls.to_dict(), "kept": "file" if in_file else "memory"}
+
     @app.delete("/api/avatars/{name}", status_code=204)
     async def delete(name: str) -> Response:
         if not store.remove_upload(name):
@@ -225,7 +245,7 @@ def create_app(
         return Response(status_code=204)
 
     @app.post("/api/offer")
-    async def offer(body: Offer) -> dict[str, str]:
+    async def offer(body: Offer) -> dict[str, object]:
         public = store.public()
         name = body.avatar or (public[0][0] if public else "")
         entry = store.get(name)
@@ -244,10 +264,16 @@ def create_app(
             sdp = await session.answer(body.sdp)
         except OfferError as error:
             raise HTTPException(400, str(error)) from error
-        return {"sdp": sdp, "type": "answer", "session": session.name}
+        saved = entry.enrollment.controls
+        return {
+            "sdp": sdp,
+            "type": "answer",
+            "session": session.name,
+            "controls": saved.to_dict() if saved else None,
+        }
 
     app.mount("/static", StaticFiles(directory=WEB), name="static")
-    _registered(page, health, prometheus, avatars, picture, upload, delete, offer)
+    _registered(page, health, prometheus, avatars, picture, upload, keep_controls, delete, offer)
     return app
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from engines.enrollment import load_enrollment
 from engines.errors import DriverError, SinkError
+from engines.retarget import Controls
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
 from streamer.driver import Driver
@@ -26,7 +27,7 @@ from streamer.tuning import tune_for_small_pictures
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """What `visavis run` was asked for."""
+    """What `visavis run` was asked for; `controls` come before those saved with the avatar."""
 
     avatar: Path
     source: str = "webcam"
@@ -36,6 +37,7 @@ class LiveOptions:
     loop: bool = False
     seconds: float | None = None
     trace: Path | None = None
+    controls: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 def open_source(spec: str, *, loop: bool = False) -> Source:
@@ -55,6 +57,7 @@ def run_live(options: LiveOptions) -> tuple[Outcome, Snapshot]:
     tune_for_small_pictures()
     clock = SystemClock()
     enrollment = load_enrollment(options.avatar)
+    controls = Controls.from_dict(options.controls, enrollment.controls)
     _require_apart(options)
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(options.sink))
@@ -64,7 +67,7 @@ def run_live(options: LiveOptions) -> tuple[Outcome, Snapshot]:
         stack.callback(driver.close)
         avatar = Avatar(
             enrollment, driver, generator=options.generator, size_px=options.size_px,
-            clock=clock, on_fault=ledger.fault,
+            controls=controls, clock=clock, on_fault=ledger.fault,
         )  # fmt: skip
         steady = options.sink.partition(":")[0] in ("window", "virtualcam")
         loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=steady)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
@@ -13,6 +14,7 @@ import uvicorn
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.errors import EnrollmentError
 from engines.models import cache_folder
+from engines.retarget import Controls
 from streamer.config import ServeSettings
 from streamer.demo import DEMO_PHOTO
 from streamer.server import create_app
@@ -39,18 +41,32 @@ def demo_avatar() -> Enrollment:
         return enrollment
 
 
+def with_controls(enrollment: Enrollment, controls: Mapping[str, object]) -> Enrollment:
+    """`enrollment` that starts with `controls` over those saved with it. Raises ControlsError."""
+    if not controls:
+        return enrollment
+    return replace(enrollment, controls=Controls.from_dict(controls, enrollment.controls))
+
+
 def serve_forever(
-    settings: ServeSettings, avatars: Sequence[Path], listener: socket.socket, on_ready: Callable[[str], None]
+    settings: ServeSettings,
+    avatars: Sequence[Path],
+    listener: socket.socket,
+    on_ready: Callable[[str], None],
+    controls: Mapping[str, object] | None = None,
 ) -> None:
-    """Serve until SIGTERM (exit code 0) or Ctrl-C. Raises EnrollmentError for an avatar that does not load."""
+    """Serve until SIGTERM (exit code 0) or Ctrl-C; `controls` come before those saved with the avatars.
+
+    Raises EnrollmentError for an avatar that does not load, ControlsError for controls that are none.
+    """
     # uvicorn raises the signal again once it has shut down; being told to end is no failure
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     tune_for_small_pictures()
     store = AvatarStore(settings.max_uploads)
     for path in avatars:
-        store.add_public(load_enrollment(path))
+        store.add_public(with_controls(load_enrollment(path), controls or {}), path)
     if not avatars:
-        store.add_public(demo_avatar())
+        store.add_public(with_controls(demo_avatar(), controls or {}))
     app = create_app(settings, store)
     config = uvicorn.Config(
         app,

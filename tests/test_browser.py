@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import io
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 from browser import SHARED_CLIPS, Server, find_chromium, flags, served, wait_for, write_camera
+from calls import GREEN, RED, Painter, plain_enrollment
 from clips import DemoClip, demo_clip  # noqa: F401 (a fixture)
 from PIL import Image
 
 from engines.enrollment import Enrollment, save_enrollment
+from engines.presets import preset_names
+from engines.retarget import Controls
+from streamer.config import ServeSettings
+from streamer.server import create_app
+from streamer.store import AvatarStore
+from streamer.webrtc.session import Session
 
 pytestmark = pytest.mark.browser
 
@@ -217,3 +228,183 @@ def test_upload_of_no_face_says_so(page: Any, server: Server, tmp_path: Path) ->
     page.click("#enroll-go")
     page.wait_for_selector("#enroll-error:not([hidden])", timeout=20_000)
     assert "face" in page.inner_text("#enroll-error")
+
+
+class Studio:
+    """A server in this process: its avatars can be looked at. They only paint; what counts are their controls."""
+
+    def __init__(self, url: str, store: AvatarStore, painters: list[Painter]) -> None:
+        self.url = url
+        self.store = store
+        self.painters = painters
+
+    @property
+    def controls(self) -> Controls:
+        """Of the avatar of the newest call."""
+        return self.painters[-1].controls
+
+    def saved(self, name: str) -> Controls | None:
+        entry = self.store.get(name)
+        assert entry is not None
+        return entry.enrollment.controls
+
+    def wait(self, wanted: Controls, what: str, timeout_s: float = 10.0) -> None:
+        end = time.monotonic() + timeout_s
+        while self.controls != wanted:
+            assert time.monotonic() < end, f"{what}: {self.controls}, not {wanted}"
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def studio() -> Iterator[Studio]:
+    store = AvatarStore()
+    for name in ("red", "green"):
+        store.add_public(plain_enrollment(RED if name == "red" else GREEN, name))
+    painters: list[Painter] = []
+
+    def make_avatar(session: Session) -> Painter:
+        painters.append(Painter(session))
+        return painters[-1]
+
+    app = create_app(ServeSettings(), store, make_avatar=make_avatar)  # type: ignore[arg-type]
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="studio")
+    thread.start()
+    try:
+        yield Studio(f"http://127.0.0.1:{listener.getsockname()[1]}", store, painters)
+    finally:
+        server.should_exit = True
+        thread.join(15)
+        listener.close()
+    assert not thread.is_alive()
+
+
+def press(page: Any, slider: str, key: str, times: int) -> None:
+    page.locator(f"#{slider}").focus()
+    for _ in range(times):
+        page.keyboard.press(key)
+
+
+def shown_values(page: Any) -> dict[str, str]:
+    """What each slider says."""
+    return page.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('.slider')].map("
+        "(s) => [s.querySelector('input').id, s.querySelector('output').value]))"
+    )
+
+
+def test_settings_reach_the_avatar_of_the_running_call(page: Any, studio: Studio) -> None:
+    page.goto(f"{studio.url}/")
+    wait_for(page, PLAYING)
+    studio.wait(Controls(), "as the driver does it")
+    assert set(shown_values(page).values()) == {"100 %"}
+    assert page.locator("#preset option").count() == 1 + len(preset_names())
+
+    press(page, "head", "ArrowLeft", 4)
+    studio.wait(Controls(head=0.8), "a slider moved by the keyboard")
+    assert shown_values(page)["head"] == "80 %"
+    assert page.get_attribute("#head", "aria-valuetext") == "80 %"
+    page.click("#head-reset")
+    studio.wait(Controls(), "its own reset")
+    press(page, "lips", "Home", 1)
+    studio.wait(Controls(lips=0), "all the way down")
+    page.locator("#lips").dblclick(position={"x": 20, "y": 15})
+    studio.wait(Controls(), "a double click")
+
+    press(page, "eyes", "End", 1)
+    page.click("label:has(#keep_blink)")
+    press(page, "gaze", "ArrowRight", 2)
+    studio.wait(Controls(eyes=2, keep_blink=False, gaze=1.1), "two sliders and a switch")
+    page.get_by_role("button", name="Reset expression", exact=True).click()
+    studio.wait(Controls(gaze=1.1), "the reset of one group leaves the others")
+
+    assert page.is_disabled("#preset_strength"), "there is no emotion yet"
+    page.select_option("#preset", "happily_surprised")
+    press(page, "preset_strength", "ArrowRight", 10)
+    wanted = Controls(gaze=1.1, preset="happily_surprised", preset_strength=1.5)
+    studio.wait(wanted, "an emotion and its strength")
+    page.click("label:has(input[name=motion][value=absolute])")
+    page.click("label:has(#place_absolutely)")
+    page.click("label:has(input[name=region][value=lip])")
+    wanted = replace(wanted, motion="absolute", place_absolutely=True, region="lip")
+    studio.wait(wanted, "pose, place and region")
+    assert page.is_disabled("#head")
+
+    page.get_by_role("button", name="Lively").click()
+    wanted = replace(wanted, region="all", gaze=1.0, expression=1.3, head=1.3, position=1.3)
+    studio.wait(wanted, "a ready-made setting")
+    assert page.get_attribute("button:text-is('Lively')", "aria-pressed") == "true"
+    page.click("#reset-all")
+    studio.wait(Controls(), "all of it back")
+    assert len(studio.painters) == 1, "it was one call, from beginning to end"
+    assert page.locator(".notice").count() == 0
+
+
+def test_settings_are_remembered_for_each_avatar_and_saved_with_it(
+    page: Any, chromium: Any, studio: Studio
+) -> None:
+    page.goto(f"{studio.url}/")
+    wait_for(page, PLAYING)
+    press(page, "brows", "ArrowLeft", 10)
+    studio.wait(Controls(brows=0.5), "red's own")
+    page.get_by_text("green", exact=True).click()
+    wait_for(page, "document.querySelector('#brows').value === '1'")
+    studio.wait(Controls(), "green is another avatar")
+    press(page, "gaze", "Home", 1)
+    studio.wait(Controls(gaze=0), "green's own")
+    page.reload()
+    wait_for(page, PLAYING)
+    assert shown_values(page)["brows"] == "50 %", "red again, as it was left"
+    studio.wait(Controls(brows=0.5), "which the server hears too")
+
+    assert studio.saved("red") is None
+    page.click("#save")
+    wait_for(page, "document.querySelector('#save-state').textContent.startsWith('Saved')")
+    assert studio.saved("red") == Controls(brows=0.5)
+    assert studio.saved("green") is None
+    press(page, "head", "Home", 1)
+    wait_for(page, "document.querySelector('#save-state').textContent.startsWith('Changed')")
+    page.click("#revert")
+    studio.wait(Controls(brows=0.5), "back to what is saved")
+    press(page, "gaze", "End", 1)
+    studio.wait(Controls(brows=0.5, gaze=2), "once more on top of what is saved")
+    page.reload()
+    wait_for(page, PLAYING)
+    assert shown_values(page)["gaze"] == "200 %", "not saved, but remembered"
+    assert page.inner_text("#save-state").startswith("Changed")
+
+    # a visitor who has never been here
+    context = chromium.new_context(viewport={"width": 960, "height": 720})
+    other = context.new_page()
+    other.goto(f"{studio.url}/")
+    wait_for(other, PLAYING)
+    assert shown_values(other)["brows"] == "50 %"
+    assert shown_values(other)["gaze"] == "100 %"
+    assert other.inner_text("#save-state").startswith("Saved")
+    studio.wait(Controls(brows=0.5), "the call started with them")
+    press(other, "head", "Home", 1)
+    other.click("#save")
+    wait_for(other, "document.querySelector('#save-state').textContent.startsWith('Saved')")
+    context.close()
+    page.reload()
+    wait_for(page, PLAYING)
+    assert shown_values(page)["head"] == "0 %", "saved elsewhere since"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 844), (360, 640), (844, 390)])
+def test_settings_fit_the_window(chromium: Any, studio: Studio, width: int, height: int) -> None:
+    context = chromium.new_context(viewport={"width": width, "height": height}, has_touch=width < 900)
+    page = context.new_page()
+    page.goto(f"{studio.url}/")
+    wait_for(page, PLAYING)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.locator("#position").focus()
+    box, stage = page.locator("#position").bounding_box(), page.locator("#stage").bounding_box()
+    assert box["width"] >= 90, "wide enough for a finger"
+    assert box["y"] >= 0
+    assert box["y"] + box["height"] <= height
+    if height > 600:
+        assert stage["y"] >= 0, "the avatar stays in sight"
+        assert stage["y"] + stage["height"] <= box["y"] or stage["x"] + stage["width"] <= box["x"]
+    context.close()

@@ -6,24 +6,34 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from clips import DemoClip, demo_clip, length_s, pictures_of  # noqa: F401
 from fakes import picture, write_video
+from numpy.typing import NDArray
+from PIL import Image
 
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
+from engines.presets import PRESET_NAMES
+from engines.retarget import CHOICES, Controls
 from streamer import __version__, cli
+from streamer.control_options import OPTIONS, MotionMode, RegionChoice
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("enroll", "animate", "run", "serve", "latency", "doctor", "devices")
+COMMANDS = (
+    "enroll", "animate", "run", "serve", "emotions", "frontalize", "edit", "settings", "latency", "doctor", "devices",
+)  # fmt: skip
 # started as users start it; every run is a real process, so only whole flows are
 VISAVIS = [sys.executable, "-m", "streamer.cli"]
 
@@ -124,6 +134,62 @@ FAILURES: list[tuple[Sequence[str], int, str]] = [
     (["animate", "A", "--driver", "V", "-o", "o.mp4", "--framing", "x"], 2, "'head', 'photo'"),
     (["animate", "A", "--driver", "V", "-o", "o.mp4", "--bogus"], 2, "No such option.*--bogus"),
     (["animate", "A", "--driver", "V", "-o", "o.mp4", "--expression", "7"], 2, "'--expression'"),
+    (
+        ["animate", "A", "--driver", "V", "-o", "o.mp4", "--region", "x"],
+        2,
+        "'all', 'exp', 'pose', 'lip', 'eyes'",
+    ),
+    (["run", "A", "--from", "V", "--to", "o.mp4", "--lips", "2.5"], 2, "'--lips': .*2"),
+    (
+        ["run", "A", "--from", "V", "--to", "o.mp4", "--preset", "bored"],
+        1,
+        "'bored'; choose one of: none, neutral",
+    ),
+    (
+        ["animate", "A", "--driver", "V", "-o", "o.mp4", "--preset", "bored"],
+        1,
+        "'bored'; choose one of: none",
+    ),
+    (
+        ["serve", "--avatar", "A", "--port", "0", "--preset", "bored"],
+        1,
+        "'bored'; choose one of: none, neutral",
+    ),
+    (["emotions", "A"], 2, "Missing option .*'--output'"),
+    (["emotions", "A", "-o", "faces", "--strength", "3"], 2, "'--strength'"),
+    (["emotions", "A", "-o", "no/where"], 1, "the folder no does not exist; make it with `mkdir -p no`"),
+    (["emotions", "A", "-o", "TEXT"], 1, "text.txt is a file; name a folder with -o"),
+    (["emotions", "A", "-o", "faces", "--generator", "x"], 1, "choose one of: .*geometric"),
+    (["emotions", "nope.avatar", "-o", "faces"], 1, "no avatar file .*visavis enroll"),
+    (["frontalize", "nope.jpg", "-o", "o.png"], 1, "no file nope.jpg"),
+    (["frontalize", "NOBODY", "-o", "o.png"], 1, "no face found; use a photo"),
+    (["frontalize", "A", "-o", "o.gif"], 1, r"o\.gif is no picture file; name one that ends in \.png"),
+    (["frontalize", "nope.avatar", "-o", "o.png"], 1, "no avatar file .*visavis enroll"),
+    (
+        ["edit", "A", "-o", "o.png", "--set", "jawOpen"],
+        1,
+        "'jawOpen' has no name or no value; .*--set jawOpen=0.4",
+    ),
+    (
+        ["edit", "A", "-o", "o.png", "--set", "jawOpen=wide"],
+        1,
+        "'wide' is no number; write it as --set jawOpen=0.4",
+    ),
+    (["edit", "A", "-o", "o.png", "--set", "grin=1"], 1, "no coefficient 'grin'; choose one of: browDown"),
+    (["edit", "A", "-o", "o.png", "--set", "jawOpen=2"], 1, "jawOpen is 2; give a number from -0.3 to 1.3"),
+    (["edit", "A", "-o", "o.png", "--yaw", "90"], 1, "yaw is 90; give a number from -60 to 60"),
+    (["edit", "A", "-o", "o.png", "--yaw", "left"], 2, "'--yaw'"),
+    (
+        ["edit", "A", "-o", "o.png", "--shape", "nose=1"],
+        1,
+        "a shape has a number, not a name; .*--shape 0=1.5",
+    ),
+    (["edit", "A", "-o", "no/o.png"], 1, "mkdir -p no"),
+    (["settings", "A", "--set", "lips=3"], 1, "lips is 3.0; give a number from 0 to 2"),
+    (["settings", "A", "--set", "lip=1"], 1, "no setting 'lip'; choose one of: expression, lips"),
+    (["settings", "A", "--set", "keep_lips=0.5"], 1, "keep_lips is 0.5; give true or false"),
+    (["settings", "A", "--set", "lips"], 1, "write it as --set lips=0.8"),
+    (["settings", "TEXT"], 1, "not an avatar .*visavis enroll"),
     (["enroll", "nope.jpg"], 1, "no file nope.jpg"),
     (["enroll", "TEXT"], 1, "text.txt"),
     (["enroll", "NOBODY"], 1, "no face found; use a photo"),
@@ -171,8 +237,6 @@ def test_every_failure_is_one_line(
     write_video(names["V"], [picture(k, 160, 120) for k in range(8)])
     names["TEXT"].write_text("just text\n" * 50)
     if "NOBODY" in arguments:
-        from PIL import Image
-
         Image.fromarray(picture(0, 320, 240)).save(names["NOBODY"])
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     called = call(*[names.get(a, a) for a in arguments])
@@ -267,6 +331,145 @@ def test_from_photo_to_report(
     listed = visavis("devices", cwd=tmp_path)
     assert listed.returncode == 0
     assert all(title in listed.stdout for title in ("Cameras", "Virtual cameras", "Microphones", "Speakers"))
+
+
+def png(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+def test_emotions_draws_22_faces_and_a_sheet(call, avatar: Path, tmp_path: Path) -> None:
+    out = tmp_path / "faces"
+    called = call("emotions", avatar, "-o", out, "--size", "128", "--sheet")
+    assert (called.code, called.out, called.err) == (0, f"{out}\n", "")
+    assert {p.name for p in out.iterdir()} == {f"{n}.png" for n in (*PRESET_NAMES, "sheet")}
+    faces = {n: png(out / f"{n}.png") for n in PRESET_NAMES}
+    assert {f.shape for f in faces.values()} == {(128, 128, 3)}
+    for one, other in combinations(PRESET_NAMES, 2):
+        assert not np.array_equal(faces[one], faces[other]), (one, other)
+    assert png(out / "sheet.png").shape[1] == 6 * 256
+    weak = tmp_path / "weak"
+    assert call("emotions", avatar, "-o", weak, "--size", "128", "--strength", "0").code == 0
+    assert np.array_equal(png(weak / "angry.png"), faces["neutral"])
+    assert not (weak / "sheet.png").exists()
+
+
+def test_frontalize_takes_a_photo_or_an_avatar(
+    call, avatar: Path, astronaut_photo: Path, tmp_path: Path
+) -> None:
+    pictures = []
+    for number, source in enumerate((avatar, astronaut_photo)):
+        out = tmp_path / f"{number}.png"
+        called = call("frontalize", source, "-o", out, "--size", "128")
+        assert (called.code, called.out) == (0, f"{out}\n"), called.err
+        pictures.append(png(out))
+    assert pictures[0].shape == (128, 128, 3)
+    difference = np.abs(pictures[0].astype(int) - pictures[1].astype(int))
+    assert difference.mean() < 1, "the same face, enrolled now or before"
+    bare = tmp_path / "n.png"
+    assert call("frontalize", avatar, "-o", bare, "--size", "128", "--neutral").code == 0
+    assert not np.array_equal(png(bare), pictures[0])
+
+
+def test_edit_changes_what_is_told(call, avatar: Path, tmp_path: Path) -> None:
+    def edited(*arguments: str) -> NDArray[np.uint8]:
+        out = tmp_path / "o.png"
+        called = call("edit", avatar, "-o", out, "--size", "128", *arguments)
+        assert (called.code, called.out, called.err) == (0, f"{out}\n", "")
+        return png(out)
+
+    same = edited()
+    told = [
+        ("--set", "jawOpen=0.6"), ("--yaw", "25"), ("--pitch", "-12"), ("--roll", "10"), ("--gaze-yaw", "20"),
+        ("--gaze-pitch", "15"), ("--shape", "0=2.5"), ("--neutral",),
+    ]  # fmt: skip
+    for arguments in told:
+        assert not np.array_equal(edited(*arguments), same), arguments
+    assert np.array_equal(
+        edited("--set", "jawOpen=0.3", "--set", "jawOpen=0.6"), edited("--set", "jawOpen=0.6")
+    )
+
+
+def test_settings_are_kept_in_the_file_and_shown(call, avatar: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.avatar"
+    shutil.copy(avatar, own)
+    shown = call("settings", own)
+    assert shown.code == 0
+    assert "lips=1\n" in shown.out
+    assert "changed" not in shown.out
+    assert load_enrollment(own).controls is None, "showing saves nothing"
+
+    done = call("settings", own, "--set", "lips=0.8", "--set", "preset=happy", "--set", "keep_blink=off")
+    assert (done.code, done.err) == (0, "")
+    assert load_enrollment(own).controls == Controls(lips=0.8, preset="happy", keep_blink=False)
+    more = call("settings", own, "--set", "eyes=0")
+    assert "lips=0.8  (changed)\n" in more.out
+    assert "keep_blink=false  (changed)\n" in more.out
+    assert load_enrollment(own).controls == Controls(lips=0.8, preset="happy", keep_blink=False, eyes=0)
+
+    assert call("settings", own, "--reset", "--set", "head=0.5").code == 0
+    assert load_enrollment(own).controls == Controls(head=0.5)
+    assert call("settings", own, "--reset").code == 0
+    assert load_enrollment(own).controls is None
+    assert own.stat().st_mode & 0o777 == 0o600
+
+
+def test_settings_through_a_link_change_the_file_itself(call, avatar: Path, tmp_path: Path) -> None:
+    own, link = tmp_path / "own.avatar", tmp_path / "link.avatar"
+    shutil.copy(avatar, own)
+    link.symlink_to(own)
+    assert call("settings", link, "--set", "lips=0").code == 0
+    assert link.is_symlink()
+    assert load_enrollment(own).controls == Controls(lips=0)
+
+
+def test_every_control_has_its_option() -> None:
+    assert set(OPTIONS) == set(Controls().to_dict())
+    assert tuple(RegionChoice) == CHOICES["region"]
+    assert tuple(MotionMode) == CHOICES["motion"]
+
+
+def test_options_come_before_what_is_saved(
+    call, avatar: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In `animate`, `run` and `serve` alike; what was not typed is as it was saved."""
+    from streamer import animate, start_live, start_server
+
+    own = tmp_path / "own.avatar"
+    shutil.copy(avatar, own)
+    assert call("settings", own, "--set", "lips=0.5", "--set", "preset=sad").code == 0
+    seen: list[Controls | None] = []
+
+    class Enough(Exception):
+        pass
+
+    def stop(controls: Controls | None) -> None:
+        seen.append(controls)
+        raise Enough
+
+    monkeypatch.setattr(animate, "animate", lambda _enrollment, job, **_: stop(job.controls))
+    monkeypatch.setattr(start_live, "Avatar", lambda *_, controls, **__: stop(controls))
+    monkeypatch.setattr(
+        start_server, "create_app", lambda _, store: stop(store.public()[0][1].enrollment.controls)
+    )
+    typed = ["--lips", "1.5", "--no-keep-blink", "--region", "exp", "--motion", "absolute"]
+    video = tmp_path / "v.mp4"
+    write_video(video, [picture(k, 160, 120) for k in range(8)])
+    commands: list[list[str | Path]] = [
+        ["animate", own, "--driver", video, "-o", tmp_path / "o.mp4"],
+        ["run", own, "--from", video, "--to", tmp_path / "o.mp4"],
+        ["serve", "--avatar", own, "--port", "0"],
+    ]
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        for command in commands:
+            assert "Enough" in call(*command, *typed).err
+            assert "Enough" in call(*command).err
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    wanted = Controls(lips=1.5, preset="sad", keep_blink=False, region="exp", motion="absolute")
+    assert seen == [wanted, Controls(lips=0.5, preset="sad")] * 3
 
 
 def test_enroll_never_asks_without_a_terminal(call, astronaut_photo: Path, tmp_path: Path) -> None:

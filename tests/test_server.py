@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import ValidationError
 
-from engines.enrollment import Enrollment
+from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.generators import generator_names
+from engines.presets import preset_names
+from engines.retarget import Controls
 from streamer import __version__, server
 from streamer.config import ServeSettings
 from streamer.server import create_app
@@ -125,9 +128,100 @@ def test_avatars_are_listed_in_order(client: TestClient) -> None:
     assert client.get("/api/avatars").json() == {
         "avatars": [{"name": "red", "title": "red"}, {"name": "green", "title": "green"}],
         "generators": generator_names(),
+        "emotions": list(preset_names()),
         "default": "red",
     }
     assert "geometric" in generator_names()
+
+
+def test_controls_are_saved_with_an_avatar(client: TestClient, offers: dict[str, str]) -> None:
+    body = offer(client, offers["video"], avatar="green", drive="demo").json()
+    assert body["controls"] is None
+    answer = client.put("/api/avatars/green/controls", json={"head": 0.5, "preset": "happy"})
+    wanted = Controls(head=0.5, preset="happy").to_dict()
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"controls": wanted, "kept": "memory"}
+    assert offer(client, offers["video"], avatar="green", drive="demo").json()["controls"] == wanted
+    assert offer(client, offers["video"], avatar="red", drive="demo").json()["controls"] is None
+    # the whole of it is replaced: what is not given is the default
+    answer = client.put("/api/avatars/green/controls", json={"lips": 0})
+    assert answer.json()["controls"] == Controls(lips=0).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ('{"head":3}', "head"), ('{"head":NaN}', "head"), ('{"head":"1"}', "head"), ('{"nose":1}', "nose"),
+        ('{"motion":"sideways"}', "relative, absolute"), ('{"preset":"furious"}', "awed"),
+        ('{"keep_lips":null}', "keep_lips"), ('{"lips":0,"brows":-1}', "brows"), ("[]", ""), ("7", ""), ("{", ""),
+        ("", ""), ("[" * 100_000, ""),
+    ],
+)  # fmt: skip
+def test_controls_that_make_no_sense_change_nothing(
+    client: TestClient, offers: dict[str, str], body: str, named: str
+) -> None:
+    good = {"head": 0.5}
+    assert client.put("/api/avatars/green/controls", json=good).status_code == 200
+    headers = {"content-type": "application/json"}
+    answer = client.put("/api/avatars/green/controls", content=body, headers=headers)
+    assert 400 <= answer.status_code < 500
+    assert named in error_of(answer)
+    saved = offer(client, offers["video"], avatar="green", drive="demo").json()["controls"]
+    assert saved == Controls(head=0.5).to_dict()
+
+
+def test_controls_need_an_avatar_and_a_body_that_is_not_too_large(client: TestClient) -> None:
+    answer = client.put("/api/avatars/nobody/controls", json={})
+    assert answer.status_code == 404
+    assert "nobody" in error_of(answer)
+    answer = client.put("/api/avatars/red/controls", content=iter([b"{}"]))
+    assert answer.status_code == 411
+    answer = client.put("/api/avatars/red/controls", content=b"x", headers={"content-length": "999999999999"})
+    assert answer.status_code == 413
+
+
+def test_controls_go_into_the_file_that_the_avatar_came_from(astronaut: Enrollment, tmp_path: Path) -> None:
+    file, link = tmp_path / "face.avatar", tmp_path / "link.avatar"
+    save_enrollment(replace(astronaut, name="face"), file)
+    link.symlink_to(file)
+    store = AvatarStore()
+    store.add_public(load_enrollment(file), file)
+    second = store.add_public(load_enrollment(link), link)
+    assert second == "face-2"
+    with serving(store) as client:
+        answer = client.put("/api/avatars/face/controls", json={"head": 0.5})
+        assert answer.json() == {"controls": Controls(head=0.5).to_dict(), "kept": "file"}
+        stored = load_enrollment(file)
+        assert stored.controls == Controls(head=0.5)
+        assert stored.name == "face"
+        np.testing.assert_array_equal(stored.uv_colour, astronaut.uv_colour)
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert client.put("/api/avatars/face-2/controls", json={"gaze": 0}).status_code == 200
+        assert link.is_symlink()
+        assert load_enrollment(file).controls == Controls(gaze=0)
+        assert load_enrollment(file).name == "face", "its own name, not the one that the list made unique"
+
+
+def test_a_file_that_cannot_be_written_is_told_without_its_place(
+    astronaut: Enrollment, tmp_path: Path, offers: dict[str, str]
+) -> None:
+    file = tmp_path / "face.avatar"
+    save_enrollment(replace(astronaut, name="face"), file)
+    store = AvatarStore()
+    store.add_public(load_enrollment(file), file)
+    with serving(store) as client:
+        save_enrollment(replace(astronaut, photo_sha256="1" * 64), file)
+        answer = client.put("/api/avatars/face/controls", json={"head": 0.5})
+        assert answer.status_code == 409
+        assert "another photo" in error_of(answer)
+        file.unlink()
+        answer = client.put("/api/avatars/face/controls", json={"head": 0.5})
+        assert answer.status_code == 409
+        assert "face" in error_of(answer)
+        assert str(tmp_path) not in answer.text
+        assert list(tmp_path.iterdir()) == []
+        saved = offer(client, offers["video"], avatar="face", drive="demo").json()["controls"]
+        assert saved is None, "nothing was saved, so nothing is remembered either"
 
 
 def test_a_server_without_avatars_says_what_to_do(offers: dict[str, str]) -> None:
@@ -396,6 +490,7 @@ def test_a_token_is_wanted_where_one_is_set(offers: dict[str, str]) -> None:
         assert offer(client, offers["video"]).status_code == 401
         assert upload(client, b"x").status_code == 401
         assert client.delete("/api/avatars/red").status_code == 401
+        assert client.put("/api/avatars/red/controls", json={}).status_code == 401
         right = {"authorization": "Bearer s3cret"}
         assert client.get("/api/avatars", headers=right).status_code == 200
         assert client.get("/metrics", headers=right).status_code == 200
@@ -422,6 +517,8 @@ def test_another_sites_page_is_refused(client: TestClient, offers: dict[str, str
         assert answer.status_code == 403, origin
         error_of(answer)
         assert client.delete("/api/avatars/red", headers={"origin": origin}).status_code == 403
+        answer = client.put("/api/avatars/red/controls", json={}, headers={"origin": origin})
+        assert answer.status_code == 403
     assert sessions_of(client) == 0
     assert client.post("/api/offer", json=body, headers={"origin": URL}).status_code == 200
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,8 @@ from dataclasses import replace
 import pytest
 from calls import BLUE, GREEN, RED, Camera, Client, Painter, near, only_loopback, plain_enrollment, until
 
+from engines.enrollment import Enrollment
+from engines.retarget import Controls
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import CallOptions, OfferError, Session
 
@@ -41,7 +44,11 @@ class Call:
 
 @asynccontextmanager
 async def calling(
-    client: Client, options: CallOptions | None = None, colour: tuple[int, int, int] = RED
+    client: Client,
+    options: CallOptions | None = None,
+    colour: tuple[int, int, int] = RED,
+    *,
+    enrollment: Enrollment | None = None,
 ) -> AsyncIterator[Call]:
     painters: list[Painter] = []
 
@@ -49,7 +56,8 @@ async def calling(
         painters.append(Painter(session, landmarks=True))
         return painters[0]
 
-    session = Session(plain_enrollment(colour), options or CallOptions(), make_avatar=make_avatar)  # type: ignore[arg-type]
+    enrollment = enrollment or plain_enrollment(colour)
+    session = Session(enrollment, options or CallOptions(), make_avatar=make_avatar)  # type: ignore[arg-type]
     try:
         await client.accept(await session.answer(await client.offer()))
         await until(lambda: client.frames, "the first picture")
@@ -113,33 +121,105 @@ async def test_the_mesh_is_told_about_twelve_times_a_second() -> None:
         assert mesh[0]["points"][:2] == [4095, 2048]
 
 
-async def test_commands_reach_the_avatar_and_nonsense_does_not() -> None:
+# message → what its answer names
+NONSENSE: dict[str | bytes, str] = {
+    "": "not JSON", "{": "not JSON", "[]": "no JSON object", "7": "no JSON object", "null": "no JSON object",
+    '"x"': "no JSON object", "\x00" * 100: "not JSON", "[" * 4000: "not JSON",
+    '{"no":"type"}': "controls, recalibrate, ping", '{"type":[]}': "controls, recalibrate, ping",
+    '{"type":{}}': "controls, recalibrate, ping", '{"type":"' + "x" * 4000 + '"}': "controls, recalibrate, ping",
+    '{"type":"controls","expression":"NaN"}': "expression", '{"type":"controls","head":1e999}': "head",
+    '{"type":"controls","expression":null}': "expression", '{"type":"controls","head":[1]}': "head",
+    '{"type":"controls","lips":true}': "lips", '{"type":"controls","position":-0.1}': "position",
+    '{"type":"controls","gaze":2.01}': "0 to 2", f'{{"type":"controls","head":{10**400}}}': "head",
+    '{"type":"controls","motion":"sideways"}': "relative, absolute", '{"type":"controls","motion":[]}': "motion",
+    '{"type":"controls","region":"nose"}': "all, exp, pose",
+    '{"type":"controls","keep_lips":1}': "keep_lips",
+    '{"type":"controls","preset":"furious"}': "awed", '{"type":"controls","mirror":true}': "'mirror'",
+    '{"type":"controls","head":0.2,"brows":3}': "brows",
+    '{"type":"ping"}': "ping", '{"type":"ping","t":NaN}': "ping", '{"type":"ping","t":{}}': "ping",
+    f'{{"type":"ping","t":{10**400}}}': "ping",
+    '{"type":"recalibrate"}' + " " * 5000: "4096", b'{"type":"recalibrate"}': "no text",
+}  # fmt: skip
+
+
+async def test_nonsense_is_answered_by_what_would_be_right_and_changes_nothing() -> None:
     async with calling(Client(Camera())) as call:
         channel, painter = call.client.channel, call.painter
         await until(lambda: call.client.of_type("frame"), "the data channel")
         before = painter.controls
-        for nonsense in (
-            "", "{", "[]", "7", "null", '"x"', '{"type":[]}', '{"type":{}}', '{"no":"type"}', "\x00" * 100,
-            '{"type":"controls","expression":"NaN"}', '{"type":"controls","head":1e999}',
-            '{"type":"controls","expression":null}', '{"type":"controls","head":[1]}',
-            '{"type":"ping","t":NaN}', f'{{"type":"ping","t":{10**400}}}', f'{{"type":"controls","head":{10**400}}}',
-            '{"type":"ping","t":{}}', '{"type":"ping"}',
-            '{"type":"controls","motion":"sideways"}', '{"type":"controls","motion":[]}',
-            '{"type":"recalibrate"}' + " " * 5000, b'{"type":"recalibrate"}', "[" * 4000,
-        ):  # fmt: skip
+        for nonsense, named in NONSENSE.items():
+            told = len(call.client.of_type("notice"))
             channel.send(nonsense)
+            await until(
+                lambda told=told: len(call.client.of_type("notice")) > told, f"an answer to {nonsense!r:.60}"
+            )
+            notice = call.client.of_type("notice")[-1]
+            assert notice["level"] == "error"
+            assert named in notice["text"], (nonsense[:60], notice["text"])
+            assert len(notice["text"]) <= 600
+            assert "\n" not in notice["text"]
+        assert painter.controls is before, "also where the rest of a message was right"
+        assert painter.recalibrated == 0
         channel.send('{"type":"ping","t":12.5}')
         await until(lambda: {"type": "pong", "t": 12.5} in call.client.messages, "a pong")
         assert len(call.client.of_type("pong")) == 1
-        assert painter.controls == before
-        assert painter.recalibrated == 0
-        channel.send('{"type":"controls","expression":9,"head":0.5,"motion":"absolute"}')
-        wanted = replace(before, expression=2.0, head=0.5, motion="absolute")
-        await until(lambda: painter.controls == wanted, "the controls, held within 0 … 2")
+        assert len(call.client.of_type("notice")) == len(NONSENSE)
+
+
+async def test_commands_reach_the_avatar_while_it_runs() -> None:
+    async with calling(Client(Camera())) as call:
+        channel, painter = call.client.channel, call.painter
+        await until(lambda: call.client.of_type("frame"), "the data channel")
+        channel.send('{"type":"controls","expression":0,"head":0.5,"motion":"absolute","keep_blink":false}')
+        wanted = Controls(expression=0, head=0.5, motion="absolute", keep_blink=False)
+        await until(lambda: painter.controls == wanted, "the controls")
+        channel.send('{"type":"controls","preset":"happy","preset_strength":2,"region":"exp"}')
+        wanted = replace(wanted, preset="happy", preset_strength=2.0, region="exp")
+        await until(lambda: painter.controls == wanted, "more controls, on top of those before")
+        whole = json.dumps({"type": "controls", **Controls().to_dict()})
+        channel.send(whole)
+        await until(lambda: painter.controls == Controls(), "all controls, back at their defaults")
         channel.send('{"type":"recalibrate"}')
         await until(lambda: painter.recalibrated == 1, "the recalibration")
+        assert [n["level"] for n in call.client.of_type("notice")] == ["info"]
         seen = len(call.client.frames)
         await until(lambda: len(call.client.frames) > seen + 5, "pictures after it all")
+
+
+async def test_a_call_starts_with_the_controls_saved_with_its_avatar() -> None:
+    saved = Controls(head=0.4, preset="awed")
+    async with calling(Client(Camera()), enrollment=replace(plain_enrollment(), controls=saved)) as call:
+        await until(lambda: call.client.of_type("frame"), "the data channel")
+        assert call.painter.controls == saved
+        call.client.channel.send('{"type":"controls","head":1}')
+        await until(lambda: call.painter.controls == replace(saved, head=1.0), "a change of one of them")
+
+
+async def test_controls_sent_while_the_avatar_is_being_made_are_not_lost() -> None:
+    ready = threading.Event()
+    painters: list[Painter] = []
+
+    def make_avatar(session: Session) -> Painter:
+        ready.wait(20)
+        painters.append(Painter(session))
+        return painters[0]
+
+    client = Client(Camera())
+    session = Session(plain_enrollment(), CallOptions(), make_avatar=make_avatar)  # type: ignore[arg-type]
+    try:
+        await client.accept(await session.answer(await client.offer()))
+        await until(lambda: client.channel.readyState == "open", "the data channel")
+        client.channel.send('{"type":"controls","head":0.25}')
+        client.channel.send('{"type":"ping","t":1}')
+        await until(lambda: client.of_type("pong"), "a pong")
+        assert painters == []
+        ready.set()
+        await until(lambda: client.frames, "the first picture")
+        assert painters[0].controls == Controls(head=0.25)
+    finally:
+        ready.set()
+        await client.close()
+        await asyncio.wait_for(session.close(), 5)
 
 
 async def test_a_camera_that_vanishes_leaves_an_idle_avatar() -> None:

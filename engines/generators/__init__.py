@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from engines.errors import GeneratorError
-from engines.face_model import FaceModel
+from engines.head_model import HeadModel
 from engines.generator import Generator
 from engines.generators.geometric import GeometricGenerator
 
-GENERATORS: dict[str, Callable[[FaceModel], Generator[Any]]] = {"geometric": GeometricGenerator}
+GENERATORS: dict[str, Callable[[HeadModel], Generator[Any]]] = {"geometric": GeometricGenerator}
 
 
 def generator_names() -> list[str]:
@@ -18,7 +18,7 @@ def generator_names() -> list[str]:
     return sorted(GENERATORS)
 
 
-def make_generator(name: str, model: FaceModel) -> Generator[Any]:
+def make_generator(name: str, model: HeadModel) -> Generator[Any]:
     """The generator called `name`; raises GeneratorError listing the names there are."""
     if name not in GENERATORS:
         raise GeneratorError(f"there is no generator {name!r}; choose one of: {', '.join(generator_names())}")

@@ -1,35 +1,27 @@
-"""`geometric`: no learning. Computed flow moves the photo; eyes and mouth are plates behind their openings.
+"""`geometric`: no learning. Computed flow moves the photo; what the photo hides comes from the UV texture.
 
 The floor that every learned generator must beat, and the fallback when no weights load.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.conditioning import PreparedMap, computed_flow, lookup_map, prepare_map
 from engines.enrollment import Enrollment
-from engines.face_model import (
-    CORNERS_LEFT,
-    CORNERS_RIGHT,
-    EYE_LEFT,
-    EYE_RIGHT,
-    LIPS_INNER,
-    LOWER_LIP,
-    UPPER_LIP,
-    FaceModel,
-)
-from engines.fit import EYEBALL_RADIUS_HU
-from engines.gbuffer import GBuffer, Viewport, extend, lookup
+from engines.gbuffer import GBuffer, Viewport, extend
 from engines.generator import Generator, GeneratorConfig
+from engines.generators.layers import Body, body_flow, head_mask, make_body
 from engines.generators.masks import planar_map, polygon_mask, region
-from engines.generators.mouth import MouthTextures, paint_mouth
-from engines.geometry import F64, Similarity
-from engines.head import pose_head, pose_in_viewport
+from engines.generators.mouth import Mouth, make_mouth, paint_mouth
+from engines.geometry import F64, Similarity, rotation_vector
+from engines.head import pose_head
+from engines.head_model import EYEBALL_RADIUS_HU, HeadModel, Part
+from engines.landmark_names import CORNERS_LEFT, CORNERS_RIGHT, EYE_LEFT, EYE_RIGHT
 from engines.motion import Motion
 from engines.resample import resample
 
@@ -41,7 +33,6 @@ MARGIN = (
 )
 # (contour, corners, row in Motion.gaze_rad) of the subject's right and left eye
 _EYES = ((EYE_RIGHT, CORNERS_RIGHT, 0), (EYE_LEFT, CORNERS_LEFT, 1))
-_CONTOUR_DEPTH = 0.05  # a depth step of this share of the grid's height is one surface before another
 _CLOSING_RATIO = 0.10  # below this opening lashes begin to cover the eye
 _LID_SHRINK = 0.14  # the plate stays this share inside the lids: lashes come with the warped skin
 
@@ -63,20 +54,23 @@ class EyePlate:
 class GeometricCache:
     """What `prepare` leaves for `render`; canvas = viewport with a margin around it."""
 
-    canvas: U8  # (Hc, Wc, 4) premultiplied RGBA
+    canvas: U8  # (2 Hc, Wc, 4) premultiplied RGBA: the photo, below it the photo without the head
     margin_px: int
-    position_px: F32  # (S, S, 2) source-position map in canvas pixels
+    position: PreparedMap  # source positions in canvas pixels
+    visibility: PreparedMap
+    colour: PreparedMap
     base_grid: F32  # (H, W, 2) canvas position of each viewport pixel
+    body: Body
     eyes: tuple[EyePlate, ...]
-    mouth: MouthTextures
+    mouth: Mouth
     pose: Similarity  # of the photo, in viewport pixels
     motion: Motion
 
 
 class GeometricGenerator(Generator[GeometricCache]):
-    """Flow by lookup of the source-position map; bilinear warp; eye and mouth plates."""
+    """Flow by lookup of the source-position map; bilinear warp; body layer; eyeballs and the mouth's inside."""
 
-    def __init__(self, model: FaceModel) -> None:
+    def __init__(self, model: HeadModel) -> None:
         self._model = model
         self.config = GeneratorConfig("geometric", grid_px=192)
 
@@ -87,23 +81,27 @@ class GeometricGenerator(Generator[GeometricCache]):
             enrollment.uv_position_px - (viewport.origin_x_px, viewport.origin_y_px)
         ) * viewport.scale + margin
         mesh = pose_head(self._model, enrollment, enrollment.motion, viewport)
-        points = mesh.vertices_px[:, :2] + margin
-        pose = pose_in_viewport(enrollment, enrollment.motion, viewport)
+        points = mesh.landmarks_px[:, :2] + margin
         eyes = tuple(make_eye_plate(canvas, points, contour, corners) for contour, corners, _ in _EYES)
+        body = make_body(self._model, mesh, viewport, canvas, margin, self.config.grid_px)
+        mouth = make_mouth(self._model, enrollment, canvas, points, mesh.pose)
         return GeometricCache(
-            canvas=canvas,
+            canvas=np.concatenate([canvas, body.canvas]),
             margin_px=margin,
-            position_px=position.astype(np.float32),
-            base_grid=_grid(viewport.width_px, viewport.height_px, 1, 1, margin) - np.float32(0.5),
+            position=prepare_map(position.astype(np.float32)),
+            visibility=prepare_map(enrollment.uv_visibility),
+            colour=prepare_map(enrollment.uv_colour),
+            base_grid=_grid(viewport.width_px, viewport.height_px, margin),
+            body=replace(body, canvas=canvas[:0]),
             eyes=eyes,
-            mouth=MouthTextures.of_photo(canvas, points, pose.scale, enrollment, self._model),
-            pose=pose,
+            mouth=mouth,
+            pose=mesh.pose,
             motion=enrollment.motion,
         )
 
     def render(self, cache: GeometricCache, gbuffer: GBuffer, motion: Motion) -> U8:
-        image = warp(cache, gbuffer)
-        points = gbuffer.mesh.vertices_px[:, :2].astype(np.float64)
+        image = draw_layers(cache, gbuffer)
+        points = gbuffer.mesh.landmarks_px[:, :2].astype(np.float64)
         for plate, (contour, corners, row) in zip(cache.eyes, _EYES, strict=True):
             gaze = motion.gaze_rad[row] - cache.motion.gaze_rad[row]
             paint_eye(
@@ -115,15 +113,7 @@ class GeometricGenerator(Generator[GeometricCache]):
                 gbuffer.mesh.pose,
                 gaze,
             )
-        paint_mouth(
-            image,
-            cache.mouth,
-            inner_lips_px=points[list(LIPS_INNER)],
-            upper_lip_px=points[UPPER_LIP],
-            lower_lip_px=points[LOWER_LIP],
-            photo_pose=cache.pose,
-            pose=gbuffer.mesh.pose,
-        )
+        paint_mouth(image, cache.mouth, self._model, gbuffer.mesh, cache.pose)
         return image
 
 
@@ -137,58 +127,147 @@ def draw_canvas(enrollment: Enrollment, viewport: Viewport, margin_px: int) -> U
     return canvas
 
 
-@lru_cache(maxsize=8)
-def _grid(width: int, height: int, step_x: float, step_y: float, offset: float) -> F32:
+def _grid(width: int, height: int, offset: float) -> F32:
+    """Canvas position of each viewport pixel, as `cv2.remap` counts: centres at whole numbers."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    return np.stack([(x + 0.5) * step_x + offset, (y + 0.5) * step_y + offset], -1).astype(np.float32)
+    return np.stack([x + np.float32(offset), y + np.float32(offset)], -1).astype(np.float32)
 
 
-def computed_flow(position_px: F32, gbuffer: GBuffer, margin_px: int) -> F32:
-    """F_c (h, w, 2): where each G-buffer pixel comes from, minus where it is (paper 001, § 3.1); 0 uncovered."""
-    height, width = gbuffer.part.shape
-    step_x, step_y = gbuffer.viewport.width_px / width, gbuffer.viewport.height_px / height
-    source = np.asarray(lookup(position_px, gbuffer.uv), np.float32)
-    flow = source - _grid(width, height, step_x, step_y, margin_px)
-    flow[gbuffer.part == 0] = 0
-    return flow
+def grow(values: F32, covered: U8) -> None:
+    """Continue values (h, w, C) by two pixels beyond the covered ones, in place: only that rim is touched."""
+    kernel = np.ones((3, 3), np.uint8)
+    height, width = covered.shape
+    flat = values.reshape(height * width, -1)
+    for _ in range(2):
+        wider = cv2.dilate(covered, kernel)
+        rows, columns = np.nonzero(wider != covered)
+        total = np.zeros((len(rows), flat.shape[1]), np.float32)
+        count = np.zeros(len(rows), np.float32)
+        known = covered.reshape(-1)
+        for dy in (-1, 0, 1):
+            row = np.clip(rows + dy, 0, height - 1) * width
+            for dx in (-1, 0, 1):
+                at = row + np.clip(columns + dx, 0, width - 1)
+                own = known[at]
+                total += flat[at] * own[:, None]
+                count += own
+        flat[rows * width + columns] = total / np.maximum(count, 1)[:, None]
+        covered = np.asarray(wider, np.uint8)
 
 
-def warp(cache: GeometricCache, gbuffer: GBuffer) -> U8:
-    """The photo moved by the computed flow: premultiplied RGBA in the viewport."""
-    flow = computed_flow(cache.position_px, gbuffer, cache.margin_px)
-    height, width = cache.base_grid.shape[:2]
-    if flow.shape[:2] != (height, width):
-        flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
-    where = cv2.add(cache.base_grid, flow)
-    image = cv2.remap(cache.canvas, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    soften_contours(image, gbuffer)
-    return image  # pyright: ignore[reportReturnType]
+def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> U8:
+    """The photo moved by the computed flow, head over body: premultiplied RGBA in the viewport.
 
-
-def soften_contours(image: U8, gbuffer: GBuffer) -> None:
-    """Anti-alias, in place, where one surface occludes another: the grid is coarser than the picture.
-
-    Only the few pixels along such contours are touched (3 × 3 mean), gathered by index.
+    Both layers lie in one canvas, one above the other, so that a single lookup per pixel draws them.
     """
-    covered = (gbuffer.part > 0).astype(np.uint8)
+    height, width = cache.base_grid.shape[:2]
+    size = (width, height)
+    # a map made in canvas pixels: F_c of paper 001, eq. 3
+    flow = computed_flow(cache.position, gbuffer, origin_px=(0, 0), scale=1, margin_px=cache.margin_px)
+    covered = np.asarray(cv2.min(gbuffer.part, 1), np.uint8)
+    grow(flow, covered)
+    head = cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR)
+    behind = body_flow(cache.body, gbuffer.mesh.pose, gbuffer.viewport)
+    behind[..., 1] += cache.body.below_px
+    where = cv2.resize(behind, size, interpolation=cv2.INTER_LINEAR)
+    cv2.copyTo(head, head_mask(covered, size), where)
+    where = cv2.add(where, cache.base_grid)
+    image = cv2.remap(cache.canvas, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    picture = np.asarray(image, np.uint8)
+    turned = turn_weight(cache.pose, gbuffer.mesh.pose)
+    if turned > 0:
+        _draw_hidden(cache, gbuffer, covered, picture, turned)
+    soften_contours(picture, gbuffer, flow, behind, cache.body.below_px)
+    return picture
+
+
+_CONTOUR_DEPTH = 0.05  # a depth step of this share of the grid's height is one surface before another
+_CONTOUR_PX = 1.5  # layers that move less than this against each other need no softening
+
+
+def soften_contours(image: U8, gbuffer: GBuffer, flow: F32, behind: F32, below_px: int) -> None:
+    """Anti-alias, in place, where one surface occludes another: there two places of the photo meet.
+
+    Only the few pixels along such contours are touched (3 × 3 mean), gathered by index. At the photo's own
+    pose the layers agree and nothing is.
+    """
+    rows, columns = gbuffer.part.shape
+    covered = np.asarray(cv2.min(gbuffer.part, 1), np.uint8)
     kernel = np.ones((3, 3), np.uint8)
     # 2 × 2: the two grid pixels on either side of a contour, no more
     step = cv2.morphologyEx(gbuffer.depth_px, cv2.MORPH_GRADIENT, kernel[:2, :2])
-    # the mesh's own rim is no contour: there the flow is zero and the photo goes on
-    jump = ((step > _CONTOUR_DEPTH * gbuffer.part.shape[0]) & (cv2.erode(covered, kernel) > 0)).astype(
-        np.uint8
-    )
+    inner = (step > _CONTOUR_DEPTH * rows) & (cv2.erode(covered, kernel) > 0)
+    rim = cv2.morphologyEx(covered, cv2.MORPH_GRADIENT, kernel[:2, :2]) > 0
+    at = cv2.resize(behind, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    apart = np.abs(flow - at + (0, np.float32(below_px))).max(-1) > _CONTOUR_PX
+    jump = (inner | (rim & apart)).astype(np.uint8)
     if not jump.any():
         return
     height, width = image.shape[:2]
-    rows, columns = np.nonzero(cv2.resize(jump, (width, height), interpolation=cv2.INTER_NEAREST))
-    total = np.zeros((len(rows), image.shape[2]), np.uint16)
+    y, x = np.nonzero(cv2.resize(jump, (width, height), interpolation=cv2.INTER_NEAREST))
+    total = np.zeros((len(y), image.shape[2]), np.uint16)
     flat = image.reshape(-1, image.shape[2])
     for dy in (-1, 0, 1):
-        row = np.clip(rows + dy, 0, height - 1) * width
+        row = np.clip(y + dy, 0, height - 1) * width
         for dx in (-1, 0, 1):
-            total += flat[row + np.clip(columns + dx, 0, width - 1)]
-    flat[rows * width + columns] = (total + 4) // 9
+            total += flat[row + np.clip(x + dx, 0, width - 1)]
+    flat[y * width + x] = (total + 4) // 9
+
+
+# eyes and the mouth's inside are painted afterwards: there the texture must not show through
+_OWN_PAINT = (int(Part.EYE), int(Part.MOUTH), int(Part.TEETH), int(Part.TONGUE))
+_PAINTED = np.array([0 if part in _OWN_PAINT else 1 for part in range(256)], np.uint8)
+
+
+# below the first angle from the photo's pose the photo is all there is; from the second on, what it hides is drawn
+_TURN_FROM_DEG, _TURN_FULL_DEG = 2.0, 9.0
+
+
+def turn_weight(photo_pose: Similarity, pose: Similarity) -> float:
+    """0 at the photo's own pose … 1 once the head has turned: at rest the picture is the photo, pixel for pixel."""
+    angle = float(np.degrees(np.linalg.norm(rotation_vector(pose.rotation @ photo_pose.rotation.T))))
+    return float(np.clip((angle - _TURN_FROM_DEG) / (_TURN_FULL_DEG - _TURN_FROM_DEG), 0, 1))
+
+
+def _draw_hidden(cache: GeometricCache, gbuffer: GBuffer, covered: U8, picture: U8, turned: float) -> None:
+    """Where the photo does not show what the pose does (O_c = 0), draw the filled UV colour I_r, in place.
+
+    So it is done where the warped photo is transparent though the head's contour is far: there the rim of the
+    hair, which was the contour in the photo, now lies before the back of the head.
+    """
+    height, width = picture.shape[:2]
+    rows, columns = covered.shape
+    hidden = covered - covered * lookup_map(cache.visibility, gbuffer.uv)
+    hidden *= cv2.LUT(gbuffer.part, _PAINTED)
+    inner = cv2.erode(covered, np.ones((_RIM_PX, _RIM_PX), np.uint8), borderValue=1).astype(np.float32)
+    inner = cv2.blur(inner, (_RIM_PX, _RIM_PX)) * covered
+    alpha = cv2.resize(picture[..., 3], (columns, rows), interpolation=cv2.INTER_AREA)
+    hidden = cv2.max(hidden, inner * (1 - alpha * np.float32(1 / 255)))
+    hidden = cv2.GaussianBlur(hidden * np.float32(turned), (0, 0), 0.8)
+    y, x = np.nonzero(hidden > _LEAST_WEIGHT)
+    if not len(y):
+        return
+    # only the box that holds what is hidden
+    y0, y1, x0, x1 = int(y.min()), int(y.max()) + 1, int(x.min()), int(x.max()) + 1
+    box = np.s_[y0:y1, x0:x1]
+    colour = lookup_map(cache.colour, gbuffer.uv[box]) * np.float32(255)
+    colour[covered[box] == 0] = 0
+    grow(colour, np.ascontiguousarray(covered[box]))
+    filled = np.full((*colour.shape[:2], 4), 255, np.uint8)
+    filled[..., :3] = colour + np.float32(0.5)
+    ty, tx = height / rows, width / columns
+    top, bottom, left, right = round(y0 * ty), round(y1 * ty), round(x0 * tx), round(x1 * tx)
+    size = (right - left, bottom - top)
+    # premultiplied by its weight while it is small; the picture then only gives way and adds
+    share = cv2.resize(cv2.convertScaleAbs(hidden[box], alpha=255), size, interpolation=cv2.INTER_LINEAR)
+    four = cv2.merge([share] * 4)
+    over = cv2.multiply(cv2.resize(filled, size, interpolation=cv2.INTER_LINEAR), four, scale=1 / 255)
+    under = cv2.multiply(picture[top:bottom, left:right], cv2.bitwise_not(four), scale=1 / 255)
+    picture[top:bottom, left:right] = cv2.add(under, over)
+
+
+_LEAST_WEIGHT = 0.02
+_RIM_PX = 5  # of the grid: the matte's soft rim, which stays transparent along the contour
 
 
 def make_eye_plate(

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.neutral import DriverNeutral, NeutralEstimator
-from engines.face_model import FaceModel, load_face_model
-from engines.fit import ExpressionFit, fit_pose, measure_gaze
+from engines.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
 from engines.frame import Frame
 from engines.geometry import F64, Camera
+from engines.head_model import HeadModel, load_head_model
 from engines.landmarks import FaceLandmarks, LandmarkDetector
 from engines.motion import ARKIT_INDEX, Motion
 from streamer.tracker import Track, Tracker
@@ -22,12 +22,15 @@ _BLINKS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
 class MediaPipeTracker(Tracker):
     """Landmarks → pose by Procrustes → β by boxed least squares against the driver's own neutral."""
 
-    def __init__(self, model: FaceModel | None = None) -> None:
-        self._model = model or load_face_model()
+    def __init__(self, model: HeadModel | None = None) -> None:
+        self._model = model or load_head_model()
         self._fit = ExpressionFit(self._model)
         self._detector = LandmarkDetector(video=True)
         self._estimator = NeutralEstimator(self._model)
         self._gaze: F32 = np.zeros((2, 2), np.float32)
+        self._mean: F64 = np.asarray(self._model.landmarks(self._model.mean_hu), np.float64)
+        self._last: F32 | None = None
+        self._rest: tuple[DriverNeutral, F64] | None = None
 
     @property
     def neutral(self) -> Motion | None:
@@ -59,17 +62,18 @@ class MediaPipeTracker(Tracker):
         if not np.isfinite(face.scores).all():  # would spoil the neutral for good
             return Track(None, calibrating=self._estimator.collecting)
         current = self._estimator.current
-        template = current.mesh_hu if current else self._model.mean_hu
+        template = current.mesh_hu if current else self._mean
         try:
-            pose = fit_pose(self._model, template, face.points_px)
+            fitted = fit_driver(self._fit, template, face.points_px, face.scores, self._last)
         except ValueError:
             return Track(None, calibrating=self._estimator.collecting)
-        unposed: F64 = pose.invert(face.points_px)
-        rotation, translation = camera.from_similarity(pose)
+        rotation, translation = camera.from_similarity(fitted.pose)
+        unposed = fitted.unposed_hu
         self._estimator.add(frame.pts_s, unposed, face.scores, rotation, translation, measure_gaze(unposed))
         neutral = self._estimator.current
         assert neutral is not None  # add() just saw a face
-        expression = self._fit.solve(unposed, neutral.mesh_hu, face.scores)
+        expression = fitted.expression if current else self._fit.solve(unposed, neutral.mesh_hu, face.scores)
+        self._last = expression
         # a closing lid drags the iris landmarks with it: hold the gaze through a blink
         if float(face.scores[_BLINKS].max()) < 0.5:
             self._gaze = measure_gaze(unposed)
@@ -79,11 +83,19 @@ class MediaPipeTracker(Tracker):
             rotation_rad=rotation.astype(np.float32),
             translation_hu=translation.astype(np.float32),
             gaze_rad=self._gaze.copy(),
+            closure=measure_closure(unposed, self._rest_openings(neutral)),
             confidence=1.0,
         )
         if not motion.is_finite():
             return Track(None, calibrating=self._estimator.collecting)
         return Track(motion, face.points_px, self._estimator.collecting)
+
+    def _rest_openings(self, neutral: DriverNeutral) -> F64:
+        """How open mouth and eyes are at the driver's rest; kept until the neutral changes."""
+        if self._rest is None or self._rest[0] is not neutral:
+            shape = neutral.mesh_hu + self._fit.offset(neutral.motion.expression)
+            self._rest = (neutral, openings(shape))
+        return self._rest[1]
 
     def close(self) -> None:
         self._detector.close()

@@ -58,7 +58,10 @@ async function request(path, options = {}) {
   return answer;
 }
 
-/** @returns {Promise<{avatars: {name: string, title: string}[], generators: string[], default: string}>} */
+/**
+ * @returns {Promise<{avatars: {name: string, title: string}[], generators: string[], emotions: string[],
+ *   default: string}>}
+ */
 export async function listAvatars() {
   return (await request("api/avatars", { cache: "no-store" })).json();
 }
@@ -73,16 +76,20 @@ export async function deleteAvatar(name) {
   await request(`api/avatars/${encodeURIComponent(name)}`, { method: "DELETE" });
 }
 
-/** @returns {Promise<{sdp: string, type: string, session: string}>} */
+/** @returns {Promise<{sdp: string, type: string, session: string, controls: object | null}>} */
 export async function postOffer(offer, signal) {
-  const answer = await request("api/offer", {
-    method: "POST",
-    body: JSON.stringify(offer),
-    headers: { "Content-Type": "application/json" },
-    signal,
-  });
-  return answer.json();
+  return (await request("api/offer", { method: "POST", ...json(offer), signal })).json();
 }
+
+/**
+ * Keeps movement settings with an avatar, in its file where it has one.
+ * @returns {Promise<{controls: object, kept: "file" | "memory"}>}
+ */
+export async function saveControls(name, controls) {
+  return (await request(`api/avatars/${encodeURIComponent(name)}/controls`, { method: "PUT", ...json(controls) })).json();
+}
+
+const json = (value) => ({ body: JSON.stringify(value), headers: { "Content-Type": "application/json" } });
 
 /**
  * Sends a photo for enrollment. XMLHttpRequest because fetch cannot report the progress of an upload.

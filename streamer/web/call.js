@@ -39,6 +39,7 @@ export class Call {
    * `ending` is called while the last frame can still be read.
    * @param {{
    *   phase: (phase: {name: "connecting"|"connected"|"waiting"|"refused", text?: string, inS?: number}) => void,
+   *   answer: (answer: {controls: object | null}) => void,
    *   ending: () => void,
    *   stream: (stream: MediaStream) => void,
    *   message: (message: object, nowMs: number) => void,
@@ -119,6 +120,7 @@ export class Call {
       const answer = await postOffer({ sdp, type, size: sizePx, ...rest }, abort.signal);
       this.#cancel(late);
       if (over()) return;
+      this.#on.answer(answer);
       await pc.setRemoteDescription({ sdp: answer.sdp, type: answer.type });
       await favourMotion(pc);
       if (over()) return;

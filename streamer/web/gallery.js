@@ -15,6 +15,7 @@ function loadUploads() {
 export class Gallery {
   chosen = null;
   generators = [];
+  emotions = [];
   fallback = null;
   #tiles;
   #onChoose;
@@ -32,9 +33,10 @@ export class Gallery {
 
   /** Fetches the server's list; `preferred` is chosen if it is named, else the server's default. */
   async load(preferred) {
-    const { avatars, generators, default: fallback } = await listAvatars();
+    const { avatars, generators, emotions, default: fallback } = await listAvatars();
     this.#avatars = avatars;
     this.generators = generators ?? [];
+    this.emotions = emotions ?? [];
     this.fallback = fallback;
     this.chosen = preferred ?? fallback;
     this.#draw();

@@ -1,7 +1,7 @@
 /** Wiring: joins the call, the camera, the picture, the panel and the statistics. */
 
 import { bareAddress, parseAddress, withoutToken } from "./address.js";
-import { keepToken } from "./api.js";
+import { keepToken, saveControls } from "./api.js";
 import { Call, backoffS } from "./call.js";
 import { Camera } from "./camera.js";
 import { Controls } from "./controls.js";
@@ -57,6 +57,7 @@ const camera = new Camera({
 
 const call = new Call({
   phase: onPhase,
+  answer: onAnswer,
   ending: () => picture.hold(),
   stream: (stream) => picture.show(stream),
   message: onMessage,
@@ -68,7 +69,11 @@ const gallery = new Gallery({
   onError: (text) => notices.show(text, "error"),
 });
 
-const controls = new Controls((values) => call.setControls(values));
+const controls = new Controls({
+  onChange: (values) => call.setControls(values),
+  onSave: saveControls,
+  tell: (text, level) => notices.show(text, level),
+});
 
 new Enroll((avatar) => {
   for (const notice of avatar.notices ?? []) notices.show(notice);
@@ -81,7 +86,7 @@ new Enroll((avatar) => {
 
 function startCall() {
   if (!gallery.chosen) return;
-  call.setControls(controls.values);
+  controls.show(gallery.chosen);
   call.start({
     avatar: gallery.chosen,
     generator: now.generator ?? undefined,
@@ -91,6 +96,12 @@ function startCall() {
     camera: now.drive === "webcam" ? camera.stream : null,
   });
   drawButtons();
+}
+
+// before the data channel opens: the first thing that the server hears is what the sliders show
+function onAnswer(answer) {
+  controls.adopt(answer.controls ?? null);
+  call.setControls(controls.values);
 }
 
 // there is nothing to echo without a camera
@@ -326,6 +337,7 @@ async function begin(attempt = 0) {
     return;
   }
   fillGenerators();
+  controls.emotions = gallery.emotions;
   if (wish.drive === "webcam") await useWebcam();
   else startCall();
 }

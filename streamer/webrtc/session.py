@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import reprlib
 import secrets
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import numpy as np
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
@@ -47,11 +49,16 @@ logger = logging.getLogger(__name__)
 CONNECT_WITHIN_S = 30.0
 MESH_PERIOD_S = 1 / 10
 MESH_UNITS = 4095
-MAX_MESSAGE_BYTES = 4096
+MAX_MESSAGE_CHARS = 4096
+MAX_ANSWER_CHARS = 600  # holds the list of all emotions
 
 
 class OfferError(VisavisError):
     """An offer that cannot be answered."""
+
+
+class MessageError(VisavisError):
+    """A page's message that makes no sense; told to the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,10 @@ class Session:
         self.options = options
         self.clock = clock or SystemClock()
         self.ledger = Ledger(metrics=metrics)
+        self.controls = enrollment.controls or Controls()
         self._make_avatar = make_avatar or build_avatar
+        self._avatar: Avatar | None = None
+        self._avatar_lock = threading.Lock()  # the avatar is made in the worker's thread
         self._on_closed = on_closed
         # No STUN: it must work with no network at all.
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -187,7 +197,7 @@ class Session:
         else:
             track = SlotTrack(self._out, self._sent)
             self._worker = Worker(
-                lambda: self._make_avatar(self),
+                self._prepare,
                 self._out,
                 self.clock,
                 demo=self.options.drive == "demo",
@@ -198,6 +208,20 @@ class Session:
         transceiver.sender.replaceTrack(track)
         # the answer narrows this to what the offer allows
         transceiver.direction = "sendrecv"
+
+    def _prepare(self) -> Avatar:
+        """Called by the worker's thread. Controls that the page sent meanwhile are not lost."""
+        avatar = self._make_avatar(self)
+        with self._avatar_lock:
+            self._avatar = avatar
+            avatar.controls = self.controls
+        return avatar
+
+    def _set_controls(self, controls: Controls) -> None:
+        with self._avatar_lock:
+            self.controls = controls
+            if self._avatar is not None:
+                self._avatar.controls = controls
 
     def _spawn(self, work: object) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
@@ -303,33 +327,51 @@ class Session:
             channel.send(text)
 
     def _heard(self, message: object) -> None:
-        """Commands from the page; nonsense is ignored."""
-        if not isinstance(message, str) or len(message) > MAX_MESSAGE_BYTES:
-            return
+        """A command from the page. One that makes no sense is answered by a notice and changes nothing."""
         try:
-            data = json.loads(message)
-            kind = data["type"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return
-        worker = self._worker
-        avatar = worker.avatar if worker else None
+            self._obey(parsed(message))
+        except VisavisError as error:
+            self._say({"type": "notice", "level": "error", "text": _reason(error, MAX_ANSWER_CHARS)})
+
+    def _obey(self, data: dict[str, object]) -> None:
+        """Raises VisavisError with what is wrong and what would be right."""
+        kind = data.get("type")
         if kind == "ping":
             sent = data.get("t")
-            if isinstance(sent, int | float) and abs(sent) < 1e15:  # no NaN: the page could not read it
-                self._say({"type": "pong", "t": sent})
-        elif kind == "recalibrate" and avatar is not None:
-            avatar.driver.recalibrate()
-            self._say({"type": "notice", "level": "info", "text": "look straight ahead for a second"})
-        elif kind == "controls" and avatar is not None:
-            try:
-                avatar.controls = controls_of(data, avatar.controls)
-            except (TypeError, ValueError, OverflowError):
-                return
+            if (
+                not isinstance(sent, int | float) or not abs(sent) < 1e15
+            ):  # no NaN: the page could not read it
+                raise MessageError("ping: t is not a number of milliseconds")
+            self._say({"type": "pong", "t": sent})
+        elif kind == "recalibrate":
+            if self._avatar is not None:
+                self._avatar.driver.recalibrate()
+                self._say({"type": "notice", "level": "info", "text": "look straight ahead for a second"})
+        elif kind == "controls":
+            given = {name: value for name, value in data.items() if name != "type"}
+            self._set_controls(Controls.from_dict(given, self.controls))
+        else:
+            raise MessageError(
+                f"there is no message {reprlib.repr(kind)}; send one of: controls, recalibrate, ping"
+            )
 
 
-def _reason(error: BaseException) -> str:
-    """One line, never empty."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _reason(error: BaseException, limit: int = 200) -> str:
+    """One line of at most `limit` characters, never empty."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
+def parsed(message: object) -> dict[str, object]:
+    """A page's message as an object. Raises MessageError when it is none."""
+    if not isinstance(message, str) or len(message) > MAX_MESSAGE_CHARS:
+        raise MessageError(f"a message was no text of at most {MAX_MESSAGE_CHARS} characters; send less")
+    try:
+        data: object = json.loads(message)
+    except (ValueError, RecursionError) as error:
+        raise MessageError("a message was not JSON; send an object with a type") from error
+    if not isinstance(data, dict):
+        raise MessageError("a message was no JSON object; send an object with a type")
+    return cast(dict[str, object], data)
 
 
 def build_avatar(session: Session) -> Avatar:
@@ -342,26 +384,6 @@ def build_avatar(session: Session) -> Avatar:
         size_px=session.options.size_px,
         clock=session.clock,
         on_fault=session.ledger.fault,
-    )
-
-
-def controls_of(data: dict[str, object], current: Controls) -> Controls:
-    """Controls from a page's message; strengths are held within 0 … 2. Raises TypeError or ValueError."""
-
-    def strength(key: str, now: float) -> float:
-        value = float(data.get(key, now))  # type: ignore[arg-type]
-        if not np.isfinite(value):
-            raise ValueError(f"{key} is not a number")
-        return float(np.clip(value, 0, 2))
-
-    motion = data.get("motion", current.motion)
-    if motion not in ("relative", "absolute"):
-        raise ValueError("motion is relative or absolute")
-    return replace(
-        current,
-        expression=strength("expression", current.expression),
-        head=strength("head", current.head),
-        motion=motion,
     )
 
 

@@ -1,10 +1,9 @@
-// The page's other decisions that need no page: its address, the retries, the status line, the settings.
+// The page's other decisions that need no page: its address, the retries, the status line.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { bareAddress, parseAddress, withoutToken } from "../../streamer/web/address.js";
 import { backoffS, preferVp8 } from "../../streamer/web/call.js";
-import { sane } from "../../streamer/web/controls.js";
 import { objection } from "../../streamer/web/enroll.js";
 import { statusOf } from "../../streamer/web/status.js";
 
@@ -79,13 +78,6 @@ test("the status line follows the call, then the server", () => {
   assert.equal(statusOf({ ...webcam, phase: "refused" }).tone, "error");
   // the demo has no face that could be lost
   assert.deepEqual(statusOf({ ...webcam, drive: "demo", state: "idle", face: false }), { tone: "ok", text: "Demo is playing" });
-});
-
-test("stored settings are checked before use", () => {
-  const defaults = { expression: 1, head: 1, motion: "relative" };
-  assert.deepEqual(sane(null), defaults);
-  assert.deepEqual(sane({ expression: 9, head: "1", motion: "toString" }), defaults);
-  assert.deepEqual(sane({ expression: 0, head: 1.5, motion: "absolute" }), { expression: 0, head: 1.5, motion: "absolute" });
 });
 
 test("a file that cannot be a photo is refused before it is sent", () => {

@@ -1,0 +1,97 @@
+"""Hair: the scalp of the fitted head inflated until it fills the person's matte, so that hair has parallax."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.geometry import Similarity
+from engines.head_model import HeadModel, Part
+from engines.surface import laplacian
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+
+REACH_HU = 0.9  # no hair is inflated further than this
+_STEP_HU = 0.02
+_MARGIN_HU = 0.03  # beyond the matte, so that its soft edge lies on the mesh
+_OUTLINE = 0.75  # normals this much across the view lie on the outline
+_SMOOTH_ROUNDS = 40
+_FLATTER_BEHIND = 0.6
+
+
+@lru_cache(maxsize=4)
+def scalp_weight(model: HeadModel) -> F32:
+    """(N,) 0 … 1: 1 where hair can grow (skull, temples, behind the ears), 0 on face, ears' fronts and neck."""
+    mean = model.mean_hu
+    marks = model.landmarks(mean)[:468]
+    distance = np.full(len(mean), np.inf, np.float32)
+    for start in range(0, len(mean), 512):
+        part = mean[start : start + 512]
+        distance[start : start + 512] = np.linalg.norm(part[:, None] - marks[None], axis=-1).min(1)
+    far = _smoothstep(distance, 0.06, 0.3)
+    above = 1 - _smoothstep(mean[:, 1], 0.05, 0.45)
+    weight = (far * above * (model.rigidity > 0.99)).astype(np.float32)
+    skin = np.zeros(len(mean), bool)
+    skin[model.triangles[model.part == Part.SKIN]] = True
+    weight[~skin] = 0
+    return weight
+
+
+def _smoothstep(x: NDArray[np.floating], low: float, high: float) -> NDArray[np.floating]:
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def inflate_hair(model: HeadModel, neutral_hu: F32, pose: Similarity, matte: U8) -> F32:
+    """How far each vertex moves outwards (N, 3), in head units.
+
+    Vertices on the head's outline in the photo march along their normals while they stay on the person in
+    `matte` (H, W) uint8; the others take a smooth mean of them. `pose` takes head units to photo pixels.
+    """
+    weight = scalp_weight(model)
+    normal = model.normals(neutral_hu)
+    seen = normal @ pose.rotation.T.astype(np.float32)
+    across = np.linalg.norm(seen[:, :2], axis=1)
+    outline = (across > _OUTLINE) & (weight > 0.05)
+    if not outline.any() or matte.min() > 128:  # no background in sight: nothing tells where hair ends
+        return np.zeros_like(neutral_hu)
+    soft = cv2.GaussianBlur(matte, (0, 0), 1.0)
+    height, width = matte.shape
+    index = np.flatnonzero(outline)
+    steps = np.arange(1, round(REACH_HU / _STEP_HU) + 1) * _STEP_HU
+    spots = neutral_hu[index, None] + steps[None, :, None] * normal[index, None]
+    pixels = pose.apply(spots.reshape(-1, 3))[:, :2].astype(int).reshape(*spots.shape[:2], 2)
+    x, y = pixels[..., 0], pixels[..., 1]
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    on = inside & (soft[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] > 64)
+    # the photo's edge cuts hair off: nothing is known beyond
+    count = np.where(on.all(1), 0, np.argmin(on, axis=1))
+    grown = np.zeros(len(neutral_hu))
+    grown[index] = count * _STEP_HU
+    grown[index] += np.where(count > 0, _MARGIN_HU, 0.0)
+    known = weight < 0.02
+    pull = np.where(outline, 0.35, np.where(known, 1.0, 0.0))
+    target = np.where(outline, grown, 0.0)
+    average = _averaging(model)
+    field = np.where(outline, grown, float(np.median(grown[index])) * weight)
+    for _ in range(_SMOOTH_ROUNDS):
+        field = pull * target + (1 - pull) * (average @ field)
+    # how deep hair is behind the head no photo tells: less than it is wide
+    field *= 1 - _FLATTER_BEHIND * np.clip(seen[:, 2], 0, 1)
+    return (normal * (field * weight)[:, None]).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _averaging(model: HeadModel) -> object:
+    import scipy.sparse as sp
+
+    smooth = laplacian(model.mean_hu.astype(np.float64), model.triangles, model.weld)
+    gather = sp.csr_matrix(
+        (np.ones(model.vertex_count), (np.arange(model.vertex_count), model.weld)),
+        (model.vertex_count, model.vertex_count),
+    )
+    return (gather @ (sp.identity(model.vertex_count) - smooth)).tocsr()

@@ -1,0 +1,194 @@
+"""The UV maps of an enrolled photo: where each texel is, whether it shows, its colour, its PNCC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.hair import scalp_weight
+from engines.enrollment import UV_POSITION_SIDE_PX, Enrollment
+from engines.gbuffer import HeadMesh, Viewport, draw_in_uv, rasterise
+from engines.head import photo_viewport, pose_head
+from engines.head_model import HeadModel, Part
+from engines.push_pull import push_pull
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+
+_SEEN_SIDE_PX = 640
+_SAME_TEXEL = 5.0  # texels: further apart, another part of the head is in front
+_GRAZING, _FACING = 0.12, 0.35  # cosines: below the first a surface is seen too obliquely to be copied
+_MATTE_SEEN = 160
+_RIM_SHARE = 0.025  # of the crop: a matte this close to its edge may hold background
+
+
+@dataclass(frozen=True, slots=True)
+class UvMaps:
+    """`position_px` (S, S, 2) photo pixels, `visibility` (S, S), `colour` (S, S, 3), `pncc` (S, S, 3) uint8."""
+
+    position_px: F32
+    visibility: U8
+    colour: U8
+    pncc: U8
+
+
+def with_uv_maps(model: HeadModel, enrollment: Enrollment) -> Enrollment:
+    """The enrollment with all its UV maps drawn."""
+    maps = draw_uv_maps(model, enrollment)
+    return replace(
+        enrollment,
+        uv_position_px=maps.position_px,
+        uv_visibility=maps.visibility,
+        uv_colour=maps.colour,
+        uv_pncc=maps.pncc,
+    )
+
+
+def draw_uv_maps(model: HeadModel, enrollment: Enrollment, side_px: int = UV_POSITION_SIDE_PX) -> UvMaps:
+    """Draw the maps of a photo: O_c of paper 001 is the visibility, I_r of 000 the colour (holes filled)."""
+    mesh = pose_head(model, enrollment, enrollment.motion, photo_viewport(enrollment))
+    position = draw_in_uv(model, np.ascontiguousarray(mesh.vertices_px[:, :2]), side_px)
+    visible = _visibility(model, enrollment, mesh, position)
+    pncc = draw_in_uv(model, model.pncc(), side_px)
+    # background that shows at the mesh's rim is no colour of the head
+    rim = max(3, round(enrollment.crop_px[2] * _RIM_SHARE)) | 1
+    person = cv2.erode(enrollment.matte, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (rim, rim)))
+    matte = _sample(np.repeat(person[..., None], 3, 2), position)[..., 0]
+    own = visible * (matte > _MATTE_SEEN)
+    colour = _fill(model, _sample(enrollment.photo, position), own.astype(np.float32))
+    return UvMaps(
+        position,
+        (visible * 255 + 0.5).astype(np.uint8),
+        colour,
+        np.clip(pncc * 255 + 0.5, 0, 255).astype(np.uint8),
+    )
+
+
+def _sample(image: U8, position_px: F32) -> U8:
+    return cv2.remap(
+        image,
+        position_px[..., 0] - np.float32(0.5),
+        position_px[..., 1] - np.float32(0.5),
+        cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,
+    ).astype(np.uint8)
+
+
+def _visibility(model: HeadModel, enrollment: Enrollment, mesh: HeadMesh, position: F32) -> F32:
+    """(S, S) 0 … 1: the photo's own G-buffer shows this very texel there, not too obliquely."""
+    left, top, side = enrollment.crop_px
+    scale = _SEEN_SIDE_PX / side
+    window = Viewport(left, top, scale, _SEEN_SIDE_PX, _SEEN_SIDE_PX)
+    seen = rasterise(
+        model, HeadMesh(window.from_photo(mesh.vertices_px).astype(np.float32), mesh.pose), window, _SEEN_SIDE_PX
+    )
+    x = ((position[..., 0] - left) * scale).astype(np.float32)
+    y = ((position[..., 1] - top) * scale).astype(np.float32)
+    xi, yi = np.floor(x).astype(int), np.floor(y).astype(int)
+    inside = (xi >= 0) & (yi >= 0) & (xi < _SEEN_SIDE_PX) & (yi < _SEEN_SIDE_PX)
+    xi, yi = np.clip(xi, 0, _SEEN_SIDE_PX - 1), np.clip(yi, 0, _SEEN_SIDE_PX - 1)
+    size = position.shape[0]
+    row, column = np.mgrid[0:size, 0:size]
+    own = np.stack([(column + 0.5) / size, (row + 0.5) / size], -1).astype(np.float32)
+    near = np.linalg.norm(seen.uv[yi, xi] - own, axis=-1) * size < _SAME_TEXEL
+    covered = seen.part[yi, xi] > 0
+    normal = model.normals(mesh.vertices_px)
+    facing = draw_in_uv(model, np.ascontiguousarray(np.repeat(-normal[:, 2:], 3, 1)), size)[..., 0]
+    clear = np.clip((facing - _GRAZING) / (_FACING - _GRAZING), 0, 1)
+    height, width = enrollment.photo.shape[:2]
+    inside &= (position[..., 0] > 0) & (position[..., 1] > 0)
+    inside &= (position[..., 0] < width) & (position[..., 1] < height)
+    hard = (near & covered & inside).astype(np.uint8)
+    hard = cv2.morphologyEx(hard, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    return (cv2.GaussianBlur(cv2.erode(hard, np.ones((3, 3), np.uint8)).astype(np.float32), (0, 0), 1.2) * clear).astype(
+        np.float32
+    )
+
+
+def _islands(model: HeadModel, size: int) -> U8:
+    """(S, S) `Part` + 1 of each texel, 0 off the atlas."""
+    out = np.zeros((size, size), np.uint8)
+    for part in (Part.SKIN, Part.MOUTH, Part.TEETH, Part.TONGUE, Part.SOCKET, Part.EYE):
+        corners = np.rint(model.uv[model.triangles[model.part == part]] * size * 16 - 8).astype(np.int32)
+        for triangle in corners:
+            cv2.fillConvexPoly(out, triangle, int(part), cv2.LINE_8, 4)
+    return out
+
+
+def mirrored_uv(model: HeadModel, size: int) -> F32:
+    """(S, S, 2) texel position of the other side's texel: the atlas position of each vertex's mirror image."""
+    from scipy.spatial import cKDTree
+
+    mean = model.mean_hu
+    part = np.zeros(len(mean), np.uint8)
+    part[model.triangles.ravel()] = np.repeat(model.part, 3)
+    uv = model.uv.copy()
+    for kind in np.unique(part):
+        own = np.flatnonzero(part == kind)
+        _, near = cKDTree(mean[own]).query(mean[own] * np.array([-1, 1, 1], np.float32))
+        uv[own] = model.uv[own[near]]
+    return draw_in_uv(model, np.ascontiguousarray(uv), size) * size
+
+
+def _fill(model: HeadModel, colour: U8, visible: F32) -> U8:
+    """Holes take the other side's colour where that shows, and what diffuses in from around elsewhere."""
+    size = colour.shape[0]
+    other = mirrored_uv(model, size) - 0.5
+    x, y = other[..., 0].astype(np.float32), other[..., 1].astype(np.float32)
+    there = cv2.remap(colour, x, y, cv2.INTER_LINEAR).astype(np.float32)
+    there_visible = cv2.remap(visible, x, y, cv2.INTER_LINEAR)
+    base = colour.astype(np.float32)
+    skin = _islands(model, size)
+    scalp = np.clip(draw_in_uv(model, np.repeat(scalp_weight(model)[:, None], 3, 1), size)[..., 0] * 1.3, 0, 1)
+    out = base.copy()
+    for part in (Part.SKIN, Part.EYE, Part.SOCKET, Part.MOUTH, Part.TEETH, Part.TONGUE):
+        own = cv2.dilate((skin == part).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+        if part in (Part.MOUTH, Part.TEETH, Part.TONGUE):
+            out[own] = _INTERIOR[part]
+            continue
+        weight = np.where(own, visible, 0).astype(np.float32)
+        mirror = np.where(own, np.clip(there_visible - weight, 0, 1), 0).astype(np.float32)
+        known = np.maximum(weight, 0.6 * mirror)
+        mixed = base * weight[..., None] + there * mirror[..., None]
+        mixed /= np.maximum(weight + mirror, 1e-3)[..., None]
+        if part in (Part.SOCKET,) or float(known.sum()) < 30:
+            known, mixed = np.where(skin == Part.SKIN, visible, 0).astype(np.float32), base
+        weight_known = (known > 0.35).astype(np.float32) * known
+        smooth = push_pull(mixed, weight_known)
+        if part == Part.SKIN:
+            # a skull's back is hair, not the mean of hair and cheeks
+            grows = weight_known * (known > 0.8)
+            for least in (0.95, 0.6, 0.3):
+                if float((grows * (scalp > least)).sum()) > 200:
+                    hair = push_pull(mixed, (grows * (scalp > least)).astype(np.float32))
+                    smooth = smooth + (hair - smooth) * scalp[..., None]
+                    break
+            smooth = smooth + _hair_grain(mixed, known > 0.8, scalp)
+        filled = np.where((known > 0.35)[..., None], mixed * known[..., None] + smooth * (1 - known[..., None]), smooth)
+        exact = np.clip(weight * 1.0, 0, 1)[..., None]
+        out[own] = (base * exact + filled * (1 - exact))[own]
+    return np.clip(out + 0.5, 0, 255).astype(np.uint8)
+
+
+def _hair_grain(image: F32, known: NDArray[np.bool_], scalp: F32) -> F32:
+    """(S, S, 3) fine detail of hair for the whole scalp: the largest patch that shows, tiled in mirror images."""
+    size = image.shape[0]
+    inside = cv2.distanceTransform((known & (scalp > 0.3)).astype(np.uint8), cv2.DIST_L2, 5)
+    _, radius, _, (x, y) = cv2.minMaxLoc(inside)
+    half = int(radius * 0.7)
+    if half < _SMALLEST_PATCH:
+        return np.zeros_like(image)
+    patch = image[y - half : y + half, x - half : x + half]
+    patch = patch - cv2.GaussianBlur(patch, (0, 0), half / 2)
+    row = np.concatenate([patch, patch[:, ::-1]], 1)
+    tile = np.concatenate([row, row[::-1]], 0)
+    times = -(-size // tile.shape[0])
+    grain = np.tile(tile, (times, times, 1))[:size, :size]
+    return (grain * scalp[..., None]).astype(np.float32)
+
+
+_SMALLEST_PATCH = 5  # texels
+_INTERIOR = {Part.MOUTH: (70, 28, 28), Part.TEETH: (214, 204, 190), Part.TONGUE: (150, 78, 78)}

@@ -1,0 +1,231 @@
+"""Commands that make or change something still: emotions, frontalize, edit, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engines.errors import VisavisError
+from streamer.terminal import progress_bar, quiet_native, say_note, working
+
+if TYPE_CHECKING:
+    from engines.enrollment import Enrollment
+    from engines.motion import Motion
+
+AvatarFile = Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")]
+PngFile = Annotated[Path, typer.Option("-o", "--output", help="The .png to write.")]
+Size = Annotated[int, typer.Option(min=64, max=1024, help="Side of the picture in pixels.")]
+GeneratorName = Annotated[str, typer.Option(help="Which generator draws.")]
+
+
+class ArgumentError(VisavisError):
+    """A NAME=VALUE that cannot be read; the message shows what one looks like."""
+
+
+def emotions(
+    avatar: AvatarFile,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The folder for the pictures; made if needed.")
+    ],
+    strength: Annotated[float, typer.Option(min=0, max=2, help="Strength of the emotions.")] = 1.0,
+    sheet: Annotated[
+        bool, typer.Option("--sheet", help="Also write sheet.png: all of them, with their names.")
+    ] = False,
+    size: Size = 512,
+    generator: GeneratorName = "geometric",
+) -> None:
+    """Draw an avatar with each of 22 emotions: neutral, six basic ones and 15 mixed ones.
+
+    Example: `visavis emotions me.avatar -o faces --sheet`
+    """
+    with quiet_native():
+        from engines.enrollment import load_enrollment
+        from engines.errors import SinkError
+        from engines.renderer import Renderer
+        from streamer.emotions import draw_emotions, sheet_of
+        from streamer.stills import require_folder, write_png
+
+        enrollment = load_enrollment(avatar)
+        if output.exists() and not output.is_dir():
+            raise SinkError(f"{output} is a file; name a folder with -o")
+        require_folder(output if output.is_dir() else output.parent)
+        renderer = Renderer(enrollment, generator=generator, size_px=size & ~1)
+        with progress_bar("drawing") as advance:
+            pictures = draw_emotions(renderer.render, enrollment.motion, strength, advance)
+        if sheet:
+            pictures["sheet"] = sheet_of(pictures)
+        output.mkdir(exist_ok=True)
+        for name, picture in pictures.items():
+            write_png(output / f"{name}.png", picture)
+    print(output)
+
+
+def frontalize(
+    photo: Annotated[Path, typer.Argument(help="A photo with one face, or an .avatar file.")],
+    output: PngFile,
+    neutral: Annotated[bool, typer.Option("--neutral", help="Also take the expression away.")] = False,
+    size: Size = 512,
+    generator: GeneratorName = "geometric",
+) -> None:
+    """Turn the head of a photo to look straight at the camera.
+
+    Example: `visavis frontalize me.jpg -o front.png --neutral`
+    """
+    with quiet_native():
+        from dataclasses import replace
+
+        from engines.edit import FRONTAL, apply_edit
+        from streamer.stills import enrollment_of, require_png
+
+        require_png(output)
+        with working("enrolling"):
+            enrollment = enrollment_of(photo)
+        motion = apply_edit(enrollment.motion, replace(FRONTAL, neutral=neutral))
+        _draw(enrollment, motion, output, size, generator)
+    for notice in enrollment.notices:
+        say_note(notice)
+    print(output)
+
+
+def edit(
+    avatar: AvatarFile,
+    output: PngFile,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=NUMBER", help="An ARKit coefficient, -0.3 to 1.3; may be repeated."
+        ),
+    ] = None,
+    yaw: Annotated[
+        float | None, typer.Option(help="Turn of the head in degrees; > 0: picture's right.")
+    ] = None,
+    pitch: Annotated[float | None, typer.Option(help="Nod in degrees; > 0 looks down.")] = None,
+    roll: Annotated[float | None, typer.Option(help="Tilt in degrees; > 0 is clockwise.")] = None,
+    gaze_yaw: Annotated[
+        float | None, typer.Option(help="Both eyes in degrees; > 0: picture's right.")
+    ] = None,
+    gaze_pitch: Annotated[float | None, typer.Option(help="Both eyes in degrees; > 0 looks down.")] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INDEX=SIGMA",
+            help="Another head: a shape by number, -3 to 3 deviations; may be repeated.",
+        ),
+    ] = None,
+    neutral: Annotated[bool, typer.Option("--neutral", help="Start from no expression.")] = False,
+    size: Size = 512,
+    generator: GeneratorName = "geometric",
+) -> None:
+    """Draw an avatar with another expression, pose, gaze or shape of the head.
+
+    Example: `visavis edit me.avatar -o out.png --set jawOpen=0.4 --yaw 15 --gaze-yaw -10 --shape 0=1.5`
+    """
+    change = dict(_numbers(settings or [], "--set", "jawOpen=0.4"))
+    shapes = {_mode(name): sigma for name, sigma in _numbers(shape or [], "--shape", "0=1.5")}
+    with quiet_native():
+        from engines.edit import Edit, apply_edit, identity_change, reshape
+        from engines.enrollment import load_enrollment
+        from streamer.stills import require_png
+
+        require_png(output)
+        enrollment = load_enrollment(avatar)
+        what = Edit(change, yaw, pitch, roll, gaze_yaw, gaze_pitch, neutral)
+        motion = apply_edit(enrollment.motion, what)
+        if shapes:
+            from engines.head_model import load_head_model
+
+            model = load_head_model()
+            enrollment = reshape(enrollment, model, identity_change(model, shapes))
+        _draw(enrollment, motion, output, size, generator)
+    print(output)
+
+
+def settings(
+    avatar: AvatarFile,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Save a setting, such as lips=0.8; may be repeated."
+        ),
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Forget what was saved (before any --set).")] = False,
+) -> None:
+    """Show or save how an avatar moves; the options of `animate`, `run` and `serve` come before what is saved.
+
+    Example: `visavis settings me.avatar --set lips=0.8 --set preset=happy --set keep_blink=false`
+    """
+    from dataclasses import replace
+
+    with quiet_native():
+        from engines.enrollment import load_enrollment, save_enrollment
+        from engines.retarget import Controls
+
+        path = avatar.resolve()  # the file itself is replaced, not a link to it
+        enrollment = load_enrollment(avatar)
+        saved = None if reset else enrollment.controls
+        if values:
+            saved = Controls.from_dict(dict(_setting(text) for text in values), saved)
+        if values or reset:
+            save_enrollment(replace(enrollment, controls=saved), path)
+    usual = Controls().to_dict()
+    for name, value in (saved or Controls()).to_dict().items():
+        shown = (
+            str(value).lower()
+            if isinstance(value, bool)
+            else f"{value:g}"
+            if isinstance(value, float)
+            else value
+        )
+        print(f"{name}={shown}" + ("" if value == usual[name] else "  (changed)"))
+
+
+def add_still_commands(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (emotions, frontalize, edit, settings):
+        app.command()(command)
+
+
+def _draw(enrollment: Enrollment, motion: Motion, output: Path, size_px: int, generator: str) -> None:
+    from engines.renderer import Renderer
+    from streamer.stills import write_png
+
+    write_png(output, Renderer(enrollment, generator=generator, size_px=size_px & ~1).render(motion))
+
+
+def _pair(text: str, option: str, example: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (equals and name.strip() and value.strip()):
+        raise ArgumentError(f"{option} {text!r} has no name or no value; write it as {option} {example}")
+    return name.strip(), value.strip()
+
+
+def _numbers(texts: Iterable[str], option: str, example: str) -> Iterable[tuple[str, float]]:
+    for text in texts:
+        name, value = _pair(text, option, example)
+        try:
+            yield name, float(value)
+        except ValueError as error:
+            raise ArgumentError(
+                f"{option} {text!r}: {value!r} is no number; write it as {option} {example}"
+            ) from error
+
+
+def _mode(name: str) -> int:
+    if not (name.isascii() and name.isdecimal()):
+        raise ArgumentError(f"--shape {name!r}: a shape has a number, not a name; write it as --shape 0=1.5")
+    return int(name)
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """NAME=VALUE with the value as what it looks like: a switch, a number or a word."""
+    name, value = _pair(text, "--set", "lips=0.8")
+    switches = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    if value.lower() in switches:
+        return name, switches[value.lower()]
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value

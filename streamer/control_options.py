@@ -1,0 +1,97 @@
+"""The options of `engines.retarget.Controls`, given to every command that moves an avatar.
+
+An option that was not typed leaves what is saved with the avatar; nothing here is imported that is slow.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from enum import StrEnum
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+
+class MotionMode(StrEnum):
+    """How the driver's motion is taken."""
+
+    relative = "relative"
+    absolute = "absolute"
+
+
+class RegionChoice(StrEnum):
+    """What of the driver gets through."""
+
+    all = "all"
+    exp = "exp"
+    pose = "pose"
+    lip = "lip"
+    eyes = "eyes"
+
+
+STRENGTH_PANEL = "Strengths (0 to 2; 1 is as the driver does it)"
+MOTION_PANEL = "Motion"
+
+
+def _strength(text: str) -> Any:
+    return Annotated[
+        float | None,
+        typer.Option(min=0, max=2, help=text, rich_help_panel=STRENGTH_PANEL, show_default=False),
+    ]
+
+
+def _motion(annotation: Any, text: str, *names: str) -> Any:
+    return Annotated[
+        annotation | None, typer.Option(*names, help=text, rich_help_panel=MOTION_PANEL, show_default=False)
+    ]
+
+
+# in the order of the fields of `Controls`; a test compares them
+OPTIONS: dict[str, Any] = {
+    "expression": _strength("The whole face: multiplies lips, eyes and brows."),
+    "lips": _strength("Mouth and jaw."),
+    "eyes": _strength("Eyelids."),
+    "brows": _strength("Brows and nose."),
+    "gaze": _strength("Where the eyes look."),
+    "head": _strength("Turning of the head."),
+    "position": _strength("Moving of the head in the picture."),
+    "region": _motion(RegionChoice, "What of the driver gets through: all, exp, pose, lip, eyes."),
+    "motion": _motion(MotionMode, "relative: from the driver's rest; absolute: as it is."),
+    "place_absolutely": _motion(
+        bool,
+        "With --motion absolute: take the head's place from the driver's picture too.",
+        "--place-absolutely/--no-place-absolutely",
+    ),
+    "keep_lips": _motion(
+        bool, "Lips that the driver closes close, whatever the strengths.", "--keep-lips/--no-keep-lips"
+    ),
+    "keep_blink": _motion(
+        bool, "Eyes that the driver closes close, whatever the strengths.", "--keep-blink/--no-keep-blink"
+    ),
+    "preset": _motion(str, "Add an emotion, such as happy or awed (`visavis emotions` draws all), or none."),
+    "preset_strength": _strength("The emotion of --preset."),
+}
+
+
+def with_controls(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with an option for each control; it gets what was typed as the dictionary `controls`."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for name, p in signature.parameters.items() if name != "controls"]
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in OPTIONS.items()
+    ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        typed = {name: given.pop(name, None) for name in OPTIONS}
+        command(**given, controls={name: _plain(v) for name, v in typed.items() if v is not None})
+
+    run.__signature__ = signature.replace(parameters=[*own, *more])  # pyright: ignore[reportAttributeAccessIssue]
+    return run
+
+
+def _plain(value: Any) -> object:
+    return value.value if isinstance(value, StrEnum) else value

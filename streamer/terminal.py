@@ -1,0 +1,82 @@
+"""What every command shares at the terminal: notes, progress, and silence from native libraries."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+err = Console(stderr=True)
+
+
+def say_note(text: str) -> None:
+    """One line on stderr that is no failure."""
+    err.print(f"note: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def working(text: str) -> Generator[None]:
+    """A spinner on a terminal's stderr; silent elsewhere."""
+    if err.is_terminal:
+        with err.status(text):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def progress_bar(text: str) -> Generator[Callable[[int, int | None], None]]:
+    """Progress on a terminal's stderr; silent elsewhere."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
+        task = progress.add_task(text, total=None)
+
+        def advance(done: int, total: int | None) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield advance
+
+
+@contextmanager
+def quiet_native() -> Generator[None]:
+    """Send what C++ libraries write to stderr (MediaPipe's start-up chatter) nowhere; Python's stays.
+
+    With --debug everything is shown.
+    """
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        yield
+        return
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    stream, own = sys.stderr, os.fdopen(os.dup(kept), "w", buffering=1)
+    # only the handlers that write to the terminal: a log file keeps its file
+    handlers = [
+        h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler) and h.stream is stream
+    ]
+    sys.stderr = own  # `err` follows by itself
+    for handler in handlers:
+        handler.setStream(own)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+        sys.stderr = stream
+        for handler in handlers:
+            handler.setStream(stream)
+        own.close()

@@ -1,0 +1,280 @@
+"""Tracking by our own network: head parameters straight from the pixels, without MediaPipe."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from calibration.neutral import DriverNeutral, NeutralEstimator
+from engines.engine import compile_best
+from engines.frame import Frame
+from engines.geometry import Camera
+from engines.head_model import HeadModel, load_head_model
+from engines.motion import ARKIT_INDEX, Motion
+from engines.regressor import (
+    CROP_PER_FACE,
+    INPUT_PX,
+    CropBox,
+    FaceBasis,
+    Layout,
+    Prediction,
+    as_input,
+    box_around,
+    cut,
+    face_basis,
+    load_regressor,
+    place_head,
+    read_output,
+)
+from streamer.tracker import Track, Tracker
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+Reader = Callable[[U8], F32]  # crop (128, 128, 3) → the network's numbers (D,)
+FaceFinder = Callable[[U8], CropBox | None]  # picture → where to look first
+
+KEEP_CONFIDENCE = 0.5  # below, a followed face is lost
+FIND_CONFIDENCE = 0.8  # a searched face must be surer, once its crop fits
+FIRST_CONFIDENCE = 0.3  # a window worth a closer look
+SEARCH_WINDOWS = 24  # looked at in one frame while there is no face
+CLOSER_LOOKS = 3
+MIN_SIDE_PX = 24.0
+REST_EASE = 0.1  # a re-taken rest comes in over half a second
+IDENTITY_EASE = 0.05  # a person's shape does not change from frame to frame
+
+_BLINKS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
+
+
+def search_boxes(width_px: int, height_px: int) -> list[CropBox]:
+    """Windows that leave no face of a picture unseen, largest and most central first.
+
+    Steps of half a window and of a factor of two: the network answers for a face that is up to 0.3 windows
+    off the middle and fills 0.45 … 1 of the window.
+    """
+    boxes: list[CropBox] = []
+    side = 1.1 * min(width_px, height_px)
+    for _ in range(4):
+        if side < 2 * MIN_SIDE_PX:
+            break
+        xs, ys = (_steps(length, side) for length in (width_px, height_px))
+        level = [CropBox(x, y, side) for y in ys for x in xs]
+        level.sort(key=lambda b: (b.x_px - width_px / 2) ** 2 + (b.y_px - height_px / 2) ** 2)
+        boxes += level
+        side /= 2
+    return boxes
+
+
+def _steps(length: int, side: float) -> list[float]:
+    inset = min(0.3 * side, length / 2)
+    count = int(np.ceil((length - 2 * inset) / (0.5 * side))) + 1
+    return [float(v) for v in np.linspace(inset, length - inset, count)] if count > 1 else [length / 2]
+
+
+def compiled_reader() -> tuple[Reader, Layout]:
+    """The committed network on the best engine of this computer, and what its numbers mean."""
+    net = load_regressor()
+    compiled, _, _ = compile_best(net, (torch.zeros(1, 3, INPUT_PX, INPUT_PX),))
+
+    def read(crop: U8) -> F32:
+        return compiled(as_input(crop))[0][0].numpy()
+
+    return read, net.layout
+
+
+def mediapipe_finder() -> FaceFinder:
+    """First looks by MediaPipe, for pictures full of small faces; needs a mediapipe that loads."""
+    from engines.landmarks import LandmarkDetector
+
+    detector = LandmarkDetector(video=False)
+
+    def find(image: U8) -> CropBox | None:
+        faces = detector.detect(image)
+        return box_around(faces[0].points_px) if faces else None
+
+    return find
+
+
+class RegressorTracker(Tracker):
+    """Crop around the last frame's face → network → `Motion`; a lost face is searched by the network itself.
+
+    `reader` and `layout` replace the committed network; `find_face` says where to look first when there is
+    no face yet, before the search.
+    """
+
+    def __init__(
+        self,
+        model: HeadModel | None = None,
+        *,
+        reader: tuple[Reader, Layout] | None = None,
+        find_face: FaceFinder | None = None,
+    ) -> None:
+        model = model or load_head_model()
+        self._read, self._layout = reader or compiled_reader()
+        self._basis: FaceBasis = face_basis(model, self._layout.identity_count)
+        self._find_face = find_face
+        self._estimator = NeutralEstimator(model)
+        self._box: CropBox | None = None
+        self._identity: F32 | None = None
+        self._gaze: F32 = np.zeros((2, 2), np.float32)
+        self._searched = 0  # windows looked at since the face was lost
+        self._watched: deque[F32] = deque(maxlen=90)  # β of the second in which the neutral is taken
+        self._rest: F32 | None = None
+
+    @property
+    def neutral(self) -> Motion | None:
+        current = self.driver_neutral
+        return current.motion if current else None
+
+    @property
+    def driver_neutral(self) -> DriverNeutral | None:
+        """Mesh and motion at rest."""
+        current = self._estimator.current
+        if current is None or self._rest is None:
+            return current
+        return replace(current, motion=replace(current.motion, expression=self._rest))
+
+    def retake_neutral(self) -> None:
+        self._watched.clear()
+        self._estimator.restart()
+
+    def use_neutral(self, neutral: DriverNeutral) -> None:
+        """Skip the calibration: take a neutral computed before."""
+        self._watched.clear()
+        self._rest = neutral.motion.expression
+        self._estimator.adopt(neutral)
+
+    def track(self, frame: Frame) -> Track:
+        found = self._look(frame.image)
+        if found is None:
+            self._identity = None  # whoever comes next may be somebody else
+            return Track(None, calibrating=self._estimator.collecting)
+        prediction, box = found
+        return self._motion(frame, prediction, box)
+
+    def close(self) -> None:
+        self._box = None
+
+    def _look(self, image: U8) -> tuple[Prediction, CropBox] | None:
+        if self._box is not None:
+            prediction = self._predict(image, self._box)
+            if prediction is not None and prediction.confidence >= KEEP_CONFIDENCE:
+                return prediction, self._box
+            last, self._box, self._searched = self._box, None, 0
+            wider = replace(last, side_px=1.2 * last.side_px)
+            found = self._approach(image, wider)
+        else:
+            found = self._search(image)
+        return found
+
+    def _predict(self, image: U8, box: CropBox) -> Prediction | None:
+        raw = self._read(cut(image, box))
+        return read_output(raw, self._layout) if np.isfinite(raw).all() else None
+
+    def _search(self, image: U8) -> tuple[Prediction, CropBox] | None:
+        height, width = image.shape[:2]
+        if self._find_face is not None:
+            box = self._find_face(image)
+            return self._approach(image, box) if box is not None else None
+        boxes = search_boxes(width, height)
+        if not boxes:
+            return None
+        start = self._searched % len(boxes)
+        looked = list(islice(boxes, start, start + SEARCH_WINDOWS))
+        self._searched = start + len(looked)
+        seen = [(p.confidence, k, p) for k, b in enumerate(looked) if (p := self._predict(image, b))]
+        for confidence, k, prediction in sorted(seen, key=lambda s: -s[0])[:2]:
+            if confidence < FIRST_CONFIDENCE:
+                break
+            found = self._approach(image, self._around(prediction, looked[k]))
+            if found is not None:
+                return found
+        return None
+
+    def _approach(self, image: U8, box: CropBox) -> tuple[Prediction, CropBox] | None:
+        """Look again and again, each time around what was seen, and say yes when sure."""
+        height, width = image.shape[:2]
+        prediction = None
+        for _ in range(CLOSER_LOOKS):
+            if not _is_sound(box, width, height):
+                return None
+            prediction = self._predict(image, box)
+            if prediction is None or prediction.confidence < FIRST_CONFIDENCE:
+                return None
+            last, box = box, self._around(prediction, box)
+            if prediction.confidence >= FIND_CONFIDENCE and _is_near(last, box):
+                return prediction, last
+        return None
+
+    def _around(self, prediction: Prediction, box: CropBox) -> CropBox:
+        """The crop for the face that was seen in `box`."""
+        pose = place_head(prediction, box, self._basis.anchor_hu)
+        return box_around(pose.apply(self._basis.decode(prediction)))
+
+    def _motion(self, frame: Frame, prediction: Prediction, box: CropBox) -> Track:
+        height, width = frame.image.shape[:2]
+        if self._identity is None:
+            self._identity = prediction.identity
+        eased = self._identity + IDENTITY_EASE * (prediction.identity - self._identity)
+        self._identity = eased.astype(np.float32)
+        prediction = replace(prediction, identity=self._identity)
+        pose = place_head(prediction, box, self._basis.anchor_hu)
+        unposed = self._basis.decode(prediction).astype(np.float64)
+        landmarks = pose.apply(unposed).astype(np.float32)
+        following = box_around(landmarks, CROP_PER_FACE)
+        self._box = following if _is_sound(following, width, height) else None
+        # a closing lid hides the iris: hold the gaze through a blink
+        if max(prediction.closure[1:].max(), prediction.expression[_BLINKS].max()) < 0.5:
+            self._gaze = prediction.gaze_rad
+        rotation, translation = Camera(width, height).from_similarity(pose)
+        motion = Motion(
+            time_s=frame.pts_s,
+            expression=prediction.expression,
+            rotation_rad=rotation.astype(np.float32),
+            translation_hu=translation.astype(np.float32),
+            gaze_rad=self._gaze.copy(),
+            confidence=prediction.confidence,
+            closure=prediction.closure,
+        )
+        if not motion.is_finite():
+            return Track(None, calibrating=self._estimator.collecting)
+        self._learn_rest(prediction.expression)
+        self._estimator.add(
+            frame.pts_s, unposed, prediction.expression, rotation, translation, prediction.gaze_rad
+        )
+        return Track(motion, landmarks, self._estimator.collecting)
+
+    def _learn_rest(self, expression: F32) -> None:
+        """β of the calm half of the watched frames, eased in.
+
+        The estimator fits its own to the landmarks; motion relative to that would not rest when the driver does.
+        """
+        if self._estimator.collecting:
+            self._watched.append(expression)
+        if not self._watched:
+            return
+        watched = np.array(self._watched)
+        calm = np.argsort(np.abs(watched).sum(1))[: max(1, len(watched) // 2)]
+        rest = watched[calm].mean(0)
+        eased = rest if self._rest is None else self._rest + REST_EASE * (rest - self._rest)
+        self._rest = eased.astype(np.float32)
+
+
+def _is_sound(box: CropBox, width_px: int, height_px: int) -> bool:
+    """Whether a face can be followed there: its middle in the picture, neither a speck nor far too near."""
+    return (
+        0 <= box.x_px <= width_px
+        and 0 <= box.y_px <= height_px
+        and MIN_SIDE_PX <= box.side_px <= 4 * max(width_px, height_px)
+    )
+
+
+def _is_near(a: CropBox, b: CropBox) -> bool:
+    """Whether the network, shown `a`, asked for hardly anything else."""
+    moved = max(abs(a.x_px - b.x_px), abs(a.y_px - b.y_px)) / b.side_px
+    return moved < 0.12 and 0.8 < a.side_px / b.side_px < 1.25
