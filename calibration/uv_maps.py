@@ -176,13 +176,18 @@ def _fill(model: HeadModel, colour: U8, visible: F32) -> U8:
 def _hair_grain(image: F32, known: NDArray[np.bool_], scalp: F32) -> F32:
     """(S, S, 3) fine detail of hair for the whole scalp: the largest patch that shows, tiled in mirror images."""
     size = image.shape[0]
-    inside = cv2.distanceTransform((known & (scalp > 0.3)).astype(np.uint8), cv2.DIST_L2, 5)
-    _, radius, _, (x, y) = cv2.minMaxLoc(inside)
-    half = int(radius * 0.7)
+    half, x, y = 0, 0, 0
+    for least in (0.9, 0.6, 0.3):
+        inside = cv2.distanceTransform((known & (scalp > least)).astype(np.uint8), cv2.DIST_L2, 5)
+        _, radius, _, (x, y) = cv2.minMaxLoc(inside)
+        half = int(radius * 0.7)
+        if half >= _SMALLEST_PATCH:
+            break
     if half < _SMALLEST_PATCH:
         return np.zeros_like(image)
     patch = image[y - half : y + half, x - half : x + half]
-    patch = patch - cv2.GaussianBlur(patch, (0, 0), half / 2)
+    # strands, not the shading they lie in, and nothing as strong as a hairline
+    patch = np.clip(patch - cv2.GaussianBlur(patch, (0, 0), _STRAND_TEXELS), -_STRONGEST, _STRONGEST)
     row = np.concatenate([patch, patch[:, ::-1]], 1)
     tile = np.concatenate([row, row[::-1]], 0)
     times = -(-size // tile.shape[0])
@@ -191,4 +196,6 @@ def _hair_grain(image: F32, known: NDArray[np.bool_], scalp: F32) -> F32:
 
 
 _SMALLEST_PATCH = 5  # texels
+_STRAND_TEXELS = 3.0
+_STRONGEST = 32.0
 _INTERIOR = {Part.MOUTH: (70, 28, 28), Part.TEETH: (214, 204, 190), Part.TONGUE: (150, 78, 78)}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from calibration.enroll import enroll, expression_gain, head_crop
+from calibration.enroll import enroll, head_crop
 from calibration.matte import push_pull
 from engines.enrollment import Enrollment
 from engines.errors import ModelMissing, PhotoError

@@ -15,7 +15,7 @@ from engines.conditioning import PreparedMap, computed_flow, lookup_map, prepare
 from engines.enrollment import Enrollment
 from engines.gbuffer import GBuffer, Viewport, extend
 from engines.generator import Generator, GeneratorConfig
-from engines.generators.layers import Body, body_flow, head_mask, make_body
+from engines.generators.layers import Body, body_flow, head_mask, make_body, rim_flow
 from engines.generators.masks import planar_map, polygon_mask, region
 from engines.generators.mouth import Mouth, make_mouth, paint_mouth
 from engines.geometry import F64, Similarity, rotation_vector
@@ -165,10 +165,14 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> U8:
     # a map made in canvas pixels: F_c of paper 001, eq. 3
     flow = computed_flow(cache.position, gbuffer, origin_px=(0, 0), scale=1, margin_px=cache.margin_px)
     covered = np.asarray(cv2.min(gbuffer.part, 1), np.uint8)
+    seen = covered * lookup_map(cache.visibility, gbuffer.uv)
+    rows, columns = covered.shape
+    behind = body_flow(cache.body, gbuffer.mesh.pose, gbuffer.viewport)
+    behind = cv2.resize(behind, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    behind = rim_flow(cache.body, flow, seen, np.asarray(behind, np.float32))
+    behind[..., 1] += cache.body.below_px
     grow(flow, covered)
     head = cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR)
-    behind = body_flow(cache.body, gbuffer.mesh.pose, gbuffer.viewport)
-    behind[..., 1] += cache.body.below_px
     where = cv2.resize(behind, size, interpolation=cv2.INTER_LINEAR)
     cv2.copyTo(head, head_mask(covered, size), where)
     where = cv2.add(where, cache.base_grid)
@@ -176,7 +180,7 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> U8:
     picture = np.asarray(image, np.uint8)
     turned = turn_weight(cache.pose, gbuffer.mesh.pose)
     if turned > 0:
-        _draw_hidden(cache, gbuffer, covered, picture, turned)
+        _draw_hidden(cache, gbuffer, covered, seen, picture, turned)
     soften_contours(picture, gbuffer, flow, behind, cache.body.below_px)
     return picture
 
@@ -198,8 +202,7 @@ def soften_contours(image: U8, gbuffer: GBuffer, flow: F32, behind: F32, below_p
     step = cv2.morphologyEx(gbuffer.depth_px, cv2.MORPH_GRADIENT, kernel[:2, :2])
     inner = (step > _CONTOUR_DEPTH * rows) & (cv2.erode(covered, kernel) > 0)
     rim = cv2.morphologyEx(covered, cv2.MORPH_GRADIENT, kernel[:2, :2]) > 0
-    at = cv2.resize(behind, (columns, rows), interpolation=cv2.INTER_LINEAR)
-    apart = np.abs(flow - at + (0, np.float32(below_px))).max(-1) > _CONTOUR_PX
+    apart = np.abs(flow - behind + (0, np.float32(below_px))).max(-1) > _CONTOUR_PX
     jump = (inner | (rim & apart)).astype(np.uint8)
     if not jump.any():
         return
@@ -229,7 +232,9 @@ def turn_weight(photo_pose: Similarity, pose: Similarity) -> float:
     return float(np.clip((angle - _TURN_FROM_DEG) / (_TURN_FULL_DEG - _TURN_FROM_DEG), 0, 1))
 
 
-def _draw_hidden(cache: GeometricCache, gbuffer: GBuffer, covered: U8, picture: U8, turned: float) -> None:
+def _draw_hidden(
+    cache: GeometricCache, gbuffer: GBuffer, covered: U8, seen: F32, picture: U8, turned: float
+) -> None:
     """Where the photo does not show what the pose does (O_c = 0), draw the filled UV colour I_r, in place.
 
     So it is done where the warped photo is transparent though the head's contour is far: there the rim of the
@@ -237,7 +242,7 @@ def _draw_hidden(cache: GeometricCache, gbuffer: GBuffer, covered: U8, picture: 
     """
     height, width = picture.shape[:2]
     rows, columns = covered.shape
-    hidden = covered - covered * lookup_map(cache.visibility, gbuffer.uv)
+    hidden = covered - seen
     hidden *= cv2.LUT(gbuffer.part, _PAINTED)
     inner = cv2.erode(covered, np.ones((_RIM_PX, _RIM_PX), np.uint8), borderValue=1).astype(np.float32)
     inner = cv2.blur(inner, (_RIM_PX, _RIM_PX)) * covered

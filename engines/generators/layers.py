@@ -7,6 +7,7 @@ neck and hair instead of a second jaw. Near the head it moves along, further out
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -36,6 +37,8 @@ class Body:
     follow: F32
     pose: Similarity
     below_px: int  # where the body's canvas begins when it lies below the photo's
+    width_px: int  # of the viewport
+    head: F32  # (h, w) 0 … 1 on the G-buffer's grid: where the photo's head is
 
 
 def make_body(
@@ -54,7 +57,7 @@ def make_body(
     filled = push_pull(canvas.astype(np.float32), (1 - hole).astype(np.float32))
     soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), max(1.0, rim))[..., None] * hole[..., None]
     body = np.clip(canvas * (1 - soft) + filled * soft + 0.5, 0, 255).astype(np.uint8)
-    return Body(body, _follow(model, gbuffer, mesh), mesh.pose, canvas.shape[0])
+    return Body(body, _follow(model, gbuffer, mesh), mesh.pose, canvas.shape[0], width, covered.astype(np.float32))
 
 
 def _follow(model: HeadModel, gbuffer: GBuffer, mesh: HeadMesh) -> F32:
@@ -95,6 +98,34 @@ def body_flow(body: Body, pose: Similarity, viewport: Viewport) -> F32:
         weight = cv2.remap(body.follow, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         source = target - weight[..., None] * (source @ linear.T + shift - source)
     return (source - target).astype(np.float32)
+
+
+def rim_flow(body: Body, flow: F32, seen: F32, behind: F32) -> F32:
+    """`behind` (h, w, 2), but along the head's contour the head's own `flow` (h, w, 2), fading outwards.
+
+    What lies right beside the head in the photo (stray hair, the edge's mixed pixels) goes with its contour
+    when expressions move it. `seen` (h, w) weighs where the flow is known and the photo shows the head; what
+    would fetch head from beyond the contour (a cheek that has turned away) is left alone.
+    """
+    total = cv2.GaussianBlur(cv2.merge([*cv2.split(flow * seen[..., None]), seen]), (0, 0), _RIM_SIGMA_PX)
+    near = total[..., 2]
+    own = total[..., :2] / np.maximum(near, 1e-4)[..., None]
+    height, width = seen.shape
+    grid = _grid(width, height)
+    unit = np.float32(width / body.width_px)
+    at = grid + own * unit
+    outside = 1 - cv2.remap(body.head, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    weight = np.minimum(near * 4, 1) * outside
+    return behind + weight[..., None] * (own - behind)
+
+
+_RIM_SIGMA_PX = 3.0  # of the G-buffer's grid
+
+
+@lru_cache(maxsize=8)
+def _grid(width: int, height: int) -> F32:
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    return np.stack([x, y], -1)
 
 
 def _plane_motion(photo_pose: Similarity, pose: Similarity) -> tuple[F64, F64]:

@@ -15,6 +15,7 @@ from engines.generators.masks import planar_map, polygon_mask, region
 from engines.geometry import F64, Similarity
 from engines.head_model import HeadModel, Part
 from engines.landmark_names import LIPS_INNER, LOWER_LIP, UPPER_LIP
+from engines.motion import ARKIT_INDEX
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -40,6 +41,7 @@ class Mouth:
     photo: F32  # (h, w, 4) premultiplied: the photo's own mouth interior, alpha 0 when its lips are closed
     photo_anchor_px: F64  # the photo's upper lip, in pixels of `photo`
     photo_lip_hu: F32  # (3,) the photo's upper lip on the head: what its teeth hang on
+    seam_rgb: F32  # (3,) where closed lips meet, in a photo whose own are apart
 
     @property
     def has_photo(self) -> bool:
@@ -60,8 +62,8 @@ def make_mouth(
     gum = np.array([172, 96, 92], np.float32) * light
     shape = model.decode(enrollment.neutral_hu, enrollment.motion.expression)
     return Mouth(
-        cavity_rgb=np.array([86, 34, 32], np.float32) * light,
-        tongue_rgb=np.array([172, 92, 90], np.float32) * light,
+        cavity_rgb=np.array([70, 26, 26], np.float32) * light,
+        tongue_rgb=np.array([190, 104, 102], np.float32) * light,
         gum_rgb=gum,
         teeth=(
             _tooth_texture(_UPPER_CROWN_HU, np.array([236, 228, 212], np.float32) * light * warm, gum),
@@ -70,6 +72,7 @@ def make_mouth(
         photo=photo,
         photo_anchor_px=anchor,
         photo_lip_hu=model.landmarks(shape)[UPPER_LIP].astype(np.float32),
+        seam_rgb=_lip_colour(canvas, points_px) * np.float32(0.62),
     )
 
 
@@ -97,6 +100,17 @@ def _photo_teeth(canvas: U8, points_px: F32, scale: float) -> tuple[F32, F64]:
     blurred = cv2.GaussianBlur(filled, (0, 0), max(0.8, scale / 60))
     cut = np.where((alpha > 220)[..., None], cut, blurred * 0.9)
     return np.dstack([cut * soft[..., None], soft * 255]).astype(np.float32), anchor
+
+
+def _lip_colour(canvas: U8, points_px: F32) -> F32:
+    """Median colour (3,) midway between the inner and outer contour of both lips."""
+    middle = (points_px[list(_LIP_BETWEEN[0])] + points_px[list(_LIP_BETWEEN[1])]) / 2
+    x = np.clip(middle[:, 0].astype(int), 0, canvas.shape[1] - 1)
+    y = np.clip(middle[:, 1].astype(int), 0, canvas.shape[0] - 1)
+    return np.median(canvas[y, x, :3], 0).astype(np.float32)
+
+
+_LIP_BETWEEN = ((13, 82, 312, 14, 87, 317), (0, 37, 267, 17, 84, 314))  # inner and outer landmarks side by side
 
 
 def _face_pixels(points_px: F32, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -156,10 +170,12 @@ def _interior(model: HeadModel) -> _Interior:
     mean = model.mean_hu
     upper_ids = np.zeros(0, np.intp)
     if teeth.any():
-        # the two rows are two pieces; the one higher up is the upper
-        middle = mean[triangles[teeth].ravel(), 1].mean()
-        row_of = mean[triangles[:, :, None], 1][..., 0].mean(1)
-        for code, own, sign in ((_UPPER, teeth & (row_of < middle), 1), (_LOWER, teeth & (row_of >= middle), -1)):
+        # the lower row is what an opening jaw takes along
+        opening = np.linalg.norm(model.expression_hu[ARKIT_INDEX["jawOpen"]], axis=1)
+        moves = opening[triangles].mean(1) > 0.02
+        for code, own, sign in ((_UPPER, teeth & ~moves, 1), (_LOWER, teeth & moves, -1)):
+            if not own.any():
+                continue
             ids = triangles[own]
             p = mean[ids]
             back = float(p[..., 2].max())
@@ -188,7 +204,11 @@ def paint_mouth(image: U8, mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo
     shown = float(np.clip((gap_hu - 0.008) / 0.02, 0, 1))
     height, width = image.shape[:2]
     box = region(inner, 3, width, height)
-    if shown <= 0 or box is None:
+    if box is None:
+        return
+    if mouth.has_photo and shown < 1:
+        _close_seam(image, mouth, inner, box, pose.scale, 1 - shown)
+    if shown <= 0:
         return
     x0, y0, x1, y1 = box
     size = (x1 - x0, y1 - y0)
@@ -206,6 +226,24 @@ def paint_mouth(image: U8, mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo
     mask = cv2.GaussianBlur(mask, (0, 0), max(0.6, pose.scale / 180))[..., None] * shown
     under = image[y0:y1, x0:x1, :3]
     image[y0:y1, x0:x1, :3] = np.clip(under * (1 - mask) + inside * mask + 0.5, 0, 255).astype(np.uint8)
+
+
+def _close_seam(
+    image: U8, mouth: Mouth, inner_px: F64, box: tuple[int, int, int, int], scale: float, weight: float
+) -> None:
+    """Cover what is left of the photo's teeth along the line where its lips now meet, in place."""
+    x0, y0, x1, y1 = box
+    line = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    around = np.rint((inner_px - (x0, y0) - 0.5) * 16).astype(np.int32)
+    cv2.fillPoly(line, [around], 255, cv2.LINE_AA, 4)
+    cv2.polylines(line, [around], True, 255, max(1, round(scale * _SEAM_HU)), cv2.LINE_AA, 4)
+    share = cv2.GaussianBlur(line, (0, 0), max(0.6, scale * _SEAM_HU / 3)).astype(np.float32)[..., None]
+    share *= weight / 255
+    under = image[y0:y1, x0:x1, :3]
+    image[y0:y1, x0:x1, :3] = (under * (1 - share) + mouth.seam_rgb * share + 0.5).astype(np.uint8)
+
+
+_SEAM_HU = 0.018
 
 
 def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, box: tuple[int, int, int, int]) -> F32:
@@ -229,7 +267,7 @@ def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, box: tuple[in
     lip = float(mesh.landmarks_px[[UPPER_LIP, LOWER_LIP], 2].mean())
     # the rasteriser counts depth from its own camera: bring it back to pixels behind the lips
     behind = depth - 64.0 * (y1 - y0) + float(corners[:, 2].mean()) - lip
-    light = np.exp(-np.maximum(behind, 0) / (0.42 * mesh.pose.scale)).astype(np.float32)[..., None]
+    light = np.exp(-np.maximum(behind, 0) / (0.5 * mesh.pose.scale)).astype(np.float32)[..., None]
     for code, colour in ((0.2, mouth.cavity_rgb), (0.4, mouth.tongue_rgb)):
         own = np.abs(kind - code) < 0.1
         out[own] = (colour * light)[own]

@@ -33,7 +33,7 @@ U8 = NDArray[np.uint8]
 # thesis § 3.2: λ1 … λ4 of L_MeshPrediction
 WEIGHT_3D, WEIGHT_PROJECTION, WEIGHT_SHAPE, WEIGHT_REGULARISATION = 50.0, 0.1, 1.0, 1.0
 # ours: what the thesis's losses hardly see (a blink moves few vertices) or do not know (gaze, confidence)
-WEIGHT_EXPRESSION, WEIGHT_GAZE, WEIGHT_CLOSURE, WEIGHT_CONFIDENCE = 4.0, 16.0, 4.0, 1.0
+WEIGHT_EXPRESSION, WEIGHT_GAZE, WEIGHT_CLOSURE, WEIGHT_CONFIDENCE = 8.0, 16.0, 12.0, 1.0
 
 # How far off a crop may be: within `GOOD` the network must answer, beyond `BAD` it must say no.
 GOOD_SHIFT, GOOD_PER_FACE = 0.3, (1.0, 2.2)
@@ -360,15 +360,18 @@ def losses(
     loss_small = p["identity"].square().mean() + p["expression"].square().mean()
     yes = torch.zeros(len(raw), device=raw.device)
     yes[: batch.faces] = 1
-    off = ((p["expression"] - batch.expression).abs() / expression_spread).mean()
+    # Huber and squares, not L1, where the interesting values are rare: L1 would settle on open eyes
+    off = F.smooth_l1_loss(p["expression"] / expression_spread, batch.expression / expression_spread)
+    gaze_off = (p["gaze"].reshape(-1, 2, 2) - batch.gaze_rad).abs()
     return {
         "3d": WEIGHT_3D * loss_3d,
         "projection": WEIGHT_PROJECTION * loss_projection,
         "shape": WEIGHT_SHAPE * loss_shape,
         "small": WEIGHT_REGULARISATION * loss_small,
         "expression": WEIGHT_EXPRESSION * off,
-        "gaze": WEIGHT_GAZE * (p["gaze"] - batch.gaze_rad.flatten(1)).abs().mean(),
-        "closure": WEIGHT_CLOSURE * (p["closure"] - batch.closure).abs().mean(),
+        "gaze": WEIGHT_GAZE
+        * (gaze_off * (1 - batch.closure[:, 1:, None])).mean(),  # a closed eye looks nowhere
+        "closure": WEIGHT_CLOSURE * (p["closure"] - batch.closure).square().mean(),
         "confidence": WEIGHT_CONFIDENCE
         * F.binary_cross_entropy_with_logits(raw[:, layout.part("confidence")][:, 0], yes),
     }
