@@ -211,11 +211,16 @@ def _require_consistent(tensors: Mapping[str, NDArray[np.generic]]) -> None:
     """Raises ValueError when sizes that belong together differ: a forged file must not crash a call later."""
     height, width = tensors["photo"].shape[:2]
     count = len(tensors["neutral_hu"])
+    texels = tensors["uv_visibility"].shape
     expected: dict[str, tuple[int, ...]] = {
         "photo": (height, width, 3),
         "matte": (height, width),
         "landmarks_px": (LANDMARK_COUNT, 3),
         "neutral_hu": (count, 3),
+        "uv_position_px": (*texels, 2),
+        "uv_colour": (*texels, 3),
+        "uv_pncc": (*texels, 3),
+        "plate": (*tensors["plate"].shape[:2], 3),
     }
     for name, shape in expected.items():
         if tensors[name].shape != shape:

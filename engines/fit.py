@@ -41,6 +41,9 @@ _LANDMARK_SIGMA_HU = 0.012
 _SCORE_SIGMA = 0.2
 _SOURCE_ROUNDS = 8
 
+# a tenth of the mean curvature: 24 steps then end within 0.2 % of the least cost (with all of it, 12 % above)
+_ADMM_STEP = 0.1
+
 
 def landmark_weights() -> F64:
     """(478, 3): mouth and eyes count three times, irises not at all, depth less."""
@@ -79,7 +82,7 @@ class ExpressionFit:
         energy = (basis**2).sum(1)
         prior = self.prior_strength * np.maximum(energy, np.percentile(energy, 30))
         gram = basis @ basis.T + np.diag(prior)
-        rho = float(np.diag(gram).mean())
+        rho = _ADMM_STEP * float(np.diag(gram).mean())
         return basis, prior, np.linalg.inv(gram + rho * np.eye(EXPRESSION_COUNT)), rho
 
     def solve(self, unposed_hu: F64, neutral_hu: F32 | F64, prior: F32) -> F32:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
+from engines.errors import EnrollmentError
 from engines.gbuffer import HeadMesh, Viewport
 from engines.geometry import Camera, Similarity
 from engines.head_model import HeadModel, close_gaps
@@ -49,7 +50,15 @@ def closure_of(motion: Motion) -> F32:
 
 
 def decode_head(model: HeadModel, enrollment: Enrollment, motion: Motion) -> F32:
-    """A person's head (N, 3) in head units, un-posed: β, gaze, then lips and lids brought together."""
+    """A person's head (N, 3) in head units, un-posed: β, gaze, then lips and lids brought together.
+
+    Raises EnrollmentError when the enrollment belongs to another head model.
+    """
+    if enrollment.neutral_hu.shape != model.mean_hu.shape:
+        raise EnrollmentError(
+            f"{enrollment.name} was enrolled with another head model ({len(enrollment.neutral_hu)} vertices, "
+            f"not {model.vertex_count}); enroll the photo again: visavis enroll PHOTO"
+        )
     shape = model.decode(enrollment.neutral_hu, motion.expression, motion.gaze_rad)
     close_gaps(model, shape, closure_of(motion))
     return shape

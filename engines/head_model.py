@@ -223,16 +223,20 @@ def load_head_model(path: Path = MODEL_PATH) -> HeadModel:
             metadata: dict[str, str] = file.metadata() or {}
             t: dict[str, NDArray[np.generic]] = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
         header = json.loads(metadata.get("visavis", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is no head model or is truncated; {_AGAIN}") from error
-    if header.get("format") != FORMAT or header.get("version") != VERSION:
+    if not isinstance(header, dict) or header.get("format") != FORMAT or header.get("version") != VERSION:
         raise ModelError(f"{path} is not a {FORMAT} of version {VERSION}; {_AGAIN}")
     missing = sorted(set(_FIELDS) - set(t))
     if missing:
         raise ModelError(f"{path} lacks {', '.join(missing)} (expected: {', '.join(_FIELDS)}); {_AGAIN}")
-    for name in _FIELDS:
+    for name, (_, dimensions) in _FIELDS.items():
+        if t[name].ndim != dimensions:
+            raise ModelError(f"{path}: {name} has {t[name].ndim} dimensions, expected {dimensions}; {_AGAIN}")
         scale = t.get(f"{name}_scale")
         if scale is not None:
+            if dimensions != 3 or scale.shape != t[name].shape[:1]:
+                raise ModelError(f"{path}: {name}_scale does not fit {name}; {_AGAIN}")
             t[name] = t[name].astype(np.float32) * scale.astype(np.float32)[:, None, None]
         t[name] = np.ascontiguousarray(t[name], _FIELDS[name][0])
     return build_model(str(header.get("name", "visavis")), t, path)

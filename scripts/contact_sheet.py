@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from calibration.enroll import enroll
-from engines.face_model import LANDMARK_COUNT, Part, load_face_model
+from engines.gbuffer import front_facing
 from engines.geometry import Camera, yaw_pitch_roll_deg
+from engines.head_model import Part, load_head_model
 from engines.motion import ARKIT_INDEX, Motion, MotionTrack, read_motion
 from engines.renderer import Renderer
 from engines.retarget import Controls, retarget
@@ -50,12 +51,13 @@ def telling_moments(track: MotionTrack) -> list[tuple[str, Motion]]:
 
 
 def wire_face(motion: Motion) -> U8:
-    """The mean face, posed and moved by `motion`, as lines."""
-    model = load_face_model()
+    """The mean head, posed and moved by `motion`, as lines."""
+    model = load_head_model()
     points = Camera(SIDE_PX, SIDE_PX).to_similarity(motion.rotation_rad, motion.translation_hu * (1, 1, 0.66))
-    px = points.apply(model.decode(model.mean_hu, motion.expression))[:LANDMARK_COUNT, :2]
+    px = points.apply(model.decode(model.mean_hu, motion.expression, motion.gaze_rad))[:, :2].astype(np.float32)
     image = np.full((SIDE_PX, SIDE_PX, 3), 24, np.uint8)
-    for triangle in model.triangles[model.part == Part.SKIN]:
+    shown = front_facing(px, model.triangles) & (model.part == Part.SKIN)
+    for triangle in model.triangles[shown]:
         corners = np.rint(px[triangle] * 16).astype(np.int32)
         cv2.polylines(image, [corners], True, (90, 190, 170), 1, cv2.LINE_AA, 4)
     return image

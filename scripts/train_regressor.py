@@ -47,7 +47,7 @@ from scripts.head.tracks import is_held_out
 
 HEAD_POINTS = 256  # beside the landmarks: ears, skull, neck
 PORTRAIT_SHARE = 0.25
-NO_FACE_SHARE = 0.2
+NO_FACE_SHARE = 0.25
 WARM_UP_STEPS = 300
 CHECKPOINT_S = 180.0
 FINAL_RATE = 0.02

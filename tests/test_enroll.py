@@ -14,18 +14,19 @@ from PIL import Image
 from skimage import data
 
 from calibration.enroll import enroll, head_crop
-from calibration.matte import push_pull
 from engines.enrollment import Enrollment
 from engines.errors import ModelMissing, PhotoError
-from engines.face_model import LANDMARK_COUNT, LIDS_LEFT, LIDS_RIGHT, load_face_model
 from engines.geometry import yaw_pitch_roll_deg
-from engines.head import head_viewport
-from engines.motion import ARKIT_INDEX
+from engines.head import decode_head, head_viewport, pose_in_viewport, photo_viewport
+from engines.head_model import load_head_model
+from engines.landmark_names import LIDS_LEFT, LIDS_RIGHT, MEETING
+from engines.motion import ARKIT_INDEX, Motion
+from engines.push_pull import push_pull
 from engines.renderer import Renderer
 from engines.resample import resample
 
 U8 = NDArray[np.uint8]
-MODEL = load_face_model()
+MODEL = load_head_model()
 PERSON: U8 = data.astronaut()
 HEAD: U8 = np.ascontiguousarray(PERSON[0:232, 110:342])
 

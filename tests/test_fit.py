@@ -10,28 +10,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.face_model import (
+from engines.fit import (
+    EXPRESSION_HIGH,
+    EXPRESSION_LOW,
+    ExpressionFit,
+    fit_driver,
+    fit_pose,
+    fit_source,
+    measure_closure,
+    measure_gaze,
+    openings,
+)
+from engines.geometry import Camera, Similarity, rotation_from_degrees, rotation_vector
+from engines.head_model import EYEBALL_RADIUS_HU, load_head_model
+from engines.landmark_names import (
     CORNERS_LEFT,
     CORNERS_RIGHT,
     IRIS_LEFT,
     IRIS_RIGHT,
     LANDMARK_COUNT,
-    load_face_model,
+    LIDS_LEFT,
+    LIDS_RIGHT,
 )
-from engines.fit import (
-    EXPRESSION_HIGH,
-    EXPRESSION_LOW,
-    EYEBALL_RADIUS_HU,
-    ExpressionFit,
-    fit_pose,
-    measure_gaze,
-)
-from engines.geometry import Camera, Similarity, rotation_from_degrees, rotation_vector
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT
 
 F32 = NDArray[np.float32]
-MODEL = load_face_model()
+MODEL = load_head_model()
 FIT = ExpressionFit(MODEL)
+MEAN = MODEL.landmarks(MODEL.mean_hu).astype(np.float64)
 NONE = np.zeros(EXPRESSION_COUNT, np.float32)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -40,11 +46,11 @@ def person(seed: int) -> NDArray[np.float64]:
     """A neutral (478, 3) that is nobody's mean."""
     rng = np.random.default_rng(seed)
     stretch = rng.uniform(0.9, 1.1, 3)
-    return MODEL.mean_hu[:LANDMARK_COUNT] * stretch + rng.normal(size=(LANDMARK_COUNT, 3)) * 0.005
+    return MEAN * stretch + rng.normal(size=(LANDMARK_COUNT, 3)) * 0.005
 
 
 def shaped(neutral: NDArray[np.float64], beta: F32) -> NDArray[np.float64]:
-    return neutral + np.tensordot(beta, MODEL.expression_hu[:, :LANDMARK_COUNT], 1)
+    return neutral + MODEL.landmarks(np.tensordot(beta, MODEL.expression_hu, 1))
 
 
 def pose(yaw: float, pitch: float, roll: float) -> Similarity:
@@ -64,7 +70,7 @@ def test_the_pose_comes_back(yaw: float, pitch: float, roll: float, seed: int) -
 def test_an_expression_hardly_turns_the_head(name: str) -> None:
     beta = NONE.copy()
     beta[ARKIT_INDEX[name]] = 1
-    truth, neutral = pose(10, 5, 0), MODEL.mean_hu[:LANDMARK_COUNT].astype(np.float64)
+    truth, neutral = pose(10, 5, 0), MEAN
     found = fit_pose(MODEL, neutral, truth.apply(shaped(neutral, beta)))
     turn_deg = np.degrees(np.linalg.norm(rotation_vector(found.rotation @ truth.rotation.T)))
     assert turn_deg < 3
@@ -137,7 +143,7 @@ def test_the_solution_is_the_boxed_minimum() -> None:
     prior = rng.uniform(0, 1, 52).astype(np.float32)
     basis, strength, _, _ = FIT._system
     a = np.vstack([basis.T, np.diag(np.sqrt(strength))])
-    b = np.concatenate([(target - neutral).reshape(-1) * FIT._weight, np.sqrt(strength) * prior])
+    b = np.concatenate([(target - neutral).reshape(-1) * FIT._root_weight, np.sqrt(strength) * prior])
     best = lsq_linear(a, b, (EXPRESSION_LOW, EXPRESSION_HIGH)).x
     found = FIT.solve(target, neutral, prior)
 
@@ -165,19 +171,19 @@ def test_landmarks_that_are_not_finite_are_refused() -> None:
     broken = pose(0, 0, 0).apply(person(0))
     broken[100] = np.nan
     with pytest.raises(ValueError, match="finite"):
-        fit_pose(MODEL, MODEL.mean_hu, broken)
+        fit_pose(MODEL, MEAN, broken)
 
 
 @given(st.floats(-0.6, 0.6), st.floats(-0.6, 0.6))
 def test_gaze_is_read_off_the_irises(yaw: float, pitch: float) -> None:
-    face = MODEL.mean_hu[:LANDMARK_COUNT].astype(np.float64)
+    face = MEAN.copy()
     for iris, corners in ((IRIS_RIGHT, CORNERS_RIGHT), (IRIS_LEFT, CORNERS_LEFT)):
         face[iris, :2] = face[list(corners), :2].mean(0) + EYEBALL_RADIUS_HU * np.sin([yaw, pitch])
     assert np.allclose(measure_gaze(face), [[yaw, pitch]] * 2, atol=1e-5)
 
 
 def test_gaze_of_an_iris_gone_astray_is_bounded() -> None:
-    face = MODEL.mean_hu[:LANDMARK_COUNT].astype(np.float64)
+    face = MEAN.copy()
     face[IRIS_LEFT] += 100
     assert np.isfinite(measure_gaze(face)).all()
     assert np.abs(measure_gaze(face)).max() < np.pi / 2

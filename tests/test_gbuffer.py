@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.face_model import Part, load_face_model
 from engines.gbuffer import GBuffer, HeadMesh, Viewport, draw_in_uv, draw_triangles, extend, lookup, rasterise
 from engines.geometry import Camera, rotation_from_degrees
-from engines.head import head_viewport, photo_viewport, pose_head
+from engines.head_model import Part, load_head_model
 from engines.motion import Motion
 
 F32 = NDArray[np.float32]
-MODEL = load_face_model()
+MODEL = load_head_model()
 
 
 def posed(yaw: float = 0, pitch: float = 0, roll: float = 0, *, side: int = 512, z: float = 7.0) -> HeadMesh:

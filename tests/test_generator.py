@@ -15,20 +15,22 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.errors import GeneratorError
-from engines.face_model import EYE_LEFT, EYE_RIGHT, LIPS_OUTER, OVAL, load_face_model
 from engines.gbuffer import rasterise
 from engines.generator import Generator
 from engines.generators import GENERATORS, generator_names, make_generator
-from engines.generators.geometric import GeometricGenerator, opening_ratio, resample
+from engines.generators.geometric import GeometricGenerator, opening_ratio
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.head import head_viewport, pose_head
+from engines.head_model import load_head_model
+from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER, OVAL
 from engines.landmarks import LandmarkDetector
 from engines.motion import ARKIT_INDEX, Motion
 from engines.renderer import Renderer
+from engines.resample import resample
 
 U8 = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-MODEL = load_face_model()
+MODEL = load_head_model()
 SIZE = 512
 
 
@@ -74,7 +76,7 @@ def region(e: Enrollment, landmarks: tuple[int, ...], grow: float, size: int = S
 
 def lids_open(e: Enrollment, renderer: Renderer, motion: Motion, contour: tuple[int, ...]) -> float:
     """How far an eye of the posed mesh is open."""
-    points = pose_head(MODEL, e, motion, renderer.viewport).vertices_px[list(contour), :2]
+    points = pose_head(MODEL, e, motion, renderer.viewport).landmarks_px[list(contour), :2]
     return opening_ratio(points.astype(np.float64))
 
 
@@ -116,7 +118,7 @@ def moving_region(e: Enrollment, margin_px: int = 4) -> Mask:
     from engines.head import photo_viewport
 
     mesh = pose_head(MODEL, e, e.motion, photo_viewport(e))
-    ring = np.rint(mesh.vertices_px[-len(OVAL) :, :2]).astype(np.int32)
+    ring = np.rint(mesh.landmarks_px[-len(OVAL) :, :2]).astype(np.int32)
     mask = np.zeros(e.photo.shape[:2], np.uint8)
     cv2.fillPoly(mask, [ring], 1)
     return cv2.dilate(mask, np.ones((3, 3), np.uint8), iterations=margin_px) > 0
@@ -159,7 +161,7 @@ def test_the_drawn_face_lies_where_its_mesh_is(
         before, after = (detector.detect(head.render(m))[0].points_px for m in (astronaut.motion, motion))
     finally:
         detector.close()
-    told = [pose_head(MODEL, astronaut, m, head.viewport).vertices_px for m in (astronaut.motion, motion)]
+    told = [pose_head(MODEL, astronaut, m, head.viewport).landmarks_px for m in (astronaut.motion, motion)]
     nose = [1, 4, 5, 195]
     seen_px = (after - before)[nose, axis].mean()
     told_px = (told[1] - told[0])[nose, axis].mean()
@@ -175,7 +177,7 @@ def test_the_jaw_opens_the_mouth_only(astronaut: Enrollment, head: Renderer, res
     assert change(picture, rest, mouth) > 2.5 * change(picture, rest, eyes)
     assert change(picture, rest, mouth) > 8 * change(picture, rest, ~region(astronaut, OVAL, 0.1))
     # dark inside, not stretched skin
-    opened = pose_head(MODEL, astronaut, moved(astronaut.motion, jawOpen=0.8), head.viewport).vertices_px
+    opened = pose_head(MODEL, astronaut, moved(astronaut.motion, jawOpen=0.8), head.viewport).landmarks_px
     assert opened[14, 1] - opened[13, 1] > 20
     x, y = ((opened[13, :2] + 3 * opened[14, :2]) / 4).astype(int)
     assert picture[y - 2 : y + 3, x - 3 : x + 4].mean() < rest[y + 30 : y + 40, x - 3 : x + 4].mean() * 0.8

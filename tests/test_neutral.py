@@ -7,14 +7,14 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.neutral import CALIBRATION_S, EASE_S, DriverNeutral, NeutralEstimator
-from engines.face_model import LANDMARK_COUNT, load_face_model
 from engines.geometry import rotation_from_degrees, yaw_pitch_roll_deg
+from engines.head_model import load_head_model
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
 
 F32 = NDArray[np.float32]
-MODEL = load_face_model()
+MODEL = load_head_model()
 FPS = 25.0
-PERSON = MODEL.mean_hu[:LANDMARK_COUNT] * np.array([1.05, 0.97, 1.0]) + 0.01
+PERSON = MODEL.landmarks(MODEL.mean_hu) * np.array([1.05, 0.97, 1.0]) + 0.01
 
 
 def scores(**values: float) -> F32:
@@ -31,7 +31,7 @@ def feed(
     e: NeutralEstimator, time_s: float, beta: F32 = REST, yaw: float = 0, x: float = 0, wide: float = 1
 ) -> Motion:
     """One frame of the person; the neutral's motion after it."""
-    unposed = PERSON * np.array([wide, 1, 1]) + np.tensordot(beta, MODEL.expression_hu[:, :LANDMARK_COUNT], 1)
+    unposed = PERSON * np.array([wide, 1, 1]) + MODEL.landmarks(np.tensordot(beta, MODEL.expression_hu, 1))
     gaze = np.full((2, 2), x, np.float32)
     e.add(time_s, unposed, beta, rotation_from_degrees(yaw, 0, 0), np.array([x, 0, 7.0]), gaze)
     current = e.current

@@ -18,12 +18,12 @@ from engines.motion import ARKIT_NAMES, EXPRESSION_COUNT
 from scripts.head.tracks import Tracked
 
 SURFACE = 468  # the last ten landmarks are irises
-PRIOR_STRENGTH = 0.02
+PRIOR_STRENGTH = 0.005
 HALF_FACE_HU = 0.8
 Z_WEIGHT = 0.35  # MediaPipe's depth is a guess
-FRAMES_PER_CLIP = 120
-RIDGE, RIDGE_OUTSIDE, SUPPORT_HU = 0.002, 0.02, 0.008
-LEARNING_ROUNDS = 5
+FRAMES_PER_CLIP = 60
+RIDGE, RIDGE_OUTSIDE, SUPPORT_HU = 0.0005, 0.005, 0.008
+LEARNING_ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +203,8 @@ def learn_expressions(
     basis = units
     for _ in range(LEARNING_ROUNDS):
         for clip in train:
-            fit_clip(clip, basis, weight, rigid)
+            fit_clip(clip, basis, weight, rigid, rounds=1)
         basis = regress(train, units, mirror)
     for clip in work:
-        fit_clip(clip, basis, weight, rigid)
+        fit_clip(clip, basis, weight, rigid, rounds=3)
     return basis, work

@@ -26,6 +26,7 @@ from engines.regressor import (
     move_points,
 )
 from scripts.head.crops import CACHE_PX, Crops, decode
+from scripts.head.no_faces import invented, shuffled
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -251,16 +252,17 @@ class Samples:
     def no_face(self, row: int, rng: np.random.Generator) -> U8:
         """A disturbed crop to which the network must say no."""
         kind = rng.random()
-        if kind < 0.45 and self.crops.backgrounds:
+        if kind < 0.35 and self.crops.backgrounds:
             picture = decode(self.crops.backgrounds[int(rng.integers(len(self.crops.backgrounds)))])
-            side = CACHE_PX * rng.uniform(0.4, 1)
+            side = CACHE_PX * rng.uniform(0.3, 1)
             x, y = rng.uniform(side / 2, CACHE_PX - side / 2 + 1e-6, 2)
-            return disturb(warp(picture, CropBox(x, y, side, rng.uniform(-0.5, 0.5))), rng)
-        if kind < 0.5:
-            small = rng.integers(0, 256, (int(rng.integers(1, 9)), int(rng.integers(1, 9)), 3)).astype(
-                np.uint8
-            )
-            return disturb(np.asarray(cv2.resize(small, (INPUT_PX, INPUT_PX)), np.uint8), rng)
+            return disturb(warp(picture, CropBox(x, y, side, rng.uniform(-1.5, 1.5))), rng)
+        if kind < 0.65:
+            return disturb(invented(INPUT_PX, rng), rng)
+        if kind < 0.75:
+            crop = warp(decode(self.crops.jpegs[row]), self.box(row, jitter(rng, loose=False)))
+            crop = shuffled(crop, rng) if rng.random() < 0.7 else crop[::-1]  # or upside down
+            return disturb(np.ascontiguousarray(crop), rng)
         crop = disturb(warp(decode(self.crops.jpegs[row]), self.box(row, bad_jitter(rng))), rng)
         return np.ascontiguousarray(crop[:, ::-1]) if rng.random() < 0.5 else crop
 
