@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from calibration.hair import scalp_weight
 from engines.enrollment import UV_POSITION_SIDE_PX, Enrollment
@@ -55,7 +56,8 @@ def draw_uv_maps(model: HeadModel, enrollment: Enrollment, side_px: int = UV_POS
     pncc = draw_in_uv(model, model.pncc(), side_px)
     # background that shows at the mesh's rim is no colour of the head
     rim = max(3, round(enrollment.crop_px[2] * _RIM_SHARE)) | 1
-    person = cv2.erode(enrollment.matte, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (rim, rim)))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (rim, rim))
+    person = np.asarray(cv2.erode(enrollment.matte, kernel), np.uint8)
     matte = _sample(np.repeat(person[..., None], 3, 2), position)[..., 0]
     own = visible * (matte > _MATTE_SEEN)
     colour = _fill(model, _sample(enrollment.photo, position), own.astype(np.float32))
@@ -83,7 +85,10 @@ def _visibility(model: HeadModel, enrollment: Enrollment, mesh: HeadMesh, positi
     scale = _SEEN_SIDE_PX / side
     window = Viewport(left, top, scale, _SEEN_SIDE_PX, _SEEN_SIDE_PX)
     seen = rasterise(
-        model, HeadMesh(window.from_photo(mesh.vertices_px).astype(np.float32), mesh.pose), window, _SEEN_SIDE_PX
+        model,
+        HeadMesh(window.from_photo(mesh.vertices_px).astype(np.float32), mesh.pose),
+        window,
+        _SEEN_SIDE_PX,
     )
     x = ((position[..., 0] - left) * scale).astype(np.float32)
     y = ((position[..., 1] - top) * scale).astype(np.float32)
@@ -103,9 +108,9 @@ def _visibility(model: HeadModel, enrollment: Enrollment, mesh: HeadMesh, positi
     inside &= (position[..., 0] < width) & (position[..., 1] < height)
     hard = (near & covered & inside).astype(np.uint8)
     hard = cv2.morphologyEx(hard, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    return (cv2.GaussianBlur(cv2.erode(hard, np.ones((3, 3), np.uint8)).astype(np.float32), (0, 0), 1.2) * clear).astype(
-        np.float32
-    )
+    return (
+        cv2.GaussianBlur(cv2.erode(hard, np.ones((3, 3), np.uint8)).astype(np.float32), (0, 0), 1.2) * clear
+    ).astype(np.float32)
 
 
 def _islands(model: HeadModel, size: int) -> U8:
@@ -120,15 +125,13 @@ def _islands(model: HeadModel, size: int) -> U8:
 
 def mirrored_uv(model: HeadModel, size: int) -> F32:
     """(S, S, 2) texel position of the other side's texel: the atlas position of each vertex's mirror image."""
-    from scipy.spatial import cKDTree
-
     mean = model.mean_hu
     part = np.zeros(len(mean), np.uint8)
     part[model.triangles.ravel()] = np.repeat(model.part, 3)
     uv = model.uv.copy()
     for kind in np.unique(part):
         own = np.flatnonzero(part == kind)
-        _, near = cKDTree(mean[own]).query(mean[own] * np.array([-1, 1, 1], np.float32))
+        _, near = KDTree(mean[own]).query(mean[own] * np.array([-1, 1, 1], np.float32))
         uv[own] = model.uv[own[near]]
     return draw_in_uv(model, np.ascontiguousarray(uv), size) * size
 
@@ -142,7 +145,9 @@ def _fill(model: HeadModel, colour: U8, visible: F32) -> U8:
     there_visible = cv2.remap(visible, x, y, cv2.INTER_LINEAR)
     base = colour.astype(np.float32)
     skin = _islands(model, size)
-    scalp = np.clip(draw_in_uv(model, np.repeat(scalp_weight(model)[:, None], 3, 1), size)[..., 0] * 1.3, 0, 1)
+    scalp = np.clip(
+        draw_in_uv(model, np.repeat(scalp_weight(model)[:, None], 3, 1), size)[..., 0] * 1.3, 0, 1
+    )
     out = base.copy()
     for part in (Part.SKIN, Part.EYE, Part.SOCKET, Part.MOUTH, Part.TEETH, Part.TONGUE):
         own = cv2.dilate((skin == part).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
@@ -157,6 +162,7 @@ def _fill(model: HeadModel, colour: U8, visible: F32) -> U8:
         if part in (Part.SOCKET,) or float(known.sum()) < 30:
             known, mixed = np.where(skin == Part.SKIN, visible, 0).astype(np.float32), base
         weight_known = (known > 0.35).astype(np.float32) * known
+        mixed = np.asarray(mixed, np.float32)
         smooth = push_pull(mixed, weight_known)
         if part == Part.SKIN:
             # a skull's back is hair, not the mean of hair and cheeks
@@ -167,7 +173,9 @@ def _fill(model: HeadModel, colour: U8, visible: F32) -> U8:
                     smooth = smooth + (hair - smooth) * scalp[..., None]
                     break
             smooth = smooth + _hair_grain(mixed, known > 0.8, scalp)
-        filled = np.where((known > 0.35)[..., None], mixed * known[..., None] + smooth * (1 - known[..., None]), smooth)
+        filled = np.where(
+            (known > 0.35)[..., None], mixed * known[..., None] + smooth * (1 - known[..., None]), smooth
+        )
         exact = np.clip(weight * 1.0, 0, 1)[..., None]
         out[own] = (base * exact + filled * (1 - exact))[own]
     return np.clip(out + 0.5, 0, 255).astype(np.uint8)

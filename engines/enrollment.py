@@ -170,7 +170,9 @@ def load_enrollment(path: Path) -> Enrollment:
     if kind != FORMAT:
         raise EnrollmentError(f"{path} is not an avatar; {again}")
     if version < VERSION:
-        raise EnrollmentError(f"{path} was enrolled by an older visavis (version {version} of {VERSION}); {again}")
+        raise EnrollmentError(
+            f"{path} was enrolled by an older visavis (version {version} of {VERSION}); {again}"
+        )
     if version > VERSION:
         raise EnrollmentError(
             f"{path} is avatar version {version}, this visavis reads {VERSION}; update visavis"

@@ -64,7 +64,7 @@ class ExpressionFit:
     """Solves `min_β Σ w |u − n − B β|² + Σ λ (β − prior)²`, `low ≤ β ≤ high`, in well under a millisecond."""
 
     model: HeadModel
-    prior_strength: float = 0.02
+    prior_strength: float = 0.01
     iterations: int = 24
 
     @cached_property
@@ -83,7 +83,8 @@ class ExpressionFit:
         prior = self.prior_strength * np.maximum(energy, np.percentile(energy, 30))
         gram = basis @ basis.T + np.diag(prior)
         rho = _ADMM_STEP * float(np.diag(gram).mean())
-        return basis, prior, np.linalg.inv(gram + rho * np.eye(EXPRESSION_COUNT)), rho
+        inverse = np.linalg.inv(gram + rho * np.eye(EXPRESSION_COUNT))
+        return basis, np.asarray(prior, np.float64), np.asarray(inverse, np.float64), rho
 
     def solve(self, unposed_hu: F64, neutral_hu: F32 | F64, prior: F32) -> F32:
         """β (52,) for un-posed landmarks (478, 3) against a person's neutral landmarks, pulled to `prior` (52,).
@@ -193,7 +194,7 @@ def _boxed(gram: F64, right: F64, free: int) -> F64:
             gram[np.ix_(open_, open_)], right[open_] - gram[np.ix_(open_, held)] @ value[held]
         )
     x[free:] = np.clip(x[free:], 0, 1)
-    return x
+    return np.asarray(x, np.float64)
 
 
 def measure_gaze(unposed_hu: F64 | F32) -> F32:

@@ -103,7 +103,7 @@ class HeadModel:
         `gaze_rad` is (yaw, pitch) of the right and left eye against the neutral; None leaves the eyeballs.
         """
         offset = expression.astype(np.float32) @ self._flat_expression()
-        out = neutral_hu + offset.reshape(-1, 3)
+        out = np.asarray(neutral_hu + offset.reshape(-1, 3), np.float32)
         if gaze_rad is not None:
             turn_eyes(self, out, gaze_rad)
         return out
@@ -168,7 +168,9 @@ def close_gaps(model: HeadModel, shape_hu: F32, closure: F32) -> None:
     share = np.where(gap[:, 1] < 0, 1.0, np.clip(closure[_PAIR_GROUP], 0, 1)).astype(np.float32)
     if not share.any():
         return
-    move = np.concatenate([gap * (share * _UPPER_SHARE)[:, None], -gap * (share * (1 - _UPPER_SHARE))[:, None]])
+    move = np.concatenate(
+        [gap * (share * _UPPER_SHARE)[:, None], -gap * (share * (1 - _UPPER_SHARE))[:, None]]
+    )
     shape_hu[model.closing_vertices] += model.closing_weights.T @ move
 
 
@@ -268,12 +270,22 @@ def build_model(name: str, t: dict[str, NDArray[np.generic]], path: Path) -> Hea
         if not np.isfinite(value).all():
             raise ModelError(f"{path}: {field} holds a number that is not finite; {_AGAIN}")
     ints = {f: np.asarray(t[f], np.int32) for f, (kind, _) in _FIELDS.items() if kind is np.int32}
-    joints = floats.pop("joints_hu")
+    joints = floats["joints_hu"]
     return HeadModel(
         name=name,
+        mean_hu=floats["mean_hu"],
+        identity_hu=floats["identity_hu"],
+        expression_hu=floats["expression_hu"],
+        triangles=ints["triangles"],
         part=np.asarray(t["part"], np.uint8),
+        uv=floats["uv"],
+        weld=ints["weld"],
+        landmark_vertices=ints["landmark_vertices"],
+        landmark_weights=floats["landmark_weights"],
+        fit_weight=floats["fit_weight"],
+        rigidity=floats["rigidity"],
         eye_side=np.asarray(t["eye_side"], np.uint8),
+        closing_vertices=ints["closing_vertices"],
+        closing_weights=floats["closing_weights"],
         joints=Joints(joints[:2], joints[2], joints[3]),
-        **floats,
-        **ints,
     )

@@ -111,7 +111,9 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, help="folder with clips (.mp4) and portraits/")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, default=Path("runs"), help="where tracks and the wheel are kept")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs"), help="where tracks and the wheel are kept"
+    )
     arguments = parser.parse_args()
     tensors = build(arguments.data, arguments.cache)
     header = {

@@ -29,7 +29,8 @@ from streamer.ledger import Ledger
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import Sink, SinkInfo
 from streamer.sources.video import VideoSource
-from streamer.trackers.mediapipe import MediaPipeTracker
+from streamer.tracker import Tracker
+from streamer.trackers import DEFAULT_TRACKER, make_tracker
 from streamer.tuning import tune_for_small_pictures
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class Job:
     driver: Path
     output: Path
     generator: str = "geometric"
+    tracker: str = DEFAULT_TRACKER
     size_px: int = 512
     controls: Controls = field(default_factory=Controls)
     framing: Framing = "head"
@@ -129,7 +131,7 @@ def animate(
     with ExitStack() as stack:
         sink: Sink = stack.enter_context(FileSink(job.output, audio_from=None if is_motion else job.driver))
         ledger = stack.enter_context(Ledger(trace_path=job.trace))
-        tracker = MediaPipeTracker()
+        tracker = make_tracker(job.tracker)
         driver = Driver(tracker, smooth=False)  # `_smoothed` looks ahead instead: no lag in a file
         stack.callback(driver.close)
         avatar = Avatar(
@@ -143,7 +145,7 @@ def animate(
             fps, total = track.fps, len(track.motions)
             steps = _recorded(track.motions, track.neutral, fps, clock)
         else:
-            calibrate(tracker, job.driver)
+            calibrate(tracker, make_tracker(job.tracker), job.driver)
             source = stack.enter_context(VideoSource(job.driver))
             fps = source.info.fps
             total = round(source.info.duration_s * fps) if source.info.duration_s else None
@@ -206,9 +208,8 @@ def _write_motion(path: Path, motions: list[Motion], fps: float, neutral: Motion
         part.unlink(missing_ok=True)
 
 
-def calibrate(tracker: MediaPipeTracker, path: Path) -> None:
-    """Take the driver's neutral from the first second of faces before the first frame is drawn."""
-    probe = MediaPipeTracker()
+def calibrate(tracker: Tracker, probe: Tracker, path: Path) -> None:
+    """Take the driver's neutral from the first second of faces before the first frame is drawn; frees `probe`."""
     with probe, VideoSource(path) as source:
         first_s: float | None = None
         while (frame := source.read()) is not None:

@@ -110,6 +110,9 @@ def animate(
     driver: Annotated[Path, typer.Option(help="A video of a face, or a recorded motion (.jsonl).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .mp4 to write.")],
     generator: Annotated[str, typer.Option(help="Which generator draws.")] = "geometric",
+    tracker: Annotated[
+        str, typer.Option(help="What follows the driver's face: mediapipe or regressor.")
+    ] = "mediapipe",
     size: Annotated[
         int | None, typer.Option(min=64, max=1024, help="Side of the head crop in pixels (default 512).")
     ] = None,
@@ -139,6 +142,7 @@ def animate(
             driver=driver,
             output=output,
             generator=generator,
+            tracker=tracker,
             size_px=(size or 512) & ~1,
             controls=Controls.from_dict(controls, enrollment.controls),
             framing=framing.value,
@@ -161,6 +165,9 @@ def run(
         str, typer.Option("--to", help="window, virtualcam, virtualcam:NAME, or a .mp4 file.")
     ] = "window",
     generator: Annotated[str, typer.Option(help="Which generator draws.")] = "geometric",
+    tracker: Annotated[
+        str, typer.Option(help="What follows the driver's face: mediapipe or regressor.")
+    ] = "mediapipe",
     size: Annotated[int, typer.Option(min=64, max=1024, help="Side of the picture in pixels.")] = 512,
     loop: Annotated[bool, typer.Option("--loop", help="Repeat a video file for ever.")] = False,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop by itself after this long.")] = None,
@@ -176,7 +183,7 @@ def run(
         from streamer.start_live import LiveOptions, run_live
 
         options = LiveOptions(
-            avatar=avatar, source=source, sink=sink, generator=generator, size_px=size & ~1,
+            avatar=avatar, source=source, sink=sink, generator=generator, tracker=tracker, size_px=size & ~1,
             loop=loop, seconds=seconds, trace=trace, controls=controls,
         )  # fmt: skip
         outcome, snapshot = run_live(options)

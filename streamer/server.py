@@ -30,6 +30,7 @@ from streamer.config import ServeSettings
 from streamer.metrics import Metrics
 from streamer.store import AvatarStore, StoreError, picture_of, write_controls
 from streamer.webrtc import aiortc_fixes
+from streamer.trackers import DEFAULT_TRACKER, tracker_names
 from streamer.webrtc.session import CallOptions, MakeAvatar, OfferError, Session
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Offer(BaseModel):
     size: int = Field(512, ge=64, le=1024)
     mode: Literal["avatar", "echo"] = "avatar"
     drive: Literal["webcam", "demo"] = "webcam"
+    tracker: str | None = None
 
 
 class Calls:
@@ -198,6 +200,7 @@ def create_app(
         return {
             "avatars": [{"name": n, "title": e.title} for n, e in public],
             "generators": generator_names(),
+            "trackers": list(tracker_names()),
             "emotions": list(preset_names()),
             "default": public[0][0] if public else None,
         }
@@ -258,7 +261,12 @@ def create_app(
             raise HTTPException(
                 400, f"there is no generator {generator!r}; choose one of: {', '.join(generator_names())}"
             )
-        options = CallOptions(generator, body.size & ~1, body.mode, body.drive)
+        tracker = body.tracker or DEFAULT_TRACKER
+        if tracker not in tracker_names():
+            raise HTTPException(
+                400, f"there is no tracker {tracker!r}; choose one of: {', '.join(tracker_names())}"
+            )
+        options = CallOptions(generator, body.size & ~1, body.mode, body.drive, tracker)
         session = calls.open(entry.enrollment, options)
         try:
             sdp = await session.answer(body.sdp)

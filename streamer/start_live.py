@@ -21,7 +21,7 @@ from streamer.live import LiveLoop, Outcome
 from streamer.sinks.sink import open_sink
 from streamer.sources.source import Source
 from streamer.sources.video import VideoSource
-from streamer.trackers.mediapipe import MediaPipeTracker
+from streamer.trackers import DEFAULT_TRACKER, make_tracker
 from streamer.tuning import tune_for_small_pictures
 
 
@@ -33,6 +33,7 @@ class LiveOptions:
     source: str = "webcam"
     sink: str = "window"
     generator: str = "geometric"
+    tracker: str = DEFAULT_TRACKER
     size_px: int = 512
     loop: bool = False
     seconds: float | None = None
@@ -63,7 +64,7 @@ def run_live(options: LiveOptions) -> tuple[Outcome, Snapshot]:
         sink = stack.enter_context(open_sink(options.sink))
         source = stack.enter_context(open_source(options.source, loop=options.loop))
         ledger = stack.enter_context(Ledger(trace_path=options.trace))
-        driver = Driver(MediaPipeTracker(), on_fault=lambda error: ledger.fault("tracked", error))
+        driver = Driver(make_tracker(options.tracker), on_fault=lambda error: ledger.fault("tracked", error))
         stack.callback(driver.close)
         avatar = Avatar(
             enrollment, driver, generator=options.generator, size_px=options.size_px,

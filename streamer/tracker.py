@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.neutral import DriverNeutral
 from engines.frame import Frame
 from engines.motion import Motion
 
@@ -42,6 +43,14 @@ class Tracker(ABC):
     @abstractmethod
     def retake_neutral(self) -> None:
         """Forget the driver's neutral and take it anew from the coming second."""
+
+    @property
+    def driver_neutral(self) -> DriverNeutral | None:
+        """Mesh and motion of the driver's rest, for a tracker of the same kind to start from."""
+        return None
+
+    def use_neutral(self, neutral: DriverNeutral) -> None:
+        """Skip the calibration: take a neutral computed before."""
 
     @abstractmethod
     def close(self) -> None:

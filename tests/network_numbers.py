@@ -12,7 +12,6 @@ from engines.regressor import (
 )
 
 F32 = NDArray[np.float32]
-U8 = NDArray[np.uint8]
 
 
 def say(

@@ -23,7 +23,10 @@ from hypothesis import strategies as st
 from engines import enrollment as module
 from engines.enrollment import Consent, Enrollment, load_enrollment, renamed, save_enrollment, write_private
 from engines.errors import EnrollmentError
+from engines.head import head_viewport, pose_head
+from engines.head_model import load_head_model
 from engines.motion import Motion
+from engines.retarget import Controls
 
 
 def tiny() -> Enrollment:
@@ -40,16 +43,19 @@ def tiny() -> Enrollment:
         photo=bytes_(16, 12, 3),
         crop_px=(1.0, -2.0, 9.5),
         landmarks_px=rng.random((478, 3)).astype(np.float32),
+        identity=rng.normal(size=7).astype(np.float32),
         neutral_hu=rng.random((622, 3)).astype(np.float32),
-        gain=np.ones((622, 1), np.float32),
         motion=Motion(expression=rng.random(52).round(3).astype(np.float32)),
         uv_position_px=rng.random((4, 4, 2)).astype(np.float32),
         uv_visibility=bytes_(4, 4),
         uv_colour=bytes_(4, 4, 3),
+        uv_pncc=bytes_(4, 4, 3),
         matte=bytes_(16, 12),
         plate=bytes_(4, 3, 3),
         consent=Consent("Ann Ø", "2026-01-01T00:00:00+00:00"),
         notices=("scaled from 8x8",),
+        controls=Controls(lips=0.5, region="eyes"),
+        model="ict",
         features={"net/level0": rng.random((2, 3)).astype(np.float16)},
     )
 
@@ -163,7 +169,7 @@ def test_every_bit_of_the_header_counts(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["photo", "landmarks_px", "neutral_hu", "gain", "matte", "plate", "features/net/level0"]
+    "name", ["photo", "landmarks_px", "identity", "neutral_hu", "uv_pncc", "matte", "plate", "features/net/level0"]
 )
 def test_a_flipped_byte_in_any_tensor_is_refused(saved: Path, name: str) -> None:
     data = bytearray(saved.read_bytes())
@@ -189,7 +195,7 @@ def test_a_newer_version_says_update(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "VERSION", 7)
     save_enrollment(tiny(), path)
     monkeypatch.undo()
-    refused(path, "version 7, this visavis reads 1; update visavis")
+    refused(path, "version 7, this visavis reads 2; update visavis")
 
 
 def test_a_well_signed_file_that_lacks_something_is_refused(
@@ -209,8 +215,13 @@ def test_a_well_signed_file_that_lacks_something_is_refused(
     [
         ({"landmarks_px": np.zeros((5, 3), np.float32)}, "landmarks_px"),
         ({"matte": np.zeros((3, 3), np.uint8)}, "matte"),
-        ({"neutral_hu": np.zeros((5, 3), np.float32), "gain": np.ones((5, 1), np.float32)}, "vertices"),
+        ({"neutral_hu": np.zeros((5, 3), np.float32)}, "vertices"),
         ({"landmarks_px": np.full((478, 3), np.nan, np.float32)}, "not finite"),
+        ({"identity": np.full(7, np.inf, np.float32)}, "not finite"),
+        ({"uv_position_px": np.zeros((4, 4, 3), np.float32)}, "uv_position_px"),
+        ({"uv_colour": np.zeros((5, 4, 3), np.uint8)}, "uv_colour"),
+        ({"uv_pncc": np.zeros((4, 4, 1), np.uint8)}, "uv_pncc"),
+        ({"plate": np.zeros((4, 3, 4), np.uint8)}, "plate"),
     ],
 )
 def test_a_well_signed_file_that_cannot_be_drawn_is_refused(
@@ -219,6 +230,36 @@ def test_a_well_signed_file_that_cannot_be_drawn_is_refused(
     path = tmp_path / "forged.avatar"
     save_enrollment(replace(tiny(), **change), path)
     refused(path, says)
+
+
+def test_an_older_version_says_enroll_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "old.avatar"
+    monkeypatch.setattr(module, "VERSION", 1)
+    save_enrollment(tiny(), path)
+    monkeypatch.undo()
+    refused(path, "older visavis .version 1 of 2.; enroll the photo again")
+
+
+def test_without_saved_controls_there_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.avatar"
+    save_enrollment(replace(tiny(), controls=None), path)
+    assert load_enrollment(path).controls is None
+
+
+def test_controls_that_are_none_of_ours_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "forged.avatar"
+    monkeypatch.setattr(Controls, "to_dict", lambda _: {"region": "nowhere"})
+    save_enrollment(tiny(), path)
+    monkeypatch.undo()
+    refused(path, "lacks something an avatar must have")
+
+
+def test_a_head_of_another_model_is_refused_before_it_is_drawn() -> None:
+    model = load_head_model()
+    with pytest.raises(EnrollmentError, match=r"another head model \(622 vertices, not \d+\); enroll the photo"):
+        pose_head(model, tiny(), Motion(), head_viewport(tiny(), 64))
 
 
 def a_zip() -> bytes:

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -29,8 +29,7 @@ from engines.landmark_names import (
     IRIS_LEFT,
     IRIS_RIGHT,
     LANDMARK_COUNT,
-    LIDS_LEFT,
-    LIDS_RIGHT,
+    MEETING,
 )
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT
 
@@ -66,15 +65,76 @@ def test_the_pose_comes_back(yaw: float, pitch: float, roll: float, seed: int) -
     assert np.allclose(found.shift, truth.shift, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["jawOpen", "mouthSmileLeft", "eyeBlinkLeft", "mouthPucker", "browInnerUp"])
+def turned_deg(found: Similarity, truth: Similarity) -> float:
+    return float(np.degrees(np.linalg.norm(rotation_vector(found.rotation @ truth.rotation.T))))
+
+
+@pytest.mark.parametrize("name", ["mouthSmileLeft", "eyeBlinkLeft", "mouthPucker", "browInnerUp"])
 def test_an_expression_hardly_turns_the_head(name: str) -> None:
     beta = NONE.copy()
     beta[ARKIT_INDEX[name]] = 1
-    truth, neutral = pose(10, 5, 0), MEAN
-    found = fit_pose(MODEL, neutral, truth.apply(shaped(neutral, beta)))
-    turn_deg = np.degrees(np.linalg.norm(rotation_vector(found.rotation @ truth.rotation.T)))
-    assert turn_deg < 3
+    truth = pose(10, 5, 0)
+    found = fit_pose(MODEL, MEAN, truth.apply(shaped(MEAN, beta)))
+    assert turned_deg(found, truth) < 3
     assert found.scale == pytest.approx(truth.scale, rel=0.03)
+
+
+@pytest.mark.parametrize("helped", [True, False])
+@pytest.mark.parametrize("name", ["jawOpen", "mouthSmileLeft", "eyeBlinkLeft", "mouthPucker", "browInnerUp"])
+def test_a_drivers_expression_does_not_turn_the_head(name: str, helped: bool) -> None:
+    """The pose is taken against the expressive shape: an open jaw must not pitch the head."""
+    truth, last = pose(10, 5, 0), None
+    for step in range(9):  # opens over 8 frames of a camera, and holds
+        beta = NONE.copy()
+        beta[ARKIT_INDEX[name]] = min(step / 7, 1)
+        points = truth.apply(shaped(MEAN, beta)).astype(np.float32)
+        frame = fit_driver(FIT, MEAN, points, beta if helped else NONE, last)
+        last = frame.expression
+        assert turned_deg(frame.pose, truth) < 1.5
+        assert frame.pose.scale == pytest.approx(truth.scale, rel=0.02)
+        assert np.allclose(frame.unposed_hu, frame.pose.invert(points))
+    if helped:
+        assert last is not None
+        assert last[ARKIT_INDEX[name]] == pytest.approx(1, abs=0.05)
+
+
+@settings(max_examples=15)
+@given(seeds, st.floats(-35, 35), st.floats(-25, 25))
+def test_a_photo_is_taken_apart_without_a_rest(seed: int, yaw: float, pitch: float) -> None:
+    """`S(V̄ + B_id α + B_exp β + left)` is every landmark, whatever face it is."""
+    rng = np.random.default_rng(seed)
+    beta = (rng.uniform(0, 1, EXPRESSION_COUNT) * (rng.random(EXPRESSION_COUNT) < 0.2)).astype(np.float32)
+    points = pose(yaw, pitch, 3).apply(shaped(person(seed), beta))
+    found = fit_source(MODEL, points, beta)
+    shape = MODEL.landmarks(MODEL.decode(MODEL.shape(found.identity), found.expression)) + found.left_hu
+    assert np.abs(found.pose.apply(shape) - points).max() < 0.01
+    assert found.expression.min() >= 0
+    assert found.expression.max() <= 1
+    assert found.identity.shape == (len(MODEL.identity_hu),)
+
+
+@settings(max_examples=15)
+@given(seeds)
+def test_a_head_of_the_model_is_explained_by_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    alpha = rng.normal(size=len(MODEL.identity_hu)).astype(np.float32)
+    beta = (rng.uniform(0, 0.8, EXPRESSION_COUNT) * (rng.random(EXPRESSION_COUNT) < 0.2)).astype(np.float32)
+    truth = pose(12, -6, 4)
+    points = truth.apply(MODEL.landmarks(MODEL.decode(MODEL.shape(alpha), beta)))
+    found = fit_source(MODEL, points, beta)
+    assert turned_deg(found.pose, truth) < 1
+    assert found.pose.scale == pytest.approx(truth.scale, rel=0.02)
+    left = np.linalg.norm(found.left_hu[:468], axis=1)
+    from_mean = np.linalg.norm(MODEL.landmarks(MODEL.shape(alpha) - MODEL.mean_hu)[:468], axis=1)
+    assert left.mean() < 0.2 * from_mean.mean()
+    assert np.abs(found.expression - beta).mean() < 0.05
+
+
+def test_landmarks_of_a_driver_that_are_not_finite_are_refused() -> None:
+    broken = pose(0, 0, 0).apply(person(0)).astype(np.float32)
+    broken[3] = np.inf
+    with pytest.raises(ValueError, match="finite"):
+        fit_driver(FIT, MEAN, broken, NONE)
 
 
 @given(seeds)
@@ -180,6 +240,48 @@ def test_gaze_is_read_off_the_irises(yaw: float, pitch: float) -> None:
     for iris, corners in ((IRIS_RIGHT, CORNERS_RIGHT), (IRIS_LEFT, CORNERS_LEFT)):
         face[iris, :2] = face[list(corners), :2].mean(0) + EYEBALL_RADIUS_HU * np.sin([yaw, pitch])
     assert np.allclose(measure_gaze(face), [[yaw, pitch]] * 2, atol=1e-5)
+
+
+def narrowed(share: float, *, eyes: bool, lips: bool) -> NDArray[np.float64]:
+    """The mean face with its lids or lips brought together: 0 as they are, 1 meeting."""
+    face = MEAN.copy()
+    for number, (upper, lower) in enumerate(MEETING):
+        if lips if number >= 14 else eyes:
+            gap = face[lower] - face[upper]
+            face[upper] += gap * share / 2
+            face[lower] -= gap * share / 2
+    return face
+
+
+def test_closure_is_measured_against_the_persons_own_rest() -> None:
+    rest = openings(MEAN)
+    assert rest.min() > 0
+    assert measure_closure(MEAN, rest)[1:].tolist() == [0, 0]
+    shut = measure_closure(narrowed(1, eyes=True, lips=True), rest)
+    assert shut.tolist() == [1, 1, 1]
+    assert shut.dtype == np.float32
+    # eyes and lips are told apart, and right from left
+    assert measure_closure(narrowed(1, eyes=False, lips=True), rest).tolist() == [1, 0, 0]
+    wink = MEAN.copy()
+    for upper, lower in MEETING[:7]:
+        wink[upper] = wink[lower]
+    assert measure_closure(wink, rest)[1:].tolist() == [1, 0]
+    # eyes that are narrow by nature are not half shut
+    slit = narrowed(0.5, eyes=True, lips=False)
+    assert measure_closure(slit, rest)[1] > 0
+    assert measure_closure(slit, openings(slit))[1:].tolist() == [0, 0]
+
+
+def test_closure_rises_as_lids_and_lips_close() -> None:
+    rest = openings(MEAN)
+    got = [measure_closure(narrowed(s, eyes=True, lips=True), rest) for s in np.linspace(0, 1, 21)]
+    assert (np.diff(got, axis=0) >= 0).all()
+    assert np.abs(np.diff(got, axis=0)).max() < 0.35  # no switch
+
+
+def test_openings_do_not_depend_on_size_or_roll() -> None:
+    assert np.allclose(openings(MEAN * 137), openings(MEAN))
+    assert np.allclose(openings(pose(0, 0, 30).apply(MEAN)), openings(MEAN))
 
 
 def test_gaze_of_an_iris_gone_astray_is_bounded() -> None:

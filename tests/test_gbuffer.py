@@ -12,18 +12,37 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.gbuffer import GBuffer, HeadMesh, Viewport, draw_in_uv, draw_triangles, extend, lookup, rasterise
+from engines.gbuffer import (
+    GBuffer,
+    HeadMesh,
+    Viewport,
+    draw_in_uv,
+    draw_triangles,
+    extend,
+    front_facing,
+    grid_size,
+    lookup,
+    rasterise,
+)
 from engines.geometry import Camera, rotation_from_degrees
+from engines.head import head_viewport, photo_viewport, pose_head
 from engines.head_model import Part, load_head_model
-from engines.motion import Motion
+from engines.landmark_names import IRIS_LEFT, IRIS_RIGHT, LOWER_LIP, UPPER_LIP
+from engines.motion import ARKIT_INDEX
 
 F32 = NDArray[np.float32]
 MODEL = load_head_model()
 
 
-def posed(yaw: float = 0, pitch: float = 0, roll: float = 0, *, side: int = 512, z: float = 7.0) -> HeadMesh:
+def posed(
+    yaw: float = 0, pitch: float = 0, roll: float = 0, *, side: int = 512, z: float = 7.0, jaw: float = 0
+) -> HeadMesh:
+    """The mean head, whole (the neck turns along), with its jaw open."""
     pose = Camera(side, side).to_similarity(rotation_from_degrees(yaw, pitch, roll), np.array([0, 0.2, z]))
-    return HeadMesh(pose.apply(MODEL.mean_hu).astype(np.float32), pose)
+    beta = np.zeros(52, np.float32)
+    beta[ARKIT_INDEX["jawOpen"]] = jaw
+    vertices = pose.apply(MODEL.decode(MODEL.mean_hu, beta)).astype(np.float32)
+    return HeadMesh(vertices, pose, MODEL.landmarks(vertices).astype(np.float32))
 
 
 def pixel_centres(g: GBuffer) -> F32:
@@ -47,24 +66,52 @@ def flat(colour: float, corners: F32) -> F32:
 def test_coverage_is_the_silhouette() -> None:
     mesh = posed()
     g = rasterise(MODEL, mesh, Viewport(0, 0, 1, 512, 512), grid_px=512)
-    hull = cv2.convexHull(np.ascontiguousarray(mesh.vertices_px[:, :2]))
     inside = np.zeros((512, 512), np.uint8)
-    cv2.fillConvexPoly(inside, np.rint(hull).astype(np.int32), 1)
+    for triangle in np.rint((mesh.vertices_px[MODEL.triangles, :2] - 0.5) * 16).astype(np.int32):
+        cv2.fillConvexPoly(inside, triangle, 1, cv2.LINE_8, 4)
     covered = g.part > 0
-    assert (covered & (cv2.dilate(inside, np.ones((5, 5), np.uint8)) == 0)).sum() == 0
-    assert (covered & (inside > 0)).sum() > 0.97 * inside.sum()
-    assert set(np.unique(g.part)) == {*Part}
+    assert covered.sum() > 30_000
+    assert (covered & (cv2.dilate(inside, np.ones((3, 3), np.uint8)) == 0)).sum() == 0
+    # no hole in it down to the chin, though only what faces the camera is drawn
+    chin = int(mesh.landmarks_px[152, 1])
+    assert (~covered & (cv2.erode(inside, np.ones((3, 3), np.uint8)) > 0))[:chin].sum() == 0
+    opened = rasterise(MODEL, posed(jaw=1), Viewport(0, 0, 1, 512, 512), grid_px=512)
+    assert {Part.NONE, Part.SKIN, Part.EYE, Part.MOUTH, Part.TEETH, Part.TONGUE} <= set(np.unique(opened.part))
+    assert set(np.unique(opened.part)) <= {*Part} - {Part.BODY}
     assert g.uv.min() >= 0
     assert g.uv.max() <= 1
 
 
 def test_eyes_and_mouth_are_where_the_landmarks_are() -> None:
-    mesh = posed()
+    mesh = posed(jaw=0.5)
     g = rasterise(MODEL, mesh, Viewport(0, 0, 1, 512, 512), grid_px=512)
-    for part, landmarks in ((Part.EYE, (468, 473)), (Part.MOUTH, (13,)), (Part.SKIN, (4, 50, 280, 151))):
+    for part, landmarks in ((Part.EYE, (IRIS_RIGHT, IRIS_LEFT)), (Part.SKIN, (4, 50, 280, 151))):
         for k in landmarks:
-            x, y = mesh.vertices_px[k, :2].astype(int)
+            x, y = mesh.landmarks_px[k, :2].astype(int)
             assert part in g.part[y - 2 : y + 3, x - 2 : x + 3]
+    x, y = mesh.landmarks_px[[UPPER_LIP, LOWER_LIP], :2].mean(0).astype(int)
+    assert g.part[y, x] in (Part.MOUTH, Part.TEETH, Part.TONGUE)
+
+
+@pytest.mark.parametrize("angles", [(0, 0, 0), (35, 10, 5), (-50, -10, 0)])
+def test_what_faces_away_is_hidden_anyhow(angles: tuple[float, float, float]) -> None:
+    mesh = posed(*angles, jaw=0.6)
+    g = rasterise(MODEL, mesh, Viewport(0, 0, 1, 512, 512), grid_px=512)
+    facing = front_facing(mesh.vertices_px, MODEL.triangles)
+    assert 0.4 < facing.mean() < 0.8
+    corners = MODEL.triangles.reshape(-1)
+    colours = np.zeros((len(corners), 3), np.float32)
+    colours[:, 0] = MODEL.rigidity[corners]
+    colours[:, 2] = np.repeat(MODEL.part / np.float32(8), 3)
+    image, _ = draw_triangles(mesh.vertices_px[corners], colours, 512, 512)
+    # the neck is open below: its inside, which nobody shall see, is left out
+    head = image[..., 0] > 0.999
+    differ = (np.rint(image[..., 2] * 8) != g.part) & head
+    assert head.sum() > 20_000
+    assert differ.sum() < 0.001 * head.sum()
+    # the winding agrees with the normals
+    towards = MODEL.normals(mesh.vertices_px)[MODEL.triangles].mean(1)[:, 2] < 0
+    assert (towards == facing).mean() > 0.93
 
 
 @pytest.mark.parametrize("angles", [(0, 0, 0), (25, 0, 0), (-25, 10, 5), (0, -20, 30)])
@@ -77,7 +124,7 @@ def test_the_lookup_of_positions_is_exact_at_visible_points(
     position = draw_in_uv(MODEL, np.ascontiguousarray(mesh.vertices_px[:, :2]), 512)
     error = np.linalg.norm(np.asarray(lookup(position, g.uv)) - pixel_centres(g), axis=-1)
     # where parts meet a texel straddles two surfaces; the mouth's interior is painted, not looked up
-    for part in (Part.SKIN, Part.EYE, Part.SHELL):
+    for part in (Part.SKIN, Part.EYE):
         assert np.percentile(error[g.part == part], 99) < 0.5
         assert np.median(error[g.part == part]) < 0.1
 
@@ -176,8 +223,10 @@ def test_what_is_drawn_in_uv_is_looked_up_at_the_vertices(seed: int, channels: i
     ).astype(np.float32)
     image = draw_in_uv(MODEL, values, 256)
     assert image.shape == (256, 256, channels)
+    used = np.unique(MODEL.triangles)
     back = np.asarray(lookup(image, MODEL.uv[None])).reshape(-1, channels)
-    assert np.abs(back - values).max() < 0.02 * np.ptp(values)
+    off = np.abs(back - values)[used]
+    assert off.max() < 0.02 * np.ptp(values[used])
 
 
 def test_a_constant_channel_stays_constant() -> None:
@@ -228,20 +277,18 @@ def test_a_head_outside_the_picture_covers_nothing() -> None:
 
 def test_the_photo_is_where_the_mesh_of_its_own_motion_is(astronaut: Enrollment) -> None:
     mesh = pose_head(MODEL, astronaut, astronaut.motion, photo_viewport(astronaut))
-    error = np.linalg.norm(mesh.vertices_px[:468, :2] - astronaut.landmarks_px[:468, :2], axis=1)
-    assert np.percentile(error, 95) < 0.5
-    assert error.max() < 3  # lids and lips that touch are kept apart
+    error = np.linalg.norm(mesh.landmarks_px[:468, :2] - astronaut.landmarks_px[:468, :2], axis=1)
+    assert np.percentile(error, 95) < 0.1
+    assert error.max() < 0.5
+    # and the G-buffer shows each of them where the photo has it
+    g = rasterise(MODEL, mesh, photo_viewport(astronaut), 512)
+    position = draw_in_uv(MODEL, np.ascontiguousarray(mesh.vertices_px[:, :2]), 512)
+    y, x = np.nonzero(g.part == Part.SKIN)
+    seen = np.asarray(lookup(position, g.uv))[y, x]
+    assert np.percentile(np.hypot(seen[:, 0] - x - 0.5, seen[:, 1] - y - 0.5), 99) < 0.5
 
 
-def test_the_outer_ring_never_moves(astronaut: Enrollment) -> None:
-    viewport = head_viewport(astronaut, 512)
-    rest = pose_head(MODEL, astronaut, astronaut.motion, viewport).vertices_px
-    moved = Motion(
-        expression=np.ones(52, np.float32),
-        rotation_rad=rotation_from_degrees(40, 20, 10).astype(np.float32),
-        translation_hu=np.array([1, 2, 9], np.float32),
-    )
-    still = MODEL.rigidity == 0
-    got = pose_head(MODEL, astronaut, moved, viewport).vertices_px
-    assert np.allclose(got[still], rest[still], atol=1e-3)
-    assert np.linalg.norm(got[~still] - rest[~still], axis=1).mean() > 20
+def test_the_grid_keeps_the_viewports_shape(astronaut: Enrollment) -> None:
+    assert grid_size(head_viewport(astronaut, 512), 192) == (192, 192)
+    assert grid_size(Viewport(0, 0, 1, 300, 600), 200) == (100, 200)
+    assert grid_size(Viewport(0, 0, 1, 30, 60), 200) == (30, 60)

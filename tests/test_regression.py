@@ -32,6 +32,7 @@ from engines.regressor import (
 )
 from scripts.head import crops as cropping
 from scripts.head.crops import Crops, background_box, read_cache, write_cache
+from scripts.head.no_faces import clouds, invented, letters, shapes, shuffled
 from scripts.head.regression import (
     BAD_PER_FACE,
     BAD_SHIFT,
@@ -56,7 +57,6 @@ from scripts.head.regression import (
 from scripts.head.regression_table import within_clips
 from scripts.head.tracks import Tracked
 
-F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 
@@ -218,6 +218,22 @@ def test_rare_frames_weigh_more_and_misfits_nothing(basis: FaceBasis) -> None:
     idle = replace(one, rotation_rad=np.zeros((1, 3), np.float32), expression=np.zeros((1, 52), np.float32))
     assert frame_weights(one)[0] > frame_weights(idle)[0] > 0
     assert frame_weights(replace(one, residual=np.array([0.2], np.float32)))[0] == 0
+
+
+@pytest.mark.parametrize("make", [clouds, shapes, letters, invented])
+def test_made_up_pictures_are_varied_and_repeatable(make: Callable[[int, np.random.Generator], U8]) -> None:
+    pictures = [make(64, np.random.default_rng(seed)) for seed in range(6)]
+    assert all(p.shape == (64, 64, 3) and p.dtype == np.uint8 for p in pictures)
+    assert len({p.tobytes() for p in pictures}) == 6
+    assert max(p.std() for p in pictures) > 20
+    assert (make(64, np.random.default_rng(3)) == pictures[3]).all()
+
+
+def test_a_shuffled_crop_keeps_its_pieces_but_not_their_places() -> None:
+    crop = np.kron(np.arange(16).reshape(4, 4), np.ones((30, 30))).astype(np.uint8)[..., None].repeat(3, 2)
+    others = [shuffled(crop, np.random.default_rng(seed)) for seed in range(5)]
+    assert all(o.shape == crop.shape and set(np.unique(o)) == set(range(16)) for o in others)
+    assert all((o != crop).any() for o in others)
 
 
 def test_backgrounds_hold_hardly_any_face() -> None:

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from network_numbers import say
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from engines.errors import ModelError
@@ -42,10 +41,6 @@ from engines.regressor import (
     save_regressor,
     without_norm,
 )
-
-F32 = NDArray[np.float32]
-U8 = NDArray[np.uint8]
-
 
 boxes = st.builds(
     CropBox,

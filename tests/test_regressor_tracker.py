@@ -119,12 +119,13 @@ def test_a_face_is_found_and_followed(tracker: RegressorTracker, network: Square
     ("x", "y", "size"), [(90, 100, 120), (550, 400, 120), (320, 240, 330), (480, 130, 70)]
 )
 def test_the_search_covers_the_picture(tracker: RegressorTracker, x: float, y: float, size: float) -> None:
-    seen = [tracker.track(frame(x, y, size, k=k)).motion for k in range(12)]
+    seen = [tracker.track(frame(x, y, size, k=k)).motion for k in range(70)]
     assert any(seen)
 
 
 def test_windows_leave_no_place_and_size_out() -> None:
-    boxes = search_boxes(640, 480)
+    near, far = search_boxes(640, 480)
+    boxes = near + far
     rng = np.random.default_rng(0)
     for _ in range(300):
         size = np.exp(rng.uniform(np.log(60), np.log(400)))
@@ -140,12 +141,10 @@ def test_no_face_is_no_motion_and_the_face_comes_back(tracker: RegressorTracker)
     for k in range(8):
         assert tracker.track(frame(None, k=k)).motion is None
     assert tracker.neutral is None
-    back = [tracker.track(frame(k=k)).motion for k in range(8, 20)]
-    assert back[-1] is not None
+    back = [tracker.track(frame(k=k)).motion for k in range(8, 12)]
+    assert back[-1] is not None  # within four frames
     assert tracker.track(frame(None, k=20)).motion is None  # lost at once
-    assert (
-        tracker.track(frame(330, 250, k=21)).motion is not None or tracker.track(frame(330, 250, k=22)).motion
-    )
+    assert tracker.track(frame(330, 250, k=21)).motion is not None  # back at once near where it was
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 500), (500, 2), (30, 30)])

@@ -192,29 +192,24 @@ _CONTOUR_PX = 1.5  # layers that move less than this against each other need no 
 def soften_contours(image: U8, gbuffer: GBuffer, flow: F32, behind: F32, below_px: int) -> None:
     """Anti-alias, in place, where one surface occludes another: there two places of the photo meet.
 
-    Only the few pixels along such contours are touched (3 × 3 mean), gathered by index. At the photo's own
-    pose the layers agree and nothing is.
+    Only the few pixels along such contours are touched (3 × 3 mean). At the photo's own pose the layers agree
+    and nothing is.
     """
-    rows, columns = gbuffer.part.shape
+    rows = gbuffer.part.shape[0]
     covered = np.asarray(cv2.min(gbuffer.part, 1), np.uint8)
     kernel = np.ones((3, 3), np.uint8)
     # 2 × 2: the two grid pixels on either side of a contour, no more
     step = cv2.morphologyEx(gbuffer.depth_px, cv2.MORPH_GRADIENT, kernel[:2, :2])
     inner = (step > _CONTOUR_DEPTH * rows) & (cv2.erode(covered, kernel) > 0)
     rim = cv2.morphologyEx(covered, cv2.MORPH_GRADIENT, kernel[:2, :2]) > 0
-    apart = np.abs(flow - behind + (0, np.float32(below_px))).max(-1) > _CONTOUR_PX
+    step_x, step_y = cv2.split(cv2.absdiff(flow, cv2.add(behind, (0, -float(below_px), 0, 0))))
+    apart = cv2.max(step_x, step_y) > _CONTOUR_PX
     jump = (inner | (rim & apart)).astype(np.uint8)
     if not jump.any():
         return
     height, width = image.shape[:2]
-    y, x = np.nonzero(cv2.resize(jump, (width, height), interpolation=cv2.INTER_NEAREST))
-    total = np.zeros((len(y), image.shape[2]), np.uint16)
-    flat = image.reshape(-1, image.shape[2])
-    for dy in (-1, 0, 1):
-        row = np.clip(y + dy, 0, height - 1) * width
-        for dx in (-1, 0, 1):
-            total += flat[row + np.clip(x + dx, 0, width - 1)]
-    flat[y * width + x] = (total + 4) // 9
+    mask = cv2.resize(jump, (width, height), interpolation=cv2.INTER_NEAREST)
+    cv2.copyTo(cv2.blur(image, (3, 3)), mask, image)
 
 
 # eyes and the mouth's inside are painted afterwards: there the texture must not show through
@@ -249,15 +244,17 @@ def _draw_hidden(
     alpha = cv2.resize(picture[..., 3], (columns, rows), interpolation=cv2.INTER_AREA)
     hidden = cv2.max(hidden, inner * (1 - alpha * np.float32(1 / 255)))
     hidden = cv2.GaussianBlur(hidden * np.float32(turned), (0, 0), 0.8)
-    y, x = np.nonzero(hidden > _LEAST_WEIGHT)
-    if not len(y):
-        return
     # only the box that holds what is hidden
-    y0, y1, x0, x1 = int(y.min()), int(y.max()) + 1, int(x.min()), int(x.max()) + 1
+    x0, y0, wide, high = cv2.boundingRect((hidden > _LEAST_WEIGHT).astype(np.uint8))
+    if wide == 0:
+        return
+    y1, x1 = y0 + high, x0 + wide
     box = np.s_[y0:y1, x0:x1]
     colour = lookup_map(cache.colour, gbuffer.uv[box]) * np.float32(255)
-    colour[covered[box] == 0] = 0
-    grow(colour, np.ascontiguousarray(covered[box]))
+    here = np.ascontiguousarray(covered[box])
+    colour *= here[..., None]
+    # the rim takes a neighbour's colour, so that none of the emptiness beside it blends in
+    cv2.copyTo(cv2.dilate(colour, np.ones((3, 3), np.uint8)), (here == 0).astype(np.uint8), colour)
     filled = np.full((*colour.shape[:2], 4), 255, np.uint8)
     filled[..., :3] = colour + np.float32(0.5)
     ty, tx = height / rows, width / columns

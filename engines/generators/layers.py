@@ -57,14 +57,22 @@ def make_body(
     filled = push_pull(canvas.astype(np.float32), (1 - hole).astype(np.float32))
     soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), max(1.0, rim))[..., None] * hole[..., None]
     body = np.clip(canvas * (1 - soft) + filled * soft + 0.5, 0, 255).astype(np.uint8)
-    return Body(body, _follow(model, gbuffer, mesh), mesh.pose, canvas.shape[0], width, covered.astype(np.float32))
+    return Body(
+        body, _follow(model, gbuffer, mesh), mesh.pose, canvas.shape[0], width, covered.astype(np.float32)
+    )
 
 
 def _follow(model: HeadModel, gbuffer: GBuffer, mesh: HeadMesh) -> F32:
     height, width = gbuffer.part.shape
-    size = (max(2, round(BODY_GRID_PX * width / max(width, height))), max(2, round(BODY_GRID_PX * height / max(width, height))))
+    size = (
+        max(2, round(BODY_GRID_PX * width / max(width, height))),
+        max(2, round(BODY_GRID_PX * height / max(width, height))),
+    )
     # rigidity drawn by points: every vertex's own, where it is seen
-    points = mesh.vertices_px[:, :2] * (width / gbuffer.viewport.width_px, height / gbuffer.viewport.height_px)
+    points = mesh.vertices_px[:, :2] * (
+        width / gbuffer.viewport.width_px,
+        height / gbuffer.viewport.height_px,
+    )
     x, y = points[:, 0].astype(int), points[:, 1].astype(int)
     ok = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     total, count = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
@@ -73,12 +81,15 @@ def _follow(model: HeadModel, gbuffer: GBuffer, mesh: HeadMesh) -> F32:
     known = (count > 0) & (gbuffer.part > 0)
     if not known.any():
         return np.zeros(size[::-1], np.float32)
-    value = extend((total / np.maximum(count, 1))[..., None], known)[..., 0]
+    mean = np.asarray(total / np.maximum(count, 1), np.float32)
+    value = extend(mean[..., None], known)[..., 0]
     distance = cv2.distanceTransform((gbuffer.part == 0).astype(np.uint8), cv2.DIST_L2, 5)
     reach = _FOLLOW_HU * mesh.pose.scale * width / gbuffer.viewport.width_px
     fall = np.clip(1 - distance / max(reach, 1e-3), 0, 1)
     follow = value * fall * fall * (3 - 2 * fall)
-    return cv2.resize(cv2.GaussianBlur(follow, (0, 0), 2.0), size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    return cv2.resize(cv2.GaussianBlur(follow, (0, 0), 2.0), size, interpolation=cv2.INTER_AREA).astype(
+        np.float32
+    )
 
 
 def body_flow(body: Body, pose: Similarity, viewport: Viewport) -> F32:
@@ -95,7 +106,9 @@ def body_flow(body: Body, pose: Similarity, viewport: Viewport) -> F32:
     source = target
     for _ in range(_FIXED_POINT_ROUNDS):
         at = (source / step - 0.5).astype(np.float32)
-        weight = cv2.remap(body.follow, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        weight = cv2.remap(
+            body.follow, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         source = target - weight[..., None] * (source @ linear.T + shift - source)
     return (source - target).astype(np.float32)
 
@@ -116,7 +129,7 @@ def rim_flow(body: Body, flow: F32, seen: F32, behind: F32) -> F32:
     at = grid + own * unit
     outside = 1 - cv2.remap(body.head, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
     weight = np.minimum(near * 4, 1) * outside
-    return behind + weight[..., None] * (own - behind)
+    return np.asarray(behind + weight[..., None] * (own - behind), np.float32)
 
 
 _RIM_SIGMA_PX = 3.0  # of the G-buffer's grid
@@ -130,7 +143,7 @@ def _grid(width: int, height: int) -> F32:
 
 def _plane_motion(photo_pose: Similarity, pose: Similarity) -> tuple[F64, F64]:
     """The motion in the picture of the head's middle plane: `M s = linear s + shift`."""
-    linear = np.linalg.inv(planar_map(photo_pose, pose))
+    linear = np.asarray(np.linalg.inv(planar_map(photo_pose, pose)), np.float64)
     middle = np.array([[0.0, 0.0, _BODY_DEPTH_HU]])
     before, after = photo_pose.apply(middle)[0, :2], pose.apply(middle)[0, :2]
     return linear, after - linear @ before

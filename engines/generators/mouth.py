@@ -59,6 +59,7 @@ def make_mouth(
     skin = np.median(face, 0).astype(np.float32) if len(face) else np.array([170, 130, 110], np.float32)
     light = float(np.clip(skin.mean() / 165, 0.35, 1.15))
     warm = 0.8 + 0.2 * skin / max(float(skin.mean()), 1.0)
+    enamel = np.asarray(light * warm, np.float32)
     gum = np.array([172, 96, 92], np.float32) * light
     shape = model.decode(enrollment.neutral_hu, enrollment.motion.expression)
     return Mouth(
@@ -66,8 +67,8 @@ def make_mouth(
         tongue_rgb=np.array([190, 104, 102], np.float32) * light,
         gum_rgb=gum,
         teeth=(
-            _tooth_texture(_UPPER_CROWN_HU, np.array([236, 228, 212], np.float32) * light * warm, gum),
-            _tooth_texture(_LOWER_CROWN_HU, np.array([222, 213, 196], np.float32) * light * warm, gum, 0.8),
+            _tooth_texture(_UPPER_CROWN_HU, np.array([236, 228, 212], np.float32) * enamel, gum),
+            _tooth_texture(_LOWER_CROWN_HU, np.array([222, 213, 196], np.float32) * enamel, gum, 0.8),
         ),
         photo=photo,
         photo_anchor_px=anchor,
@@ -110,7 +111,10 @@ def _lip_colour(canvas: U8, points_px: F32) -> F32:
     return np.median(canvas[y, x, :3], 0).astype(np.float32)
 
 
-_LIP_BETWEEN = ((13, 82, 312, 14, 87, 317), (0, 37, 267, 17, 84, 314))  # inner and outer landmarks side by side
+_LIP_BETWEEN = (
+    (13, 82, 312, 14, 87, 317),
+    (0, 37, 267, 17, 84, 314),
+)  # inner and outer landmarks side by side
 
 
 def _face_pixels(points_px: F32, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -187,7 +191,7 @@ def _interior(model: HeadModel) -> _Interior:
             colours[own, :, 1] = np.clip(sign * (edge - p[..., 1]) / _ROOM_HU, 0, 1)
             colours[own, :, 2] = code
             if sign > 0:
-                upper_ids = np.unique(ids)
+                upper_ids = np.unique(ids).astype(np.intp)
     return _Interior(triangles, np.clip(colours, 0, 1), upper_ids)
 
 
@@ -253,9 +257,9 @@ def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, box: tuple[in
     vertices = mesh.vertices_px
     if len(interior.upper_teeth):
         vertices = vertices.copy()
-        vertices[interior.upper_teeth] += (mesh.pose.rotation[:, 1] * _TEETH_LOWER_HU * mesh.pose.scale).astype(
-            np.float32
-        )
+        vertices[interior.upper_teeth] += (
+            mesh.pose.rotation[:, 1] * _TEETH_LOWER_HU * mesh.pose.scale
+        ).astype(np.float32)
     facing = front_facing(vertices, interior.triangles)
     corners = vertices[interior.triangles[facing].ravel()] - np.array([x0, y0, 0], np.float32)
     out = np.empty((y1 - y0, x1 - x0, 3), np.float32)

@@ -184,15 +184,15 @@ def read_head(wheel: Path) -> RawHead:
     keep = np.ones(len(tri), bool)
     uv = np.zeros((len(vertices), 2))
     for name in np.unique(island):
-        own = island == name
+        mine = np.asarray(island == name)
         if name.endswith("eye"):
-            uv[own], front = _eye_uv(vertices[own])
+            uv[mine], front = _eye_uv(vertices[mine])
             seen = np.zeros(len(vertices), bool)
-            seen[np.flatnonzero(own)[front]] = True
-            keep &= ~own[tri].all(1) | seen[tri].all(1)
+            seen[np.flatnonzero(mine)[front]] = True
+            keep &= ~np.all(mine[tri], axis=1) | np.all(seen[tri], axis=1)
         else:
-            uv[own] = _flat_uv(old_uv[own])
-        uv[own] = _skin_uv(old_uv[own]) if name == "head" else _into(uv[own], _ISLANDS[str(name)])
+            uv[mine] = _flat_uv(old_uv[mine])
+        uv[mine] = _skin_uv(old_uv[mine]) if name == "head" else _into(uv[mine], _ISLANDS[str(name)])
     tri, part = tri[keep], part[keep]
     used = np.unique(tri)
     number = np.full(len(vertices), -1)
@@ -262,5 +262,3 @@ def smooth_normals(vertices: F64, triangles: I64, weld: I64) -> F64:
         np.add.at(out, weld[triangles[:, k]], face)
     out = out[weld]
     return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
-
-

@@ -217,4 +217,3 @@ def eye_joints(head: Head) -> F64:
     """(2, 3) centres of the right and left eyeball."""
     poles = [head.vertices[head.eye_side == side][0] for side in (1, 2)]
     return np.stack([p + (0, 0, EYEBALL_RADIUS_HU) for p in poles])
-

@@ -112,6 +112,6 @@ def learn_identity(
         deltas = [align_similarity(mean, n, rigid).invert(n) - mean for n in neutrals]
         deltas = [d for d in deltas if np.abs(d[:SURFACE]).max() < 0.5 * HALF_FACE_HU]
         deltas += [d[mirror] * (-1, 1, 1) for d in deltas]
-        heads = np.stack([densify(d).astype(np.float32) for d in deltas])
+        heads = np.stack([densify(d) for d in deltas])
         modes = principal_modes(heads)
     return modes

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from calibration.photo import open_photo
@@ -24,8 +24,17 @@ from engines.landmarks import LandmarkDetector
 from engines.retarget import Controls, retarget
 from scripts.head import render_pairs
 from scripts.head.measure_driver import whole_clip_neutral
-from scripts.head.measure_figures import Figure, Section, column, enrolled, mean_of, share_percent, spread, worst
-from scripts.head.recognition import NETS, RecognitionError, Recogniser, cosine
+from scripts.head.measure_figures import (
+    Figure,
+    Section,
+    column,
+    enrolled,
+    mean_of,
+    share_percent,
+    spread,
+    worst,
+)
+from scripts.head.recognition import NETS, Recogniser, RecognitionError, cosine
 from scripts.head.render_pairs import Pair, draw_pairs
 from scripts.head.tracks import Tracked
 from streamer.driver import Drive, Driver
@@ -61,7 +70,12 @@ def watch(model: HeadModel, clip: Path) -> list[Seen]:
         while (frame := source.read()) is not None:
             drive = driver.drive(frame)
             neutral = tracker.driver_neutral
-            if frame.sequence % STRIDE or drive.state != "tracking" or drive.landmarks_px is None or neutral is None:
+            if (
+                frame.sequence % STRIDE
+                or drive.state != "tracking"
+                or drive.landmarks_px is None
+                or neutral is None
+            ):
                 continue
             rest = openings(neutral.mesh_hu + fit.offset(neutral.motion.expression))
             pose = align_similarity(neutral.mesh_hu, drive.landmarks_px, model.fit_weight)
@@ -150,8 +164,16 @@ def measure_cross(
             items[name] = {"frames": float(len(seen))} | closing(model, seen, enrolled(source.path))
             numbers = np.linspace(0, len(seen) - 1, min(IDENTITY_FRAMES, len(seen))).astype(int)
             pairs.append(Pair(name, clip.path, source.path, tuple(seen[int(n)].number for n in numbers)))
-    figures = [Figure(key="pairs", label="driver × source pairs", value=len(items), at_least=12,
-                      note=f"{sum(r['photo_gap'] >= 100 * OPEN_SMILE for r in items.values())} open smiles")]  # fmt: skip
+    smiles = sum(r["photo_gap"] >= 100 * OPEN_SMILE for r in items.values())
+    figures = [
+        Figure(
+            key="pairs",
+            label="driver × source pairs",
+            value=len(items),
+            at_least=12,
+            note=f"{smiles} open smiles",
+        )
+    ]
     figures += _closing_figures(items)
     figures += _identity(pairs, items, recognition, baseline, work)
     return Section("cross", figures, items)
@@ -179,7 +201,7 @@ def _closing_figures(items: Mapping[str, Mapping[str, float]]) -> list[Figure]:
         Figure(key="lips_gap", label="driver's lips closed: avatar's mean gap",
                value=pooled(items, "lips_gap", "lips_frames"), unit="% of mouth width",
                note=worst(items, "lips_gap")),
-        Figure(key="lips_apart", label=f"driver's lips {LIPS_APART:g} apart: avatar's gap > {2 * AVATAR_LIPS_PERCENT:g} %",
+        Figure(key="lips_apart", label=f"driver's lips {LIPS_APART:g} apart: gap > {2 * AVATAR_LIPS_PERCENT:g} %",
                value=pooled(items, "lips_apart", "lips_apart_frames"), unit="% of frames",
                note=f"{count('lips_apart_frames')} frames; least: {worst(items, 'lips_apart', low=True)}"),
         Figure(key="eyes_shut", label=f"driver's eye closed: avatar's opening ≤ {AVATAR_EYES:g} of the photo's",
@@ -209,10 +231,14 @@ def draw_with(checkout: Path, pairs: Sequence[Pair], folder: Path) -> list[str]:
         text=True,
         check=False,
     )
-    return [] if done.returncode == 0 else [done.stderr.strip().splitlines()[-1] if done.stderr else "it failed"]
+    return (
+        [] if done.returncode == 0 else [done.stderr.strip().splitlines()[-1] if done.stderr else "it failed"]
+    )
 
 
-def identity_of(pairs: Sequence[Pair], folder: Path, recognisers: Sequence[Recogniser]) -> dict[str, dict[str, float]]:
+def identity_of(
+    pairs: Sequence[Pair], folder: Path, recognisers: Sequence[Recogniser]
+) -> dict[str, dict[str, float]]:
     """Mean cosine between photo and drawn avatar by pair and net; pictures in which no face is found are left out."""
     detector = LandmarkDetector(video=False)
     out: dict[str, dict[str, float]] = {}
@@ -226,7 +252,7 @@ def identity_of(pairs: Sequence[Pair], folder: Path, recognisers: Sequence[Recog
         found: list[list[float]] = []
         files = sorted((folder / pair.name).glob("*.png"))
         for file in files:
-            picture = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB).astype(np.uint8)
+            picture = np.asarray(Image.open(file).convert("RGB"), np.uint8)
             drawn = descriptors(picture)
             if drawn and photo:
                 found.append([cosine(a, b) for a, b in zip(photo, drawn, strict=True)])
@@ -251,7 +277,9 @@ def _identity(
     if recognition is None:
         return skipped("give the folder of the recognition nets with --recognition")
     try:
-        recognisers = [Recogniser(recognition, spec) for spec in NETS if (recognition / f"{spec.name}.json").is_file()]
+        recognisers = [
+            Recogniser(recognition, spec) for spec in NETS if (recognition / f"{spec.name}.json").is_file()
+        ]
     except RecognitionError as error:
         return skipped(str(error))
     if not recognisers:

@@ -95,9 +95,7 @@ def live(model: HeadModel, fit: ExpressionFit, clip: Tracked) -> list[tuple[floa
             explained = current.mesh_hu + fit.offset(fitted.expression)
             out.append((time_s, left_percent(fitted.unposed_hu, explained)))
         rotation, translation = camera.from_similarity(fitted.pose)
-        estimator.add(
-            time_s, fitted.unposed_hu, s, rotation, translation, measure_gaze(fitted.unposed_hu)
-        )
+        estimator.add(time_s, fitted.unposed_hu, s, rotation, translation, measure_gaze(fitted.unposed_hu))
         now = estimator.current
         last = fitted.expression if current or now is None else fit.solve(fitted.unposed_hu, now.mesh_hu, s)
     return out

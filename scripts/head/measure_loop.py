@@ -17,7 +17,16 @@ from engines.geometry import F64, rotation_from_degrees, rotation_matrix, rotati
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
 from engines.renderer import Renderer
 from engines.retarget import Controls, retarget
-from scripts.head.measure_figures import Figure, Section, astronaut_png, column, enrolled, mean_of, pearson, worst
+from scripts.head.measure_figures import (
+    Figure,
+    Section,
+    astronaut_png,
+    column,
+    enrolled,
+    mean_of,
+    pearson,
+    worst,
+)
 from scripts.head.tracks import Tracked
 from streamer.trackers.mediapipe import MediaPipeTracker
 
@@ -132,7 +141,11 @@ def track_back(renderer: Renderer, motions: Sequence[Motion]) -> tuple[list[Moti
 
 
 def compare(
-    script: Script, wanted: Sequence[Motion], source: Motion, tracked: Sequence[Motion | None], neutral: Motion
+    script: Script,
+    wanted: Sequence[Motion],
+    source: Motion,
+    tracked: Sequence[Motion | None],
+    neutral: Motion,
 ) -> dict[str, float]:
     """Mean and greatest error of each angle in degrees, correlation of each channel, share of faces lost in %."""
     seen = np.array([m is not None for m in tracked])
@@ -153,7 +166,9 @@ def compare(
         for sweep in script.sweeps[1:]:
             own = np.zeros(len(filled), bool)
             own[sweep.frames] = True
-            row[f"{axis}_in_{sweep.name}"] = float(error[own & seen, k].mean()) if (own & seen).any() else np.nan
+            row[f"{axis}_in_{sweep.name}"] = (
+                float(error[own & seen, k].mean()) if (own & seen).any() else np.nan
+            )
     for sweep in script.sweeps:
         own = seen[sweep.frames]
         if sweep.name in read and own.any():
@@ -188,7 +203,9 @@ def tile_row(name: str, pictures: Sequence[U8], picks: Sequence[tuple[str, int]]
         tile = cv2.resize(pictures[k], (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA).astype(np.uint8)
         text = caption if caption != "rest" else name
         for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-            cv2.putText(tile, text, (5, TILE_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, thick, cv2.LINE_AA)
+            cv2.putText(
+                tile, text, (5, TILE_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, thick, cv2.LINE_AA
+            )
         tiles.append(tile)
     return np.hstack(tiles)
 
@@ -223,8 +240,9 @@ def _figures(items: dict[str, dict[str, float]], script: Script) -> list[Figure]
             Figure(key=f"{axis}_mean", label=f"{axis} error, mean over the script",
                    value=mean_of(column(items, f"{axis}_mean")), unit="°", at_most=2.5,
                    note=f"most in the {most} sweep ({where[most]:.2f}°); {worst(items, f'{axis}_mean')}"),
-            Figure(key=f"{axis}_own", label=f"{axis} error, mean over its own sweep", value=where[axis], unit="°",
-                   at_most=2.5, note=worst(items, f"{axis}_in_{axis}")),
+            Figure(key=f"{axis}_own", label=f"{axis} error over its own sweep, worst face",
+                   value=mean_of(column(items, f"{axis}_in_{axis}"), np.max), unit="°", at_most=2.5,
+                   note=f"{worst(items, f'{axis}_in_{axis}', 5)}; mean {where[axis]:.2f}"),
             Figure(key=f"{axis}_max", label=f"{axis} error, greatest",
                    value=mean_of(column(items, f"{axis}_max"), np.max), unit="°", at_most=2.5,
                    note=worst(items, f"{axis}_max")),

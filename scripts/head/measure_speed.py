@@ -54,7 +54,10 @@ def measure_speed(model: HeadModel, photo: Path | bytes) -> Section:
     steps: dict[str, tuple[str, Callable[[Motion], object]]] = {
         "decode": ("decode_head (within pose_head)", lambda m: decode_head(model, enrollment, m)),
         "pose": ("pose_head", lambda m: pose_head(model, enrollment, m, viewport)),
-        "rasterise": (f"rasterise at {GRID_PX}", lambda m: rasterise(model, meshes[id(m)], viewport, GRID_PX)),
+        "rasterise": (
+            f"rasterise at {GRID_PX}",
+            lambda m: rasterise(model, meshes[id(m)], viewport, GRID_PX),
+        ),
         "lookups": ("flow and occlusion looked up", lookups),
         "render": (f"Renderer.render at {PICTURE_PX}", renderer.render),
     }
@@ -73,6 +76,10 @@ def measure_speed(model: HeadModel, photo: Path | bytes) -> Section:
     ]  # fmt: skip
     summed = ("pose", "rasterise", "lookups")
     total, own = (sum(times[key][k] for key in summed) for k in (0, 1))
-    figures.append(Figure(key="sum_ms", label="pose_head + rasterise + lookups", value=total, unit="ms", at_most=5))
-    figures.append(Figure(key="sum_thread_ms", label="the same, of the thread", value=own, unit="ms", at_most=5))
+    figures.append(
+        Figure(key="sum_ms", label="pose_head + rasterise + lookups", value=total, unit="ms", at_most=5)
+    )
+    figures.append(
+        Figure(key="sum_thread_ms", label="the same, of the thread", value=own, unit="ms", at_most=5)
+    )
     return Section("speed", figures)

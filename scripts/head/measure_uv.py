@@ -22,7 +22,16 @@ from engines.head_model import HeadModel, Part
 from engines.landmark_names import OVAL
 from engines.motion import ARKIT_INDEX, Motion
 from engines.resample import resample
-from scripts.head.measure_figures import Figure, Section, column, enrolled, mean_of, psnr_db, share_percent, worst
+from scripts.head.measure_figures import (
+    Figure,
+    Section,
+    column,
+    enrolled,
+    mean_of,
+    psnr_db,
+    share_percent,
+    worst,
+)
 
 GRID_PX = 256
 SAME_UV = 1 / 512
@@ -45,7 +54,10 @@ def posed_motion(source: Motion, pose: tuple[float, float, float, float, float])
 
 
 def same_share(
-    uv_a: NDArray[np.floating], covered_a: NDArray[np.bool_], uv_b: NDArray[np.floating], covered_b: NDArray[np.bool_]
+    uv_a: NDArray[np.floating],
+    covered_a: NDArray[np.bool_],
+    uv_b: NDArray[np.floating],
+    covered_b: NDArray[np.bool_],
 ) -> tuple[float, float]:
     """% of pixels with equal coverage and, where covered, uv within `SAME_UV`: of all, and of those covered."""
     near = np.abs(uv_a - uv_b).max(-1) <= SAME_UV
@@ -81,7 +93,9 @@ def flow_at_rest_px(enrollment: Enrollment, gbuffer: GBuffer) -> F64:
 def redraw(enrollment: Enrollment, gbuffer: GBuffer) -> dict[str, float]:
     """PSNR of the photo drawn from its own UV colour, over several masks."""
     viewport = gbuffer.viewport
-    photo = resample(enrollment.photo, viewport, 0, (viewport.width_px, viewport.height_px)).astype(np.float32)
+    photo = resample(enrollment.photo, viewport, 0, (viewport.width_px, viewport.height_px)).astype(
+        np.float32
+    )
     drawn = rendered_face(enrollment.uv_colour, gbuffer) * 255
     head = face_mask(gbuffer) > 0
     seen = computed_occlusion(enrollment.uv_visibility, gbuffer) > 0.5
@@ -135,7 +149,9 @@ def _figures(items: dict[str, dict[str, float]]) -> Sequence[Figure]:
     def least(key: str, label: str, unit: str, at_least: float | None = None) -> Figure:
         own = column(items, key)
         note = f"{worst(items, key, low=True)}; mean {mean_of(own):.2f}"
-        return Figure(key=key, label=label, value=mean_of(own, np.min), unit=unit, at_least=at_least, note=note)
+        return Figure(
+            key=key, label=label, value=mean_of(own, np.min), unit=unit, at_least=at_least, note=note
+        )
 
     return [
         least("psnr_face", "PSNR of the photo from its own UV colour at 256², face oval, worst face", "dB", 35),

@@ -193,13 +193,17 @@ def _apply(node: Node, inputs: Sequence[Tensor]) -> Tensor:
     if op in ("Conv2D", "DepthwiseConv2dNative"):
         return _convolution(node, inputs[0], inputs[1], depthwise=op != "Conv2D")
     if op == "Mean":
-        return inputs[0].mean(dim=[int(v) for v in inputs[1].reshape(-1)], keepdim=bool(_attribute(node, "keep_dims")))
+        return inputs[0].mean(
+            dim=[int(v) for v in inputs[1].reshape(-1)], keepdim=bool(_attribute(node, "keep_dims"))
+        )
     if op == "Reshape":
         return inputs[0].reshape([int(v) for v in inputs[1]])
     if op == "Pad":
         return functional.pad(inputs[0], [int(v) for row in inputs[1].flip(0) for v in row])
     if op not in _ELEMENTWISE:
-        raise RecognitionError(f"{node['name']} is a {op}, which this runner does not know; use faceres or mobileface")
+        raise RecognitionError(
+            f"{node['name']} is a {op}, which this runner does not know; use faceres or mobileface"
+        )
     fused = op == "_FusedMatMul"
     return _ELEMENTWISE[op](*inputs[:2]) + (inputs[2] if fused else 0)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from engines.geometry import F64, Similarity, align_similarity
 from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LANDMARK_COUNT, LIPS_INNER, LIPS_OUTER
@@ -136,7 +136,7 @@ def _shares(points: F64) -> F64:
 
 def nearest_on_surface(points: F64, vertices: F64, triangles: I64) -> tuple[I64, F64]:
     """(triangle vertices (P, 3), barycentric weights (P, 3)) of the surface point nearest to each of `points`."""
-    tree = cKDTree(vertices[triangles].mean(1))
+    tree = KDTree(vertices[triangles].mean(1))
     _, near = tree.query(points, k=24)
     corners = triangles[near]  # (P, 24, 3)
     a, b, c = (vertices[corners[..., k]] for k in range(3))

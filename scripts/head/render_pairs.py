@@ -51,7 +51,9 @@ def write_plan(pairs: Sequence[Pair], path: Path) -> None:
 def read_plan(path: Path) -> list[Pair]:
     """Inverse of `write_plan`."""
     rows = json.loads(path.read_text(encoding="utf-8"))
-    return [Pair(r["name"], Path(r["clip"]), Path(r["photo"]), tuple(int(f) for f in r["frames"])) for r in rows]
+    return [
+        Pair(r["name"], Path(r["clip"]), Path(r["photo"]), tuple(int(f) for f in r["frames"])) for r in rows
+    ]
 
 
 def drive_clip(clip: Path) -> list[Drive]:
@@ -67,7 +69,9 @@ def drive_clip(clip: Path) -> list[Drive]:
 
 def draw_pairs(pairs: Sequence[Pair], folder: Path) -> list[str]:
     """Draw all pairs; what could not be drawn, and why."""
-    drives: Mapping[Path, list[Drive]] = {clip: drive_clip(clip) for clip in dict.fromkeys(p.clip for p in pairs)}
+    drives: Mapping[Path, list[Drive]] = {
+        clip: drive_clip(clip) for clip in dict.fromkeys(p.clip for p in pairs)
+    }
     failed: list[str] = []
     for photo in tqdm(list(dict.fromkeys(p.photo for p in pairs)), desc="drawing pairs"):
         try:

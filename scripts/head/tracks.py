@@ -1,6 +1,6 @@
 """Landmark tracks of clips and portraits, cached on disk, and the split by subject.
 
-    python -m scripts.head.tracks DATA [--tracks runs/tracks]
+python -m scripts.head.tracks DATA [--tracks runs/tracks]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from calibration.enroll import find_face
@@ -21,6 +22,8 @@ from calibration.photo import open_photo
 from engines.errors import PhotoError
 from engines.geometry import F64
 from engines.landmarks import LandmarkDetector
+
+Record = dict[str, NDArray[np.generic]]
 
 STRIDE = 2
 MIN_FRAMES = 10
@@ -66,7 +69,7 @@ def subject_of(name: str, subjects: dict[str, str]) -> str:
     return subjects.get(name) or name.rpartition("_")[0] or name
 
 
-def track_clip(path: Path, stride: int = STRIDE) -> dict[str, F64]:
+def track_clip(path: Path, stride: int = STRIDE) -> Record:
     """Landmarks and scores of every `stride`-th frame that shows a face."""
     detector = LandmarkDetector(video=True)
     points: list[F64] = []
@@ -87,7 +90,7 @@ def track_clip(path: Path, stride: int = STRIDE) -> dict[str, F64]:
     return _record(points, scores, numbers, size)
 
 
-def track_portrait(path: Path) -> dict[str, F64]:
+def track_portrait(path: Path) -> Record:
     """Landmarks and scores of a photo, as enrollment sees it; empty when it shows no face."""
     try:
         image = open_photo(path).image
@@ -98,9 +101,7 @@ def track_portrait(path: Path) -> dict[str, F64]:
     return _record([face.points_px.astype(np.float64)], [face.scores.astype(np.float64)], [0], size)
 
 
-def _record(
-    points: list[F64], scores: list[F64], numbers: list[int], size: tuple[int, int]
-) -> dict[str, F64]:
+def _record(points: list[F64], scores: list[F64], numbers: list[int], size: tuple[int, int]) -> Record:
     return {
         "points_px": np.array(points, np.float32).reshape(-1, 478, 3),
         "scores": np.array(scores, np.float32).reshape(-1, 52),
@@ -148,7 +149,9 @@ def _load(paths: Iterable[Path], cache: Path, subjects: dict[str, str], least: i
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path, help="folder with clips (.mp4) and portraits/ (pictures)")
     parser.add_argument("--tracks", type=Path, default=Path("runs/tracks"))
     arguments = parser.parse_args()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ FaceFinder = Callable[[U8], CropBox | None]  # picture → where to look first
 KEEP_CONFIDENCE = 0.5  # below, a followed face is lost
 FIND_CONFIDENCE = 0.8  # a searched face must be surer, once its crop fits
 FIRST_CONFIDENCE = 0.3  # a window worth a closer look
-SEARCH_WINDOWS = 24  # looked at in one frame while there is no face
+NEAR_WINDOWS, FAR_WINDOWS = 10, 6  # looked at in one frame while there is no face
 CLOSER_LOOKS = 3
 MIN_SIDE_PX = 24.0
 REST_EASE = 0.1  # a re-taken rest comes in over half a second
@@ -51,13 +50,13 @@ IDENTITY_EASE = 0.05  # a person's shape does not change from frame to frame
 _BLINKS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
 
 
-def search_boxes(width_px: int, height_px: int) -> list[CropBox]:
-    """Windows that leave no face of a picture unseen, largest and most central first.
+def search_boxes(width_px: int, height_px: int) -> tuple[list[CropBox], list[CropBox]]:
+    """Windows that leave no face of a picture unseen, central ones first: for near faces, and for far ones.
 
     Steps of half a window and of a factor of two: the network answers for a face that is up to 0.3 windows
     off the middle and fills 0.45 … 1 of the window.
     """
-    boxes: list[CropBox] = []
+    levels: list[list[CropBox]] = []
     side = 1.1 * min(width_px, height_px)
     for _ in range(4):
         if side < 2 * MIN_SIDE_PX:
@@ -65,9 +64,14 @@ def search_boxes(width_px: int, height_px: int) -> list[CropBox]:
         xs, ys = (_steps(length, side) for length in (width_px, height_px))
         level = [CropBox(x, y, side) for y in ys for x in xs]
         level.sort(key=lambda b: (b.x_px - width_px / 2) ** 2 + (b.y_px - height_px / 2) ** 2)
-        boxes += level
+        levels.append(level)
         side /= 2
-    return boxes
+    return [b for level in levels[:2] for b in level], [b for level in levels[2:] for b in level]
+
+
+def _turn(boxes: list[CropBox], turn: int, count: int) -> list[CropBox]:
+    """The next `count` of `boxes`, over and over."""
+    return [boxes[k % len(boxes)] for k in range(turn * count, turn * count + min(count, len(boxes)))]
 
 
 def _steps(length: int, side: float) -> list[float]:
@@ -120,9 +124,10 @@ class RegressorTracker(Tracker):
         self._find_face = find_face
         self._estimator = NeutralEstimator(model)
         self._box: CropBox | None = None
+        self._last_box: CropBox | None = None  # where the face was when it was lost
         self._identity: F32 | None = None
         self._gaze: F32 = np.zeros((2, 2), np.float32)
-        self._searched = 0  # windows looked at since the face was lost
+        self._searched = 0  # frames searched since the face was lost
         self._watched: deque[F32] = deque(maxlen=90)  # β of the second in which the neutral is taken
         self._rest: F32 | None = None
 
@@ -158,19 +163,18 @@ class RegressorTracker(Tracker):
         return self._motion(frame, prediction, box)
 
     def close(self) -> None:
-        self._box = None
+        self._box = self._last_box = None
 
     def _look(self, image: U8) -> tuple[Prediction, CropBox] | None:
         if self._box is not None:
             prediction = self._predict(image, self._box)
             if prediction is not None and prediction.confidence >= KEEP_CONFIDENCE:
                 return prediction, self._box
-            last, self._box, self._searched = self._box, None, 0
-            wider = replace(last, side_px=1.2 * last.side_px)
-            found = self._approach(image, wider)
-        else:
-            found = self._search(image)
-        return found
+            self._last_box = replace(self._box, side_px=1.2 * self._box.side_px)
+            self._box, self._searched = None, 0
+        if self._last_box is not None and (found := self._approach(image, self._last_box)):
+            return found
+        return self._search(image)
 
     def _predict(self, image: U8, box: CropBox) -> Prediction | None:
         raw = self._read(cut(image, box))
@@ -181,12 +185,9 @@ class RegressorTracker(Tracker):
         if self._find_face is not None:
             box = self._find_face(image)
             return self._approach(image, box) if box is not None else None
-        boxes = search_boxes(width, height)
-        if not boxes:
-            return None
-        start = self._searched % len(boxes)
-        looked = list(islice(boxes, start, start + SEARCH_WINDOWS))
-        self._searched = start + len(looked)
+        near, far = search_boxes(width, height)
+        looked = _turn(near, self._searched, NEAR_WINDOWS) + _turn(far, self._searched, FAR_WINDOWS)
+        self._searched += 1
         seen = [(p.confidence, k, p) for k, b in enumerate(looked) if (p := self._predict(image, b))]
         for confidence, k, prediction in sorted(seen, key=lambda s: -s[0])[:2]:
             if confidence < FIRST_CONFIDENCE:

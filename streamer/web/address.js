@@ -11,6 +11,7 @@ export function parseAddress(search) {
     drive: choice(query.get("drive"), ["webcam", "demo"], "demo"),
     avatar: query.get("avatar") || null,
     generator: query.get("generator") || null,
+    tracker: query.get("tracker") || null,
     sizePx: Number.isInteger(sizePx) && sizePx >= 64 && sizePx <= 2048 ? sizePx : 512,
     mode: choice(query.get("mode"), ["avatar", "echo"], "avatar"),
     hud: query.has("hud") ? query.get("hud") !== "0" : null,

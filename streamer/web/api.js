@@ -59,7 +59,7 @@ async function request(path, options = {}) {
 }
 
 /**
- * @returns {Promise<{avatars: {name: string, title: string}[], generators: string[], emotions: string[],
+ * @returns {Promise<{avatars: {name: string, title: string}[], generators: string[], trackers: string[], emotions: string[],
  *   default: string}>}
  */
 export async function listAvatars() {

@@ -51,7 +51,7 @@ export class Call {
 
   /**
    * Starts a call, ending the one before.
-   * @param {{avatar: string, generator?: string, sizePx: number, mode: string, drive: string,
+   * @param {{avatar: string, generator?: string, tracker?: string, sizePx: number, mode: string, drive: string,
    *   camera: MediaStream | null}} wanted
    */
   start(wanted) {

@@ -15,6 +15,7 @@ function loadUploads() {
 export class Gallery {
   chosen = null;
   generators = [];
+  trackers = [];
   emotions = [];
   fallback = null;
   #tiles;
@@ -33,9 +34,10 @@ export class Gallery {
 
   /** Fetches the server's list; `preferred` is chosen if it is named, else the server's default. */
   async load(preferred) {
-    const { avatars, generators, emotions, default: fallback } = await listAvatars();
+    const { avatars, generators, trackers, emotions, default: fallback } = await listAvatars();
     this.#avatars = avatars;
     this.generators = generators ?? [];
+    this.trackers = trackers ?? [];
     this.emotions = emotions ?? [];
     this.fallback = fallback;
     this.chosen = preferred ?? fallback;

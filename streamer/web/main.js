@@ -29,6 +29,7 @@ const now = {
   mode: wish.mode,
   sizePx: wish.sizePx,
   generator: wish.generator,
+  tracker: wish.tracker,
   phase: "connecting",
   state: null,
   face: null,
@@ -90,6 +91,7 @@ function startCall() {
   call.start({
     avatar: gallery.chosen,
     generator: now.generator ?? undefined,
+    tracker: now.tracker ?? undefined,
     sizePx: now.sizePx,
     mode: effectiveMode(),
     drive: now.drive,
@@ -307,6 +309,11 @@ el("generator").addEventListener("change", () => {
   startCall();
 });
 
+el("tracker").addEventListener("change", () => {
+  now.tracker = el("tracker").value;
+  startCall();
+});
+
 const SHORTCUTS = { r: recalibrate, h: changeHud, f: toggleFull };
 window.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
@@ -336,16 +343,20 @@ async function begin(attempt = 0) {
     if (again) setTimeout(() => turn === beginTurn && begin(attempt + 1), inS * 1000);
     return;
   }
-  fillGenerators();
+  fillChoices();
   controls.emotions = gallery.emotions;
   if (wish.drive === "webcam") await useWebcam();
   else startCall();
 }
 
-function fillGenerators() {
-  const names = gallery.generators;
-  el("generator").replaceChildren(...names.map((name) => new Option(name, name, false, name === now.generator)));
-  el("generator-row").hidden = names.length < 2;
+function fillChoices() {
+  fillChoice("generator", gallery.generators);
+  fillChoice("tracker", gallery.trackers);
+}
+
+function fillChoice(which, names) {
+  el(which).replaceChildren(...names.map((name) => new Option(name, name, false, name === now[which])));
+  el(`${which}-row`).hidden = names.length < 2;
 }
 
 document.body.classList.toggle("bare", wish.bare);

@@ -27,7 +27,7 @@ from streamer.driver import Driver
 from streamer.ledger import Ledger
 from streamer.metrics import Metrics
 from streamer.slot import Slot
-from streamer.trackers.mediapipe import MediaPipeTracker
+from streamer.trackers import DEFAULT_TRACKER, make_tracker
 from streamer.webrtc.aiortc_fixes import (
     AUDIO_PREFETCH_PACKETS,
     capture_wall_ms,
@@ -69,6 +69,7 @@ class CallOptions:
     size_px: int = 512
     mode: Literal["avatar", "echo"] = "avatar"
     drive: Literal["webcam", "demo"] = "webcam"
+    tracker: str = DEFAULT_TRACKER
 
 
 MakeAvatar = Callable[["Session"], Avatar]
@@ -375,8 +376,9 @@ def parsed(message: object) -> dict[str, object]:
 
 
 def build_avatar(session: Session) -> Avatar:
-    """The real thing: MediaPipe drives the enrolled face. Runs in the session's worker thread."""
-    driver = Driver(MediaPipeTracker(), on_fault=lambda error: session.ledger.fault("tracked", error))
+    """The real thing: the chosen tracker drives the enrolled face. Runs in the session's worker thread."""
+    tracker = make_tracker(session.options.tracker)
+    driver = Driver(tracker, on_fault=lambda error: session.ledger.fault("tracked", error))
     return Avatar(
         session.enrollment,
         driver,
