@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.hair import inflate_hair
-from calibration.matte import background_plate, cut_out
+from calibration.matte import Matte, background_plate, cut_out
 from calibration.photo import Photo, open_photo
+from calibration.usable import check_turn, face_in_matte, head_is_cut, look_at_face, require_whole_face
 from calibration.uv_maps import with_uv_maps
 from engines.enrollment import Consent, Enrollment
 from engines.errors import PhotoError
@@ -34,8 +35,6 @@ CROP_CENTRE_Y = 0.535
 # Least squares leaves a closing lid about a tenth short of closed; lids that would cross meet instead.
 _LID_REACH = 1.12
 
-MIN_FACE_PX = 60.0
-MAX_TURN_DEG = 45.0
 _DETECT_SIDE_PX = 1024
 
 
@@ -56,31 +55,35 @@ def enroll_photo(photo: Photo, *, name: str, consent: str | None = None) -> Enro
     face, count = find_face(image)
     if count > 1:
         notices.append(f"{count} faces found: took the largest")
-    crop = head_crop(face.points_px, image.shape[1], image.shape[0])
-    _require_usable(face.points_px, image)
-
     height, width = image.shape[:2]
+    require_whole_face(face.points_px, width, height)
+    crop = head_crop(face.points_px, width, height)
+
     camera = Camera(width, height)
     fit = fit_source(model, face.points_px, face.scores)
     rotation, translation = camera.from_similarity(fit.pose)
     yaw, pitch, _ = yaw_pitch_roll_deg(rotation)
-    if max(abs(yaw), abs(pitch)) > MAX_TURN_DEG:
-        raise PhotoError(
-            f"the face is turned too far away ({max(abs(yaw), abs(pitch)):.0f}°); use a photo that looks at the camera"
-        )
-    if max(abs(yaw), abs(pitch)) > 20:
-        notices.append(
-            f"the face is turned {max(abs(yaw), abs(pitch)):.0f}°: a frontal photo animates better"
-        )
+    turned = check_turn(yaw, pitch)
+    if turned:
+        notices.append(turned)
+    unposed = fit.pose.invert(face.points_px)
+    findings = look_at_face(image, face, unposed)
+    notices += findings.notices
     motion = Motion(
         expression=fit.expression,
         rotation_rad=rotation.astype(np.float32),
         translation_hu=translation.astype(np.float32),
-        gaze_rad=measure_gaze(fit.pose.invert(face.points_px)),
+        gaze_rad=measure_gaze(unposed),
     )
     matte = cut_out(image, crop)
     if matte.notice:
         notices.append(matte.notice)
+    elif not face_in_matte(matte.alpha, face.points_px):
+        # a drawing: to the segmenter it is no person, and a head without pixels would be black
+        matte = Matte(np.full(image.shape[:2], 255, np.uint8))
+        notices.append("no person found around the face (a drawing?): the background moves with the head")
+    elif head_is_cut(matte.alpha, face.points_px):
+        notices.append("the top of the head is cut off: a photo with room above it animates better")
     neutral = person_of(model, fit)
     neutral = neutral + inflate_hair(model, neutral, fit.pose, matte.alpha)
     none = np.zeros((1, 1, 3), np.uint8)
@@ -102,6 +105,7 @@ def enroll_photo(photo: Photo, *, name: str, consent: str | None = None) -> Enro
         plate=background_plate(image, matte.alpha, crop),
         consent=Consent(consent, datetime.now(UTC).isoformat(timespec="seconds")) if consent else None,
         notices=tuple(notices),
+        controls=findings.controls,
         model=model.name,
     )
     return with_uv_maps(model, still)
@@ -135,7 +139,9 @@ def find_face(image: U8) -> tuple[FaceLandmarks, int]:
             if faces:
                 break
         if not faces:
-            raise PhotoError("no face found; use a photo with one face that looks at the camera, well lit")
+            raise PhotoError(
+                "no face found; use a photo with one face that looks at the camera, well lit, with nothing before it"
+            )
         left, top, side = head_crop(faces[0].points_px, width, height)
         x0, y0 = max(0, int(left)), max(0, int(top))
         x1, y1 = min(width, int(left + side)), min(height, int(top + side))
@@ -187,18 +193,3 @@ def head_crop(landmarks_px: F32, width_px: int, height_px: int) -> tuple[float, 
     left = np.clip(round(centre[0] - side / 2), 0, width_px - side)
     top = np.clip(round(centre[1] - side * CROP_CENTRE_Y), 0, height_px - side)
     return float(left), float(top), float(side)
-
-
-def _require_usable(landmarks_px: F32, image: U8) -> None:
-    height, width = image.shape[:2]
-    size = float(np.ptp(landmarks_px[:, 1]))
-    if size < MIN_FACE_PX:
-        raise PhotoError(
-            f"the face is too small ({size:.0f} px high, {MIN_FACE_PX:.0f} needed); crop closer or use a larger photo"
-        )
-    x, y = landmarks_px[:, 0], landmarks_px[:, 1]
-    outside = float(np.mean((x < 0) | (x >= width) | (y < 0) | (y >= height)))
-    if outside > 0.02:
-        raise PhotoError(
-            "the face is cut off by the edge of the photo; use a photo with the whole face in it"
-        )

@@ -34,7 +34,7 @@ SURFACE = 468  # the last ten landmarks are irises: gaze is measured on its own
 # Coefficients may leave 0 … 1 a little: a driver's calibrated neutral is never exact, and the excursion
 # carries what clipping would lose.
 EXPRESSION_LOW, EXPRESSION_HIGH = -0.25, 1.25
-DEPTH_WEIGHT = 0.35  # MediaPipe's depth is a guess
+DEPTH_WEIGHT = 0.7  # MediaPipe's depth is less sure than what it sees
 
 # Source fit: what a landmark may miss, and what β may differ from the scores, before the prior pulls back.
 _LANDMARK_SIGMA_HU = 0.012
@@ -64,7 +64,7 @@ class ExpressionFit:
     """Solves `min_β Σ w |u − n − B β|² + Σ λ (β − prior)²`, `low ≤ β ≤ high`, in well under a millisecond."""
 
     model: HeadModel
-    prior_strength: float = 0.01
+    prior_strength: float = 0.004
     iterations: int = 24
 
     @cached_property
@@ -121,7 +121,7 @@ def fit_driver(
     landmarks_px: F32,
     scores: F32,
     last: F32 | None = None,
-    rounds: int = 2,
+    rounds: int = 3,
 ) -> DriverFrame:
     """Pose and β of one frame against the driver's neutral landmarks (478, 3).
 

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines.head_model import load_head_model
+from engines.head_model import MODEL_PATH, load_head_model
 from engines.landmark_names import LANDMARK_COUNT
 from engines.regressor import NetShape, RegressorNet, face_basis, save_regressor
 from scripts.head.crops import read_cache
@@ -279,6 +280,9 @@ def main() -> None:
     if arguments.output:
         notes: dict[str, str | float] = {
             "minutes": round(minutes, 1),
+            "head_model_sha256": sha256(
+                MODEL_PATH.read_bytes()
+            ).hexdigest(),  # α and β mean this model's modes
             "licence": "MIT; trained on clips of which most allow research only",
         }
         save_regressor(arguments.output, net, notes)

@@ -12,7 +12,7 @@ import torch
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.landmark_names import CORNERS_LEFT, CORNERS_RIGHT
 from engines.motion import ARKIT_INDEX, Motion
-from scripts.head.measure_cross import pooled
+from scripts.head.measure_cross import Looked, Seen, closed_in_pictures, pooled
 from scripts.head.measure_driver import left_percent
 from scripts.head.measure_figures import (
     Figure,
@@ -40,6 +40,7 @@ from scripts.head.recognition import (
 from scripts.head.render_pairs import Pair, read_plan, write_plan
 from scripts.head.tracks import Tracked
 from scripts.measure_head import parse
+from streamer.driver import Drive
 
 
 def _tracked(name: str, subject: str) -> Tracked:
@@ -236,6 +237,21 @@ def test_pairs_weigh_with_their_frames() -> None:
     }
     assert pooled(items, "shut", "frames") == 75
     assert np.isnan(pooled({"c": items["c"]}, "shut", "frames"))
+
+
+def test_drawn_faces_are_judged_where_the_driver_is_closed() -> None:
+    drive = Drive(Motion(), Motion(), "tracking", True)
+    seen = [
+        Seen(0, drive, 0.01, np.array([1.0, 0.2])),
+        Seen(2, drive, 0.01, np.array([1.0, 1.0])),
+        Seen(4, drive, 0.30, np.array([0.1, 0.1])),
+    ]
+    shut, half, wide = np.array([0.0, 0.3, 0.05]), np.array([0.05, 0.3, 0.3]), np.array([0.4, 0.05, 0.2])
+    looked = Looked({}, {0: shut, 2: half, 4: wide}, np.array([0.3, 0.3, 0.3]), 0)
+    row = closed_in_pictures(seen, looked)
+    assert (row["drawn_lips_frames"], row["drawn_lips_shut"]) == (2, 50)
+    assert row["drawn_eyes_frames"] == 3
+    assert row["drawn_eyes_shut"] == pytest.approx(200 / 3)
 
 
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:

@@ -18,13 +18,12 @@ from engines.motion import ARKIT_NAMES, EXPRESSION_COUNT
 from scripts.head.tracks import Tracked
 
 SURFACE = 468  # the last ten landmarks are irises
-PRIOR_STRENGTH = 0.005
+PRIOR_STRENGTH = 0.02
 HALF_FACE_HU = 0.8
 Z_WEIGHT = 0.35  # MediaPipe's depth is a guess
 FRAMES_PER_CLIP = 60
-RIDGE, RIDGE_OUTSIDE, SUPPORT_HU = 0.0005, 0.005, 0.008
-UNSEEN, UNSEEN_MOST = 0.7, 5.0
-LEARNING_ROUNDS = 8
+RIDGE, RIDGE_OUTSIDE, SUPPORT_HU = 0.002, 0.02, 0.008
+LEARNING_ROUNDS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +143,6 @@ def regress(clips: list[Clip], start: F64, mirror: NDArray[np.int64]) -> F64:
     inside = 1 - np.exp(-((reach / SUPPORT_HU) ** 2))  # (52, 478)
     penalty = RIDGE * inside + RIDGE_OUTSIDE * (1 - inside)
     signal = float(np.diag(gram).mean())
-    # what nobody in the data does fully is learned from its beginning: an error there grows towards β = 1
-    most = np.maximum(np.percentile(np.concatenate([c.beta for c in clips]), 99, axis=0), 0.1)
-    penalty *= (np.clip(UNSEEN / most, 1, UNSEEN_MOST) ** 2)[:, None]
     residual = y - np.tensordot(x, start, 1)
     cross = np.einsum("fk,fjc->kjc", x, residual) / len(x)
     for j in range(LANDMARK_COUNT):

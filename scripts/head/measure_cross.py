@@ -157,10 +157,12 @@ def measure_cross(
     sources = choose_sources(portraits)
     items: dict[str, dict[str, float]] = {}
     pairs: list[Pair] = []
+    watched: dict[str, list[Seen]] = {}
     for k, clip in enumerate(tqdm(drivers, desc="cross")):
         seen = watch(model, clip.path)
         for source in sources[SOURCES_OF_EACH * k : SOURCES_OF_EACH * (k + 1)]:
             name = f"{clip.name}+{source.name}"
+            watched[name] = seen
             items[name] = {"frames": float(len(seen))} | closing(model, seen, enrolled(source.path))
             numbers = np.linspace(0, len(seen) - 1, min(IDENTITY_FRAMES, len(seen))).astype(int)
             pairs.append(Pair(name, clip.path, source.path, tuple(seen[int(n)].number for n in numbers)))
@@ -175,7 +177,7 @@ def measure_cross(
         )
     ]
     figures += _closing_figures(items)
-    figures += _identity(pairs, items, recognition, baseline, work)
+    figures += _identity(pairs, watched, items, recognition, baseline, work)
     return Section("cross", figures, items)
 
 
@@ -236,36 +238,68 @@ def draw_with(checkout: Path, pairs: Sequence[Pair], folder: Path) -> list[str]:
     )
 
 
-def identity_of(
-    pairs: Sequence[Pair], folder: Path, recognisers: Sequence[Recogniser]
-) -> dict[str, dict[str, float]]:
-    """Mean cosine between photo and drawn avatar by pair and net; pictures in which no face is found are left out."""
-    detector = LandmarkDetector(video=False)
-    out: dict[str, dict[str, float]] = {}
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What is seen in a pair's drawn pictures: mean cosine to the photo by net, `openings` (3,) by frame number.
 
-    def descriptors(image: NDArray[np.uint8]) -> list[NDArray[np.float32]] | None:
+    `photo_openings` (3,) of the photo; `unseen` pictures show no face that is found.
+    """
+
+    cosines: Mapping[str, float]
+    openings: Mapping[int, F64]
+    photo_openings: F64
+    unseen: int
+
+
+def look_at(pairs: Sequence[Pair], folder: Path, recognisers: Sequence[Recogniser]) -> dict[str, Looked]:
+    """Recognise and measure every drawn picture of every pair."""
+    detector = LandmarkDetector(video=False)
+    out: dict[str, Looked] = {}
+
+    def look(image: NDArray[np.uint8]) -> tuple[list[NDArray[np.float32]], F64] | None:
         faces = detector.detect(image)
-        return [r.describe(image, faces[0].points_px) for r in recognisers] if faces else None
+        if not faces:
+            return None
+        points = faces[0].points_px
+        return [r.describe(image, points) for r in recognisers], openings(points)
 
     for pair in tqdm(pairs, desc=f"identity {folder.name}"):
-        photo = descriptors(open_photo(pair.photo).image)
-        found: list[list[float]] = []
+        photo = look(open_photo(pair.photo).image)
         files = sorted((folder / pair.name).glob("*.png"))
-        for file in files:
-            picture = np.asarray(Image.open(file).convert("RGB"), np.uint8)
-            drawn = descriptors(picture)
-            if drawn and photo:
-                found.append([cosine(a, b) for a, b in zip(photo, drawn, strict=True)])
-        out[pair.name] = {"unseen": float(len(files) - len(found))}
-        if found:
-            values = zip(recognisers, np.array(found).mean(0), strict=True)
-            out[pair.name] |= {r.spec.name: float(v) for r, v in values}
+        found = {int(f.stem): look(np.asarray(Image.open(f).convert("RGB"), np.uint8)) for f in files}
+        seen = {number: drawn for number, drawn in found.items() if drawn and photo}
+        cosines: dict[str, float] = {}
+        if photo:
+            for k, recogniser in enumerate(recognisers):
+                each = np.array([cosine(photo[0][k], vectors[k]) for vectors, _ in seen.values()])
+                cosines[recogniser.spec.name] = mean_of(each)
+        out[pair.name] = Looked(
+            cosines,
+            {number: now for number, (_, now) in seen.items()},
+            photo[1] if photo else np.full(3, np.nan),
+            len(files) - len(seen),
+        )
     detector.close()
     return out
 
 
+def closed_in_pictures(seen: Sequence[Seen], looked: Looked) -> dict[str, float]:
+    """How often MediaPipe finds the drawn face closed, by the very thresholds that found the driver closed: %."""
+    frames = {s.number: s for s in seen}
+    lips = [now[0] <= LIPS_CLOSED for n, now in looked.openings.items() if frames[n].lips <= LIPS_CLOSED]
+    eyes: list[bool] = []
+    for number, now in looked.openings.items():
+        share = now[1:] / np.maximum(looked.photo_openings[1:], 1e-3)
+        eyes += [bool(e) for e in (share <= EYES_CLOSED)[frames[number].eyes <= EYES_CLOSED]]
+    return {
+        "drawn_lips_frames": float(len(lips)), "drawn_lips_shut": share_percent(lips),
+        "drawn_eyes_frames": float(len(eyes)), "drawn_eyes_shut": share_percent(eyes),
+    }  # fmt: skip
+
+
 def _identity(
     pairs: Sequence[Pair],
+    watched: Mapping[str, Sequence[Seen]],
     items: dict[str, dict[str, float]],
     recognition: Path | None,
     baseline: Path | None,
@@ -285,17 +319,17 @@ def _identity(
     if not recognisers:
         return skipped(f"neither faceres.json nor mobileface.json is in {recognition}")
     reasons = draw_pairs(pairs, work / "now")
-    now = identity_of(pairs, work / "now", recognisers)
-    before: dict[str, dict[str, float]] = {}
+    now = look_at(pairs, work / "now", recognisers)
+    before: dict[str, Looked] = {}
     if baseline is not None:
         reasons += draw_with(baseline, pairs, work / "before")
-        before = identity_of(pairs, work / "before", recognisers)
+        before = look_at(pairs, work / "before", recognisers)
     figures: list[Figure] = []
     for name in (r.spec.name for r in recognisers):
         for pair in pairs:
-            items[pair.name][f"id_{name}"] = now[pair.name].get(name, np.nan)
+            items[pair.name][f"id_{name}"] = now[pair.name].cosines.get(name, np.nan)
             if before:
-                items[pair.name][f"id_{name}_before"] = before[pair.name].get(name, np.nan)
+                items[pair.name][f"id_{name}_before"] = before[pair.name].cosines.get(name, np.nan)
         both = {n: r for n, r in items.items() if not before or np.isfinite(r[f"id_{name}_before"])}
         then = mean_of(column(both, f"id_{name}_before")) if before else None
         figures.append(
@@ -306,7 +340,20 @@ def _identity(
         if then is not None:
             figures.append(Figure(key=f"id_{name}_before", label="the same by the baseline checkout", value=then,
                                   note=f"{len(both)} pairs"))  # fmt: skip
-    lost = sum(r["unseen"] for r in now.values())
+    for name, looked in now.items():
+        items[name] |= closed_in_pictures(watched[name], looked)
+    for what, label in (
+        ("lips", f"gap ≤ {100 * LIPS_CLOSED:g} % of mouth width"),
+        ("eyes", f"≤ {EYES_CLOSED:g} of the photo's"),
+    ):
+        share, frames = f"drawn_{what}_shut", f"drawn_{what}_frames"
+        figures.append(
+            Figure(key=share, label=f"driver's {what} closed: as MediaPipe sees the drawn picture, {label}",
+                   value=pooled(items, share, frames), unit="%",
+                   note=f"{int(sum(r[frames] for r in items.values()))} of the identity frames; "
+                        f"least: {worst(items, share, low=True)}")
+        )  # fmt: skip
+    lost = sum(r.unseen for r in now.values())
     figures.append(Figure(key="id_unseen", label="drawn pictures without a detectable face", value=lost,
                           note="; ".join(reasons)))  # fmt: skip
     return figures
