@@ -31,6 +31,8 @@ TURNED_DEG = 20.0
 # An eye is closed when its gap is small and MediaPipe says so too: either alone happens to open, narrow eyes.
 EYE_CLOSED_OPENING = 0.11
 EYE_CLOSED_BLINK = 0.4
+# MediaPipe leaves a winking eye half open: a wink is told by comparing both eyes
+WINK_SHARE, WINK_BLINK = 0.65, 0.2
 MOUTH_OPEN_OPENING = 0.35  # a smile that shows teeth stays below 0.28
 
 _DARK_GLASS = 0.42  # brightness around both eyes over the skin's; shadowed sockets stay above 0.53
@@ -39,6 +41,7 @@ _NO_LIPS_LAB = (
 )
 _NO_LIP_REDNESS_LAB, _NO_LIP_LINE_LAB = 1.2, 1.5
 _COLOURLESS_SKIN_LAB = 4.0
+_WELL_LIT_SKIN_L = 60.0
 _FACE_IN_MATTE = 0.9
 _CUT_SHARE = 0.25
 
@@ -98,14 +101,10 @@ def look_at_face(image: U8, face: FaceLandmarks, unposed_hu: F64) -> Findings:
         notices.append("dark glasses: the eyes stay still; a photo without them gives living eyes")
         controls = BEHIND_GLASS
     else:
-        blink = (face.scores[ARKIT_INDEX[name]] for name in ("eyeBlinkRight", "eyeBlinkLeft"))
-        closed = [
-            gap < EYE_CLOSED_OPENING and score > EYE_CLOSED_BLINK
-            for gap, score in zip(eyes, blink, strict=True)
-        ]
-        if all(closed):
+        blink = [float(face.scores[ARKIT_INDEX[name]]) for name in ("eyeBlinkRight", "eyeBlinkLeft")]
+        if max(eyes) < EYE_CLOSED_OPENING and min(blink) > EYE_CLOSED_BLINK:
             raise PhotoError("the eyes are closed; use a photo with open eyes")
-        if any(closed):
+        if min(eyes) < WINK_SHARE * max(eyes) and abs(blink[0] - blink[1]) > WINK_BLINK:
             notices.append("one eye is closed and will stay so; use a photo with both eyes open")
     if mouth_is_covered(lab, points):
         notices.append(
@@ -167,7 +166,8 @@ def mouth_is_covered(lab: F32, points: F64) -> bool:
     """Whether nothing where the lips should be looks like lips.
 
     Either they differ in nothing from what surrounds them (a mask), or they are neither redder nor have a dark
-    line between them (a hand). Photos without colour are not judged.
+    line between them (a hand). Dark skin and dark photos show less of all that, and less is asked of them. Photos
+    without colour are not judged.
     """
     skin = skin_lab(lab, points)
     if float(np.hypot(skin[1], skin[2])) < _COLOURLESS_SKIN_LAB:
@@ -178,6 +178,7 @@ def mouth_is_covered(lab: F32, points: F64) -> bool:
     outwards = outer - inner
     outwards /= np.linalg.norm(outwards, axis=1, keepdims=True) + 1e-6
     difference = _sample(smooth, (outer + inner) / 2) - _sample(smooth, outer + 0.09 * width * outwards)
+    difference /= min(1.0, max(float(skin[0]), 1.0) / _WELL_LIT_SKIN_L)
     if float(np.median(np.linalg.norm(difference, axis=1))) < _NO_LIPS_LAB:
         return True
     redder = float(np.median(difference[:, 1]))

@@ -60,7 +60,10 @@ def draw_uv_maps(model: HeadModel, enrollment: Enrollment, side_px: int = UV_POS
     person = np.asarray(cv2.erode(enrollment.matte, kernel), np.uint8)
     matte = _sample(np.repeat(person[..., None], 3, 2), position)[..., 0]
     own = visible * (matte > _MATTE_SEEN)
-    colour = _fill(model, _sample(enrollment.photo, position), own.astype(np.float32))
+    whole = _sample(np.repeat(enrollment.matte[..., None], 3, 2), position)[..., 0]
+    shown = visible * (whole > 127)
+    photo = _sample(enrollment.photo, position)
+    colour = _fill(model, photo, own.astype(np.float32), shown.astype(np.float32))
     return UvMaps(
         position,
         (visible * 255 + 0.5).astype(np.uint8),
@@ -136,8 +139,11 @@ def mirrored_uv(model: HeadModel, size: int) -> F32:
     return draw_in_uv(model, np.ascontiguousarray(uv), size) * size
 
 
-def _fill(model: HeadModel, colour: U8, visible: F32) -> U8:
-    """Holes take the other side's colour where that shows, and what diffuses in from around elsewhere."""
+def _fill(model: HeadModel, colour: U8, visible: F32, shown: F32) -> U8:
+    """Holes take the other side's colour where that shows, and what diffuses in from around elsewhere.
+
+    `visible` (S, S) is what holes may be filled from, `shown` (S, S) what is kept as the photo has it.
+    """
     size = colour.shape[0]
     other = mirrored_uv(model, size) - 0.5
     x, y = other[..., 0].astype(np.float32), other[..., 1].astype(np.float32)
@@ -176,7 +182,7 @@ def _fill(model: HeadModel, colour: U8, visible: F32) -> U8:
         filled = np.where(
             (known > 0.35)[..., None], mixed * known[..., None] + smooth * (1 - known[..., None]), smooth
         )
-        exact = np.clip(weight * 1.0, 0, 1)[..., None]
+        exact = np.where(own, np.maximum(weight, shown), 0)[..., None]
         out[own] = (base * exact + filled * (1 - exact))[own]
     return np.clip(out + 0.5, 0, 255).astype(np.uint8)
 

@@ -25,7 +25,7 @@ from engines.errors import VisavisError
 from engines.head_model import load_head_model
 from scripts.head.measure_cross import measure_cross
 from scripts.head.measure_driver import measure_driver
-from scripts.head.measure_figures import Section, astronaut_png, spread, to_dict, to_markdown
+from scripts.head.measure_figures import Section, astronaut_png, code_digest, spread, to_dict, to_markdown
 from scripts.head.measure_fit import measure_fit
 from scripts.head.measure_loop import loop_photos, measure_loop
 from scripts.head.measure_speed import measure_speed
@@ -62,6 +62,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Command line."""
     arguments = parse()
+    root = Path(__file__).resolve().parent.parent
+    code = code_digest(root)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     clips, portraits = load_tracks(arguments.data, arguments.tracks)
@@ -91,12 +93,17 @@ def main() -> None:
             with quiet_native():
                 done.append(measures[name]())
             if arguments.json:  # after each section: the work of an hour outlives a fault
-                arguments.json.write_text(json.dumps(to_dict(done), indent=1), encoding="utf-8")
+                arguments.json.write_text(
+                    json.dumps({"code": code} | to_dict(done), indent=1), encoding="utf-8"
+                )
     except VisavisError as error:
         sys.exit(f"measure_head: {error}")
     finally:
         temporary.cleanup()
     print(to_markdown(done))
+    print(f"\ncode {code}")
+    if code_digest(root) != code:
+        sys.exit("measure_head: the code was changed while it was measured; measure a copy of it that rests")
 
 
 if __name__ == "__main__":

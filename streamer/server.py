@@ -29,8 +29,8 @@ from streamer import __version__
 from streamer.config import ServeSettings
 from streamer.metrics import Metrics
 from streamer.store import AvatarStore, StoreError, picture_of, write_controls
-from streamer.webrtc import aiortc_fixes
 from streamer.trackers import DEFAULT_TRACKER, tracker_names
+from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import CallOptions, MakeAvatar, OfferError, Session
 
 logger = logging.getLogger(__name__)

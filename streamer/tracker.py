@@ -49,7 +49,7 @@ class Tracker(ABC):
         """Mesh and motion of the driver's rest, for a tracker of the same kind to start from."""
         return None
 
-    def use_neutral(self, neutral: DriverNeutral) -> None:
+    def use_neutral(self, neutral: DriverNeutral) -> None:  # noqa: B027 (a tracker may have none)
         """Skip the calibration: take a neutral computed before."""
 
     @abstractmethod

@@ -17,8 +17,8 @@ from skimage import data
 from calibration.enroll import enroll, head_crop
 from engines.enrollment import Enrollment
 from engines.errors import ModelMissing, PhotoError
-from engines.geometry import yaw_pitch_roll_deg
 from engines.gbuffer import rasterise
+from engines.geometry import yaw_pitch_roll_deg
 from engines.head import decode_head, head_viewport, photo_viewport, pose_head, pose_in_viewport
 from engines.head_model import EYEBALL_RADIUS_HU, Part, load_head_model
 from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT, MEETING

@@ -169,7 +169,8 @@ def test_every_bit_of_the_header_counts(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["photo", "landmarks_px", "identity", "neutral_hu", "uv_pncc", "matte", "plate", "features/net/level0"]
+    "name",
+    ["photo", "landmarks_px", "identity", "neutral_hu", "uv_pncc", "matte", "plate", "features/net/level0"],
 )
 def test_a_flipped_byte_in_any_tensor_is_refused(saved: Path, name: str) -> None:
     data = bytearray(saved.read_bytes())
@@ -246,9 +247,7 @@ def test_without_saved_controls_there_are_none(tmp_path: Path) -> None:
     assert load_enrollment(path).controls is None
 
 
-def test_controls_that_are_none_of_ours_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_controls_that_are_none_of_ours_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "forged.avatar"
     monkeypatch.setattr(Controls, "to_dict", lambda _: {"region": "nowhere"})
     save_enrollment(tiny(), path)
@@ -258,7 +257,9 @@ def test_controls_that_are_none_of_ours_are_refused(
 
 def test_a_head_of_another_model_is_refused_before_it_is_drawn() -> None:
     model = load_head_model()
-    with pytest.raises(EnrollmentError, match=r"another head model \(622 vertices, not \d+\); enroll the photo"):
+    with pytest.raises(
+        EnrollmentError, match=r"another head model \(622 vertices, not \d+\); enroll the photo"
+    ):
         pose_head(model, tiny(), Motion(), head_viewport(tiny(), 64))
 
 

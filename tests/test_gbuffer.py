@@ -76,7 +76,9 @@ def test_coverage_is_the_silhouette() -> None:
     chin = int(mesh.landmarks_px[152, 1])
     assert (~covered & (cv2.erode(inside, np.ones((3, 3), np.uint8)) > 0))[:chin].sum() == 0
     opened = rasterise(MODEL, posed(jaw=1), Viewport(0, 0, 1, 512, 512), grid_px=512)
-    assert {Part.NONE, Part.SKIN, Part.EYE, Part.MOUTH, Part.TEETH, Part.TONGUE} <= set(np.unique(opened.part))
+    assert {Part.NONE, Part.SKIN, Part.EYE, Part.MOUTH, Part.TEETH, Part.TONGUE} <= set(
+        np.unique(opened.part)
+    )
     assert set(np.unique(opened.part)) <= {*Part} - {Part.BODY}
     assert g.uv.min() >= 0
     assert g.uv.max() <= 1

@@ -17,6 +17,7 @@ from scripts.head.measure_driver import left_percent
 from scripts.head.measure_figures import (
     Figure,
     Section,
+    code_digest,
     pearson,
     psnr_db,
     share_percent,
@@ -117,6 +118,21 @@ def test_spread_takes_each_person_once() -> None:
 def test_shares() -> None:
     assert share_percent([True, False, True, True]) == 75
     assert np.isnan(share_percent([]))
+
+
+def test_the_digest_names_the_measured_code(tmp_path: Path) -> None:
+    data = tmp_path / "engines" / "data"
+    data.mkdir(parents=True)
+    (tmp_path / "engines" / "fit.py").write_text("a = 1\n")
+    (data / "model.bin").write_bytes(b"1")
+    first = code_digest(tmp_path)
+    assert code_digest(tmp_path) == first
+    (tmp_path / "notes.md").write_text("not code")
+    assert code_digest(tmp_path) == first
+    (data / "model.bin").write_bytes(b"2")
+    second = code_digest(tmp_path)
+    (tmp_path / "engines" / "fit.py").write_text("a = 2\n")
+    assert len({first, second, code_digest(tmp_path)}) == 3
 
 
 # --- fit and driver ------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from engines.errors import GeneratorError
-from engines.head_model import HeadModel
 from engines.generator import Generator
 from engines.generators.geometric import GeometricGenerator
+from engines.head_model import HeadModel
 
 GENERATORS: dict[str, Callable[[HeadModel], Generator[Any]]] = {"geometric": GeometricGenerator}
 

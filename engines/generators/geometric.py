@@ -34,6 +34,7 @@ MARGIN = (
 # (contour, corners, row in Motion.gaze_rad) of the subject's right and left eye
 _EYES = ((EYE_RIGHT, CORNERS_RIGHT, 0), (EYE_LEFT, CORNERS_LEFT, 1))
 _CLOSING_RATIO = 0.10  # below this opening lashes begin to cover the eye
+_LASH_HU = 0.012
 _LID_SHRINK = 0.14  # the plate stays this share inside the lids: lashes come with the warped skin
 
 
@@ -336,6 +337,9 @@ def paint_eye(
         line = np.zeros((y1 - y0, x1 - x0), np.uint8)
         full = np.rint((outline_px - (x0, y0) - 0.5) * 16).astype(np.int32)
         cv2.fillPoly(line, [full], 255, cv2.LINE_AA, 4)
+        # closed lids: what the photo has of white along their edges goes under the lashes too
+        thick = max(1, round(photo_pose.scale * _LASH_HU * close))
+        cv2.polylines(line, [full], True, 255, thick, cv2.LINE_AA, 4)
         weight = cv2.GaussianBlur(line, (0, 0), max(0.5, photo_pose.scale / 150)).astype(np.float32)[
             ..., None
         ]

@@ -27,7 +27,7 @@ _TEETH_HU = (0.043, 0.033, 0.038, 0.035, 0.035, 0.05, 0.05)
 _ARCH_HU = 0.6  # half the arch that the tooth texture covers
 _ROOM_HU = 0.16  # the texture's height: tooth and gum
 _UPPER_CROWN_HU, _LOWER_CROWN_HU = 0.1, 0.085
-_TEETH_LOWER_HU = 0.035  # teeth of the rest pose show this far below the lip when the mouth opens
+_TEETH_SHOW_HU = 0.032  # the upper teeth show this far below the lip when the mouth opens
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Mouth:
     photo: F32  # (h, w, 4) premultiplied: the photo's own mouth interior, alpha 0 when its lips are closed
     photo_anchor_px: F64  # the photo's upper lip, in pixels of `photo`
     photo_lip_hu: F32  # (3,) the photo's upper lip on the head: what its teeth hang on
+    rest_lip_hu: F32  # (3,) the upper lip without expression
     seam_rgb: F32  # (3,) where closed lips meet, in a photo whose own are apart
 
     @property
@@ -73,7 +74,8 @@ def make_mouth(
         photo=photo,
         photo_anchor_px=anchor,
         photo_lip_hu=model.landmarks(shape)[UPPER_LIP].astype(np.float32),
-        seam_rgb=_lip_colour(canvas, points_px) * np.float32(0.62),
+        rest_lip_hu=model.landmarks(enrollment.neutral_hu)[UPPER_LIP].astype(np.float32),
+        seam_rgb=_lip_colour(canvas, points_px) * np.float32(0.8),
     )
 
 
@@ -157,8 +159,10 @@ class _Interior:
     triangles: NDArray[np.int32]
     colours: F32
     upper_teeth: NDArray[np.intp]
+    tongue: NDArray[np.intp]
 
 
+_TONGUE_DOWN_HU = 0.07  # it lies on the floor of an open mouth, behind the lower teeth
 _KINDS = {Part.MOUTH: 0.2, Part.TONGUE: 0.4}
 _UPPER, _LOWER = 0.6, 0.8
 
@@ -192,7 +196,8 @@ def _interior(model: HeadModel) -> _Interior:
             colours[own, :, 2] = code
             if sign > 0:
                 upper_ids = np.unique(ids).astype(np.intp)
-    return _Interior(triangles, np.clip(colours, 0, 1), upper_ids)
+    tongue = np.unique(triangles[part == Part.TONGUE]).astype(np.intp)
+    return _Interior(triangles, np.clip(colours, 0, 1), upper_ids, tongue)
 
 
 def paint_mouth(image: U8, mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo_pose: Similarity) -> None:

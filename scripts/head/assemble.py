@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from engines.geometry import F64
 from engines.head_model import EYEBALL_RADIUS_HU, Part, eye_centre
@@ -29,6 +30,7 @@ I64 = NDArray[np.int64]
 NECK_HALF_WIDTH_HU = 0.66
 NECK_END_HU = 1.3  # where the neck is cut; shoulders are the photo's own
 NECK_FIXED_HU = 1.22  # from here down the neck stays with the shoulders
+NECK_EASE_HU = 0.3  # from the cut upwards it is let go over this length
 NECK_FREE_HU = 0.62  # above, it goes with the head
 EYE_RINGS, EYE_SEGMENTS, EYE_REACH_DEG = 10, 24, 85.0
 EYE_BOXES = {1: (0.84, 0.64, 0.99, 0.79), 2: (0.84, 0.82, 0.99, 0.97)}
@@ -178,6 +180,7 @@ def rigidity(head: Head, raw: RawHead) -> F64:
     neck = np.zeros(len(head.vertices), bool)
     own = head.kept >= 0
     neck[own] = raw.island[head.kept[own]] == "neck"
+    neck |= neck[head.weld]
     x = np.clip((head.vertices[:, 1] - NECK_FREE_HU) / (NECK_FIXED_HU - NECK_FREE_HU), 0, 1)
     out = np.where(neck, 1 - x * x * (3 - 2 * x), 1.0)
     near = [set[int]() for _ in out]
@@ -189,7 +192,20 @@ def rigidity(head: Head, raw: RawHead) -> F64:
     for _ in range(6):
         mean = np.array([np.mean(out[list(s)]) if s else 1.0 for s in near])[head.weld]
         out = np.where(neck, 0.5 * out + 0.5 * mean, out)
-    return out
+    # at the cut the neck stays with the shoulders, wherever the cut runs
+    to_rim, _ = KDTree(head.vertices[_rim(head)]).query(head.vertices)
+    y = np.clip(to_rim / NECK_EASE_HU, 0, 1)
+    out = np.where(neck, out * y * y * (3 - 2 * y), out)
+    return out[head.weld]
+
+
+def _rim(head: Head) -> I64:
+    """Vertices of the neck's open edge: of edges with one triangle only, those below the face."""
+    skin = head.weld[head.triangles[head.part == Part.SKIN]]
+    edges = np.sort(np.concatenate([skin[:, [0, 1]], skin[:, [1, 2]], skin[:, [2, 0]]]), axis=1)
+    edges, count = np.unique(edges, axis=0, return_counts=True)
+    open_ = np.unique(edges[count == 1])
+    return open_[head.vertices[open_, 1] > NECK_FREE_HU]
 
 
 def closing_fields(head: Head) -> tuple[I64, NDArray[np.float32]]:
@@ -216,4 +232,4 @@ def jaw_joint(head: Head, expressions: F64, jaw_open: int) -> F64:
 def eye_joints(head: Head) -> F64:
     """(2, 3) centres of the right and left eyeball."""
     poles = [head.vertices[head.eye_side == side][0] for side in (1, 2)]
-    return np.stack([p + (0, 0, EYEBALL_RADIUS_HU) for p in poles])
+    return np.stack([p + np.array([0, 0, EYEBALL_RADIUS_HU]) for p in poles])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -133,6 +134,16 @@ def spread(items: Sequence[Tracked], count: int) -> list[Tracked]:
     if len(own) <= count:
         return own
     return [own[int((k + 0.5) * len(own) / count)] for k in range(count)]
+
+
+def code_digest(root: Path) -> str:
+    """Twelve hex digits of what is measured: the sources of the product and its data files under `root`."""
+    digest = hashlib.sha256()
+    files = [f for part in ("engines", "calibration", "streamer") for f in (root / part).rglob("*")]
+    for file in sorted(f for f in files if f.is_file() and (f.suffix == ".py" or f.parent.name == "data")):
+        digest.update(f"{file.relative_to(root)}:".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 @cache
