@@ -32,8 +32,6 @@ U8 = NDArray[np.uint8]
 CROP_SIDE_PER_FACE = 2.15
 CROP_CENTRE_Y = 0.535
 
-# Least squares leaves a closing lid about a tenth short of closed; lids that would cross meet instead.
-_LID_REACH = 1.12
 
 _DETECT_SIDE_PX = 1024
 

@@ -39,11 +39,11 @@ _DARK_GLASS = 0.42  # brightness around both eyes over the skin's; shadowed sock
 _NO_LIPS_LAB = (
     3.2  # lips that differ less from what surrounds them are cloth or skin; real ones stay above 3.8
 )
-_NO_LIP_REDNESS_LAB, _NO_LIP_LINE_LAB = 1.2, 1.5
+_NO_LIP_REDNESS_LAB, _NO_LIP_LINE_LAB = 1.5, 1.0
 _COLOURLESS_SKIN_LAB = 4.0
 _WELL_LIT_SKIN_L = 60.0
 _FACE_IN_MATTE = 0.9
-_CUT_SHARE = 0.25
+_CUT_SHARE = 0.85
 
 # dark glass has nothing to move: neither gaze nor lids
 BEHIND_GLASS = Controls(gaze=0.0, eyes=0.0, keep_blink=False)

@@ -158,7 +158,8 @@ def _fill(model: HeadModel, colour: U8, visible: F32, shown: F32) -> U8:
     for part in (Part.SKIN, Part.EYE, Part.SOCKET, Part.MOUTH, Part.TEETH, Part.TONGUE):
         own = cv2.dilate((skin == part).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
         if part in (Part.MOUTH, Part.TEETH, Part.TONGUE):
-            out[own] = _INTERIOR[part]
+            seen = shown[own][:, None]
+            out[own] = base[own] * seen + np.array(_INTERIOR[part], np.float32) * (1 - seen)
             continue
         weight = np.where(own, visible, 0).astype(np.float32)
         mirror = np.where(own, np.clip(there_visible - weight, 0, 1), 0).astype(np.float32)

@@ -22,6 +22,17 @@ LIDS_RIGHT, CORNERS_RIGHT = (159, 145), (33, 133)
 LIDS_LEFT, CORNERS_LEFT = (386, 374), (263, 362)
 IRIS_RIGHT, IRIS_LEFT = 468, 473
 UPPER_LIP, LOWER_LIP = 13, 14
+# The skin of the upper lid: its edge, the fold above it, and halfway to the brow, from corner to corner.
+LID_SKIN_RIGHT: tuple[tuple[int, ...], ...] = (
+    (33, 246, 161, 160, 159, 158, 157, 173, 133),
+    (130, 247, 30, 29, 27, 28, 56, 190, 243),
+    (226, 113, 225, 224, 223, 222, 221, 189, 244),
+)
+LID_SKIN_LEFT: tuple[tuple[int, ...], ...] = (
+    (263, 466, 388, 387, 386, 385, 384, 398, 362),
+    (359, 467, 260, 259, 257, 258, 286, 414, 463),
+    (446, 342, 445, 444, 443, 442, 441, 413, 464),
+)
 # (upper, lower) landmarks that meet when an eye or the mouth closes
 MEETING: tuple[tuple[int, int], ...] = (
     (246, 7), (161, 163), (160, 144), (159, 145), (158, 153), (157, 154), (173, 155),

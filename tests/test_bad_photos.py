@@ -338,7 +338,7 @@ def test_hair_that_leaves_the_photo_is_said() -> None:
     assert not head_is_cut(alpha, face)
     alpha[:, 40:50] = 255  # a strand
     assert not head_is_cut(alpha, face)
-    alpha[:, 30:70] = 255
+    alpha[:, 25:75] = 255
     assert head_is_cut(alpha, face)
 
 

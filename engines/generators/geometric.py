@@ -21,7 +21,14 @@ from engines.generators.mouth import Mouth, make_mouth, paint_mouth
 from engines.geometry import F64, Similarity, rotation_vector
 from engines.head import pose_head
 from engines.head_model import EYEBALL_RADIUS_HU, HeadModel, Part
-from engines.landmark_names import CORNERS_LEFT, CORNERS_RIGHT, EYE_LEFT, EYE_RIGHT
+from engines.landmark_names import (
+    CORNERS_LEFT,
+    CORNERS_RIGHT,
+    EYE_LEFT,
+    EYE_RIGHT,
+    LID_SKIN_LEFT,
+    LID_SKIN_RIGHT,
+)
 from engines.motion import Motion
 from engines.resample import resample
 
@@ -33,6 +40,7 @@ MARGIN = (
 )
 # (contour, corners, row in Motion.gaze_rad) of the subject's right and left eye
 _EYES = ((EYE_RIGHT, CORNERS_RIGHT, 0), (EYE_LEFT, CORNERS_LEFT, 1))
+_LID_SKIN = (LID_SKIN_RIGHT, LID_SKIN_LEFT)
 _CLOSING_RATIO = 0.10  # below this opening lashes begin to cover the eye
 _LASH_HU = 0.012
 _LID_SHRINK = 0.14  # the plate stays this share inside the lids: lashes come with the warped skin
@@ -42,13 +50,15 @@ _LID_SHRINK = 0.14  # the plate stays this share inside the lids: lashes come wi
 class EyePlate:
     """An eye as it would look without lids: `image` (h, w, 3) cut from the canvas at `origin_px`.
 
-    `centre_px` is the middle of the corners in canvas pixels, `lash_rgb` (3,) what a closed eye shows.
+    `centre_px` is the middle of the corners in canvas pixels, `lash_rgb` (3,) what a closed eye shows,
+    `rest_ratio` how open the eye is in the photo.
     """
 
     image: F32
     origin_px: F64
     centre_px: F64
     lash_rgb: F32
+    rest_ratio: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +113,8 @@ class GeometricGenerator(Generator[GeometricCache]):
     def render(self, cache: GeometricCache, gbuffer: GBuffer, motion: Motion) -> U8:
         image = draw_layers(cache, gbuffer)
         points = gbuffer.mesh.landmarks_px[:, :2].astype(np.float64)
-        for plate, (contour, corners, row) in zip(cache.eyes, _EYES, strict=True):
+        for plate, (contour, corners, row), skin in zip(cache.eyes, _EYES, _LID_SKIN, strict=True):
+            cover_lid(image, plate, [points[list(ring)] for ring in skin], points[list(contour)])
             gaze = motion.gaze_rad[row] - cache.motion.gaze_rad[row]
             paint_eye(
                 image,
@@ -290,16 +301,60 @@ def make_eye_plate(
               np.clip(np.rint(outline[:, 0] - low[0]).astype(int), 0, cut.shape[1] - 1)]  # fmt: skip
     lash = rim[np.argsort(rim.sum(1))[: len(rim) // 3]].mean(0)
     if not opening.any():
-        return EyePlate(cut, low.astype(np.float64), centre, lash)
+        return EyePlate(cut, low.astype(np.float64), centre, lash, opening_ratio(outline))
     filled = extend(cut, opening)
     soft = cv2.GaussianBlur(filled, (0, 0), max(0.6, width / 24))
     plate = np.where(opening[..., None], cut, soft)
-    return EyePlate(plate.astype(np.float32), low.astype(np.float64), centre, lash)
+    return EyePlate(plate.astype(np.float32), low.astype(np.float64), centre, lash, opening_ratio(outline))
 
 
 def _shrink(outline: F64, share: float) -> F64:
     centre = (outline.min(0) + outline.max(0)) / 2
     return centre + (outline - centre) * (1 - share / 2, 1 - share)
+
+
+# share of the photo's own opening: from the first value down, skin from above the fold covers the lid
+_COVER_FROM, _COVER_FULL = 0.7, 0.3
+_LID_FROM_ABOVE = 0.6  # of the way from the fold to halfway up to the brow
+
+
+def cover_lid(image: U8, plate: EyePlate, rings_px: list[F64], outline_px: F64) -> None:
+    """A falling upper lid takes skin from above, in place: between its fold and its edge the picture is drawn
+    anew from the skin over the fold. Stretching what lies there would draw the lashes out into a blotch.
+
+    `rings_px`: the lid's edge, its fold and the skin over it, (9, 2) each.
+    """
+    share = opening_ratio(outline_px) / max(plate.rest_ratio, 1e-3)
+    weight = float(np.clip((_COVER_FROM - share) / (_COVER_FROM - _COVER_FULL), 0, 1))
+    height, width = image.shape[:2]
+    box = region(np.concatenate(rings_px), 2, width, height)
+    if weight <= 0 or box is None:
+        return
+    x0, y0, x1, y1 = box
+    columns = np.arange(x0, x1) + 0.5
+    edge, fold, over = (_curve(ring, columns) for ring in rings_px)
+    rows = (np.arange(y0, y1) + 0.5)[:, None]
+    tall = np.maximum(edge - fold, 1e-3)
+    down = (rows - fold) / tall  # 0 at the fold … 1 at the edge
+    source = fold - (fold - over) * _LID_FROM_ABOVE * (1 - np.clip(down, 0, 1))
+    at_x = np.broadcast_to((columns - x0 - 0.5).astype(np.float32), down.shape)
+    at_y = (source - y0 - 0.5).astype(np.float32)
+    window = image[y0:y1, x0:x1]
+    skin = cv2.remap(
+        window, np.ascontiguousarray(at_x), at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    soft = np.clip(down / 0.25, 0, 1) * np.clip((edge - rows) / 1.5 + 0.5, 0, 1) * (tall > 1)
+    inside = np.clip(
+        np.minimum(columns - rings_px[0][:, 0].min(), rings_px[0][:, 0].max() - columns) / 3, 0, 1
+    )
+    share_of = (soft * inside * weight)[..., None].astype(np.float32)
+    image[y0:y1, x0:x1] = (window * (1 - share_of) + skin * share_of + 0.5).astype(np.uint8)
+
+
+def _curve(ring_px: F64, columns: F64) -> F64:
+    """Height of a chain of landmarks (9, 2) at each column."""
+    order = np.argsort(ring_px[:, 0])
+    return np.interp(columns, ring_px[order, 0], ring_px[order, 1])
 
 
 def paint_eye(

@@ -259,12 +259,13 @@ def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, box: tuple[in
     """Cavity, tongue and teeth (h, w, 3) float32 0 … 255 in a window (x0, y0, x1, y1) of the picture."""
     x0, y0, x1, y1 = box
     interior = _interior(model)
-    vertices = mesh.vertices_px
-    if len(interior.upper_teeth):
-        vertices = vertices.copy()
-        vertices[interior.upper_teeth] += (
-            mesh.pose.rotation[:, 1] * _TEETH_LOWER_HU * mesh.pose.scale
-        ).astype(np.float32)
+    vertices = mesh.vertices_px.copy()
+    down = mesh.pose.rotation[:, 1] * mesh.pose.scale
+    # a lip that an opening jaw pulls down hides the teeth on a mesh; on people it draws back over them
+    lip_now = mesh.pose.invert(mesh.landmarks_px[UPPER_LIP][None])[0]
+    lower = max(0.0, float(lip_now[1] - mouth.rest_lip_hu[1])) + _TEETH_SHOW_HU
+    vertices[interior.upper_teeth] += (down * lower).astype(np.float32)
+    vertices[interior.tongue] += (down * _TONGUE_DOWN_HU).astype(np.float32)
     facing = front_facing(vertices, interior.triangles)
     corners = vertices[interior.triangles[facing].ravel()] - np.array([x0, y0, 0], np.float32)
     out = np.empty((y1 - y0, x1 - x0, 3), np.float32)
