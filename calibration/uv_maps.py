@@ -22,7 +22,7 @@ U8 = NDArray[np.uint8]
 _SEEN_SIDE_PX = 640
 _SAME_TEXEL = 5.0  # texels: further apart, another part of the head is in front
 _GRAZING, _FACING = 0.12, 0.35  # cosines: below the first a surface is seen too obliquely to be copied
-_MATTE_SEEN = 160
+_MATTE_SEEN, _MATTE_WHOLE = 160, 235
 _RIM_SHARE = 0.025  # of the crop: a matte this close to its edge may hold background
 
 
@@ -61,7 +61,7 @@ def draw_uv_maps(model: HeadModel, enrollment: Enrollment, side_px: int = UV_POS
     matte = _sample(np.repeat(person[..., None], 3, 2), position)[..., 0]
     own = visible * (matte > _MATTE_SEEN)
     whole = _sample(np.repeat(enrollment.matte[..., None], 3, 2), position)[..., 0]
-    shown = visible * (whole > 127)
+    shown = visible * (whole > _MATTE_WHOLE)
     photo = _sample(enrollment.photo, position)
     colour = _fill(model, photo, own.astype(np.float32), shown.astype(np.float32))
     return UvMaps(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -66,8 +67,16 @@ class GBuffer:
     viewport: Viewport
 
 
-def rasterise(model: HeadModel, mesh: HeadMesh, viewport: Viewport, grid_px: int = 256) -> GBuffer:
+def rasterise(
+    model: HeadModel,
+    mesh: HeadMesh,
+    viewport: Viewport,
+    grid_px: int = 256,
+    chosen: NDArray[np.intp] | None = None,
+) -> GBuffer:
     """Draw `mesh` once with z-buffering; `grid_px` is the longer side of the grid.
+
+    `chosen` are the triangles worth drawing (`seen_triangles`), all by default.
 
     Only triangles that face the camera are drawn: the others are hidden behind them (a head is closed but
     for its neck), and leaving them out halves the time.
@@ -77,9 +86,11 @@ def rasterise(model: HeadModel, mesh: HeadMesh, viewport: Viewport, grid_px: int
     points = mesh.vertices_px.copy()
     points[:, :2] *= step_xy
     points[:, 2] *= float(step_xy.mean())
-    facing = front_facing(points, model.triangles)
-    corners = model.triangles[facing].reshape(-1)
-    colours = _atlas_colours(id(model), model)[facing].reshape(-1, 3)
+    triangles = model.triangles if chosen is None else model.triangles[chosen]
+    facing = np.flatnonzero(front_facing(points, triangles))
+    corners = triangles[facing].reshape(-1)
+    colours = _atlas_colours(model)
+    colours = colours[facing if chosen is None else chosen[facing]].reshape(-1, 3)
     colour, depth = draw_triangles(points[corners], colours, width, height)
     part = cv2.convertScaleAbs(colour[..., 2], alpha=_PART_SCALE)
     return GBuffer(np.ascontiguousarray(colour[..., :2]), np.asarray(part, np.uint8), depth, mesh, viewport)
@@ -100,12 +111,38 @@ def front_facing(points: F32, triangles: NDArray[np.int32]) -> NDArray[np.bool_]
 
 
 @lru_cache(maxsize=4)
-def _atlas_colours(_: int, model: HeadModel) -> F32:
+def _atlas_colours(model: HeadModel) -> F32:
     """(T, 3, 3): uv and part of every triangle's corners, as the rasteriser's colours."""
     colours = np.empty((len(model.triangles), 3, 3), np.float32)
     colours[..., :2] = model.uv[model.triangles]
     colours[..., 2] = model.part.astype(np.float32)[:, None] / _PART_SCALE
     return colours
+
+
+def seen_triangles(model: HeadModel, meshes: Sequence[HeadMesh], viewport: Viewport) -> NDArray[np.intp]:
+    """Indices of the triangles that show in any of `meshes`, and their neighbours.
+
+    A third of the head never shows (sockets behind eyeballs, folds of the ears, the back of the mouth), and the
+    rasteriser's time goes with the number of triangles.
+    """
+    seen = np.zeros(len(model.triangles), bool)
+    scale = np.array([_SEEN_GRID_PX / viewport.width_px, _SEEN_GRID_PX / viewport.height_px, 1], np.float32)
+    for mesh in meshes:
+        points = (mesh.vertices_px * scale).astype(np.float32)
+        facing = np.flatnonzero(front_facing(points, model.triangles))
+        numbers = np.zeros((len(facing), 3, 3), np.float32)
+        numbers[..., 0] = ((facing + 1) / _MOST_TRIANGLES)[:, None]
+        corners = points[model.triangles[facing].reshape(-1)]
+        drawn, _ = draw_triangles(corners, numbers.reshape(-1, 3), _SEEN_GRID_PX, _SEEN_GRID_PX)
+        found = np.rint(drawn[..., 0] * _MOST_TRIANGLES).astype(np.int64)
+        seen[np.unique(found[found > 0]) - 1] = True
+    near = np.zeros(model.vertex_count, bool)
+    near[model.weld[model.triangles[seen]]] = True
+    return np.flatnonzero(near[model.weld[model.triangles]].any(1)).astype(np.intp)
+
+
+_SEEN_GRID_PX = 256
+_MOST_TRIANGLES = 1 << 17
 
 
 def draw_triangles(corners: F32, colours: F32, width: int, height: int) -> tuple[F32, F32]:

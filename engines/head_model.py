@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -129,11 +129,12 @@ class HeadModel:
 
     def joints_of(self, neutral_hu: F32) -> Joints:
         """Joints of a person: eyes moved with their eyeballs, the jaw with the face."""
-        eyes = self.joints.eyes.copy()
-        for side in (1, 2):
-            own = self.eye_side == side
-            if own.any():
-                eyes[side - 1] += neutral_hu[own].mean(0) - self.mean_hu[own].mean(0)
+        eyes = np.stack(
+            [
+                centre + (neutral_hu[own] - self.mean_hu[own]).mean(0) if len(own) else centre
+                for centre, own in zip(self.joints.eyes, eyeballs(self), strict=True)
+            ]
+        )
         still = self.landmarks(neutral_hu - self.mean_hu)[:468].mean(0)
         return Joints(eyes, (self.joints.jaw + still).astype(np.float32), self.joints.neck)
 
@@ -143,17 +144,23 @@ class HeadModel:
         return ((self.mean_hu - low) / np.maximum(high - low, 1e-9)).astype(np.float32)
 
 
+@lru_cache(maxsize=8)
+def eyeballs(model: HeadModel) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Vertices of the right and of the left eyeball."""
+    return np.flatnonzero(model.eye_side == 1), np.flatnonzero(model.eye_side == 2)
+
+
 def turn_eyes(model: HeadModel, vertices_hu: F32, gaze_rad: F32) -> None:
     """Turn each eyeball of un-posed `vertices_hu` (N, 3) about its centre by (yaw, pitch) in radians; in place."""
-    eyes = model.joints_of(vertices_hu).eyes
-    for side, (yaw, pitch) in enumerate(gaze_rad):
-        own = model.eye_side == side + 1
-        if not own.any() or (yaw == 0 and pitch == 0):
+    for centre, own, (yaw, pitch) in zip(model.joints.eyes, eyeballs(model), gaze_rad, strict=True):
+        if not len(own) or (yaw == 0 and pitch == 0):
             continue
+        ball = vertices_hu[own]
+        eye = centre + ball.mean(0) - model.mean_hu[own].mean(0)
         rotation = rotation_matrix(
             rotation_from_degrees(float(np.degrees(yaw)), float(np.degrees(pitch)), 0.0)
         ).astype(np.float32)
-        vertices_hu[own] = eyes[side] + (vertices_hu[own] - eyes[side]) @ rotation.T
+        vertices_hu[own] = eye + (ball - eye) @ rotation.T
 
 
 def close_gaps(model: HeadModel, shape_hu: F32, closure: F32) -> None:

@@ -21,7 +21,6 @@ from engines.motion import ARKIT_INDEX
 from engines.regressor import (
     INPUT_PX,
     SKIN_LANDMARKS,
-    WEIGHTS_PATH,
     CropBox,
     Layout,
     face_extent,
@@ -221,7 +220,6 @@ def test_a_broken_mediapipe_leaves_the_regressor() -> None:
     assert "--tracker regressor" in done.stdout
 
 
-@pytest.mark.skipif(not WEIGHTS_PATH.is_file(), reason="the regressor has no weights yet")
 def test_a_real_face_is_read_from_its_pixels() -> None:
     image = np.ascontiguousarray(data.astronaut())
     detector = LandmarkDetector(video=False)

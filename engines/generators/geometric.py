@@ -83,7 +83,7 @@ class GeometricGenerator(Generator[GeometricCache]):
 
     def __init__(self, model: HeadModel) -> None:
         self._model = model
-        self.config = GeneratorConfig("geometric", grid_px=192)
+        self.config = GeneratorConfig("geometric", grid_px=160)
 
     def prepare(self, enrollment: Enrollment, viewport: Viewport) -> GeometricCache:
         margin = round(MARGIN * max(viewport.width_px, viewport.height_px))
@@ -145,26 +145,15 @@ def _grid(width: int, height: int, offset: float) -> F32:
     return np.stack([x + np.float32(offset), y + np.float32(offset)], -1).astype(np.float32)
 
 
+_TWO_WIDER = np.ones((5, 5), np.uint8)
+
+
 def grow(values: F32, covered: U8) -> None:
-    """Continue values (h, w, C) by two pixels beyond the covered ones, in place: only that rim is touched."""
-    kernel = np.ones((3, 3), np.uint8)
-    height, width = covered.shape
-    flat = values.reshape(height * width, -1)
-    for _ in range(2):
-        wider = cv2.dilate(covered, kernel)
-        rows, columns = np.nonzero(wider != covered)
-        total = np.zeros((len(rows), flat.shape[1]), np.float32)
-        count = np.zeros(len(rows), np.float32)
-        known = covered.reshape(-1)
-        for dy in (-1, 0, 1):
-            row = np.clip(rows + dy, 0, height - 1) * width
-            for dx in (-1, 0, 1):
-                at = row + np.clip(columns + dx, 0, width - 1)
-                own = known[at]
-                total += flat[at] * own[:, None]
-                count += own
-        flat[rows * width + columns] = total / np.maximum(count, 1)[:, None]
-        covered = np.asarray(wider, np.uint8)
+    """Continue values (h, w, C), 0 where not covered, by two pixels beyond the covered ones, in place."""
+    rim = np.flatnonzero(cv2.dilate(covered, _TWO_WIDER) != covered)
+    total = cv2.blur(values, (5, 5), borderType=cv2.BORDER_CONSTANT).reshape(-1, values.shape[2])[rim]
+    weight = cv2.blur(covered.astype(np.float32), (5, 5), borderType=cv2.BORDER_CONSTANT).reshape(-1)[rim]
+    values.reshape(-1, values.shape[2])[rim] = total / np.maximum(weight, 1e-6)[:, None]
 
 
 def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> U8:
@@ -331,7 +320,7 @@ def cover_lid(image: U8, plate: EyePlate, rings_px: list[F64], outline_px: F64) 
     if weight <= 0 or box is None:
         return
     x0, y0, x1, y1 = box
-    columns = np.arange(x0, x1) + 0.5
+    columns = np.arange(x0, x1, dtype=np.float64) + 0.5
     edge, fold, over = (_curve(ring, columns) for ring in rings_px)
     rows = (np.arange(y0, y1) + 0.5)[:, None]
     tall = np.maximum(edge - fold, 1e-3)
@@ -405,6 +394,5 @@ def paint_eye(
 
 def opening_ratio(outline_px: F64) -> float:
     """How far an eye is open: area over squared width of its outline (16, 2)."""
-    x, y = outline_px[:, 0], outline_px[:, 1]
-    area = 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
+    area = float(cv2.contourArea(outline_px.astype(np.float32)))
     return area / max(float(np.linalg.norm(outline_px[0] - outline_px[8])) ** 2, 1e-6)

@@ -120,16 +120,23 @@ def rim_flow(body: Body, flow: F32, seen: F32, behind: F32) -> F32:
     when expressions move it. `seen` (h, w) weighs where the flow is known and the photo shows the head; what
     would fetch head from beyond the contour (a cheek that has turned away) is left alone.
     """
-    total = cv2.GaussianBlur(cv2.merge([*cv2.split(flow * seen[..., None]), seen]), (0, 0), _RIM_SIGMA_PX)
+    height, width = seen.shape
+    half = (max(1, width // 2), max(1, height // 2))  # smooth as it is, half the grid will do
+    known = cv2.merge([*cv2.split(flow * seen[..., None]), seen])
+    small = cv2.resize(known, half, interpolation=cv2.INTER_AREA)
+    total = cv2.GaussianBlur(small, (0, 0), _RIM_SIGMA_PX / 2)
     near = total[..., 2]
     own = total[..., :2] / np.maximum(near, 1e-4)[..., None]
-    height, width = seen.shape
-    grid = _grid(width, height)
-    unit = np.float32(width / body.width_px)
-    at = grid + own * unit
-    outside = 1 - cv2.remap(body.head, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    place = _grid(*half) + own * np.float32(half[0] / body.width_px)
+    there = cv2.resize(body.head, half, interpolation=cv2.INTER_AREA)
+    outside = 1 - cv2.remap(there, place, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
     weight = np.minimum(near * 4, 1) * outside
-    return np.asarray(behind + weight[..., None] * (own - behind), np.float32)
+    # as the head would have it, minus what the body does, by the weight
+    behind_small = cv2.resize(behind, half, interpolation=cv2.INTER_AREA)
+    extra = np.asarray(weight[..., None] * (own - behind_small), np.float32)
+    return np.asarray(
+        cv2.add(behind, cv2.resize(extra, (width, height), interpolation=cv2.INTER_LINEAR)), np.float32
+    )
 
 
 _RIM_SIGMA_PX = 3.0  # of the G-buffer's grid

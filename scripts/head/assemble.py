@@ -30,6 +30,7 @@ I64 = NDArray[np.int64]
 NECK_HALF_WIDTH_HU = 0.66
 NECK_END_HU = 1.3  # where the neck is cut; shoulders are the photo's own
 NECK_FIXED_HU = 1.22  # from here down the neck stays with the shoulders
+NECK_SMOOTH_ROUNDS = 30
 NECK_EASE_HU = 0.3  # from the cut upwards it is let go over this length
 NECK_FREE_HU = 0.62  # above, it goes with the head
 EYE_RINGS, EYE_SEGMENTS, EYE_REACH_DEG = 10, 24, 85.0
@@ -189,13 +190,16 @@ def rigidity(head: Head, raw: RawHead) -> F64:
         near[b] |= {int(a), int(c)}
         near[c] |= {int(a), int(b)}
     # the jaw's underside is where the two meet: no step there
-    for _ in range(6):
-        mean = np.array([np.mean(out[list(s)]) if s else 1.0 for s in near])[head.weld]
-        out = np.where(neck, 0.5 * out + 0.5 * mean, out)
     # at the cut the neck stays with the shoulders, wherever the cut runs
-    to_rim, _ = KDTree(head.vertices[_rim(head)]).query(head.vertices)
+    rim = _rim(head)
+    to_rim, _ = KDTree(head.vertices[rim]).query(head.vertices)
     y = np.clip(to_rim / NECK_EASE_HU, 0, 1)
     out = np.where(neck, out * y * y * (3 - 2 * y), out)
+    free = neck.copy()
+    free[np.isin(head.weld, head.weld[rim])] = False
+    for _ in range(NECK_SMOOTH_ROUNDS):
+        mean = np.array([np.mean(out[list(s)]) if s else 1.0 for s in near])[head.weld]
+        out = np.where(free, mean, out)
     return out[head.weld]
 
 
