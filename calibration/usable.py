@@ -43,7 +43,7 @@ _NO_LIP_REDNESS_LAB, _NO_LIP_LINE_LAB = 1.5, 1.0
 _COLOURLESS_SKIN_LAB = 4.0
 _WELL_LIT_SKIN_L = 60.0
 _FACE_IN_MATTE = 0.9
-_CUT_SHARE = 0.85
+_CUT_SHARE = 0.7
 
 # dark glass has nothing to move: neither gaze nor lids
 BEHIND_GLASS = Controls(gaze=0.0, eyes=0.0, keep_blink=False)

@@ -31,6 +31,7 @@ from streamer import __version__, server
 from streamer.config import ServeSettings
 from streamer.server import create_app
 from streamer.store import AvatarStore, picture_of
+from streamer.trackers import tracker_names
 
 URL = "http://127.0.0.1:8000"
 
@@ -128,6 +129,7 @@ def test_avatars_are_listed_in_order(client: TestClient) -> None:
     assert client.get("/api/avatars").json() == {
         "avatars": [{"name": "red", "title": "red"}, {"name": "green", "title": "green"}],
         "generators": generator_names(),
+        "trackers": list(tracker_names()),
         "emotions": list(preset_names()),
         "default": "red",
     }
