@@ -52,7 +52,7 @@ def draw_uv_maps(model: HeadModel, enrollment: Enrollment, side_px: int = UV_POS
     """Draw the maps of a photo: O_c of paper 001 is the visibility, I_r of 000 the colour (holes filled)."""
     mesh = pose_head(model, enrollment, enrollment.motion, photo_viewport(enrollment))
     position = draw_in_uv(model, np.ascontiguousarray(mesh.vertices_px[:, :2]), side_px)
-    visible = _visibility(model, enrollment, mesh, position)
+    visible, seen = _visibility(model, enrollment, mesh, position)
     pncc = draw_in_uv(model, model.pncc(), side_px)
     # background that shows at the mesh's rim is no colour of the head
     rim = max(3, round(enrollment.crop_px[2] * _RIM_SHARE)) | 1
@@ -61,7 +61,7 @@ def draw_uv_maps(model: HeadModel, enrollment: Enrollment, side_px: int = UV_POS
     matte = _sample(np.repeat(person[..., None], 3, 2), position)[..., 0]
     own = visible * (matte > _MATTE_SEEN)
     whole = _sample(np.repeat(enrollment.matte[..., None], 3, 2), position)[..., 0]
-    shown = visible * (whole > _MATTE_WHOLE)
+    shown = seen * (whole > _MATTE_WHOLE)
     photo = _sample(enrollment.photo, position)
     colour = _fill(model, photo, own.astype(np.float32), shown.astype(np.float32))
     return UvMaps(
@@ -82,8 +82,9 @@ def _sample(image: U8, position_px: F32) -> U8:
     ).astype(np.uint8)
 
 
-def _visibility(model: HeadModel, enrollment: Enrollment, mesh: HeadMesh, position: F32) -> F32:
-    """(S, S) 0 … 1: the photo's own G-buffer shows this very texel there, not too obliquely."""
+def _visibility(model: HeadModel, enrollment: Enrollment, mesh: HeadMesh, position: F32) -> tuple[F32, F32]:
+    """(S, S) 0 … 1 twice: the photo's own G-buffer shows this very texel there, not too obliquely; the first
+    keeps away from where it ends, the second does not."""
     left, top, side = enrollment.crop_px
     scale = _SEEN_SIDE_PX / side
     window = Viewport(left, top, scale, _SEEN_SIDE_PX, _SEEN_SIDE_PX)
@@ -110,10 +111,13 @@ def _visibility(model: HeadModel, enrollment: Enrollment, mesh: HeadMesh, positi
     inside &= (position[..., 0] > 0) & (position[..., 1] > 0)
     inside &= (position[..., 0] < width) & (position[..., 1] < height)
     hard = (near & covered & inside).astype(np.uint8)
-    hard = cv2.morphologyEx(hard, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    return (
-        cv2.GaussianBlur(cv2.erode(hard, np.ones((3, 3), np.uint8)).astype(np.float32), (0, 0), 1.2) * clear
-    ).astype(np.float32)
+    hard = cv2.morphologyEx(hard, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)).astype(np.float32)
+    sure = cv2.GaussianBlur(cv2.erode(hard, np.ones((3, 3), np.uint8)), (0, 0), 1.2) * clear
+    # eyes and the mouth's inside lie in narrow openings: a rim or a slant is no reason to doubt them
+    skin = np.isin(_islands(model, size), (0, Part.SKIN))
+    return np.where(skin, sure, hard).astype(np.float32), np.where(skin, hard * clear, hard).astype(
+        np.float32
+    )
 
 
 def _islands(model: HeadModel, size: int) -> U8:
@@ -158,8 +162,13 @@ def _fill(model: HeadModel, colour: U8, visible: F32, shown: F32) -> U8:
     for part in (Part.SKIN, Part.EYE, Part.SOCKET, Part.MOUTH, Part.TEETH, Part.TONGUE):
         own = cv2.dilate((skin == part).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
         if part in (Part.MOUTH, Part.TEETH, Part.TONGUE):
-            seen = shown[own][:, None]
-            out[own] = base[own] * seen + np.array(_INTERIOR[part], np.float32) * (1 - seen)
+            sight = np.where(own, shown, 0).astype(np.float32)
+            inside = np.empty_like(base)
+            inside[:] = _INTERIOR[part]
+            if float(sight.sum()) > _SOME_TEXELS:  # beside what shows it goes on as it shows
+                near = np.clip(cv2.GaussianBlur(sight, (0, 0), 3.0) * 4, 0, 1)[..., None]
+                inside += near * (push_pull(base, sight) - inside)
+            out[own] = (base * sight[..., None] + inside * (1 - sight[..., None]))[own]
             continue
         weight = np.where(own, visible, 0).astype(np.float32)
         mirror = np.where(own, np.clip(there_visible - weight, 0, 1), 0).astype(np.float32)
@@ -213,4 +222,5 @@ def _hair_grain(image: F32, known: NDArray[np.bool_], scalp: F32) -> F32:
 _SMALLEST_PATCH = 5  # texels
 _STRAND_TEXELS = 3.0
 _STRONGEST = 32.0
+_SOME_TEXELS = 20
 _INTERIOR = {Part.MOUTH: (70, 28, 28), Part.TEETH: (214, 204, 190), Part.TONGUE: (150, 78, 78)}

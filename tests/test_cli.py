@@ -209,6 +209,8 @@ FAILURES: list[tuple[Sequence[str], int, str]] = [
     (["animate", "A", "--driver", "V", "-o", "o.mp4"], 1, "no face found in v.mp4"),
     (["animate", "A", "--driver", "V", "-o", "o.mp4", "--generator", "x"], 1, "choose one of: .*geometric"),
     (["run", "A", "--from", "V", "--to", "o.mp4", "--generator", "x"], 1, "choose one of: .*geometric"),
+    (["animate", "A", "--driver", "V", "-o", "o.mp4", "--tracker", "x"], 1, "choose one of .*regressor"),
+    (["run", "A", "--from", "V", "--to", "o.mp4", "--tracker", "x"], 1, "choose one of .*regressor"),
     (["run", "A", "--from", "nope.mp4", "--to", "o.mp4"], 1, "nope.mp4 does not exist"),
     (["run", "A", "--from", "webcam:x", "--to", "o.mp4"], 1, "webcam:N"),
     (["run", "A", "--from", "V", "--to", "V"], 1, "the driving video itself"),
