@@ -6,12 +6,13 @@ The floor that every learned generator must beat, and the fallback when no weigh
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.conditioning import PreparedMap, computed_flow, lookup_map, prepare_map
+from engines.conditioning import PreparedMap, lookup_map, prepare_map
 from engines.enrollment import Enrollment
 from engines.gbuffer import GBuffer, Viewport, extend
 from engines.generator import Generator, GeneratorConfig
@@ -67,8 +68,7 @@ class GeometricCache:
 
     canvas: U8  # (2 Hc, Wc, 4) premultiplied RGBA: the photo, below it the photo without the head
     margin_px: int
-    position: PreparedMap  # source positions in canvas pixels
-    visibility: PreparedMap
+    source: PreparedMap  # source positions in canvas pixels (2), visibility (1)
     colour: PreparedMap
     base_grid: F32  # (H, W, 2) canvas position of each viewport pixel
     body: Body
@@ -99,8 +99,7 @@ class GeometricGenerator(Generator[GeometricCache]):
         return GeometricCache(
             canvas=np.concatenate([canvas, body.canvas]),
             margin_px=margin,
-            position=prepare_map(position.astype(np.float32)),
-            visibility=prepare_map(enrollment.uv_visibility),
+            source=prepare_map(np.dstack([position, enrollment.uv_visibility / 255]).astype(np.float32)),
             colour=prepare_map(enrollment.uv_colour),
             base_grid=_grid(viewport.width_px, viewport.height_px, margin),
             body=replace(body, canvas=canvas[:0]),
@@ -145,6 +144,14 @@ def _grid(width: int, height: int, offset: float) -> F32:
     return np.stack([x + np.float32(offset), y + np.float32(offset)], -1).astype(np.float32)
 
 
+@lru_cache(maxsize=8)
+def _source_grid(viewport: Viewport, columns: int, rows: int, margin_px: int) -> F32:
+    """Canvas position of the middle of each pixel of a G-buffer (h, w, 3), the third channel 0."""
+    y, x = np.mgrid[0:rows, 0:columns].astype(np.float32) + np.float32(0.5)
+    x, y = x * viewport.width_px / columns + margin_px, y * viewport.height_px / rows + margin_px
+    return np.dstack([x, y, np.zeros_like(x)]).astype(np.float32)
+
+
 _TWO_WIDER = np.ones((5, 5), np.uint8)
 
 
@@ -163,10 +170,8 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> U8:
     """
     height, width = cache.base_grid.shape[:2]
     size = (width, height)
-    # a map made in canvas pixels: F_c of paper 001, eq. 3
-    flow = computed_flow(cache.position, gbuffer, origin_px=(0, 0), scale=1, margin_px=cache.margin_px)
     covered = np.asarray(cv2.min(gbuffer.part, 1), np.uint8)
-    seen = covered * lookup_map(cache.visibility, gbuffer.uv)
+    flow, seen = flow_and_occlusion(cache, gbuffer, covered)
     rows, columns = covered.shape
     behind = body_flow(cache.body, gbuffer.mesh.pose, gbuffer.viewport)
     behind = cv2.resize(behind, (columns, rows), interpolation=cv2.INTER_LINEAR)
@@ -184,6 +189,15 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> U8:
         _draw_hidden(cache, gbuffer, covered, seen, picture, turned)
     soften_contours(picture, gbuffer, flow, behind, cache.body.below_px)
     return picture
+
+
+def flow_and_occlusion(cache: GeometricCache, gbuffer: GBuffer, covered: U8) -> tuple[F32, F32]:
+    """F_c (h, w, 2) in canvas pixels and O_c (h, w), 0 uncovered, by one lookup (paper 001, eqs. 3 and 4)."""
+    found = lookup_map(cache.source, gbuffer.uv)
+    rows, columns = covered.shape
+    found = cv2.subtract(found, _source_grid(gbuffer.viewport, columns, rows, cache.margin_px))
+    found = np.asarray(cv2.copyTo(found, covered), np.float32)
+    return np.ascontiguousarray(found[..., :2]), np.ascontiguousarray(found[..., 2])
 
 
 _CONTOUR_DEPTH = 0.05  # a depth step of this share of the grid's height is one surface before another
@@ -256,16 +270,17 @@ def _draw_hidden(
     colour *= here[..., None]
     # the rim takes a neighbour's colour, so that none of the emptiness beside it blends in
     cv2.copyTo(cv2.dilate(colour, np.ones((3, 3), np.uint8)), (here == 0).astype(np.uint8), colour)
-    filled = np.full((*colour.shape[:2], 4), 255, np.uint8)
-    filled[..., :3] = colour + np.float32(0.5)
+    # premultiplied by its weight while it is small; the picture then only gives way and adds
+    weight = hidden[box]
+    filled = np.empty((*colour.shape[:2], 4), np.uint8)
+    filled[..., :3] = colour * weight[..., None]
+    filled[..., 3] = weight * np.float32(255)
     ty, tx = height / rows, width / columns
     top, bottom, left, right = round(y0 * ty), round(y1 * ty), round(x0 * tx), round(x1 * tx)
     size = (right - left, bottom - top)
-    # premultiplied by its weight while it is small; the picture then only gives way and adds
-    share = cv2.resize(cv2.convertScaleAbs(hidden[box], alpha=255), size, interpolation=cv2.INTER_LINEAR)
-    four = cv2.merge([share] * 4)
-    over = cv2.multiply(cv2.resize(filled, size, interpolation=cv2.INTER_LINEAR), four, scale=1 / 255)
-    under = cv2.multiply(picture[top:bottom, left:right], cv2.bitwise_not(four), scale=1 / 255)
+    over = cv2.resize(filled, size, interpolation=cv2.INTER_LINEAR)
+    clear = cv2.bitwise_not(cv2.extractChannel(over, 3))
+    under = cv2.multiply(picture[top:bottom, left:right], cv2.merge([clear] * 4), scale=1 / 255)
     picture[top:bottom, left:right] = cv2.add(under, over)
 
 
