@@ -25,7 +25,7 @@ U8 = NDArray[np.uint8]
 BODY_GRID_PX = 48
 _BODY_DEPTH_HU = 0.3  # the body's own plane, behind the face: about where the ears are
 _FOLLOW_HU = 0.9  # how far from the head the body still moves along
-_FIXED_POINT_ROUNDS = 2
+_FIXED_POINT_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
