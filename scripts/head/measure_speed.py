@@ -12,11 +12,11 @@ import torch
 from tqdm import tqdm
 
 from engines.conditioning import computed_flow, computed_occlusion, prepare_map
-from engines.gbuffer import rasterise
+from engines.gbuffer import rasterise, seen_triangles
 from engines.head import decode_head, head_viewport, pose_head
 from engines.head_model import HeadModel
 from engines.motion import Motion
-from engines.renderer import Renderer
+from engines.renderer import Renderer, range_of_motion
 from scripts.head.measure_figures import Figure, Section, enrolled
 from scripts.head.measure_loop import make_script, wanted_motions
 
@@ -45,6 +45,9 @@ def measure_speed(model: HeadModel, photo: Path | bytes) -> Section:
     position, visibility = prepare_map(enrollment.uv_position_px), prepare_map(enrollment.uv_visibility)
     renderer = Renderer(enrollment, size_px=PICTURE_PX)
     meshes = {id(m): pose_head(model, enrollment, m, viewport) for m in motions}
+    # as the renderer does: only triangles that ever show
+    around = [pose_head(model, enrollment, m, viewport) for m in range_of_motion(enrollment.motion)]
+    chosen = seen_triangles(model, around, viewport)
     gbuffers = {id(m): rasterise(model, meshes[id(m)], viewport, GRID_PX) for m in motions}
 
     def lookups(motion: Motion) -> None:
@@ -56,7 +59,7 @@ def measure_speed(model: HeadModel, photo: Path | bytes) -> Section:
         "pose": ("pose_head", lambda m: pose_head(model, enrollment, m, viewport)),
         "rasterise": (
             f"rasterise at {GRID_PX}",
-            lambda m: rasterise(model, meshes[id(m)], viewport, GRID_PX),
+            lambda m: rasterise(model, meshes[id(m)], viewport, GRID_PX, chosen),
         ),
         "lookups": ("flow and occlusion looked up", lookups),
         "render": (f"Renderer.render at {PICTURE_PX}", renderer.render),
