@@ -24,12 +24,11 @@ from engines.landmark_names import (
     LANDMARK_COUNT,
     LIPS_INNER,
     LIPS_OUTER,
+    SURFACE,
 )
 from engines.motion import EXPRESSION_COUNT
 
 F32 = NDArray[np.float32]
-
-SURFACE = 468  # the last ten landmarks are irises: gaze is measured on its own
 
 # Coefficients may leave 0 … 1 a little: a driver's calibrated neutral is never exact, and the excursion
 # carries what clipping would lose.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 LANDMARK_COUNT = 478
+SURFACE = 468  # the last ten landmarks are irises
 
 # Contours by MediaPipe landmark number; "right" is the subject's right, at the picture's left.
 OVAL: tuple[int, ...] = (

@@ -12,9 +12,7 @@ from scipy.sparse.linalg import splu
 
 from engines.geometry import F64
 from engines.head_model import HeadModel, Part
-from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_INNER, LIPS_OUTER
-
-SURFACE = 468  # the last ten landmarks are irises
+from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_INNER, LIPS_OUTER, SURFACE
 
 _BEND = 1.0  # thin plate: smooth across landmarks
 _STRETCH = 0.06  # membrane: no linear growth where landmarks end

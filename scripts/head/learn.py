@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from engines.fit import EXPRESSION_HIGH, EXPRESSION_LOW
 from engines.geometry import F64, align_similarity
-from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LANDMARK_COUNT, LIPS_INNER, LIPS_OUTER
+from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LANDMARK_COUNT, LIPS_INNER, LIPS_OUTER, SURFACE
 from engines.motion import ARKIT_NAMES, EXPRESSION_COUNT
 from scripts.head.tracks import Tracked
 
-SURFACE = 468  # the last ten landmarks are irises
 PRIOR_STRENGTH = 0.02
 HALF_FACE_HU = 0.8
 Z_WEIGHT = 0.35  # MediaPipe's depth is a guess

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from engines.geometry import F64, Similarity, align_similarity
-from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LANDMARK_COUNT, LIPS_INNER, LIPS_OUTER
+from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LANDMARK_COUNT, LIPS_INNER, LIPS_OUTER, SURFACE
 from engines.surface import Spread
 from scripts.head.anny import RawHead
 
 I64 = NDArray[np.int64]
 
-SURFACE = 468
 # rings of vertices around the mouth, counted outwards from where its cavity begins
 CONTACT_RING, VERMILION_RING = 2, 7
 SLIDER_RIDGE = 0.004
