@@ -31,5 +31,9 @@ class GeneratorError(VisavisError):
     """A generator is unknown or its weights do not load."""
 
 
+class WeightsError(GeneratorError):
+    """A weights file is missing, damaged or of another version; the message names the file and the fix."""
+
+
 class ModelError(VisavisError):
     """A head model file is truncated, of another format, or lacks a field; the message names what was expected."""

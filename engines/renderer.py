@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from engines.composite import composite, make_background
 from engines.enrollment import Enrollment
 from engines.gbuffer import rasterise, seen_triangles
-from engines.generators import make_generator
+from engines.generator_names import DEFAULT_GENERATOR
+from engines.generators import make_or_fall_back
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.head import head_viewport, photo_viewport, pose_head
 from engines.head_model import load_head_model
@@ -43,13 +44,16 @@ def range_of_motion(rest: Motion) -> list[Motion]:
 
 
 class Renderer:
-    """Draws one person in one viewport. Holds no state from frame to frame; not shared between sessions."""
+    """Draws one person in one viewport. Holds no state from frame to frame; not shared between sessions.
+
+    `notice` is a sentence for the user when another generator draws than was asked for, else None.
+    """
 
     def __init__(
         self,
         enrollment: Enrollment,
         *,
-        generator: str = "geometric",
+        generator: str = DEFAULT_GENERATOR,
         framing: Framing = "head",
         size_px: int = 512,
     ) -> None:
@@ -58,7 +62,7 @@ class Renderer:
         self.viewport = (
             photo_viewport(enrollment) if framing == "photo" else head_viewport(enrollment, size_px)
         )
-        self._generator = make_generator(generator, self._model)
+        self._generator, self.notice = make_or_fall_back(generator, self._model)
         self._cache = self._generator.prepare(enrollment, self.viewport)
         self._triangles = seen_triangles(
             self._model,

@@ -18,6 +18,7 @@ from calibration.neutral import CALIBRATION_S
 from engines.enrollment import Enrollment
 from engines.errors import DriverError, SinkError
 from engines.frame import Frame, LatencyTrace
+from engines.generator_names import DEFAULT_GENERATOR
 from engines.motion import Motion, read_motion, write_motion
 from engines.renderer import Framing
 from engines.retarget import Controls
@@ -42,7 +43,7 @@ class Job:
 
     driver: Path
     output: Path
-    generator: str = "geometric"
+    generator: str = DEFAULT_GENERATOR
     tracker: str = DEFAULT_TRACKER
     size_px: int = 512
     controls: Controls = field(default_factory=Controls)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.frame import Frame, LatencyTrace
+from engines.generator_names import DEFAULT_GENERATOR
 from engines.renderer import Framing, Renderer
 from engines.retarget import Controls, retarget
 from streamer.clock import Clock, SystemClock
@@ -43,7 +44,7 @@ class Avatar:
         enrollment: Enrollment,
         driver: Driver,
         *,
-        generator: str = "geometric",
+        generator: str = DEFAULT_GENERATOR,
         framing: Framing = "head",
         size_px: int = 512,
         controls: Controls | None = None,

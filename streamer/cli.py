@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from engines.errors import VisavisError
+from engines.generator_names import DEFAULT_GENERATOR
 from streamer import __version__
 from streamer.cli_stills import add_still_commands
 from streamer.control_options import with_controls
@@ -109,7 +110,7 @@ def animate(
     avatar: Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")],
     driver: Annotated[Path, typer.Option(help="A video of a face, or a recorded motion (.jsonl).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .mp4 to write.")],
-    generator: Annotated[str, typer.Option(help="Which generator draws.")] = "geometric",
+    generator: Annotated[str, typer.Option(help="Which generator draws.")] = DEFAULT_GENERATOR,
     tracker: Annotated[
         str, typer.Option(help="What follows the driver's face: mediapipe or regressor.")
     ] = "mediapipe",
@@ -164,7 +165,7 @@ def run(
     sink: Annotated[
         str, typer.Option("--to", help="window, virtualcam, virtualcam:NAME, or a .mp4 file.")
     ] = "window",
-    generator: Annotated[str, typer.Option(help="Which generator draws.")] = "geometric",
+    generator: Annotated[str, typer.Option(help="Which generator draws.")] = DEFAULT_GENERATOR,
     tracker: Annotated[
         str, typer.Option(help="What follows the driver's face: mediapipe or regressor.")
     ] = "mediapipe",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engines.errors import VisavisError
+from engines.generator_names import DEFAULT_GENERATOR
 from streamer.terminal import progress_bar, quiet_native, say_note, working
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def emotions(
         bool, typer.Option("--sheet", help="Also write sheet.png: all of them, with their names.")
     ] = False,
     size: Size = 512,
-    generator: GeneratorName = "geometric",
+    generator: GeneratorName = DEFAULT_GENERATOR,
 ) -> None:
     """Draw an avatar with each of 22 emotions: neutral, six basic ones and 15 mixed ones.
 
@@ -68,7 +69,7 @@ def frontalize(
     output: PngFile,
     neutral: Annotated[bool, typer.Option("--neutral", help="Also take the expression away.")] = False,
     size: Size = 512,
-    generator: GeneratorName = "geometric",
+    generator: GeneratorName = DEFAULT_GENERATOR,
 ) -> None:
     """Turn the head of a photo to look straight at the camera.
 
@@ -117,7 +118,7 @@ def edit(
     ] = None,
     neutral: Annotated[bool, typer.Option("--neutral", help="Start from no expression.")] = False,
     size: Size = 512,
-    generator: GeneratorName = "geometric",
+    generator: GeneratorName = DEFAULT_GENERATOR,
 ) -> None:
     """Draw an avatar with another expression, pose, gaze or shape of the head.
 

@@ -22,6 +22,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from calibration.enroll import enroll
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError
+from engines.generator_names import DEFAULT_GENERATOR
 from engines.generators import generator_names
 from engines.presets import preset_names
 from engines.retarget import Controls
@@ -256,7 +257,7 @@ def create_app(
             raise HTTPException(
                 404, f"there is no avatar {name!r}; GET /api/avatars lists them, or enroll a photo"
             )
-        generator = body.generator or "geometric"
+        generator = body.generator or DEFAULT_GENERATOR
         if generator not in generator_names():
             raise HTTPException(
                 400, f"there is no generator {generator!r}; choose one of: {', '.join(generator_names())}"

@@ -12,6 +12,7 @@ from types import FrameType
 
 from engines.enrollment import load_enrollment
 from engines.errors import DriverError, SinkError
+from engines.generator_names import DEFAULT_GENERATOR
 from engines.retarget import Controls
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
@@ -32,7 +33,7 @@ class LiveOptions:
     avatar: Path
     source: str = "webcam"
     sink: str = "window"
-    generator: str = "geometric"
+    generator: str = DEFAULT_GENERATOR
     tracker: str = DEFAULT_TRACKER
     size_px: int = 512
     loop: bool = False

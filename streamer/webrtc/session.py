@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError
+from engines.generator_names import DEFAULT_GENERATOR
 from engines.retarget import Controls
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
@@ -65,7 +66,7 @@ class MessageError(VisavisError):
 class CallOptions:
     """What the page asked for."""
 
-    generator: str = "geometric"
+    generator: str = DEFAULT_GENERATOR
     size_px: int = 512
     mode: Literal["avatar", "echo"] = "avatar"
     drive: Literal["webcam", "demo"] = "webcam"
