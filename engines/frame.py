@@ -15,6 +15,7 @@ STAGES: tuple[str, ...] = (
     "received",
     "decoded",
     "tracked",
+    "waited",
     "fitted",
     "rasterised",
     "generated",

@@ -3,6 +3,7 @@
 python scripts/benchmark.py            # the demo photo, driven by a clip of itself
 python scripts/benchmark.py --json     # the same for machines
 python scripts/benchmark.py --driver talk.mp4 --photo me.jpg
+python scripts/benchmark.py --generator geometric --only pipelined
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import platform
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -28,26 +30,31 @@ from numpy.typing import NDArray
 
 from calibration.enroll import enroll
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
-from engines.errors import VisavisError
-from engines.frame import Frame
+from engines.errors import DriverError, VisavisError
+from engines.frame import STAGES, Frame, LatencyTrace
+from engines.generator_names import DEFAULT_GENERATOR, FALLBACK_GENERATOR
+from engines.generators import generator_names
 from engines.motion import ARKIT_INDEX, Motion, MotionTrack
 from engines.renderer import Renderer
 from engines.retarget import Controls, retarget
 from streamer.animate import Job, animate
-from streamer.avatar import Avatar
+from streamer.avatar import Avatar, Shown
 from streamer.cli import quiet_native
 from streamer.clock import SystemClock
 from streamer.demo import DEMO_PHOTO, demo_track, looped
-from streamer.driver import Driver
+from streamer.driver import Drive, Driver
 from streamer.filters import MotionFilter
+from streamer.pipeline import TrackThenDraw
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import SinkInfo
 from streamer.sources.video import VideoSource
-from streamer.trackers.mediapipe import MediaPipeTracker
+from streamer.trackers import DEFAULT_TRACKER, make_tracker
+from streamer.tuning import tune_for_small_pictures
 
 F64 = NDArray[np.float64]
 
 MAX_SHIFT_MS = 160.0
+WARM_UP_FRAMES = 60  # the driver's neutral is taken, engines are built, memory is touched
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +75,11 @@ def time_s(work: Callable[[], object]) -> float:
 
 
 def make_clip(enrollment: Enrollment, path: Path, seconds: float, fps: float, size_px: int) -> None:
-    """A driving video without a recorded person: the enrolled face, moved by the demo motion."""
-    renderer = Renderer(enrollment, size_px=size_px)
+    """A driving video without a recorded person: the enrolled face, moved by the demo motion.
+
+    Drawn by the same generator whichever is measured, so that all follow the same driver.
+    """
+    renderer = Renderer(enrollment, generator=FALLBACK_GENERATOR, size_px=size_px)
     rest = demo_track().neutral or Motion()
     with FileSink(path) as sink:
         sink.open(SinkInfo(size_px, size_px, fps))
@@ -108,20 +118,21 @@ def filter_delays_ms(track: MotionTrack) -> tuple[float, float]:
 
 
 def stage_times_ms(
-    enrollment: Enrollment, driver: Path, output: Path, size_px: int
+    enrollment: Enrollment, driver: Path, output: Path, generator: str, size_px: int
 ) -> dict[str, list[float]]:
-    """What each stage costs a frame, one frame at a time as in a call (`animate` overlaps its stages)."""
+    """What each stage costs a frame, one frame at a time: nothing overlaps, nothing waits."""
     clock = SystemClock()
     times_ms: dict[str, list[float]] = {}
     with ExitStack() as stack:
         source = stack.enter_context(VideoSource(driver))
         sink = stack.enter_context(FileSink(output))
-        moving = Driver(MediaPipeTracker())
+        moving = Driver(make_tracker(DEFAULT_TRACKER))
         stack.callback(moving.close)
-        avatar = Avatar(enrollment, moving, size_px=size_px, clock=clock)
+        avatar = Avatar(enrollment, moving, generator=generator, size_px=size_px, clock=clock)
         sink.open(SinkInfo(*avatar.size_px, source.info.fps))
         while (frame := source.read()) is not None:
-            shown = avatar.step(frame).frame
+            driven = avatar.track(frame)
+            shown = avatar.show_drive(driven.drive, driven.frame).frame
             sink.write(shown)
             trace = shown.mark("encoded", clock.now_ns()).trace
             for stage, ms in (trace.stage_ms() | {"total": trace.total_ms()}).items():
@@ -129,48 +140,184 @@ def stage_times_ms(
     return times_ms
 
 
-def measure(
-    photo: Path, driver: Path | None, *, seconds: float, size_px: int, repeats: int
-) -> list[Measured]:
-    """All numbers, in the order they are printed. Raises what the measured commands raise."""
+@dataclass(frozen=True, slots=True)
+class Pipelined:
+    """A run of two threads: `generator` is the one that drew; stage times in ms of each frame after the warm-up."""
+
+    generator: str
+    frames: int
+    fps: float
+    dropped: int
+    times_ms: dict[str, list[float]]
+
+
+def read_clip(driver: Path) -> tuple[list[Frame], float]:
+    """All frames of a video, and its frames per second. Raises DriverError for one without frames."""
+    with VideoSource(driver) as source:
+        frames: list[Frame] = []
+        while (frame := source.read()) is not None:
+            frames.append(frame)
+        fps = source.info.fps
+    if not frames:
+        raise DriverError(f"{driver} has no frames; choose another video with --driver")
+    return frames, fps
+
+
+class TellingAvatar(Avatar):
+    """Calls `on_drawing` when the drawing thread has taken a frame up."""
+
+    on_drawing: Callable[[], None]
+
+    def show_drive(self, drive: Drive, frame: Frame) -> Shown:
+        """As an avatar does, having told."""
+        self.on_drawing()
+        return super().show_drive(drive, frame)
+
+
+def run_pipelined(
+    enrollment: Enrollment, clip: list[Frame], clip_fps: float, generator: str, size_px: int, count: int
+) -> Pipelined:
+    """Track, fit, rasterise, generate and composite `count` frames after a warm-up, in the live loop's two threads.
+
+    Frames come from memory, in turn, as fast as they are used: one is drawn while the next is tracked, so fps
+    is what the two threads sustain, not what a camera gives. Raises what a stage raises.
+    """
+    clock = SystemClock()
+    total = WARM_UP_FRAMES + count
+    room = threading.Semaphore(1)  # before the drawing thread: no frame is dropped for being early
+    given: list[tuple[int, LatencyTrace]] = []
+    errors: list[Exception] = []
+    taken = 0
+
+    def take(timeout_s: float) -> tuple[Frame, None] | None:
+        nonlocal taken
+        if taken == total or not room.acquire(timeout=timeout_s):
+            return None
+        k, taken = taken, taken + 1
+        image, now_ns = clip[k % len(clip)].image, clock.now_ns()
+        return Frame(image, k / clip_fps, now_ns, LatencyTrace({"captured": now_ns}), k), None
+
+    def give(shown: Shown, _: None) -> None:
+        given.append((shown.frame.sequence, shown.frame.trace))
+
+    def failed(_: str, error: BaseException) -> None:
+        errors.append(error if isinstance(error, Exception) else RuntimeError(error))
+        pipeline.stop()
+
+    with ExitStack() as stack:
+        moving = Driver(make_tracker(DEFAULT_TRACKER), on_fault=lambda error: failed("tracked", error))
+        stack.callback(moving.close)
+        avatar = TellingAvatar(
+            enrollment, moving, generator=generator, size_px=size_px, clock=clock, on_fault=failed
+        )
+        avatar.on_drawing = room.release
+        if avatar.notice:
+            print(f"benchmark: {avatar.notice}", file=sys.stderr)
+        pipeline = TrackThenDraw[None](
+            avatar, clock, take=take, give=give, on_dropped=room.release, on_fault=failed,
+            ended=lambda: taken == total, idles=False,
+        )  # fmt: skip
+        pipeline.run()
+        name = avatar.generator_name
+    if errors:
+        raise errors[0]
+    warm = [trace for sequence, trace in given if sequence >= WARM_UP_FRAMES]
+    times_ms: dict[str, list[float]] = {}
+    for trace in warm:
+        for stage, ms in (trace.stage_ms() | {"total": trace.total_ms()}).items():
+            times_ms.setdefault(stage, []).append(ms)
+    ends_ns = [trace.stamps_ns["composited"] for trace in warm]
+    fps = (len(warm) - 1) / ((ends_ns[-1] - ends_ns[0]) / 1e9)
+    return Pipelined(name, len(warm), fps, pipeline.dropped, times_ms)
+
+
+def percentiles_of(times_ms: dict[str, list[float]], key: str, label: str) -> list[Measured]:
+    """p50 and p95 of each stage, in the order a frame passes them."""
     out: list[Measured] = []
-    enrolled = enroll(photo)  # the first run also loads the models
+    for stage in (s for s in (*STAGES, "total") if s in times_ms):
+        p50, p95 = (float(v) for v in np.percentile(times_ms[stage], [50, 95]))
+        out.append(Measured(f"{key}{stage}_p50_ms", f"{label}, {stage}: p50", p50, "ms"))
+        out.append(Measured(f"{key}{stage}_p95_ms", f"{label}, {stage}: p95", p95, "ms"))
+    return out
+
+
+def measure_pipelined(
+    enrollment: Enrollment, driver: Path, *, generator: str, size_px: int, seconds: float
+) -> list[Measured]:
+    """The live loop's speed at `size_px`: fps and each stage's times while both threads are busy."""
+    clip, fps = read_clip(driver)
+    ran = run_pipelined(enrollment, clip, fps, generator, size_px, max(2, round(seconds * fps)))
+    label = f"two threads, {ran.generator}"
+    return [
+        Measured("pipelined_frames", f"{label}, {size_px} px: frames", ran.frames, ""),
+        Measured("pipelined_fps", f"{label}: frames a second, all stages", ran.fps, "fps"),
+        Measured("pipelined_dropped", f"{label}: dropped", ran.dropped, ""),
+        *percentiles_of(ran.times_ms, "pipelined_", label),
+    ]
+
+
+def measure_enrolling(photo: Path, enrolled: Enrollment, avatar: Path, repeats: int) -> list[Measured]:
+    """What comes once: enrolling `photo`, loading the avatar from `avatar`, which is written."""
     enroll_s = statistics.median(time_s(lambda: enroll(photo)) for _ in range(repeats))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        avatar = folder / "a.avatar"
-        save_enrollment(enrolled, avatar)
-        load_s = statistics.median(time_s(lambda: load_enrollment(avatar)) for _ in range(repeats))
-        out += [
-            Measured("enroll_s", f"enroll, after imports, median of {repeats}", enroll_s, "s"),
-            Measured("load_s", f"load an avatar, median of {repeats}", load_s, "s"),
-            Measured("avatar_mb", "size of the avatar file", avatar.stat().st_size / 1e6, "MB"),
-        ]
-        if driver is None:
-            driver = folder / "driver.mp4"
-            make_clip(enrolled, driver, seconds, demo_track().fps, 512)
-        done = animate(enrolled, Job(driver, folder / "out.mp4", size_px=size_px))
-        stages = stage_times_ms(enrolled, driver, folder / "out.mp4", size_px)
-    out += [
+    save_enrollment(enrolled, avatar)
+    load_s = statistics.median(time_s(lambda: load_enrollment(avatar)) for _ in range(repeats))
+    return [
+        Measured("enroll_s", f"enroll, after imports, median of {repeats}", enroll_s, "s"),
+        Measured("load_s", f"load an avatar, median of {repeats}", load_s, "s"),
+        Measured("avatar_mb", "size of the avatar file", avatar.stat().st_size / 1e6, "MB"),
+    ]
+
+
+def measure_animating(
+    enrolled: Enrollment, driver: Path, output: Path, generator: str, size_px: int
+) -> list[Measured]:
+    """What `animate` takes, and each stage for itself."""
+    done = animate(enrolled, Job(driver, output, generator=generator, size_px=size_px))
+    stages = stage_times_ms(enrolled, driver, output, generator, size_px)
+    return [
         Measured("animate_frames", f"animate at {size_px} px: frames", done.frames, ""),
         Measured(
             "animate_fps", f"animate at {size_px} px, calibration and encoding included", done.fps, "fps"
         ),
+        *percentiles_of(stages, "", "one frame at a time"),
     ]
-    for stage, times_ms in stages.items():
-        p50, p95 = (float(v) for v in np.percentile(times_ms, [50, 95]))
-        out.append(Measured(f"{stage}_p50_ms", f"one frame at a time, {stage}: p50", p50, "ms"))
-        out.append(Measured(f"{stage}_p95_ms", f"one frame at a time, {stage}: p95", p95, "ms"))
+
+
+def measure_smoothing() -> list[Measured]:
+    """The delay of the live filter on the demo motion."""
     mouth_ms, head_ms = filter_delays_ms(demo_track())
-    frame_ms = 1000 / demo_track().fps
-    out += [
+    frames = max(mouth_ms, head_ms) / (1000 / demo_track().fps)
+    return [
         Measured("filter_mouth_ms", "live smoothing delay of the mouth", mouth_ms, "ms"),
         Measured("filter_head_ms", "live smoothing delay of the head", head_ms, "ms"),
-        Measured(
-            "filter_frames", "the longer of both in frames", max(mouth_ms, head_ms) / frame_ms, "frames"
-        ),
+        Measured("filter_frames", "the longer of both in frames", frames, "frames"),
     ]
-    return out
+
+
+def measure(
+    photo: Path,
+    driver: Path | None,
+    *,
+    generator: str,
+    seconds: float,
+    size_px: int,
+    repeats: int,
+    only_pipelined: bool,
+) -> list[Measured]:
+    """All numbers, in the order they are printed. Raises what the measured commands raise."""
+    tune_for_small_pictures()
+    enrolled = enroll(photo)  # the first run also loads the models
+    out: list[Measured] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if driver is None:
+            driver = folder / "driver.mp4"
+            make_clip(enrolled, driver, seconds, demo_track().fps, 512)
+        if not only_pipelined:
+            out += measure_enrolling(photo, enrolled, folder / "a.avatar", repeats)
+            out += measure_animating(enrolled, driver, folder / "out.mp4", generator, size_px)
+        out += measure_pipelined(enrolled, driver, generator=generator, size_px=size_px, seconds=seconds)
+    return out if only_pipelined else [*out, *measure_smoothing()]
 
 
 def machine() -> str:
@@ -186,7 +333,11 @@ def main() -> None:
     )
     parser.add_argument("--photo", type=Path, default=DEMO_PHOTO)
     parser.add_argument("--driver", type=Path, help="a video (default: the photo moved by the demo motion)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of the made driver")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="length of the made driver and of the run"
+    )
+    parser.add_argument("--generator", choices=generator_names(), default=DEFAULT_GENERATOR)
+    parser.add_argument("--only", choices=["pipelined"], help="leave everything else out")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
@@ -197,7 +348,8 @@ def main() -> None:
         with quiet_native():
             numbers = measure(
                 arguments.photo, arguments.driver,
-                seconds=arguments.seconds, size_px=arguments.size & ~1, repeats=arguments.repeats,
+                generator=arguments.generator, seconds=arguments.seconds, size_px=arguments.size & ~1,
+                repeats=arguments.repeats, only_pipelined=arguments.only == "pipelined",
             )  # fmt: skip
     except VisavisError as error:
         sys.exit(f"benchmark: {error}")

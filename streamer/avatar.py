@@ -26,6 +26,14 @@ OnFault = Callable[[str, BaseException], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Driven:
+    """A driving frame and what it asks of the avatar: tracked, not drawn yet."""
+
+    frame: Frame
+    drive: Drive
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
     """One output frame and what drove it."""
 
@@ -34,9 +42,10 @@ class Shown:
 
 
 class Avatar:
-    """One session's avatar. One thread calls `step` and `step_idle`; `controls` may be set from any other.
+    """One session's avatar: `track` a frame, then `show_drive`.
 
-    Without `controls` it starts with those saved with the enrollment.
+    One thread tracks, one draws, the same or another; `controls` may be set and `driver.recalibrate` called
+    from any. Without `controls` it starts with those saved with the enrollment.
     """
 
     def __init__(
@@ -71,24 +80,30 @@ class Avatar:
         height, width = self._neutral_picture.shape[:2]
         return width, height
 
-    def step(self, frame: Frame) -> Shown:
-        """The avatar's answer to one driving frame."""
-        drive = self.driver.drive(frame)
-        tracked = frame.mark("tracked", self._clock.now_ns())
-        return self._show(tracked, drive)
+    @property
+    def notice(self) -> str | None:
+        """A sentence for the user when another generator draws than was asked for, else None."""
+        return self._renderer.notice
 
-    def step_idle(self, time_s: float, sequence: int) -> Shown:
-        """A frame without a driving frame: the camera is gone or late."""
-        now = self._clock.now_ns()
-        trace = LatencyTrace({"captured": now})
-        frame = Frame(self._neutral_picture, time_s, now, trace, sequence)
-        return self._show(frame, self.driver.idle(time_s))
+    @property
+    def generator_name(self) -> str:
+        """The generator at work."""
+        return self._renderer.generator_name
+
+    def track(self, frame: Frame) -> Driven:
+        """What one driving frame asks for. Only the tracking thread may call it."""
+        drive = self.driver.drive(frame)
+        return Driven(frame.mark("tracked", self._clock.now_ns()), drive)
+
+    def track_idle(self, time_s: float, sequence: int) -> Driven:
+        """What to show without a driving frame: the camera is gone or late. Only the tracking thread may call it."""
+        now_ns = self._clock.now_ns()
+        trace = LatencyTrace({"captured": now_ns})
+        frame = Frame(self._neutral_picture, time_s, now_ns, trace, sequence)
+        return Driven(frame, self.driver.idle(time_s))
 
     def show_drive(self, drive: Drive, frame: Frame) -> Shown:
-        """A frame driven by what is already known (a recorded motion, a tracker that runs elsewhere)."""
-        return self._show(frame, drive)
-
-    def _show(self, frame: Frame, drive: Drive) -> Shown:
+        """The avatar's picture of `drive`, with the clock of `frame`. Only the drawing thread may call it."""
         stamps = dict(frame.trace.stamps_ns)
 
         def mark(stage: str) -> None:

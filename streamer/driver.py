@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -30,7 +31,10 @@ class Drive:
 
 
 class Driver:
-    """A tracker with everything around it that makes its answer fit to show. One per stream."""
+    """A tracker with everything around it that makes its answer fit to show. One per stream, used by one thread.
+
+    Only `recalibrate` may be called from another one.
+    """
 
     def __init__(
         self,
@@ -43,11 +47,15 @@ class Driver:
         self._filter = MotionFilter() if smooth else None
         self._presence = Presence()
         self._on_fault = on_fault
+        self._wants_neutral = threading.Event()
 
     def drive(self, frame: Frame) -> Drive:
         """Motion for `frame`; a tracker that fails counts as a lost face and is reported."""
         failed = False
         try:
+            if self._wants_neutral.is_set():
+                self._wants_neutral.clear()
+                self._tracker.retake_neutral()
             track = self._tracker.track(frame)
         except Exception as error:
             track, failed = Track(None), True
@@ -77,8 +85,8 @@ class Driver:
         return Drive(motion, neutral, self._presence.label, seen is not None)
 
     def recalibrate(self) -> None:
-        """Take the driver's neutral anew."""
-        self._tracker.retake_neutral()
+        """Take the driver's neutral anew, from the next frame on; from any thread."""
+        self._wants_neutral.set()  # the tracker's own thread does it: it may be in the middle of a frame
 
     def close(self) -> None:
         """Free the tracker."""

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engines.frame import Frame
-from streamer.avatar import Avatar
+from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, Pacer
-from streamer.idle import IDLE_AFTER_S, IDLE_FPS
 from streamer.ledger import Ledger
+from streamer.pipeline import TrackThenDraw
 from streamer.sinks.sink import Sink, SinkClosed, SinkInfo
 from streamer.slot import Slot
 from streamer.sources.source import Source, SourceState
@@ -27,10 +27,10 @@ class Outcome:
 
 
 class LiveLoop:
-    """Three threads: capture (reads the source), inference (the avatar), and the caller's, which writes.
+    """Four threads: capture (reads the source), tracking, drawing, and the caller's, which writes.
 
-    Nothing waits for anything slower than itself: capture overwrites unread frames, inference overwrites
-    undelivered pictures, and the sink repeats its last picture rather than stop.
+    Nothing waits for anything slower than itself: capture overwrites frames that nobody tracked, tracking those
+    that nobody drew, drawing pictures that nobody wrote, and the sink repeats its last picture rather than stop.
     """
 
     def __init__(
@@ -53,6 +53,16 @@ class LiveLoop:
         self._fps = min(max(source.info.fps, 5.0), 60.0)
         self._frames: Slot[Frame] = Slot()
         self._pictures: Slot[Frame] = Slot()
+        self._pipeline = TrackThenDraw[None](
+            avatar,
+            clock,
+            take=self._take,
+            give=self._give,
+            on_dropped=lambda: ledger.dropped(stage="fitted"),
+            on_fault=self._broken,
+            ended=lambda: self._ended.is_set(),
+            idles=source.info.is_live,
+        )
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._count = 0
@@ -62,6 +72,7 @@ class LiveLoop:
     def stop(self) -> None:
         """End the run from any thread."""
         self._stop.set()
+        self._pipeline.stop()
         self._frames.close()
         self._pictures.close()
 
@@ -71,7 +82,7 @@ class LiveLoop:
         self._sink.open(SinkInfo(width, height, self._fps))
         threads = [
             threading.Thread(target=self._capture, name="capture", daemon=True),
-            threading.Thread(target=self._infer, name="inference", daemon=True),
+            threading.Thread(target=self._answer, name="tracking", daemon=True),
         ]
         start_ns = self._clock.now_ns()
         for thread in threads:
@@ -87,47 +98,39 @@ class LiveLoop:
         if self._error is not None:
             raise self._error
         seconds = (self._clock.now_ns() - start_ns) / 1e9
-        return Outcome(
-            self._count, seconds, self._frames.dropped + self._pictures.dropped, self._source.notice
-        )
+        dropped = self._frames.dropped + self._pipeline.dropped + self._pictures.dropped
+        notices = [n for n in (self._avatar.notice, self._source.notice) if n]
+        return Outcome(self._count, seconds, dropped, "; ".join(notices) or None)
 
     def _capture(self) -> None:
         try:
             while not self._stop.is_set() and self._source.state is not SourceState.ENDED:
                 frame = self._source.read(timeout_s=0.1)
                 if frame is not None and self._frames.put(frame):
-                    self._ledger.dropped(stage="captured")
+                    self._ledger.dropped(stage="tracked")
         except Exception as error:
             self._error = error  # raised to the caller, once what was captured has been shown
         finally:
             self._ended.set()
 
-    def _infer(self) -> None:
+    def _answer(self) -> None:
         try:
-            self._answer_frames()
-        except Exception as error:
-            self._error = error
+            self._pipeline.run()
         finally:
             self._pictures_done.set()
 
-    def _answer_frames(self) -> None:
-        last_s, last_ns = 0.0, self._clock.now_ns()
-        sequence = 0
-        while not self._stop.is_set():
-            frame = self._frames.take(IDLE_AFTER_S if sequence == 0 else 1 / IDLE_FPS)
-            if frame is None and self._ended.is_set():
-                break
-            if frame is None:
-                quiet_s = (self._clock.now_ns() - last_ns) / 1e9
-                if quiet_s < IDLE_AFTER_S or not self._source.info.is_live:
-                    continue
-                shown = self._avatar.step_idle(last_s + quiet_s, sequence)
-            else:
-                last_s, last_ns = frame.pts_s, self._clock.now_ns()
-                shown = self._avatar.step(frame)
-            sequence += 1
-            if self._pictures.put(shown.frame):
-                self._ledger.dropped(stage="composited")
+    def _take(self, timeout_s: float) -> tuple[Frame, None] | None:
+        frame = self._frames.take(timeout_s)
+        return None if frame is None else (frame, None)
+
+    def _give(self, shown: Shown, _: None) -> None:
+        if self._pictures.put(shown.frame):
+            self._ledger.dropped(stage="sent")
+
+    def _broken(self, _: str, error: Exception) -> None:
+        """What no fallback foresaw ends the run and is raised to the caller."""
+        self._error = error
+        self._pipeline.stop()
 
     def _deliver(self, on_frame: Callable[[int], None]) -> None:
         pacer = Pacer(self._fps, self._clock)

@@ -34,6 +34,7 @@ _STAGE_COLOURS = {
     "received": "#7a6ff0",
     "decoded": "#3d8bd9",
     "tracked": "#23a6a6",
+    "waited": "#5f7183",
     "fitted": "#2f9e5b",
     "rasterised": "#8fae2b",
     "generated": "#e0a526",

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +27,7 @@ from engines.enrollment import Enrollment
 from engines.frame import Frame, LatencyTrace
 from engines.motion import Motion
 from engines.retarget import Controls
-from streamer.avatar import Shown
+from streamer.avatar import Driven, Shown
 from streamer.driver import Drive
 from streamer.webrtc.media import video_frame_of
 from streamer.webrtc.session import Session
@@ -90,8 +90,11 @@ def plain_enrollment(colour: tuple[int, int, int] = RED, name: str = "plain") ->
 class Painter:
     """Stands in for `Avatar`: shows the enrolled colour and the number of the camera frame it answers.
 
-    `gate` cleared holds every step; `error` set is raised by every step.
+    `gate` cleared holds every picture; `error` set is raised instead of it. `generator_name` draws, for `notice`.
     """
+
+    notice: str | None = None
+    generator_name = "painter"
 
     def __init__(self, session: Session, *, landmarks: bool = False) -> None:
         r, g, b = (int(v) for v in session.enrollment.photo[0, 0])
@@ -111,33 +114,28 @@ class Painter:
     def _recalibrate(self) -> None:
         self.recalibrated += 1
 
-    def step(self, frame: Frame) -> Shown:
+    def track(self, frame: Frame) -> Driven:
+        return Driven(
+            frame.mark("tracked", self._clock.now_ns()),
+            Drive(Motion(), Motion(), "tracking", True, self._points),
+        )
+
+    def track_idle(self, time_s: float, sequence: int) -> Driven:
+        now_ns = self._clock.now_ns()
+        blank = Frame(numbered(sequence, BLUE), time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence)
+        return Driven(blank, Drive(Motion(), Motion(), "idle", False))
+
+    def show_drive(self, drive: Drive, frame: Frame) -> Shown:
         self.gate.wait(20)
         if self.error is not None:
             raise self.error
-        number = number_in(frame.image)
-        self.stepped.append(number)
-        tracked = frame.mark("tracked", self._clock.now_ns())
-        return self._show(tracked, number, Drive(Motion(), Motion(), "tracking", True, self._points))
-
-    def step_idle(self, time_s: float, sequence: int) -> Shown:
-        self.gate.wait(20)
-        self.idle_steps += 1
-        now_ns = self._clock.now_ns()
-        blank = Frame(
-            np.zeros((2, 2, 3), np.uint8), time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence
-        )
-        return self._show(blank, sequence, Drive(Motion(), Motion(), "idle", False))
-
-    def show_drive(self, drive: Drive, frame: Frame) -> Shown:
-        return self._show(frame, frame.sequence, drive)
-
-    def _show(self, frame: Frame, number: int, drive: Drive) -> Shown:
-        stamps = {**frame.trace.stamps_ns, "generated": self._clock.now_ns()}
-        image = numbered(number, self.colour)
-        return Shown(
-            Frame(image, frame.pts_s, frame.capture_time_ns, LatencyTrace(stamps), frame.sequence), drive
-        )
+        number = number_in(frame.image) if frame.image.shape[0] == HEIGHT_PX else frame.sequence
+        if drive.state == "tracking":
+            self.stepped.append(number)
+        else:
+            self.idle_steps += 1
+        generated = frame.mark("generated", self._clock.now_ns())
+        return Shown(replace(generated, image=numbered(number, self.colour)), drive)
 
     def close(self) -> None:
         self.closed += 1

@@ -137,8 +137,11 @@ def test_recalibrate_and_close_reach_the_tracker() -> None:
     tracker = FakeTracker()
     driver = Driver(tracker)
     driver.recalibrate()
-    driver.close()
+    assert tracker.retakes == 0, "the thread that tracks does it, with its next frame"
+    for k in range(3):
+        driver.drive(frame(k))
     assert tracker.retakes == 1
+    driver.close()
     assert tracker.closed
 
 

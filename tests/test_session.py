@@ -88,7 +88,7 @@ async def test_the_avatar_follows_the_camera() -> None:
             "an answer has its camera frame's time, exactly"
         )
         fresh = [m for m in messages if m["state"] == "tracking"]
-        assert {"decoded", "tracked", "generated"} <= set(fresh[-1]["stage_ms"])
+        assert {"decoded", "tracked", "waited", "generated"} <= set(fresh[-1]["stage_ms"])
         assert fresh[-1]["face"] is True
         assert all(ms >= 0 for m in fresh for ms in m["stage_ms"].values())
         assert fresh[-1]["dropped"] >= 0
@@ -270,6 +270,37 @@ async def test_an_avatar_that_cannot_be_made_is_told_to_the_page() -> None:
     finally:
         await client.close()
         await asyncio.wait_for(session.close(), 5)
+
+
+async def test_each_frame_names_the_generator_at_work_and_a_fallback_is_told_once() -> None:
+    made: list[Painter] = []
+
+    def make_avatar(session: Session) -> Painter:
+        made.append(Painter(session))
+        made[0].notice = "drawing with geometric: the weights of visavis are of another version"
+        made[0].generator_name = "geometric"
+        return made[0]
+
+    client = Client(Camera())
+    session = Session(plain_enrollment(), CallOptions(), make_avatar=make_avatar)  # type: ignore[arg-type]
+    try:
+        await client.accept(await session.answer(await client.offer()))
+        await until(lambda: len(client.of_type("frame")) > 20, "frames")
+        assert {m["generator"] for m in client.of_type("frame")} == {"geometric"}
+        assert client.of_type("notice") == [{"type": "notice", "level": "error", "text": made[0].notice}]
+    finally:
+        await client.close()
+        await asyncio.wait_for(session.close(), 5)
+
+
+async def test_a_slow_avatar_drops_between_tracking_and_drawing_and_it_is_counted() -> None:
+    async with calling(Client(Camera())) as call:
+        await until(lambda: len(call.client.frames) > 10, "pictures")
+        assert "waited" in call.client.of_type("frame")[-1]["stage_ms"]
+        call.painter.gate.clear()
+        await until(lambda: call.session.ledger.snapshot().dropped.get("fitted", 0) >= 5, "counted drops")
+        call.painter.gate.set()
+        await until(lambda: call.client.of_type("frame")[-1]["dropped"] >= 5, "the page to hear of it")
 
 
 async def test_after_a_stall_the_lag_is_gone_at_once() -> None:

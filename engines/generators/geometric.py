@@ -110,7 +110,12 @@ class GeometricGenerator(Generator[GeometricCache]):
         )
 
     def render(self, cache: GeometricCache, gbuffer: GBuffer, motion: Motion) -> U8:
-        image = draw_layers(cache, gbuffer)
+        return self.draw(cache, gbuffer, motion).picture
+
+    def draw(self, cache: GeometricCache, gbuffer: GBuffer, motion: Motion) -> Layers:
+        """As `render`, with what a learned generator is guided by."""
+        layers = draw_layers(cache, gbuffer)
+        image = layers.picture
         points = gbuffer.mesh.landmarks_px[:, :2].astype(np.float64)
         for plate, (contour, corners, row), skin in zip(cache.eyes, _EYES, _LID_SKIN, strict=True):
             cover_lid(image, plate, [points[list(ring)] for ring in skin], points[list(contour)])
@@ -125,7 +130,7 @@ class GeometricGenerator(Generator[GeometricCache]):
                 gaze,
             )
         paint_mouth(image, cache.mouth, self._model, gbuffer.mesh, cache.pose)
-        return image
+        return layers
 
 
 def draw_canvas(enrollment: Enrollment, viewport: Viewport, margin_px: int) -> U8:
@@ -163,8 +168,18 @@ def grow(values: F32, covered: U8) -> None:
     values.reshape(-1, values.shape[2])[rim] = total / np.maximum(weight, 1e-6)[:, None]
 
 
-def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> U8:
-    """The photo moved by the computed flow, head over body: premultiplied RGBA in the viewport.
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Head over body: `picture` (H, W, 4) premultiplied RGBA; on the G-buffer's grid `flow` (h, w, 2), where each
+    pixel comes from in the photo minus where it is, in viewport pixels, and `seen` (h, w) 0 … 1, O_c."""
+
+    picture: U8
+    flow: F32
+    seen: F32
+
+
+def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> Layers:
+    """The photo moved by the computed flow, head over body.
 
     Both layers lie in one canvas, one above the other, so that a single lookup per pixel draws them.
     """
@@ -176,6 +191,8 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> U8:
     behind = body_flow(cache.body, gbuffer.mesh.pose, gbuffer.viewport)
     behind = cv2.resize(behind, (columns, rows), interpolation=cv2.INTER_LINEAR)
     behind = rim_flow(cache.body, flow, seen, np.asarray(behind, np.float32))
+    both = behind.copy()
+    cv2.copyTo(flow, covered, both)
     behind[..., 1] += cache.body.below_px
     grow(flow, covered)
     head = cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR)
@@ -188,7 +205,7 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> U8:
     if turned > 0:
         _draw_hidden(cache, gbuffer, covered, seen, picture, turned)
     soften_contours(picture, gbuffer, flow, behind, cache.body.below_px)
-    return picture
+    return Layers(picture, both, seen)
 
 
 def flow_and_occlusion(cache: GeometricCache, gbuffer: GBuffer, covered: U8) -> tuple[F32, F32]:

@@ -6,6 +6,7 @@ const STAGE_NAMES = {
   received: "Receive",
   decoded: "Decode",
   tracked: "Track",
+  waited: "Wait",
   fitted: "Fit",
   rasterised: "Rasterise",
   generated: "Generate",
@@ -24,6 +25,7 @@ export class Hud {
   #root = el("hud");
   #toggle = el("hud-toggle");
   #parts = new Map();
+  #generator = null;
 
   get shown() {
     return !this.#root.hidden;
@@ -45,7 +47,15 @@ export class Hud {
     el("hud-p95").textContent = usable ? whole(p95) : "–";
     el("hud-dropped").textContent = String(stats.dropped);
     el("hud-resolution").textContent = stats.resolution?.replace("x", " × ") ?? "–";
+    this.#drawGenerator(stats.generator ?? null);
     this.#drawStages(segments(stats), drive);
+  }
+
+  /** Which generator is at work; no line while nobody has said. */
+  #drawGenerator(name) {
+    if (name === null && this.#generator === null) return;
+    this.#generator ??= makeNumber(this.#root.querySelector(".numbers"), "Generator", "hud-generator");
+    this.#generator.textContent = name ?? "–";
   }
 
   #drawStages(parts, drive) {
@@ -72,6 +82,20 @@ export class Hud {
     const text = parts.map(({ stage, ms }) => `${name(stage)} ${ms} milliseconds`).join(", ");
     el("hud-bar").setAttribute("aria-label", text ? `Median time per stage: ${text}` : "No timings yet");
   }
+}
+
+/** One more entry of the list of numbers; gives the element that holds its value. */
+function makeNumber(list, name, id) {
+  const entry = document.createElement("div");
+  const label = document.createElement("dt");
+  label.textContent = name;
+  const holder = document.createElement("dd");
+  const value = document.createElement("span");
+  value.id = id;
+  holder.append(value);
+  entry.append(label, holder);
+  list.append(entry);
+  return value;
 }
 
 function makePart(stage) {

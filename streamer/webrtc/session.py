@@ -204,6 +204,7 @@ class Session:
                 self.clock,
                 demo=self.options.drive == "demo",
                 on_shown=self._shown,
+                on_dropped=lambda: self._loop.call_soon_threadsafe(self._drop, 1, "fitted"),
                 on_fault=self._fault,
             )
             self._worker.start()
@@ -217,6 +218,9 @@ class Session:
         with self._avatar_lock:
             self._avatar = avatar
             avatar.controls = self.controls
+        if avatar.notice:
+            notice: dict[str, object] = {"type": "notice", "level": "error", "text": avatar.notice}
+            self._loop.call_soon_threadsafe(self._tell, notice)
         return avatar
 
     def _set_controls(self, controls: Controls) -> None:
@@ -260,7 +264,7 @@ class Session:
         self.ledger.dropped(count, stage=stage)
 
     def _shown(self, shown: Shown) -> None:
-        """Called by the worker's thread."""
+        """Called by the worker's drawing thread."""
         points = shown.drive.landmarks_px
         now_s = time.monotonic()
         if points is None or now_s - self._mesh_at_s < MESH_PERIOD_S or self._worker is None:
@@ -272,7 +276,7 @@ class Session:
             self._loop.call_soon_threadsafe(self._say_text, text)
 
     def _fault(self, stage: str, error: BaseException) -> None:
-        """Called by the worker's thread."""
+        """Called by the worker's threads."""
         self.ledger.fault(stage, error)
         if stage == "prepared":
             text = f"the avatar could not be prepared ({_reason(error)}); reload the page"
@@ -302,6 +306,7 @@ class Session:
                 "dropped": self._dropped,
                 "face": outgoing.face,
                 "state": outgoing.state,
+                "generator": None if self._avatar is None else self._avatar.generator_name,
             }
         )
 

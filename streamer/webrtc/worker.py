@@ -1,12 +1,11 @@
-"""The inference thread of a session: newest frame in, newest picture out, never blocking the event loop."""
+"""The threads of a session: newest frame in, newest picture out, never blocking the event loop."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import av
 import numpy as np
@@ -16,7 +15,7 @@ from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, Pacer
 from streamer.demo import demo_track, looped
 from streamer.driver import Drive
-from streamer.idle import IDLE_AFTER_S, IDLE_FPS
+from streamer.pipeline import TrackThenDraw
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ
 from streamer.webrtc.media import Outgoing, rgb_of, video_frame_of
@@ -36,8 +35,19 @@ class Incoming:
     capture_ms: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """What goes with a camera frame from its decoding to its answer."""
+
+    capture_ms: float | None
+    camera_size_px: tuple[int, int]
+
+
 class Worker:
-    """Runs one avatar in a thread of its own. Everything heavy in it releases the GIL (OpenCV, MediaPipe)."""
+    """Runs one avatar in two threads of its own: one tracks, the other draws (only that one for the demo).
+
+    Everything heavy in them releases the GIL (OpenCV, MediaPipe, OpenVINO).
+    """
 
     def __init__(
         self,
@@ -47,28 +57,34 @@ class Worker:
         *,
         demo: bool,
         on_shown: Callable[[Shown], None] = lambda _: None,
+        on_dropped: Callable[[], None] = lambda: None,
         on_fault: Callable[[str, BaseException], None] = lambda *_: None,
     ) -> None:
+        """`on_dropped`: a tracked frame was replaced before it was drawn. Callbacks come from the worker's threads."""
         self.frames: Slot[Incoming] = Slot()
         self._make_avatar = make_avatar
         self._out = out
         self._clock = clock
         self._demo = demo
         self._on_shown = on_shown
+        self._on_dropped = on_dropped
         self._on_fault = on_fault
         self._stop = threading.Event()
-        self._sequence = 0
+        self._pipeline: TrackThenDraw[_Note] | None = None
+        self._taken = self._given = 0
         self.avatar: Avatar | None = None
         self.camera_size_px: tuple[int, int] | None = None
-        self._thread = threading.Thread(target=self._run, name="avatar-worker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="avatar", daemon=True)
 
     def start(self) -> None:
         """Begin; the avatar is built in the worker, so that a call's start does not stall other calls."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; waits a moment for the frame in work."""
+        """End the threads; waits a moment for the frames in work."""
         self._stop.set()
+        if self._pipeline is not None:
+            self._pipeline.stop()
         self.frames.close()
         if self._thread.is_alive():
             self._thread.join(timeout=1.0)
@@ -89,34 +105,29 @@ class Worker:
             avatar.close()
 
     def _follow_camera(self, avatar: Avatar) -> None:
-        last_pts, last_at_s = 0, time.monotonic()
-        ahead: int | None = None
-        while not self._stop.is_set():
-            incoming = self.frames.take(IDLE_AFTER_S if self._recent(last_at_s) else 1 / IDLE_FPS)
-            if self._stop.is_set():
-                return
-            try:
-                idle_pts = last_pts + round((time.monotonic() - last_at_s) * VIDEO_CLOCK_HZ)
-                if incoming is None:
-                    self._deliver(avatar.step_idle(idle_pts / VIDEO_CLOCK_HZ, self._sequence), idle_pts, None)
-                    continue
-                if ahead is None:
-                    # a camera that comes late starts at 0: its time goes on where idle life has got to
-                    ahead = idle_pts - incoming.pts if self._sequence else 0
-                incoming = replace(incoming, pts=incoming.pts + ahead)
-                last_pts, last_at_s = incoming.pts, time.monotonic()
-                self._deliver(avatar.step(self._decode(incoming)), incoming.pts, incoming.capture_ms)
-            except Exception as error:  # the loop is sacred: whatever one frame does, the next one is tried
-                logger.error("a frame failed", exc_info=error)
-                self._on_fault("decoded", error)
+        pipeline = self._pipeline = TrackThenDraw[_Note](
+            avatar,
+            self._clock,
+            take=self._take,
+            give=self._deliver,
+            on_dropped=self._on_dropped,
+            on_fault=self._failed,
+        )
+        if self._stop.is_set():  # told while the avatar was made
+            pipeline.stop()
+        pipeline.run()
 
-    @staticmethod
-    def _recent(last_at_s: float) -> bool:
-        return time.monotonic() - last_at_s < IDLE_AFTER_S
+    def _failed(self, stage: str, error: Exception) -> None:
+        # the loop is sacred: whatever one frame does, the next one is tried
+        logger.error("a frame failed", exc_info=error)
+        self._on_fault(stage, error)
 
-    def _decode(self, incoming: Incoming) -> Frame:
+    def _take(self, timeout_s: float) -> tuple[Frame, _Note] | None:
+        incoming = self.frames.take(timeout_s)
+        return None if incoming is None else self._decode(incoming)
+
+    def _decode(self, incoming: Incoming) -> tuple[Frame, _Note]:
         image = rgb_of(incoming.frame)
-        self.camera_size_px = (image.shape[1], image.shape[0])
         captured_ns = incoming.received_ns
         if incoming.capture_ms is not None:
             # the browser's wall clock, only as a stamp for people on the same computer: never after arrival
@@ -125,7 +136,9 @@ class Worker:
         trace = LatencyTrace(
             {"captured": captured_ns, "received": incoming.received_ns, "decoded": self._clock.now_ns()}
         )
-        return Frame(image, incoming.pts / VIDEO_CLOCK_HZ, captured_ns, trace, self._sequence)
+        frame = Frame(image, incoming.pts / VIDEO_CLOCK_HZ, captured_ns, trace, self._taken)
+        self._taken += 1
+        return frame, _Note(incoming.capture_ms, (image.shape[1], image.shape[0]))
 
     def _play_demo(self, avatar: Avatar) -> None:
         track = demo_track()
@@ -139,12 +152,18 @@ class Worker:
             motion = looped(track, time_s)
             capture_ms = self._clock.wall_ms()
             frame = Frame(
-                empty, time_s, due_ns, LatencyTrace({"captured": self._clock.now_ns()}), self._sequence
+                empty, time_s, due_ns, LatencyTrace({"captured": self._clock.now_ns()}), self._given
             )
             shown = avatar.show_drive(Drive(motion, neutral, "tracking", face=True), frame)
-            self._deliver(shown, round(time_s * VIDEO_CLOCK_HZ), capture_ms)
+            self._send(shown, capture_ms)
 
-    def _deliver(self, shown: Shown, pts: int, capture_ms: float | None) -> None:
+    def _deliver(self, shown: Shown, note: _Note | None) -> None:
+        if note is not None:
+            self.camera_size_px = note.camera_size_px
+        self._send(shown, None if note is None else note.capture_ms)
+
+    def _send(self, shown: Shown, capture_ms: float | None) -> None:
+        pts = round(shown.frame.pts_s * VIDEO_CLOCK_HZ)
         outgoing = Outgoing(
             frame=video_frame_of(shown.frame.image, pts),
             pts=pts,
@@ -152,8 +171,8 @@ class Worker:
             trace=shown.frame.trace,
             state=shown.drive.state,
             face=shown.drive.face,
-            sequence=self._sequence,
+            sequence=self._given,
         )
-        self._sequence += 1
+        self._given += 1
         self._on_shown(shown)
         self._out.put(outgoing)

@@ -1,0 +1,117 @@
+"""Train a generator on a cache of pairs, on a CPU (bfloat16) or a GPU, for as many minutes as you have.
+
+    python -m scripts.training.pairs DATA runs/pairs        # once: your clips → pairs
+    python -m scripts.train runs/pairs --generator visavis --minutes 60 -o my.safetensors
+
+Run it again with more minutes and it goes on where it stopped. Pictures and curves lie in the runs folder. The
+best weights so far (by figures of people never trained on) are written whenever they are found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # also when run as a file
+
+import cv2
+import torch
+from torch import nn
+
+from engines.errors import VisavisError
+from engines.generators.visavis.networks import VERSION, VisavisNetworks
+from engines.weights import WeightsHeader, save_weights
+from scripts.training.data import read_pairs
+from scripts.training.loop import Settings, Training, train
+from scripts.training.task import Task
+from scripts.training.visavis_task import LossWeights, VisavisTask
+
+LICENCE = "MIT; trained on clips of which most allow research only, so use the weights for research"
+
+
+@dataclass(frozen=True, slots=True)
+class Trainable:
+    """How a generator is trained: `task` on a device, the `version` of its weights, their `config`."""
+
+    task: Callable[[torch.device, bool], Task]
+    version: int
+    config: Callable[[nn.Module], Mapping[str, object]]
+
+
+def _visavis(device: torch.device, perceptual: bool) -> Task:
+    return VisavisTask(LossWeights() if perceptual else LossWeights(perceptual=0), device)
+
+
+def _config(networks: nn.Module) -> Mapping[str, object]:
+    assert isinstance(networks, VisavisNetworks)
+    return asdict(networks.config)
+
+
+TRAINABLE: dict[str, Trainable] = {"visavis": Trainable(_visavis, VERSION, _config)}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cache", type=Path, help="folder that scripts.training.pairs has filled")
+    parser.add_argument("--generator", choices=sorted(TRAINABLE), default="visavis")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="weights file for the best weights; left out: runs/…/best"
+    )
+    parser.add_argument("--minutes", type=float, default=60, help="time budget, resumed time included")
+    parser.add_argument("--steps", type=int, help="stop after so many steps in all")
+    parser.add_argument("--runs", type=Path, help="checkpoints, log and pictures (default: runs/GENERATOR)")
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=0, help="torch threads on a CPU; 0: all cores")
+    parser.add_argument("--no-perceptual", action="store_true", help="without the EfficientNet-Lite0 loss")
+    parser.add_argument("--licence", default=LICENCE, help="of the weights: what your clips allow")
+    arguments = parser.parse_args()
+    try:
+        run(arguments)
+    except VisavisError as error:
+        print(f"train: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train as the command line says. Raises TrainingError."""
+    cv2.setNumThreads(1)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    trainable = TRAINABLE[arguments.generator]
+    folder: Path = arguments.runs or Path("runs") / arguments.generator
+    output: Path = arguments.output or folder / "best.safetensors"
+    pairs = read_pairs(arguments.cache)
+    task = trainable.task(device, not arguments.no_perceptual)
+    settings = Settings(
+        arguments.minutes, arguments.batch, arguments.rate, arguments.seed, steps=arguments.steps
+    )
+    print(
+        f"{len(pairs.train)} pairs to train on, {len(pairs.held_out)} of held-out people, of {len(pairs.names)} items",
+        flush=True,
+    )
+
+    def keep(training: Training, figures: dict[str, float]) -> None:
+        notes = {"steps": training.step, "minutes": round(training.spent_s / 60, 1), "seed": settings.seed}
+        header = WeightsHeader(
+            task.name, trainable.version, trainable.config(training.average), pairs.digest, figures,
+            arguments.licence, notes,
+        )  # fmt: skip
+        save_weights(output, training.average, header)
+        print(f"best so far: {output}", flush=True)
+
+    done = train(task, pairs, settings, folder, device, say=lambda s: print(s, flush=True), on_best=keep)
+    print(f"{done.steps} steps in {done.minutes:.1f} minutes; weights: {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What a generator brings to be trained by `scripts/train.py`: networks, batches, losses, figures, pictures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from scripts.training.data import Pairs
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one batch gives: weighted `losses` by name; `fakes` and `reals` by name for the discriminators."""
+
+    losses: dict[str, Tensor]
+    fakes: dict[str, Tensor]
+    reals: dict[str, Tensor]
+
+
+class Task(ABC):
+    """One generator's training. Stateless but for its settings."""
+
+    name: str
+
+    @abstractmethod
+    def networks(self) -> nn.Module:
+        """Fresh networks, from torch's current seed."""
+
+    @abstractmethod
+    def batch(self, pairs: Pairs, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
+        """Rows (n, 2) as tensors on the CPU, augmented when `rng` is given."""
+
+    @abstractmethod
+    def judge(self, networks: nn.Module, batch: Batch, step: int) -> Judged:
+        """Forward and losses. `step` lets some losses begin later."""
+
+    @abstractmethod
+    def figures(self, networks: nn.Module, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        """Figures of each row, in pairs `x` of the networks and `x_base` of the geometric picture; lower is better."""
+
+    @abstractmethod
+    def grid(self, networks: nn.Module, batch: Batch) -> NDArray[np.uint8]:
+        """A picture for people: photo, geometric, ours, truth; RGB."""
+
+    def discriminators(self) -> dict[str, nn.Module]:
+        """Fresh discriminators by the name of what they judge; none by default."""
+        return {}

@@ -1,0 +1,142 @@
+"""`TrackThenDraw`: tracking and drawing in two threads, so that one frame is tracked while another is drawn."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from engines.frame import Frame
+from streamer.avatar import Avatar, Driven, Shown
+from streamer.clock import Clock
+from streamer.idle import IDLE_AFTER_S, IDLE_FPS
+from streamer.slot import Slot
+
+NoteT = TypeVar("NoteT")
+
+# how long the drawing thread sleeps through the end of the frames; a new frame wakes it at once
+_LOOK_AGAIN_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Between(Generic[NoteT]):
+    driven: Driven
+    note: NoteT | None
+
+
+def _never() -> bool:
+    return False
+
+
+class TrackThenDraw(Generic[NoteT]):
+    """Frames through one avatar: the tracking thread follows the face, the drawing thread makes the picture.
+
+    One slot lies between them. The newest frame wins there too, so a picture is never made of an old one, and
+    drawing begins the moment a frame is tracked. The driver is used by the tracking thread alone, the
+    renderer by the drawing thread alone.
+    """
+
+    def __init__(
+        self,
+        avatar: Avatar,
+        clock: Clock,
+        *,
+        take: Callable[[float], tuple[Frame, NoteT] | None],
+        give: Callable[[Shown, NoteT | None], None],
+        on_dropped: Callable[[], None],
+        on_fault: Callable[[str, Exception], None],
+        ended: Callable[[], bool] = _never,
+        idles: bool = True,
+    ) -> None:
+        """How frames come and go; all but `give` are called by the tracking thread, `on_fault` by both.
+
+        - `take(timeout_s)`: the newest frame and a note that travels with it, or None when none came in time;
+        - `give(shown, note)`: a picture; the note is None for one that no frame asked for;
+        - `on_dropped()`: a tracked frame was replaced before it was drawn;
+        - `on_fault(stage, error)`: what neither the driver nor the avatar had an answer to; the next frame is
+          tried, unless `stop` is called;
+        - `ended()`: True when no frame will come any more: the last ones are drawn, then `run` returns;
+        - `idles`: whether missing frames are made up for by idle life.
+        """
+        self._avatar = avatar
+        self._clock = clock
+        self._take = take
+        self._give = give
+        self._on_dropped = on_dropped
+        self._on_fault = on_fault
+        self._ended = ended
+        self._idles = idles
+        self._between: Slot[_Between[NoteT]] = Slot()
+        self._stop = threading.Event()
+        self._all_tracked = threading.Event()
+
+    @property
+    def dropped(self) -> int:
+        """How many tracked frames were replaced before they were drawn."""
+        return self._between.dropped
+
+    def stop(self) -> None:
+        """End soon, from any thread; `run` returns when the frames in work are done."""
+        self._stop.set()
+        self._between.close()
+
+    def run(self) -> None:
+        """Track in this thread and draw in another one until `stop` or the end of the frames; joins it."""
+        drawing = threading.Thread(target=self._draw_all, name="drawing", daemon=True)
+        drawing.start()
+        try:
+            self._track_all()
+        finally:
+            self._all_tracked.set()
+            drawing.join()
+
+    def _track_all(self) -> None:
+        last_s, last_ns = 0.0, self._clock.now_ns()
+        count = 0
+        ahead_s: float | None = None
+        while not self._stop.is_set():
+            ended = self._ended()  # asked first: the last frame may come right after
+            stage = "decoded"
+            try:
+                taken = self._take(1 / IDLE_FPS)
+                if self._stop.is_set() or (taken is None and ended):
+                    return
+                stage = "tracked"
+                quiet_s = (self._clock.now_ns() - last_ns) / 1e9
+                note: NoteT | None = None
+                if taken is not None:
+                    frame, note = taken
+                    if ahead_s is None:
+                        # a camera that comes late starts at 0: its time goes on where idle life has got to
+                        ahead_s = last_s + quiet_s - frame.pts_s if count else 0.0
+                    if ahead_s:
+                        frame = replace(frame, pts_s=frame.pts_s + ahead_s)
+                    last_s, last_ns = frame.pts_s, self._clock.now_ns()
+                    driven = self._avatar.track(frame)
+                elif self._idles and quiet_s >= IDLE_AFTER_S:
+                    driven = self._avatar.track_idle(last_s + quiet_s, count)
+                else:
+                    continue
+                count += 1
+                if self._between.put(_Between(driven, note)):
+                    self._on_dropped()
+            except Exception as error:
+                self._on_fault(stage, error)
+
+    def _draw_all(self) -> None:
+        while not self._stop.is_set():
+            done = self._all_tracked.is_set()  # asked first: the last frame may come right after
+            between = self._between.take(_LOOK_AGAIN_S)
+            if between is None:
+                if done:
+                    return
+                continue
+            stage = "generated"
+            try:
+                frame = between.driven.frame.mark("waited", self._clock.now_ns())
+                shown = self._avatar.show_drive(between.driven.drive, frame)
+                stage = "encoded"
+                self._give(shown, between.note)
+            except Exception as error:
+                self._on_fault(stage, error)
