@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from calibration.uv_maps import with_uv_maps
 from engines.enrollment import Consent, Enrollment
 from engines.errors import PhotoError
 from engines.fit import SourceFit, fit_source, measure_gaze
+from engines.generator_names import DEFAULT_GENERATOR
+from engines.generators import make_or_fall_back
 from engines.geometry import Camera, yaw_pitch_roll_deg
 from engines.head_model import HeadModel, eye_centre, load_head_model
 from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT
@@ -106,7 +109,13 @@ def enroll_photo(photo: Photo, *, name: str, consent: str | None = None) -> Enro
         controls=findings.controls,
         model=model.name,
     )
-    return with_uv_maps(model, still)
+    return with_features(model, with_uv_maps(model, still))
+
+
+def with_features(model: HeadModel, enrollment: Enrollment) -> Enrollment:
+    """With what the default generator's encoder makes of the photo; as it is where its weights do not load."""
+    generator, _ = make_or_fall_back(DEFAULT_GENERATOR, model)
+    return replace(enrollment, features=dict(generator.features_of(enrollment)))
 
 
 def person_of(model: HeadModel, fit: SourceFit) -> F32:

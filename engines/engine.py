@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Compiled = Callable[..., tuple[Tensor, ...]]
@@ -38,10 +46,17 @@ class Engine(ABC):
         """Whether this engine works here; cheap, never raises."""
 
     @abstractmethod
-    def compile(self, module: nn.Module, example_inputs: Sequence[Tensor], precision: Precision) -> Compiled:
+    def compile(
+        self,
+        module: nn.Module,
+        example_inputs: Sequence[Tensor],
+        precision: Precision,
+        key: str | None = None,
+    ) -> Compiled:
         """A callable with the module's inputs, giving its outputs as a tuple of float32 CPU tensors.
 
-        Raises EngineError with the reason when the module cannot be compiled.
+        `key` names the network and its weights: an engine that can keeps what it exported under it for the next
+        start. Raises EngineError with the reason when the module cannot be compiled.
         """
 
 
@@ -60,7 +75,13 @@ class TorchEngine(Engine):
             self.name, True, f"torch {torch.__version__}, eager on {torch.get_num_threads()} CPU threads"
         )
 
-    def compile(self, module: nn.Module, example_inputs: Sequence[Tensor], precision: Precision) -> Compiled:
+    def compile(
+        self,
+        module: nn.Module,
+        example_inputs: Sequence[Tensor],
+        precision: Precision,
+        key: str | None = None,
+    ) -> Compiled:
         if precision == "fp16":
             raise EngineError("fp16 is slower than fp32 on CPUs; choose bf16 or fp32")
         module = module.eval()
@@ -81,31 +102,111 @@ class OpenVinoEngine(Engine):
     def tier(self) -> Tier:
         if find_spec("openvino") is None:
             return Tier(self.name, False, "not installed; type: pip install openvino")
-        from importlib.metadata import version
-
         return Tier(self.name, True, f"openvino {version('openvino')} on the CPU")
 
-    def compile(self, module: nn.Module, example_inputs: Sequence[Tensor], precision: Precision) -> Compiled:
+    def compile(
+        self,
+        module: nn.Module,
+        example_inputs: Sequence[Tensor],
+        precision: Precision,
+        key: str | None = None,
+    ) -> Compiled:
         if not self.tier().available:
             raise EngineError(self.tier().reason)
         import openvino as ov
 
         kind = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
+        hints = {"INFERENCE_PRECISION_HINT": kind, "PERFORMANCE_HINT": "LATENCY"}
         try:
-            converted = ov.convert_model(module.eval(), example_input=tuple(example_inputs))
-            shapes = {port: list(x.shape) for port, x in zip(converted.inputs, example_inputs, strict=True)}
-            converted.reshape(shapes)
-            compiled = ov.compile_model(
-                converted, "CPU", {"INFERENCE_PRECISION_HINT": kind, "PERFORMANCE_HINT": "LATENCY"}
+            core = ov.Core()
+            kept = (
+                None if key is None else engine_cache_folder() / f"{key}-openvino-{version('openvino')}.xml"
             )
+            converted = None if kept is None else _read_kept(core, kept)
+            if converted is None:
+                converted = _converted(module, example_inputs)
+                shapes = {
+                    port: list(x.shape) for port, x in zip(converted.inputs, example_inputs, strict=True)
+                }
+                converted.reshape(shapes)
+                if kept is not None:
+                    _keep(converted, kept)
+            compiled = core.compile_model(converted, "CPU", hints)
         except Exception as error:  # OpenVINO raises RuntimeError and its own kinds
             raise EngineError(f"OpenVINO cannot compile this network: {error}") from error
 
+        request = compiled.create_infer_request()
+        outputs = list(compiled.outputs)
+
         def call(*inputs: Tensor) -> tuple[Tensor, ...]:
-            result = compiled([x.numpy() for x in inputs])
-            return tuple(torch.from_numpy(result[port].copy()) for port in compiled.outputs)
+            result = request.infer([x.numpy() for x in inputs], share_inputs=True)
+            return tuple(torch.from_numpy(result[port]) for port in outputs)
 
         return call
+
+
+def _converted(module: nn.Module, example_inputs: Sequence[Tensor]) -> Any:
+    """As `ov.convert_model`, by the front end alone: that one reports each conversion to its maker."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with torch.no_grad():
+        decoder = TorchScriptPythonDecoder(module.eval(), example_input=tuple(example_inputs))
+    front_end: Any = FrontEndManager().load_by_framework("pytorch")
+    return front_end.convert(front_end.load(decoder))
+
+
+def engine_cache_folder() -> Path:
+    """Where exported networks are kept between starts."""
+    return user_cache_path("visavis", appauthor=False) / "engines"
+
+
+def fast_precision() -> Precision:
+    """bfloat16 where this CPU computes in it, else float32."""
+    try:
+        import openvino as ov
+
+        able = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except Exception:  # no OpenVINO, or one that does not know
+        return "fp32"
+    return "bf16" if "BF16" in able else "fp32"
+
+
+def _read_kept(core: Any, path: Path) -> Any | None:
+    """The network kept at `path`, or None when there is none or it is damaged: then it is exported again."""
+    if not path.is_file():
+        return None
+    try:
+        digest = path.with_suffix(".sha256").read_text(encoding="ascii").strip()
+        if digest != _digest_of(path):
+            raise ValueError("its sha256 does not match")
+        return core.read_model(path)
+    except Exception as error:
+        logger.warning("the kept engine %s is damaged (%s): it is made again", path, error)
+        return None
+
+
+def _keep(network: Any, path: Path) -> None:
+    """Write under a name of its own, then rename; a cache that cannot be written is no reason to stop."""
+    import openvino as ov
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            ov.save_model(network, part, compress_to_fp16=False)
+            sums = part.with_suffix(".sha256")
+            sums.write_text(_digest_of(part), encoding="ascii")
+            for suffix in (".bin", ".xml", ".sha256"):
+                part.with_suffix(suffix).replace(path.with_suffix(suffix))
+    except OSError as error:
+        logger.warning("the engine %s cannot be kept (%s)", path, error)
+
+
+def _digest_of(path: Path) -> str:
+    digest = hashlib.sha256(path.read_bytes())
+    digest.update(path.with_suffix(".bin").read_bytes())
+    return digest.hexdigest()
 
 
 class _CudaEngine(Engine):
@@ -128,7 +229,13 @@ class CudaGraphEngine(_CudaEngine):
         refusal = self._refusal()
         return Tier(self.name, refusal is None, refusal or torch.cuda.get_device_name())
 
-    def compile(self, module: nn.Module, example_inputs: Sequence[Tensor], precision: Precision) -> Compiled:
+    def compile(
+        self,
+        module: nn.Module,
+        example_inputs: Sequence[Tensor],
+        precision: Precision,
+        key: str | None = None,
+    ) -> Compiled:
         refusal = self._refusal()
         if refusal:
             raise EngineError(refusal)
@@ -168,7 +275,13 @@ class TensorRtEngine(_CudaEngine):
             )
         return Tier(self.name, refusal is None, refusal or torch.cuda.get_device_name())
 
-    def compile(self, module: nn.Module, example_inputs: Sequence[Tensor], precision: Precision) -> Compiled:
+    def compile(
+        self,
+        module: nn.Module,
+        example_inputs: Sequence[Tensor],
+        precision: Precision,
+        key: str | None = None,
+    ) -> Compiled:
         tier = self.tier()
         if not tier.available:
             raise EngineError(tier.reason)
@@ -203,6 +316,7 @@ def compile_best(
     example_inputs: Sequence[Tensor],
     precision: Precision = "fp32",
     order: Sequence[Engine] = ORDER,
+    key: str | None = None,
 ) -> tuple[Compiled, str, list[str]]:
     """The compiled module, the name of the tier that took it, and why earlier tiers did not.
 
@@ -215,7 +329,7 @@ def compile_best(
             reasons.append(f"{engine.name}: {tier.reason}")
             continue
         try:
-            return engine.compile(module, example_inputs, precision), engine.name, reasons
+            return engine.compile(module, example_inputs, precision, key), engine.name, reasons
         except EngineError as error:
             reasons.append(f"{engine.name}: {error}")
     raise EngineError("; ".join(reasons))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -33,6 +34,14 @@ class Generator(ABC, Generic[CacheT]):
     @abstractmethod
     def prepare(self, enrollment: Enrollment, viewport: Viewport) -> CacheT:
         """Once per person and viewport: encoder features, UV maps, textures."""
+
+    def features_of(self, enrollment: Enrollment) -> Mapping[str, NDArray[np.generic]]:
+        """What an avatar file should keep for this generator, so that `prepare` is quicker; nothing by default."""
+        return {}
+
+    def wait_until_compiled(self, timeout_s: float) -> bool:
+        """Whether all is as fast as it will be within `timeout_s`; a generator without networks always is."""
+        return True
 
     @abstractmethod
     def render(self, cache: CacheT, gbuffer: GBuffer, motion: Motion) -> NDArray[np.uint8]:

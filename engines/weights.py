@@ -33,6 +33,7 @@ class WeightsHeader:
     metrics: Mapping[str, float]
     licence: str
     notes: Mapping[str, object]
+    sha256: str = ""  # of the tensors; filled in by `load_weights`
 
 
 def save_weights(path: Path, networks: nn.Module, header: WeightsHeader) -> None:
@@ -66,8 +67,9 @@ def load_weights(path: Path, generator: str, version: int) -> tuple[dict[str, Te
         header = WeightsHeader(
             str(raw["generator"]), int(raw["version"]), dict(raw["config"]), str(raw["data"]),
             {str(k): float(v) for k, v in dict(raw["metrics"]).items()}, str(raw["licence"]), dict(raw["notes"]),
+            str(raw["sha256"]),
         )  # fmt: skip
-        kind, digest = raw["format"], raw["sha256"]
+        kind = raw["format"]
     except (
         SafetensorError,
         OSError,
@@ -84,7 +86,7 @@ def load_weights(path: Path, generator: str, version: int) -> tuple[dict[str, Te
         raise WeightsError(
             f"the weights {path} are of version {header.version}, this visavis needs {version}; {again}"
         )
-    if digest_of(tensors) != digest:
+    if digest_of(tensors) != header.sha256:
         raise WeightsError(
             f"the weights {path} were changed after training (their sha256 does not match); {again}"
         )

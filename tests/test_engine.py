@@ -73,7 +73,13 @@ class Refusing(Engine):
     def tier(self) -> Tier:
         return Tier(self.name, True, "")
 
-    def compile(self, module: nn.Module, example_inputs: Sequence[Tensor], precision: Precision) -> Compiled:
+    def compile(
+        self,
+        module: nn.Module,
+        example_inputs: Sequence[Tensor],
+        precision: Precision,
+        key: str | None = None,
+    ) -> Compiled:
         raise EngineError("not today")
 
 

@@ -11,7 +11,17 @@ from engines.generator_names import FALLBACK_GENERATOR
 from engines.generators.geometric import GeometricGenerator
 from engines.head_model import HeadModel
 
-GENERATORS: dict[str, Callable[[HeadModel], Generator[Any]]] = {"geometric": GeometricGenerator}
+
+def _visavis(model: HeadModel) -> Generator[Any]:
+    from engines.generators.visavis.generator import VisavisGenerator  # torch takes a second to import
+
+    return VisavisGenerator(model)
+
+
+GENERATORS: dict[str, Callable[[HeadModel], Generator[Any]]] = {
+    "geometric": GeometricGenerator,
+    "visavis": _visavis,
+}
 
 
 def generator_names() -> list[str]:

@@ -6,17 +6,17 @@ import hashlib
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scripts.training.errors import TrainingError
 
-Arrays = dict[str, NDArray[np.generic]]
+Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
 
 CACHE_VERSION = 1
@@ -75,7 +75,7 @@ def read_pairs(cache: Path) -> Pairs:
 
 def gather(pairs: Pairs, rows: NDArray[np.int64]) -> Arrays:
     """Rows (n, 2) as arrays (n, …): `t_…` of the pair, `s_…` of its photo, `sharpness`."""
-    picked: dict[str, list[NDArray[np.generic]]] = {}
+    picked: dict[str, list[NDArray[Any]]] = {}
     for item, row in rows:
         arrays = pairs.items[item]
         source = int(arrays["t_source"][row])
@@ -102,7 +102,7 @@ class Draw:
         return self._rows[np.minimum(np.searchsorted(self._sum, rng.random(count)), len(self._rows) - 1)]
 
 
-def prefetched(make: Callable[[int], T], first: int, depth: int = 3) -> Iterator[tuple[int, T]]:
+def prefetched(make: Callable[[int], T], first: int, depth: int = 3) -> Generator[tuple[int, T]]:
     """(step, make(step)) from `first` on, made ahead in a thread: training never waits. Close it to end the thread."""
     ready: queue.Queue[tuple[int, T] | BaseException] = queue.Queue(depth)
     stop = threading.Event()

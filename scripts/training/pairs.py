@@ -19,11 +19,13 @@ import hashlib
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -57,12 +59,13 @@ from engines.renderer import Renderer
 from engines.resample import resample
 from scripts.head.crops import pictures
 from scripts.head.tracks import Tracked, load_tracks
+from scripts.training.data import CACHE_VERSION
+from scripts.training.errors import TrainingError
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
-Arrays = dict[str, NDArray[np.generic]]
+Arrays = dict[str, NDArray[Any]]
 
-CACHE_VERSION = 1
 SOURCES, TARGETS = 3, 24  # of each clip; targets of each source
 HELD_OUT_SOURCES, HELD_OUT_TARGETS = 1, 10
 DEGRADED_SHARE = 0.25  # of the sources: blurred or compressed as poor photos are
@@ -274,7 +277,13 @@ def clip_pairs(model: HeadModel, plan: Plan) -> Arrays:
                 reasons.append(str(error))
                 continue
             pair = source.pair(motion, images[target])
-            rows.append(pair | {"t_source": np.int32(len(sources)), "t_frame": np.int32(item.frame[target])})
+            rows.append(
+                pair
+                | {
+                    "t_source": np.array(len(sources), np.int32),
+                    "t_frame": np.array(item.frame[target], np.int32),
+                }
+            )
         if len(rows) > kept:
             sources.append(source.arrays())
     return _stacked(rows, sources, reasons)
@@ -317,7 +326,10 @@ def portrait_pairs(model: HeadModel, plan: Plan) -> Arrays:
         except (VisavisError, ValueError) as error:
             reasons.append(str(error))
             continue
-        rows.append(source.pair(motion, truth) | {"t_source": np.int32(len(sources)), "t_frame": np.int32(0)})
+        rows.append(
+            source.pair(motion, truth)
+            | {"t_source": np.array(len(sources), np.int32), "t_frame": np.array(0, np.int32)}
+        )
         sources.append(source.arrays())
     return _stacked(rows, sources, reasons)
 
@@ -371,7 +383,7 @@ def make_plans(items: Sequence[Tracked], blurry: set[str]) -> list[Plan]:
 
 
 def build(data: Path, cache: Path, tracks: Path, jobs: int = 2) -> dict[str, object]:
-    """Make what is missing of the cache; returns the report. Raises Rejected when nothing at all is usable."""
+    """Make what is missing of the cache; returns the report. Raises TrainingError when nothing at all is usable."""
     clips, portraits = load_tracks(data, tracks)
     cache.mkdir(parents=True, exist_ok=True)
     plans = make_plans(clips + portraits, enlarged(data))
@@ -387,7 +399,7 @@ def build(data: Path, cache: Path, tracks: Path, jobs: int = 2) -> dict[str, obj
         "left_out": left_out,
     }
     if not made:
-        raise Rejected(
+        raise TrainingError(
             f"no usable clip in {data}: "
             + ("; ".join(f"{n}: {r}" for n, r in left_out.items()) or "none with a face")
         )
@@ -417,7 +429,11 @@ def main() -> None:
     parser.add_argument("--tracks", type=Path, default=Path("runs/tracks"))
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    report = build(arguments.data, arguments.cache, arguments.tracks, arguments.jobs)
+    try:
+        report = build(arguments.data, arguments.cache, arguments.tracks, arguments.jobs)
+    except VisavisError as error:
+        print(f"pairs: {error}", file=sys.stderr)
+        sys.exit(1)
     items, left_out = report["items"], report["left_out"]
     assert isinstance(items, dict)
     assert isinstance(left_out, dict)

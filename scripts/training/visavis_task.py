@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -77,18 +78,18 @@ class VisavisTask(Task):
             gain += rng.uniform(-GAIN, GAIN, (count, 1)) + rng.uniform(-GAIN / 2, GAIN / 2, (count, 3))
             offset += rng.uniform(-OFFSET, OFFSET, (count, 1))
 
-        def colour(x: NDArray[np.generic], alpha: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        def colour(x: NDArray[Any], alpha: NDArray[Any] | None = None) -> NDArray[Any]:
             """(n, …, 3) uint8 → 0 … 1 with this batch's colours; premultiplied by `alpha`."""
             shape = (count, *[1] * (x.ndim - 2), 3)
             values = x.astype(np.float32) / 255
             shift = offset.reshape(shape) if alpha is None else offset.reshape(shape) * alpha
             return np.clip(values * gain.reshape(shape) + shift, 0, 1)
 
-        def picture(x: NDArray[np.generic]) -> NDArray[np.float32]:
+        def picture(x: NDArray[Any]) -> NDArray[Any]:
             alpha = x[..., 3:4].astype(np.float32) / 255
             return np.concatenate([np.minimum(colour(x[..., :3], alpha), alpha), alpha], -1)
 
-        def first(x: NDArray[np.float32]) -> Tensor:
+        def first(x: NDArray[Any]) -> Tensor:
             """(n, …, h, w, c) → (n, …, c, h, w), mirrored where this batch says so."""
             x = np.where(flip.reshape(-1, *[1] * (x.ndim - 1)), x[..., ::-1, :], x)
             return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, -3)))
@@ -150,7 +151,7 @@ class VisavisTask(Task):
         return out
 
     @staticmethod
-    def _place(place: NDArray[np.generic], flip: NDArray[np.bool_]) -> Tensor:
+    def _place(place: NDArray[Any], flip: NDArray[np.bool_]) -> Tensor:
         """(n, 2, 3): the crop itself is mirrored along with the picture."""
         out = place.astype(np.float32).copy()
         out[flip] = out[flip] * np.array([[-1], [1]], np.float32) * np.array([-1, 1, 1], np.float32)

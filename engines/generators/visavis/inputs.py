@@ -203,7 +203,7 @@ def motion_vector(source: Motion, target: Motion, source_pose: Similarity, pose:
         target.expression, source.expression, target.closure, source.closure,
         target.gaze_rad.ravel() * 2, source.gaze_rad.ravel() * 2, turn * 2, own * 2, shift, [grow * 4],
     )  # fmt: skip
-    return np.concatenate([np.asarray(p, np.float32) for p in parts])
+    return np.concatenate([np.asarray(p, np.float32) for p in parts]).astype(np.float32)
 
 
 def mirror_motion(vector: F32) -> F32:
@@ -244,8 +244,8 @@ def photo_crops(enrollment: Enrollment, viewport: Viewport, mesh: HeadMesh) -> t
 
 def head_guide(guide: U8, part: U8) -> F32:
     """(…, 128, 128, 10) float32 0 … 1 of `guides`: I_r, PNCC, O_c, then skin, eye and mouth."""
-    masks = np.stack(one_hot(part), -1)
-    return np.concatenate([guide.astype(np.float32) / 255, masks.astype(np.float32)], -1)
+    masks = np.stack(one_hot(part), -1).astype(np.float32)
+    return np.concatenate([guide.astype(np.float32) / np.float32(255), masks], -1).astype(np.float32)
 
 
 def mouth_guide(parts: NDArray[np.generic]) -> F32:

@@ -161,8 +161,9 @@ class HeadNetwork(nn.Module):
         y64 = self.spade2(F.pixel_shuffle(self.up2(F.silu(y32)), 2) + x64, guide64)
         y64 = F.silu(self.leave(y64, z))
         raw = torch.tanh(self.to_flow(y64)) * FLOW_LIMIT
-        # a soft threshold: where nothing is to be moved the photo's pixels stay exactly where they are
-        flow = raw - raw.clamp(-FLOW_STILL, FLOW_STILL)
+        # a soft threshold: where nothing is to be moved the photo's pixels stay exactly where they are; its
+        # gradient is passed through, or a flow that starts within it would never leave
+        flow = raw - raw.clamp(-FLOW_STILL, FLOW_STILL).detach()
         return flow, split_layers(F.pixel_shuffle(self.to_layers(y64), 2))
 
 

@@ -1,0 +1,1 @@
+"""How good is a generator: metrics, protocols, statistics and reports behind `scripts/evaluate.py`."""

@@ -1,0 +1,319 @@
+"""Who drives whose photo, and how: takes of self-reenactment and of cross-identity driving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from calibration.enroll import enroll, head_crop
+from calibration.neutral import DriverNeutral
+from engines.enrollment import Enrollment
+from engines.errors import DriverError, PhotoError, VisavisError
+from engines.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
+from engines.frame import Frame
+from engines.gbuffer import Viewport
+from engines.geometry import F64, Camera, rotation_matrix, rotation_vector
+from engines.head import head_viewport
+from engines.head_model import HeadModel
+from engines.landmarks import FaceLandmarks
+from engines.motion import ARKIT_INDEX, Motion
+from engines.resample import resample
+from engines.retarget import Controls, retarget
+from scripts.evaluation.clips import Chosen, choose_frames, from_row, read_frames, resized, spread_indices
+from scripts.head.tracks import MIN_FRAMES, Tracked
+from streamer.trackers.mediapipe import MediaPipeTracker
+
+U8 = NDArray[np.uint8]
+F32 = NDArray[np.float32]
+Protocol = Literal["self", "cross"]
+
+_BLINKS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
+PHOTO_ROWS = (0, 5, 10, 15, 20, 25)
+CALIBRATION_ROUNDS = 2  # once to take the driver's neutral, once to drive with it
+BINS_DEG = ((0.0, 10.0), (10.0, 20.0), (20.0, 30.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One driving frame: its `number` in the clip, the motion to draw, and the driver's picture in the crop.
+
+    `turn_deg` is how far the drawn head is turned from the photo's.
+    """
+
+    number: int
+    motion: Motion
+    turn_deg: float
+    driver: U8
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A photo and the shots of one clip that drives it.
+
+    `subject` is the driver, who is the unit of the bootstrap. `neutral_hu` (478, 3) are the landmarks of the
+    photo's person without expression. `rest` is the driver's own in the cross protocol, None in self.
+    """
+
+    protocol: Protocol
+    name: str
+    subject: str
+    enrollment: Enrollment
+    viewport: Viewport
+    photo: U8
+    neutral_hu: F64
+    apart: tuple[Shot, ...]
+    runs: tuple[tuple[Shot, ...], ...]
+    rest: DriverNeutral | None = None
+
+    @property
+    def shots(self) -> list[Shot]:
+        """All shots, each once, in the clip's order."""
+        own = {s.number: s for s in (*self.apart, *(shot for run in self.runs for shot in run))}
+        return [own[number] for number in sorted(own)]
+
+
+def turn_deg(a: F32 | F64, b: F32 | F64) -> float:
+    """Angle in degrees between two rotation vectors (3,)."""
+    return float(np.degrees(np.linalg.norm(rotation_vector(rotation_matrix(a) @ rotation_matrix(b).T))))
+
+
+def bin_of(angle_deg: float) -> str:
+    """The rotation bin: "0–10°", "10–20°", "20–30°" or "over 30°"."""
+    for low, high in BINS_DEG:
+        if angle_deg < high:
+            return f"{low:g}–{high:g}°"
+    return f"over {BINS_DEG[-1][1]:g}°"
+
+
+def png_of(picture: U8) -> bytes:
+    """RGB picture (H, W, 3) → PNG file: a photo without loss."""
+    out = BytesIO()
+    Image.fromarray(picture).save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def absolute_motions(
+    model: HeadModel, neutral_hu: F64, clip: Tracked, rows: Sequence[int]
+) -> dict[int, Motion]:
+    """Motion of these rows told in the clip's own camera, fitted to its landmarks against known neutral landmarks.
+
+    What the tracker does live, without filters, the person's shape being known from the photo: pose and β by
+    `fit_driver` from frame to frame, gaze held through blinks, lids against their median opening in the clip.
+    """
+    fit = ExpressionFit(model)
+    camera = Camera(*clip.size_px)
+    last: F32 | None = None
+    fitted: list[tuple[Motion, F64]] = []
+    gaze = np.zeros((2, 2), np.float32)
+    for points, scores, number in zip(clip.points_px, clip.scores, clip.frame, strict=True):
+        frame = fit_driver(fit, neutral_hu, points.astype(np.float32), scores.astype(np.float32), last)
+        last = frame.expression
+        rotation, translation = camera.from_similarity(frame.pose)
+        if float(scores[_BLINKS].max()) < 0.5:
+            gaze = measure_gaze(frame.unposed_hu)
+        motion = Motion(
+            time_s=float(number) / 25,
+            expression=frame.expression,
+            rotation_rad=rotation.astype(np.float32),
+            translation_hu=translation.astype(np.float32),
+            gaze_rad=gaze.copy(),
+        )
+        fitted.append((motion, frame.unposed_hu))
+    rest = np.median([openings(unposed) for _, unposed in fitted], 0)
+    return {row: replace(fitted[row][0], closure=measure_closure(fitted[row][1], rest)) for row in rows}
+
+
+def first_photo(clip: Tracked) -> tuple[Enrollment, Tracked]:
+    """The first of the clip's frames that can be enrolled, and the clip from there on.
+
+    A clip may begin in a blink: then a frame of its first second serves. Raises PhotoError when none does.
+    """
+    rows = [row for row in PHOTO_ROWS if row < len(clip.frame) - MIN_FRAMES] or [0]
+    pictures = read_frames(clip, rows)
+    for row in rows:
+        try:
+            return enroll(png_of(pictures[row]), name=clip.name), from_row(clip, row)
+        except PhotoError:
+            if row == rows[-1]:
+                raise
+    raise AssertionError("there is always a row to try")
+
+
+def self_take(model: HeadModel, clip: Tracked, frames: int, size_px: int) -> Take:
+    """A photo out of the clip's beginning, driven by the frames that follow.
+
+    Raises PhotoError when it cannot be enrolled.
+    """
+    enrollment, clip = first_photo(clip)
+    chosen = choose_frames(clip.frame, frames)
+    pictures = read_frames(clip, chosen.rows)
+    height, width = enrollment.photo.shape[:2]
+    clip = resized(clip, (width, height))
+    viewport = head_viewport(enrollment, size_px)
+    neutral = np.asarray(model.landmarks(enrollment.neutral_hu), np.float64)
+    motions = absolute_motions(model, neutral, clip, chosen.rows)
+
+    def shot(row: int) -> Shot:
+        picture = pictures[row]
+        if picture.shape[:2] != (height, width):
+            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
+        motion = motions[row]
+        return Shot(
+            int(clip.frame[row]),
+            motion,
+            turn_deg(motion.rotation_rad, enrollment.motion.rotation_rad),
+            resample(picture, viewport, 0, (size_px, size_px)),
+        )
+
+    return _take("self", clip.name, clip, enrollment, viewport, neutral, chosen, shot)
+
+
+def cross_take(model: HeadModel, clip: Tracked, enrollment: Enrollment, frames: int, size_px: int) -> Take:
+    """A photo driven by another person's clip as in a call: relative motion, no filters.
+
+    Raises DriverError when the clip shows no driver.
+    """
+    chosen = choose_frames(clip.frame, frames, runs=1)
+    pictures = read_frames(clip, chosen.rows)
+    viewport = head_viewport(enrollment, size_px)
+    neutral = np.asarray(model.landmarks(enrollment.neutral_hu), np.float64)
+    motions, rest = driven(model, clip, chosen.rows)
+    left, top, side = head_crop(clip.points_px[0].astype(np.float32), *clip.size_px)
+    driver_viewport = Viewport(left, top, size_px / side, size_px, size_px)
+
+    def shot(row: int) -> Shot:
+        motion = retarget(motions[row], rest.motion, enrollment.motion, Controls())
+        return Shot(
+            int(clip.frame[row]),
+            motion,
+            turn_deg(motion.rotation_rad, enrollment.motion.rotation_rad),
+            resample(pictures[row], driver_viewport, 0, (size_px, size_px)),
+        )
+
+    return _take(
+        "cross", f"{clip.name}+{enrollment.name}", clip, enrollment, viewport, neutral, chosen, shot, rest
+    )
+
+
+def _take(
+    protocol: Protocol,
+    name: str,
+    clip: Tracked,
+    enrollment: Enrollment,
+    viewport: Viewport,
+    neutral_hu: F64,
+    chosen: Chosen,
+    shot: Callable[[int], Shot],
+    rest: DriverNeutral | None = None,
+) -> Take:
+    made = {row: shot(row) for row in chosen.rows}
+    return Take(
+        protocol,
+        name,
+        clip.subject,
+        enrollment,
+        viewport,
+        resample(enrollment.photo, viewport, 0, (viewport.width_px, viewport.height_px)),
+        neutral_hu,
+        tuple(made[row] for row in chosen.apart),
+        tuple(tuple(made[row] for row in run) for run in chosen.runs),
+        rest,
+    )
+
+
+def driven(model: HeadModel, clip: Tracked, rows: Sequence[int]) -> tuple[dict[int, Motion], DriverNeutral]:
+    """Motion of these rows by the live tracker, and the driver's neutral, taken from the clip's first second.
+
+    The clip runs twice: as in a call the neutral is taken first, then it drives.
+    """
+    tracker = MediaPipeTracker(model)
+    width, height = clip.size_px
+    blank = np.broadcast_to(np.uint8(0), (height, width, 3))
+    out: dict[int, Motion] = {}
+    wanted = set(rows)
+    for _ in range(CALIBRATION_ROUNDS):
+        for row, number in enumerate(clip.frame):
+            frame = Frame(blank, float(number) / 25, 0)
+            face = FaceLandmarks(clip.points_px[row].astype(np.float32), clip.scores[row].astype(np.float32))
+            track = tracker.fit(frame, face)
+            if track.motion is not None and row in wanted:
+                out[row] = track.motion
+        neutral = tracker.driver_neutral
+        if neutral is not None:
+            tracker.use_neutral(neutral)
+    rest = tracker.driver_neutral
+    tracker.close()
+    if rest is None:
+        raise DriverError(f"{clip.name} shows no driver whose neutral could be taken; leave it out")
+    return out, rest
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """A driver's clip and the photo that it drives: a portrait file, or the first frame of another clip."""
+
+    clip: Tracked
+    name: str
+    portrait: Path | None = None
+    first_frame_of: Tracked | None = None
+
+    def enrollment(self) -> Enrollment:
+        """The photo, enrolled. Raises PhotoError when it cannot be."""
+        if self.portrait is not None:
+            return enroll(self.portrait, name=self.name)
+        assert self.first_frame_of is not None
+        return first_photo(self.first_frame_of)[0]
+
+
+def pair_up(clips: Sequence[Tracked], portraits: Sequence[tuple[Path, str]], count: int) -> list[Pairing]:
+    """Up to `count` pairs: every driver another person, every photo of a third; portraits and first frames by turns.
+
+    One pair of each driver, so that pairs are independent; first frames alone where there are no portraits.
+    """
+    own = list({c.subject: c for c in reversed(clips)}.values())[::-1]
+    drivers = spread_indices(len(own), count)
+    faces = list({s: p for p, s in reversed(portraits)}.items())[::-1]
+    faces = [faces[k] for k in spread_indices(len(faces), 2 * count)]
+    out: list[Pairing] = []
+    for k, place in enumerate(drivers):
+        clip = own[place]
+        if k % 2 == 0 or len(own) < 2:
+            face = next((f for f in faces if f[0] != clip.subject), None)
+            if face is not None:
+                faces.remove(face)
+                out.append(Pairing(clip, face[1].stem, portrait=face[1]))
+                continue
+        other = own[(place + 1) % len(own)]
+        if other.subject != clip.subject:
+            out.append(Pairing(clip, other.name, first_frame_of=other))
+    return out
+
+
+def cross_takes(
+    model: HeadModel, pairs: Sequence[Pairing], frames: int, size_px: int, skipped: list[str]
+) -> Iterator[Take]:
+    """The takes one by one; photos that cannot be enrolled are named in `skipped`."""
+    for pair in pairs:
+        try:
+            yield cross_take(model, pair.clip, pair.enrollment(), frames, size_px)
+        except VisavisError as error:
+            skipped.append(f"{pair.name}: {error}")
+
+
+def self_takes(
+    model: HeadModel, clips: Sequence[Tracked], frames: int, size_px: int, skipped: list[str]
+) -> Iterator[Take]:
+    """The takes one by one; clips whose first frame cannot be enrolled are named in `skipped`."""
+    for clip in clips:
+        try:
+            yield self_take(model, clip, frames, size_px)
+        except VisavisError as error:
+            skipped.append(f"{clip.name}: {error}")

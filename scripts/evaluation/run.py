@@ -1,0 +1,203 @@
+"""The evaluation itself: takes one by one, every generator on each, rows, pictures and report as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from engines.generators import make_generator
+from engines.geometry import F64
+from engines.head_model import HeadModel, load_head_model
+from scripts.evaluation.clips import EvaluationError, find_clips, find_portraits, load_clips, spread_indices
+from scripts.evaluation.features import PerceptualMeasure, load_recognisers
+from scripts.evaluation.measure import Drawn, Eye, Row, Truth, draw, look_at_truth, measure
+from scripts.evaluation.metrics import Gaussian, frechet_distance
+from scripts.evaluation.pictures import flicker_strip, grid
+from scripts.evaluation.protocols import Shot, Take, cross_takes, pair_up, self_takes
+from scripts.evaluation.report import Cost, Results, to_markdown, write_csv
+from scripts.evaluation.variants import SOURCE_COPY, registered
+
+U8 = NDArray[np.uint8]
+GRID_ROWS = 10
+SHEET_ROWS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What to evaluate. `clips` None: all; `pairs` of the cross protocol (0: none); `frames` of each clip."""
+
+    data: Path
+    out: Path
+    generators: tuple[str, ...]
+    clips: int | None = None
+    frames: int = 24
+    pairs: int = 24
+    size_px: int = 256
+    recognition: Path | None = None
+    cache: Path = Path("runs/evaluation/tracks")
+    everyone: bool = False
+
+
+@dataclass
+class _Tally:
+    """What adds up over the takes."""
+
+    rows: list[Row]
+    generate_ms: dict[str, list[float]]
+    frame_ms: dict[str, list[float]]
+    features: dict[str, list[F64]]
+    true_features: list[F64]
+    best: list[Mapping[str, U8]]
+
+    @staticmethod
+    def empty(generators: Sequence[str]) -> _Tally:
+        return _Tally(
+            [], {g: [] for g in generators}, {g: [] for g in generators}, {g: [] for g in generators}, [], []
+        )
+
+
+def evaluate(config: Config) -> Results:
+    """Measure all generators and write table.csv, table.md, grid.png, sheets/ and strips/ into `config.out`.
+
+    Raises EvaluationError when there is nothing to evaluate on, GeneratorError for an unknown generator or one
+    whose weights do not load, PerceptualError when the network is not installed.
+    """
+    model = load_head_model()
+    with registered(config.generators):
+        # first of all: a generator whose weights do not load must not be judged by its fallback
+        gflop = {name: count_gflop(model, name) for name in config.generators if name != SOURCE_COPY}
+        perceptual = PerceptualMeasure()
+        recognisers, no_csim = load_recognisers(config.recognition)
+        found = find_clips(config.data, everyone=config.everyone, count=config.clips)
+        clips, skipped = load_clips(found, config.cache)
+        if no_csim:
+            skipped.append(f"CSIM: {no_csim}")
+        portraits = find_portraits(config.data, everyone=config.everyone)
+        pairs = pair_up(clips, portraits, config.pairs) if config.pairs else []
+        for part in ("sheets", "strips"):
+            (config.out / part).mkdir(parents=True, exist_ok=True)
+        tally = _Tally.empty(config.generators)
+        eye = Eye(model, recognisers)
+
+        def takes() -> Iterator[Take]:
+            yield from self_takes(model, clips, config.frames, config.size_px, skipped)
+            yield from cross_takes(model, pairs, max(1, config.frames // 2), config.size_px, skipped)
+
+        try:
+            for take in tqdm(takes(), total=len(clips) + len(pairs), desc="evaluating", mininterval=5):
+                _evaluate_take(take, config, eye, perceptual, tally)
+        finally:
+            eye.close()
+    if not tally.rows:
+        raise EvaluationError(f"nothing could be evaluated: {'; '.join(skipped)}")
+    subjects = len({c.subject for c in clips})
+    results = Results(
+        rows=tally.rows,
+        costs={g: _cost(g, gflop.get(g, 0.0), tally) for g in config.generators},
+        size_px=config.size_px,
+        about=(
+            f"{len(clips)} clips of {subjects} {'people' if config.everyone else 'held-out people'}, "
+            f"{config.frames} frames of each and two runs of 8; {len(pairs)} cross-identity pairs, "
+            f"{max(1, config.frames // 2)} frames of each and one run; {config.size_px}².",
+            "LPIPS-efflite0 and FID-efflite0: EfficientNet-Lite0 (ImageNet) in place of VGG and Inception.",
+            f"CSIM: {', '.join(r.spec.name for r in recognisers) or 'left out: ' + no_csim}.",
+            "AED-arkit52: our own fit of 52 coefficients to MediaPipe's landmarks. AKD-mediapipe: 468 landmarks.",
+        ),
+        skipped=skipped,
+    )
+    write_csv(results.rows, config.out / "table.csv")
+    (config.out / "table.md").write_text(to_markdown(results), encoding="utf-8")
+    rows = [tally.best[k] for k in spread_indices(len(tally.best), GRID_ROWS)]
+    Image.fromarray(grid(rows)).save(config.out / "grid.png")
+    return results
+
+
+def count_gflop(model: HeadModel, name: str) -> float | None:
+    """GFLOP of one frame (a multiply-add counts two), by torch's counter; 0 for a generator without networks.
+
+    A generator with networks lists them as `networks`: (module, example inputs) of one frame each. None when one
+    does not run on its example.
+    """
+    networks: Any = getattr(make_generator(name, model), "networks", None) or ()
+    total = 0
+    for module, inputs in networks:
+        counter = FlopCounterMode(display=False)
+        try:
+            with counter, torch.no_grad():
+                module(*inputs)
+        except (RuntimeError, TypeError):
+            return None
+        total += counter.get_total_flops()
+    return total / 1e9
+
+
+def _evaluate_take(
+    take: Take, config: Config, eye: Eye, perceptual: PerceptualMeasure, tally: _Tally
+) -> None:
+    truth = look_at_truth(take, eye, perceptual)
+    drawn: dict[str, Drawn] = {}
+    for generator in config.generators:
+        drawn[generator] = draw(take, generator, config.size_px)
+        measured = measure(take, generator, drawn[generator], truth, eye, perceptual)
+        tally.rows += measured.rows
+        tally.generate_ms[generator] += drawn[generator].generate_ms
+        tally.frame_ms[generator] += drawn[generator].frame_ms
+        if len(measured.features):
+            tally.features[generator].append(measured.features)
+            if generator == config.generators[0]:
+                tally.true_features.append(measured.true_features)
+    eye.forget()
+    rows = [_tiles(take, shot, drawn) for shot in telling_shots(take, truth)]
+    tally.best.append(rows[0])
+    name = f"{take.protocol}-{take.name}.png"
+    Image.fromarray(grid(rows)).save(config.out / "sheets" / name)
+    if take.runs:
+        run = take.runs[0]
+        lines = {g: [d.pictures[s.number] for s in run] for g, d in drawn.items()}
+        strip = flicker_strip({**lines, "real": [s.driver for s in run]})
+        Image.fromarray(strip).save(config.out / "strips" / name)
+
+
+def telling_shots(take: Take, truth: Truth, count: int = SHEET_ROWS) -> list[Shot]:
+    """Up to `count` shots worth a look: mouth widest, head turned most, lips most closed, then others."""
+    faces = truth.faces
+
+    def gap(shot: Shot) -> float:
+        face = faces[shot.number]
+        return face.lip_gap if face is not None else 0.0
+
+    shots = list(take.apart)
+    order = [max(shots, key=gap), max(shots, key=lambda s: s.turn_deg), min(shots, key=gap), *shots]
+    return list({s.number: s for s in order}.values())[:count]
+
+
+def _tiles(take: Take, shot: Shot, drawn: Mapping[str, Drawn]) -> dict[str, U8]:
+    return {
+        "photo": take.photo,
+        f"driver, turn {shot.turn_deg:.0f}°": shot.driver,
+        **{name: d.pictures[shot.number] for name, d in drawn.items()},
+    }
+
+
+def _cost(generator: str, gflop: float | None, tally: _Tally) -> Cost:
+    generate, whole = tally.generate_ms[generator], tally.frame_ms[generator]
+    fid, frames = float("nan"), 0
+    if tally.features[generator]:
+        ours, true = np.concatenate(tally.features[generator]), np.concatenate(tally.true_features)
+        frames = len(ours)
+        if frames >= 2:
+            fid = frechet_distance(Gaussian.of(ours), Gaussian.of(true))
+    return Cost(_median(generate), _median(whole), gflop, fid, frames)
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if values else 0.0

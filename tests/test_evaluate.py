@@ -1,0 +1,284 @@
+"""Clips, pairs and the whole evaluation, on clips without any recorded person."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clips import DemoClip
+from clips import demo_clip as demo_clip
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from calibration.enroll import enroll
+from engines.enrollment import Enrollment
+from engines.errors import GeneratorError, PhotoError
+from engines.generators import GENERATORS, generator_names
+from engines.generators.geometric import GeometricGenerator
+from engines.head_model import load_head_model
+from engines.renderer import Renderer
+from scripts.evaluate import parse
+from scripts.evaluation import protocols
+from scripts.evaluation.clips import (
+    EvaluationError,
+    choose_frames,
+    find_clips,
+    find_portraits,
+    load_clips,
+    spread_indices,
+)
+from scripts.evaluation.pictures import LABEL_PX, differences, flicker_strip, grid
+from scripts.evaluation.protocols import absolute_motions, driven, pair_up, png_of, turn_deg
+from scripts.evaluation.run import Config, count_gflop, evaluate
+from scripts.evaluation.variants import SOURCE_COPY, VARIANTS, known_names, registered
+from scripts.head.tracks import Tracked, is_held_out
+
+U8 = NDArray[np.uint8]
+
+
+def tracked(name: str, subject: str, frames: int = 40) -> Tracked:
+    none = np.zeros((frames, 478, 3))
+    return Tracked(
+        name,
+        subject,
+        Path(f"{name}.mp4"),
+        none,
+        np.zeros((frames, 52)),
+        np.arange(frames, dtype=np.float64),
+        (9, 9),
+    )
+
+
+# --- whom and what -------------------------------------------------------------------------------
+
+
+def test_only_held_out_people_unless_all_are_asked_for(tmp_path: Path) -> None:
+    names = [f"p{k}" for k in range(30)]
+    for name in names:
+        (tmp_path / f"{name}_01.mp4").touch()
+    held = [s for _, s in find_clips(tmp_path, everyone=False)]
+    assert held == sorted(n for n in names if is_held_out(n))
+    assert len(find_clips(tmp_path, everyone=True)) == 30
+    assert len(find_clips(tmp_path, everyone=True, count=7)) == 7
+
+
+def test_nothing_to_evaluate_on_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"holds no \.mp4 clips"):
+        find_clips(tmp_path, everyone=False)
+    trained_on = next(n for n in "abcdefgh" if not is_held_out(n))
+    (tmp_path / f"{trained_on}_1.mp4").write_bytes(b"no video at all")
+    with pytest.raises(EvaluationError, match="--everyone"):
+        find_clips(tmp_path, everyone=False)
+    with pytest.raises(EvaluationError, match="cannot be read as a video"):
+        load_clips(find_clips(tmp_path, everyone=True), tmp_path / "cache")
+
+
+def test_frames_are_spread_and_runs_are_consecutive() -> None:
+    chosen = choose_frames(np.arange(100.0), 10)
+    assert chosen.apart == (5, 15, 25, 35, 45, 55, 65, 75, 85, 95)
+    assert 0 not in chosen.rows  # the photo
+    assert [len(run) for run in chosen.runs] == [8, 8]
+    assert all(b - a == 1 for run in chosen.runs for a, b in pairwise(run))
+    gappy = choose_frames(np.arange(0.0, 200.0, 2), 10)
+    assert gappy.runs == ()
+    assert choose_frames(np.arange(5.0), 10).apart == (1, 2, 3, 4)
+    assert spread_indices(3, 9) == [0, 1, 2]
+
+
+def test_pairs_never_mix_a_person_with_itself() -> None:
+    clips = [tracked("a_01", "a"), tracked("a_02", "a"), tracked("b_01", "b"), tracked("c_01", "c")]
+    portraits = [
+        (Path("portraits/a.png"), "a"),
+        (Path("portraits/d.png"), "d"),
+        (Path("portraits/e.png"), "e"),
+    ]
+    pairs = pair_up(clips, portraits, 10)
+    assert [p.clip.subject for p in pairs] == ["a", "b", "c"]
+    assert [p.name for p in pairs] == ["d", "c_01", "a"]
+    only_frames = pair_up(clips, [], 10)
+    assert [(p.clip.subject, p.name) for p in only_frames] == [("a", "b_01"), ("b", "c_01"), ("c", "a_01")]
+    assert pair_up(clips[:2], [], 10) == []
+
+
+# --- generators ----------------------------------------------------------------------------------
+
+
+def test_variants_are_known_to_the_evaluation_alone(
+    astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = generator_names()
+    monkeypatch.setitem(VARIANTS, "plain", GeometricGenerator)
+    assert {SOURCE_COPY, "plain", *before} <= set(known_names())
+    with registered([SOURCE_COPY, "plain", "geometric"]):
+        pictures = [
+            Renderer(astronaut, generator=name, size_px=128).render(astronaut.motion)
+            for name in ("plain", "geometric")
+        ]
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    assert generator_names() == before
+    with pytest.raises(GeneratorError, match="nobody"), registered(["nobody"]):
+        pass
+
+
+def test_gflop_of_the_networks_that_a_generator_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_head_model()
+    assert count_gflop(model, "geometric") == 0
+
+    class Two(GeometricGenerator):
+        networks = ((nn.Conv2d(3, 8, 3, padding=1, bias=False), (torch.zeros(1, 3, 32, 32),)),) * 2
+
+    monkeypatch.setitem(GENERATORS, "two", Two)
+    assert count_gflop(model, "two") == pytest.approx(2 * 2 * 3 * 8 * 9 * 32 * 32 / 1e9)
+
+    class Wrong(GeometricGenerator):
+        networks = ((nn.Conv2d(3, 8, 3), (torch.zeros(1, 5, 32, 32),)),)
+
+    monkeypatch.setitem(GENERATORS, "wrong", Wrong)
+    assert count_gflop(model, "wrong") is None
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def test_grid_and_strip_have_a_place_for_everything() -> None:
+    dark, light = np.zeros((40, 40, 3), np.uint8), np.full((40, 40, 3), 10, np.uint8)
+    page = grid([{"photo": dark, "driver": light}] * 3)
+    assert page.shape == (3 * (40 + LABEL_PX), 80, 3)
+    assert (page[LABEL_PX : LABEL_PX + 40, 40:] == 10).all()
+    assert [int(d.max()) for d in differences([dark, light, light])] == [60, 0]
+    strip = flicker_strip({"new": [dark, light, dark], "real": [dark] * 3}, tile_px=40)
+    assert strip.shape == (2 * (40 + LABEL_PX), 80, 3)
+    assert (strip[LABEL_PX : LABEL_PX + 40] == 60).all()
+    assert not strip[2 * LABEL_PX + 40 :].any()
+    with pytest.raises(ValueError, match="a row"):
+        grid([])
+
+
+# --- the whole -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the command line has it; several threads only wait for each other at these sizes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(demo_clip: DemoClip, astronaut: Enrollment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two "people" with a clip each, and a portrait of a third."""
+    data = tmp_path_factory.mktemp("people")
+    clip = demo_clip(seconds=1.6, size=256)
+    for name in ("anna_01", "berta_01"):
+        shutil.copy(clip, data / f"{name}.mp4")
+    (data / "portraits").mkdir()
+    (data / "portraits" / "carla_01.png").write_bytes(png_of(astronaut.photo))
+    return data
+
+
+def test_a_clip_that_begins_in_a_blink_gives_a_later_photo(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clip, *_), _ = load_clips(find_clips(folder, everyone=True), tmp_path / "tracks")
+    tried: list[str] = []
+
+    def enroll_but_the_first(photo: bytes, *, name: str) -> Enrollment:
+        tried.append(name)
+        if len(tried) < 3:
+            raise PhotoError("the eyes are closed")
+        return enroll(photo, name=name)
+
+    monkeypatch.setattr(protocols, "enroll", enroll_but_the_first)
+    enrollment, rest = protocols.first_photo(clip)
+    assert len(tried) == 3
+    assert rest.frame[0] == clip.frame[10]
+    assert enrollment.name == clip.name
+
+    def never(photo: bytes, *, name: str) -> Enrollment:
+        raise PhotoError("the eyes are closed")
+
+    monkeypatch.setattr(protocols, "enroll", never)
+    with pytest.raises(PhotoError, match="eyes are closed"):
+        protocols.first_photo(clip)
+
+
+def test_motions_of_a_clip(folder: Path, tmp_path: Path, astronaut: Enrollment) -> None:
+    """Absolute motion turns the head as the live tracker sees it turn, told from the same neutral."""
+    (clip, *_), skipped = load_clips(find_clips(folder, everyone=True), tmp_path / "tracks")
+    assert not skipped
+    assert (np.diff(clip.frame) == 1).all()
+    model = load_head_model()
+    rows = list(range(0, len(clip.frame), 6))
+    neutral = np.asarray(model.landmarks(astronaut.neutral_hu), np.float64)
+    own = absolute_motions(model, neutral, clip, rows)
+    live, rest = driven(model, clip, rows)
+    assert list(own) == list(live) == rows
+    assert np.isfinite(rest.mesh_hu).all()
+    turned = [turn_deg(own[r].rotation_rad, own[rows[0]].rotation_rad) for r in rows]
+    live_turned = [turn_deg(live[r].rotation_rad, live[rows[0]].rotation_rad) for r in rows]
+    assert max(turned) > 3
+    np.testing.assert_allclose(turned, live_turned, atol=1.5)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_evaluate_writes_tables_and_pictures(folder: Path, tmp_path: Path) -> None:
+    assert [s for _, s in find_portraits(folder, everyone=True)] == ["carla"]
+    config = Config(
+        data=folder, out=tmp_path / "out", generators=(SOURCE_COPY, "geometric"), clips=1, frames=3, pairs=1,
+        size_px=160, cache=tmp_path / "tracks", everyone=True,
+    )  # fmt: skip
+    results = evaluate(config)
+    assert any("--recognition" in reason for reason in results.skipped)
+    with (tmp_path / "out" / "table.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    kinds = [(r["protocol"], r["kind"]) for r in rows if r["generator"] == "geometric"]
+    assert kinds.count(("self", "frame")) == 3
+    assert kinds.count(("self", "run")) == 2
+    assert kinds.count(("cross", "frame")) == 1
+    assert kinds.count(("cross", "run")) == 1
+
+    def mean(generator: str, key: str) -> float:
+        return float(np.mean([float(r[key]) for r in rows if r["generator"] == generator and r[key]]))
+
+    # the geometric generator drew this very clip: it must follow, and the photo that stands still must not
+    assert mean("geometric", "psnr") > mean(SOURCE_COPY, "psnr") + 2
+    for key in ("l1", "lpips", "head_l1", "mouth", "akd", "aed_shape", "apd", "jitter_error"):
+        assert mean("geometric", key) < mean(SOURCE_COPY, key)
+    assert mean(SOURCE_COPY, "shake") == 0
+    assert results.costs["geometric"].generate_ms > 0
+    assert [c.fid_frames for c in results.costs.values()] == [3, 3]
+    assert all(c.fid > 0 for c in results.costs.values())  # of three frames: there, but no measure
+    text = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert "## source-copy against geometric, the same frames" in text
+    with Image.open(tmp_path / "out" / "grid.png") as picture:
+        assert picture.size[0] == 4 * 160  # photo, driver and two generators
+    assert {p.name for p in (tmp_path / "out" / "sheets").iterdir()} == {
+        "self-berta_01.png", "cross-berta_01+carla_01.png",
+    }  # fmt: skip
+    assert len(list((tmp_path / "out" / "strips").iterdir())) == 2
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, threads = parse([str(tmp_path), "-o", "out", "--generators", "geometric", "--clips", "5"])
+    assert config.generators == (SOURCE_COPY, "geometric")  # the floor and the baseline are always there
+    assert (config.clips, config.frames, threads) == (5, 24, 1)
+    assert parse([str(tmp_path), "-o", "out"])[0].generators == (
+        SOURCE_COPY, "geometric", *[n for n in generator_names() if n != "geometric"],
+    )  # fmt: skip
+    for arguments, reason in (
+        ([str(tmp_path), "-o", "out", "--generators", "nobody"], "no generator nobody"),
+        ([str(tmp_path / "none"), "-o", "out"], "is no folder"),
+        ([str(tmp_path), "-o", "out", "--frames", "0"], "less than 1"),
+    ):
+        with pytest.raises(SystemExit):
+            parse(arguments)
+        assert reason in capsys.readouterr().err

@@ -1,0 +1,146 @@
+"""Intervals over people, paired comparisons, bars and bins, on rows whose answers are known."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+
+from scripts.evaluation import published
+from scripts.evaluation.bars import BARS, BY_KEY, Bar, Table, Verdict
+from scripts.evaluation.measure import Row
+from scripts.evaluation.protocols import Protocol
+from scripts.evaluation.report import Cost, Results, to_markdown, write_csv
+from scripts.evaluation.statistics import Estimate, compare, mean
+
+
+def row(
+    generator: str, subject: str, frame: int, value: float, turn: float = 3.0, key: str = "psnr",
+    protocol: Protocol = "self",
+) -> Row:  # fmt: skip
+    return Row(protocol, generator, f"{subject}_01", subject, "frame", frame, turn, {key: value})
+
+
+# --- intervals -----------------------------------------------------------------------------------
+
+
+def test_interval_of_one_value_each_is_the_usual_bootstrap() -> None:
+    values = np.random.default_rng(4).normal(10, 2, 40)
+    got = mean(values, [str(k) for k in range(40)], rounds=9000)
+    wanted = bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=9000, rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert got.value == pytest.approx(values.mean())
+    assert (got.low, got.high) == pytest.approx((wanted.low, wanted.high), abs=0.06)
+    assert (got.count, got.subjects) == (40, 40)
+
+
+def test_more_frames_of_the_same_people_make_no_interval_narrower() -> None:
+    people = np.random.default_rng(4).normal(10, 2, 12)
+    names = [str(k) for k in range(12)]
+    once, often = mean(people, names), mean(np.repeat(people, 50), np.repeat(names, 50).tolist())
+    assert often.high - often.low == pytest.approx(once.high - once.low)
+
+
+def test_paired_difference_does_not_see_who_is_hard() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.normal(20, 5, 30)
+    names = [str(k) for k in range(30)]
+    ours, theirs = hard + 1 + rng.normal(0, 0.1, 30), hard
+    apart = compare(ours, theirs, names, "difference")
+    assert apart.value == pytest.approx(1, abs=0.1)
+    assert apart.excludes(0)
+    assert apart.high - apart.low < 0.1
+    ratio = compare(0.7 * hard, hard, names, "ratio")
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((0.7, 0.7, 0.7))
+
+
+def test_values_that_are_missing_and_too_few_people() -> None:
+    found = compare(np.array([1.0, np.nan, 3.0]), np.array([1.0, 5.0, np.nan]), ["a", "b", "c"], "difference")
+    assert (found.value, found.count, found.subjects) == (0, 1, 1)
+    assert np.isnan(found.low)
+    assert not found.excludes(5)
+    nothing = mean(np.array([np.nan]), ["a"])
+    assert nothing.count == 0
+    assert np.isnan(nothing.value)
+
+
+# --- bars ----------------------------------------------------------------------------------------
+
+BETTER = Bar("self", "psnr", "difference", 1.5, True, "")
+SHRINK = Bar("self", "lpips", "ratio", 0.8, True, "")
+KEEP = Bar("cross", "csim_faceres", "difference", -0.01, False, "")
+
+
+@pytest.mark.parametrize(
+    ("bar", "interval", "reached", "excludes", "certain", "worse"),
+    [
+        (BETTER, (2.0, 1.6, 2.4), True, True, True, False),
+        (BETTER, (1.6, 0.2, 3.0), True, True, False, False),
+        (BETTER, (1.0, -0.5, 2.5), False, False, False, False),
+        (BETTER, (-1.0, -1.5, -0.5), False, True, False, True),
+        (SHRINK, (0.75, 0.7, 0.79), True, True, True, False),
+        (SHRINK, (0.9, 0.85, 0.95), False, True, False, False),
+        (SHRINK, (1.1, 0.9, 1.3), False, False, False, True),
+        (KEEP, (-0.004, -0.02, 0.01), True, False, False, True),
+        (KEEP, (0.02, 0.01, 0.03), True, True, True, False),
+        (BETTER, (np.nan, np.nan, np.nan), False, False, False, False),
+    ],
+)
+def test_verdicts(
+    bar: Bar, interval: tuple[float, float, float], reached: bool, excludes: bool, certain: bool, worse: bool
+) -> None:
+    v = Verdict(bar, Estimate(*interval, 100, 20))
+    assert (v.reached, v.excludes_none, v.certain, v.worse) == (reached, excludes, certain, worse)
+
+
+def test_every_bar_and_direction_is_known() -> None:
+    assert all(BY_KEY[bar.key].better in ("low", "high") for bar in BARS)
+
+
+def test_table_pairs_the_same_frames_and_bins_them() -> None:
+    rows = [row("geometric", s, f, 20 + f, turn=5 + 10 * f) for s in "abcd" for f in range(3)]
+    rows += [row("new", s, f, 22 + f, turn=5 + 10 * f) for s in "abcd" for f in range(2)]
+    table = Table(rows)
+    assert table.of("self", "geometric", "psnr").value == 21
+    assert table.of("self", "new", "psnr", "10–20°").value == 23
+    (verdict,) = table.verdicts("new")
+    assert verdict.found.value == 2  # frame 2 has no fellow
+    assert verdict.found.count == 8
+    assert list(table.verdicts_by_bin("new")) == ["0–10°", "10–20°"]
+
+
+# --- reports -------------------------------------------------------------------------------------
+
+
+def test_csv_and_markdown_say_the_same(tmp_path: Path) -> None:
+    rows = [row(g, s, 1, v) for s in "abcd" for g, v in (("geometric", 20.0), ("new", 22.0))]
+    rows.append(row("new", "a", 2, float("nan")))
+    write_csv(rows, tmp_path / "table.csv")
+    with (tmp_path / "table.csv").open(encoding="utf-8") as file:
+        read = list(csv.DictReader(file))
+    assert [(r["generator"], r["subject"], r["psnr"]) for r in read[:2]] == [
+        ("geometric", "a", "20"), ("new", "a", "22"),
+    ]  # fmt: skip
+    assert read[-1]["psnr"] == ""
+    costs = {"geometric": Cost(5.0, 9.0, 0.0), "new": Cost(6.0, 10.0, None)}
+    text = to_markdown(Results(rows, costs, 256, about=["four people"], skipped=["e_01: no face"]))
+    assert "| PSNR (dB) | higher | 20.00 [20.00, 20.00] | 22.00 [22.00, 22.00] | 4 / 4 |" in text
+    wanted = "PSNR at least 1.5 dB higher | difference | 2.000 [2.000, 2.000] | yes | yes | yes | better |"
+    assert wanted in text
+    assert "e_01: no face" in text
+    assert "not countable" in text
+    assert "Other data, for orientation only" in text
+
+
+def test_published_rows_name_their_source() -> None:
+    assert {r.protocol for r in published.PUBLISHED} == {"self", "cross"}
+    found = next(
+        r for r in published.PUBLISHED
+        if (r.method, r.data, r.protocol) == ("PWM + neural codes", "VoxCeleb1", "self") and "AKD" in r.figures
+    )  # fmt: skip
+    assert (found.figures["AKD"], found.table, found.paper) == (2.15, "table 1", published.PROGRESSIVE)
+    assert len(published.to_markdown()) == len(published.PUBLISHED) + 4

@@ -1,0 +1,346 @@
+"""Training: pairs from clips, a loss that falls, a cut that leaves no mark, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from fakes import write_video
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engines.enrollment import Enrollment
+from engines.generators.visavis.generator import load_networks
+from engines.renderer import Renderer
+from engines.weights import load_weights
+from scripts.head.tracks import is_held_out
+from scripts.training import pairs as making
+from scripts.training.data import Draw, Pairs, prefetched, read_pairs
+from scripts.training.errors import TrainingError
+from scripts.training.loop import CHECKPOINT, Settings, Training, rate_at, read_table, train
+from scripts.training.task import Batch, Judged, Task
+from scripts.training.visavis_task import LossWeights, VisavisTask, warp
+from streamer.demo import demo_track, looped
+
+U8 = NDArray[np.uint8]
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+
+
+def name_of(held_out: bool, taken: set[str]) -> str:
+    """A person's name that the split puts where it is wanted."""
+    name = next(
+        n for n in (f"person{k}" for k in range(200)) if is_held_out(n) == held_out and n not in taken
+    )
+    taken.add(name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def clips(astronaut: Enrollment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three short clips, 256 px, of two people to train on and one held out."""
+    from engines.motion import Motion
+    from engines.retarget import Controls, retarget
+
+    folder = tmp_path_factory.mktemp("three-clips")
+    renderer = Renderer(astronaut, generator="geometric", size_px=256)
+    rest = demo_track().neutral or Motion()
+    taken: set[str] = set()
+    for k, held_out in enumerate((False, False, True)):
+        times = [k * 1.5 + 0.08 * i for i in range(24)]
+        frames = [
+            renderer.render(retarget(looped(demo_track(), t), rest, astronaut.motion, Controls()))
+            for t in times
+        ]
+        tinted = [
+            np.roll(f, k, axis=2) if k == 2 else cv2.convertScaleAbs(f, alpha=1 - 0.2 * k) for f in frames
+        ]
+        write_video(folder / f"{name_of(held_out, taken)}_01.mp4", iter(tinted), fps=25, audio=None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    making.build(clips, folder, tmp_path_factory.mktemp("tracks"), jobs=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pairs(cache: Path) -> Pairs:
+    return read_pairs(cache)
+
+
+# --- pairs -------------------------------------------------------------------------------------------
+
+
+def test_pairs_are_split_by_person_and_reported(cache: Path, pairs: Pairs) -> None:
+    report = json.loads((cache / "report.json").read_text())
+    assert len(report["items"]) == 3
+    assert report["left_out"] == {}
+    assert len(pairs.train) > 10
+    assert len(pairs.held_out) == making.HELD_OUT_TARGETS
+    assert not set(pairs.train[:, 0]) & set(pairs.held_out[:, 0])
+
+
+def test_the_geometric_picture_is_near_the_true_frame(pairs: Pairs) -> None:
+    """The clip is drawn by geometry, so what is cached as its picture must show the same moment."""
+    task = VisavisTask(LossWeights(perceptual=0))
+    batch = task.batch(pairs, pairs.held_out, None)
+    shown = batch["picture"][:, :3] + (1 - batch["picture"][:, 3:]) * batch["background"]
+    off = (shown - batch["truth"]).abs().mean()
+    photo = batch["photo"][:, :3] + (1 - batch["photo"][:, 3:4]) * batch["background"]
+    assert float(off) < 0.06
+    assert float(off) < float((photo - batch["truth"]).abs().mean())
+    mouth = (batch["mouth"] - batch["mouth_truth"]).abs().mean()
+    assert float(mouth) < 0.09
+
+
+def test_a_cache_that_is_complete_is_not_made_again(clips: Path, cache: Path, tmp_path: Path) -> None:
+    before = {p.name: p.stat().st_mtime_ns for p in cache.glob("*.npz")}
+    making.build(clips, cache, tmp_path, jobs=1)
+    assert {p.name: p.stat().st_mtime_ns for p in cache.glob("*.npz")} == before
+
+
+def test_a_folder_without_a_usable_clip_says_why(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    grey = [np.full((128, 128, 3), 90, np.uint8)] * 12
+    write_video(data / "nobody_01.mp4", iter(grey), fps=25, audio=None)
+    with pytest.raises(TrainingError, match=r"no usable clip in .*data"):
+        making.build(data, tmp_path / "pairs", tmp_path / "tracks", jobs=1)
+
+
+def test_a_mirrored_batch_is_the_batch_in_a_mirror(pairs: Pairs) -> None:
+    """What is mirrored must still fit: the crops lie where the mirrored window says."""
+
+    class Coin:
+        """A generator of random numbers whose coin always falls on one side and whose colours are as they were."""
+
+        def random(self, count: int) -> NDArray[np.float64]:
+            return np.zeros(count)
+
+        def uniform(self, low: float, high: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
+            return np.zeros(shape)
+
+    task = VisavisTask(LossWeights(perceptual=0))
+    rows = pairs.train[:3]
+    plain = task.batch(pairs, rows, None)
+    mirrored = task.batch(pairs, rows, Coin())  # pyright: ignore[reportArgumentType]
+    assert torch.allclose(mirrored["truth"], plain["truth"].flip(-1))
+    assert torch.allclose(mirrored["guide"][:, 6:], plain["guide"][:, 6:].flip(-1))
+    assert torch.allclose(mirrored["eyes"], plain["eyes"].flip(1))
+    assert torch.allclose(mirrored["eyes_motion"][:, 0], plain["eyes_motion"][:, 1])
+    for batch in (plain, mirrored):
+        for name in ("mouth", "eyes"):
+            crop = batch[f"{name}_truth"].reshape(-1, *batch[f"{name}_truth"].shape[-3:])
+            place = batch[f"{name}_place"].reshape(-1, 2, 3)
+            truth = batch["truth"].repeat_interleave(len(crop) // len(rows), 0)
+            grid = nn.functional.affine_grid(place, list(crop.shape), align_corners=False)
+            seen = nn.functional.grid_sample(truth, grid, align_corners=False)
+            assert float((seen - crop).abs().mean()) < 0.03, name
+
+
+def test_a_warp_by_nothing_is_nothing_and_by_a_share_moves() -> None:
+    picture = torch.rand(2, 3, 16, 16)
+    flow = torch.zeros(2, 2, 16, 16)
+    assert torch.allclose(warp(picture, flow), picture, atol=1e-5)
+    flow[:, 0] = 4 / 16
+    assert torch.allclose(warp(picture, flow)[..., :12], picture[..., 4:], atol=1e-5)
+
+
+# --- the loop ----------------------------------------------------------------------------------------
+
+
+class Line(Task):
+    """The smallest task: one number learns another."""
+
+    name = "line"
+
+    def __init__(self, spoil_at: int = 10**9, error: Exception | None = None) -> None:
+        self.spoil_at, self.error = spoil_at, error
+
+    def networks(self) -> nn.Module:
+        return nn.Linear(1, 1)
+
+    def batch(self, pairs: Pairs, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
+        x = torch.linspace(-1, 1, len(rows))[:, None]
+        noise = 0 if rng is None else float(rng.normal())
+        return {"x": x, "y": 3 * x + 1 + 0.01 * noise}
+
+    def judge(self, networks: nn.Module, batch: Batch, step: int) -> Judged:
+        if step == self.spoil_at and self.error is not None:
+            raise self.error
+        loss: Tensor = (networks(batch["x"]) - batch["y"]).square().mean()
+        return Judged({"l2": loss * (float("nan") if step == self.spoil_at else 1)}, {}, {})
+
+    def figures(self, networks: nn.Module, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        with torch.no_grad():
+            off = (networks(batch["x"]) - batch["y"]).abs().double().numpy()[:, 0]
+        return {"off": off, "off_base": np.ones_like(off)}
+
+    def grid(self, networks: nn.Module, batch: Batch) -> U8:
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+def few(**changes: object) -> Settings:
+    return replace(Settings(minutes=5, batch=4, rate=0.05, judged_rows=4), **changes)
+
+
+def quiet(_: str) -> None:
+    """Nobody listens."""
+
+
+def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(pairs: Pairs, tmp_path: Path) -> None:
+    whole = train(Line(), pairs, few(steps=60), tmp_path / "whole", CPU, say=quiet)
+    train(Line(), pairs, few(steps=25), tmp_path / "cut", CPU, say=quiet)
+    rest = train(Line(), pairs, few(steps=60), tmp_path / "cut", CPU, say=quiet)
+    assert rest.steps == whole.steps == 60
+    for a, b in zip(whole.networks.parameters(), rest.networks.parameters(), strict=True):
+        assert torch.equal(a, b)
+    first, second = (read_table(tmp_path / n / "judged.csv")[-1] for n in ("whole", "cut"))
+    assert first["off"] == second["off"]
+
+
+def test_the_visavis_task_too_gives_the_same_curve_after_a_cut(pairs: Pairs, tmp_path: Path) -> None:
+    task = VisavisTask(LossWeights(perceptual=0, adversarial_from=1))
+    settings = few(steps=4, batch=2, rate=1e-3)
+    whole = train(task, pairs, settings, tmp_path / "whole", CPU, say=quiet)
+    train(task, pairs, replace(settings, steps=2), tmp_path / "cut", CPU, say=quiet)
+    rest = train(task, pairs, settings, tmp_path / "cut", CPU, say=quiet)
+    for a, b in zip(whole.networks.parameters(), rest.networks.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_the_same_seed_draws_the_same_batches_and_another_does_not() -> None:
+    rows = np.array([(i, k) for i in range(4) for k in range(6)], np.int64)
+    a, b, c = Draw(rows, 1), Draw(rows, 1), Draw(rows, 2)
+    assert (a.rows(8, a.rng(5)) == b.rows(8, b.rng(5))).all()
+    assert (a.rows(8, a.rng(5)) != c.rows(8, c.rng(5))).any()
+    assert (a.rows(8, a.rng(5)) != a.rows(8, a.rng(6))).any()
+
+
+def test_batches_are_made_ahead_in_order_and_errors_arrive() -> None:
+    def make(step: int) -> int:
+        if step == 5:
+            raise ValueError("spoilt")
+        return step * step
+
+    batches = prefetched(make, 2)
+    assert [next(batches) for _ in range(3)] == [(2, 4), (3, 9), (4, 16)]
+    with pytest.raises(ValueError, match="spoilt"):
+        next(batches)
+
+
+def test_the_rate_depends_on_the_step_alone() -> None:
+    rates = [rate_at(few(rate=1.0), step) for step in (0, 199, 3000, 9000)]
+    assert rates[0] < 0.01
+    assert rates[1] > rates[2] > rates[3]
+    assert rates[2] == pytest.approx(1 / np.sqrt(2))
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(pairs: Pairs, tmp_path: Path) -> None:
+    train(Line(), pairs, few(steps=5), tmp_path, CPU, say=quiet)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(TrainingError, match=r"step 7: the loss is not a number \(l2\).*lower --rate"):
+        train(Line(spoil_at=7), pairs, few(steps=20), tmp_path, CPU, say=quiet)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_gpu_that_runs_out_of_memory_says_what_to_do(pairs: Pairs, tmp_path: Path) -> None:
+    task = Line(spoil_at=3, error=torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(TrainingError, match="out of memory; run again with --batch 2"):
+        train(task, pairs, few(steps=20), tmp_path, CPU, say=quiet)
+
+
+def test_a_checkpoint_of_something_else_is_refused(pairs: Pairs, tmp_path: Path) -> None:
+    train(Line(), pairs, few(steps=3), tmp_path, CPU, say=quiet)
+    other = Line()
+    other.name = "plane"
+    with pytest.raises(TrainingError, match="of the generator line, not plane"):
+        train(other, pairs, few(steps=5), tmp_path, CPU, say=quiet)
+    with pytest.raises(TrainingError, match="--seed 0 --batch 4; give the same"):
+        train(Line(), pairs, few(steps=5, batch=5), tmp_path, CPU, say=quiet)
+    (tmp_path / CHECKPOINT).write_bytes(b"torn")
+    with pytest.raises(TrainingError, match="cannot be read as a checkpoint"):
+        train(Line(), pairs, few(steps=5), tmp_path, CPU, say=quiet)
+
+
+def test_averaged_weights_follow(pairs: Pairs) -> None:
+    training = Training(Line(), few(), CPU)
+    batch = training.task.batch(pairs, pairs.train[:4], None)
+    for _ in range(40):
+        training.advance(batch)
+    fast, slow = (next(m.parameters()).item() for m in (training.networks, training.average))
+    assert slow != fast
+    assert abs(slow - 3) < abs(Training(Line(), few(), CPU).average.weight.item() - 3)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+
+
+Break = Callable[[Path], None]
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda p: (p / "report.json").unlink(), "no training cache"),
+        (lambda p: (p / "report.json").write_text("{}"), "no training cache"),
+        (lambda p: (p / "report.json").write_text('{"version": 99, "items": {}}'), "version 99 of 1"),
+        (lambda p: next(p.glob("*.npz")).write_bytes(b"torn"), "cannot be read"),
+        (
+            lambda p: (p / "report.json").write_text(
+                json.dumps({"version": 1, "items": {f.stem: {"held_out": True} for f in p.glob("*.npz")}})
+            ),
+            "has no person to train on",
+        ),
+    ],
+)
+def test_a_cache_that_is_none_says_what_to_do(
+    cache: Path, tmp_path: Path, broken: Break, message: str
+) -> None:
+    for file in cache.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    broken(tmp_path)
+    with pytest.raises(TrainingError, match=message):
+        read_pairs(tmp_path)
+
+
+# --- the command -------------------------------------------------------------------------------------
+
+
+def test_two_minutes_on_three_clips_lower_the_loss(cache: Path, tmp_path: Path) -> None:
+    output = tmp_path / "mine.safetensors"
+    command = [
+        sys.executable, "-m", "scripts.train", str(cache), "--minutes", "2", "--batch", "4",
+        "--runs", str(tmp_path / "run"), "-o", str(output), "--licence", "mine",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    rows = read_table(tmp_path / "run" / "log.csv")
+    assert rows[-1]["minutes"] >= 1.5
+    losses = [r["total"] for r in rows if "perceptual" not in r]
+    assert len(losses) >= 3
+    assert losses[-1] < 0.9 * losses[0]
+    judged = read_table(tmp_path / "run" / "judged.csv")
+    assert judged[-1]["score"] < judged[0]["score"]
+    for name in ("grid.png", "curves.png"):
+        assert cv2.imread(str(tmp_path / "run" / name)) is not None
+    _, about = load_weights(output, "visavis", 1)
+    assert about.licence == "mine"
+    assert load_networks(output)[0].training is False
+
+
+def test_a_command_that_cannot_train_says_so_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "scripts.train", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("train: ")
+    assert "scripts.training.pairs" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,371 @@
+"""The `visavis` generator: what its networks see, what they may change, what happens when they are not there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from test_generator import moved
+
+from engines.background_engine import BackgroundEngine
+from engines.engine import OpenVinoEngine, TorchEngine, engine_cache_folder
+from engines.enrollment import Enrollment
+from engines.errors import WeightsError
+from engines.gbuffer import GBuffer, rasterise
+from engines.generators import GENERATORS, make_generator
+from engines.generators.geometric import GeometricGenerator
+from engines.generators.visavis import inputs
+from engines.generators.visavis.generator import (
+    WEIGHTS_PATH,
+    Switches,
+    VisavisGenerator,
+    blend_box,
+    blend_window,
+    load_networks,
+    move,
+)
+from engines.generators.visavis.inputs import Box, Window
+from engines.generators.visavis.networks import VERSION, VisavisNetworks, apply_layers, split_layers
+from engines.head import head_viewport, photo_viewport, pose_head
+from engines.head_model import load_head_model
+from engines.motion import Motion
+from engines.renderer import Renderer
+from engines.weights import WeightsHeader, load_weights, save_weights
+
+U8 = NDArray[np.uint8]
+MODEL = load_head_model()
+
+
+def header(**changes: object) -> WeightsHeader:
+    return replace(WeightsHeader("visavis", VERSION, {}, "none", {"l1": 0.5}, "MIT", {"steps": 3}), **changes)
+
+
+def gbuffer_of(e: Enrollment, motion: Motion, size: int = 256) -> GBuffer:
+    viewport = head_viewport(e, size)
+    return rasterise(MODEL, pose_head(MODEL, e, motion, viewport), viewport, 160)
+
+
+@pytest.fixture(scope="module")
+def drawn(astronaut: Enrollment) -> dict[str, U8]:
+    """One open-mouthed, turned frame by each generator."""
+    motion = moved(astronaut.motion, yaw=10, jawOpen=0.5)
+    return {n: Renderer(astronaut, generator=n, size_px=256).render(motion) for n in ("geometric", "visavis")}
+
+
+# --- what the networks see ---------------------------------------------------------------------------
+
+
+def test_a_crop_and_its_place_in_the_window_are_the_same_place(rng: np.random.Generator) -> None:
+    picture = cv2.GaussianBlur(rng.integers(0, 255, (200, 200, 1), np.uint8), (0, 0), 4)
+    window = Window(20, 10, 160)
+    for box in (Box(np.array([90.0, 80.0]), 50.0, 0.3), Box(np.array([120.5, 101.25]), 33.0, -0.7)):
+        for mirrored in (False, True):
+            cut = inputs.cut_box(picture, box, 48, mirrored=mirrored).astype(np.float32)
+            place = torch.from_numpy(inputs.place_in_window(box, window, 48, mirrored=mirrored))[None]
+            grid = torch.nn.functional.affine_grid(place, [1, 1, 48, 48], align_corners=False)
+            whole = torch.from_numpy(np.asarray(window.cut(picture), np.float32).reshape(1, 1, 160, 160))
+            same = torch.nn.functional.grid_sample(whole, grid, align_corners=False)[0, 0].numpy()
+            assert float(np.abs(same - cut).max()) < 1.5  # grey levels; OpenCV rounds to 1/32 pixel
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+def test_a_mirrored_crop_is_the_crop_mirrored(rng: np.random.Generator) -> None:
+    picture = rng.integers(0, 255, (100, 120, 3), np.uint8)
+    box = Box(np.array([60.0, 50.0]), 40.0, 0.2)
+    plain = inputs.cut_box(picture, box, 32).astype(np.int16)
+    assert np.abs(plain[:, ::-1] - inputs.cut_box(picture, box, 32, mirrored=True)).max() <= 16
+
+
+def test_a_window_beyond_the_picture_repeats_its_edge(rng: np.random.Generator) -> None:
+    picture = rng.integers(0, 255, (40, 50, 4), np.uint8)
+    cut = np.asarray(Window(-10, 5, 60).cut(picture))
+    assert cut.shape == (60, 60, 4)
+    assert (cut[:35, 10:] == picture[5:]).all()
+    assert (cut[:35, :10] == picture[5:, :1]).all()
+
+
+def test_motion_is_told_the_same_way_in_a_mirror(astronaut: Enrollment) -> None:
+    a = moved(astronaut.motion, yaw=12, gaze=0.2, mouthSmileLeft=0.7)
+    vector = inputs.motion_vector(
+        astronaut.motion,
+        a,
+        gbuffer_of(astronaut, astronaut.motion).mesh.pose,
+        gbuffer_of(astronaut, a).mesh.pose,
+    )
+    mirrored = inputs.mirror_motion(vector)
+    assert vector.shape == (inputs.MOTION_SIZE,)
+    assert not np.allclose(mirrored, vector)
+    assert np.allclose(inputs.mirror_motion(mirrored), vector)
+
+
+def test_the_photos_own_pose_comes_from_where_it_is(astronaut: Enrollment) -> None:
+    viewport = head_viewport(astronaut, 256)
+    gbuffer = gbuffer_of(astronaut, astronaut.motion)
+    generator = GeometricGenerator(MODEL)
+    layers = generator.draw(generator.prepare(astronaut, viewport), gbuffer, astronaut.motion)
+    where = inputs.where_in_photo(layers.flow, gbuffer, Window.of(astronaut, viewport))
+    centre = (np.arange(inputs.WHERE_PX) + 0.5) / inputs.WHERE_PX * 2 - 1
+    x, y = np.meshgrid(centre, centre)
+    # half of a cell: parts are taken from the nearest pixel of a finer grid
+    assert np.abs(where - np.dstack([x, y])).max() < 0.04
+
+
+# --- what the networks may change --------------------------------------------------------------------
+
+
+def test_nothing_to_change_leaves_every_pixel(rng: np.random.Generator) -> None:
+    picture = rng.integers(0, 255, (90, 90, 4), np.uint8)
+    before = picture.copy()
+    window = Window(0, 0, 90)
+    assert (move(picture, np.zeros((64, 64, 2), np.float32), window) == before).all()
+    blend_window(picture, np.zeros((128, 128, 9), np.float32), window)
+    blend_box(picture, np.zeros((96, 96, 7), np.float32), Box(np.array([40.0, 40.0]), 30.0, 0.1))
+    assert (picture == before).all()
+
+
+def test_a_flow_moves_the_picture_by_its_share_of_the_window() -> None:
+    picture = np.zeros((128, 128, 4), np.uint8)
+    picture[60:70, 40:50] = 255
+    flow = np.zeros((64, 64, 2), np.float32)
+    flow[..., 0] = 16 / 128
+    out = move(picture, flow, Window(0, 0, 128))
+    assert out[65, 29, 0] == 255
+    assert out[65, 45, 0] == 0
+
+
+def test_only_the_box_that_moves_is_touched(rng: np.random.Generator) -> None:
+    picture = rng.integers(0, 255, (128, 128, 4), np.uint8)
+    flow = np.zeros((64, 64, 2), np.float32)
+    flow[30:34, 30:34] = 0.02
+    out = move(picture, flow, Window(0, 0, 128))
+    changed = (out != picture).any(-1)
+    assert changed[56:72, 56:72].any()
+    changed[52:76, 52:76] = False
+    assert not changed.any()
+
+
+def test_painted_crops_stay_within_the_person() -> None:
+    picture = np.zeros((100, 100, 4), np.uint8)
+    picture[:50] = (100, 100, 100, 255)
+    layers = np.zeros((96, 96, 7), np.float32)
+    layers[..., 3:] = 1
+    blend_box(picture, layers, Box(np.array([50.0, 50.0]), 40.0, 0.0))
+    assert picture[40, 50].tolist() == [255, 255, 255, 255]
+    assert not picture[60, 50].any()
+
+
+def test_layers_are_premultiplied_and_bounded() -> None:
+    torch.manual_seed(0)
+    layers = split_layers(torch.randn(2, 9, 8, 8) * 4)
+    mask = layers[:, 8:]
+    assert float(mask.min()) >= 0
+    assert float(mask.max()) <= 1
+    assert bool((layers[:, 4:8] <= mask + 1e-6).all())
+    nothing = torch.zeros(1, 9, 8, 8)
+    picture = torch.rand(1, 4, 8, 8)
+    assert torch.equal(apply_layers(picture, nothing), picture)
+
+
+def test_fresh_networks_hardly_change_the_picture() -> None:
+    torch.manual_seed(1)
+    nets = VisavisNetworks().eval()
+    picture = torch.rand(1, 4, 128, 128)
+    with torch.inference_mode():
+        flow, layers = nets.head(
+            picture, torch.rand(1, 10, 128, 128), torch.zeros(1, 32, 32, 2),
+            nets.encoder(torch.rand(1, 7, 128, 128)), torch.zeros(1, inputs.MOTION_SIZE),
+        )  # fmt: skip
+    assert flow.shape == (1, 2, 64, 64)
+    assert float((flow == 0).float().mean()) > 0.9  # the soft threshold
+    assert float((apply_layers(picture, layers) - picture).abs().mean()) < 0.05
+
+
+# --- the whole generator -----------------------------------------------------------------------------
+
+
+def test_it_draws_the_person_and_changes_what_geometry_drew(drawn: dict[str, U8]) -> None:
+    a, b = (drawn[n].astype(np.int16) for n in ("geometric", "visavis"))
+    assert a.shape == b.shape == (256, 256, 3)
+    difference = np.abs(a - b).mean()
+    assert 0.2 < difference < 25
+
+
+def test_every_size_and_framing_is_drawn_by_the_same_networks(astronaut: Enrollment) -> None:
+    motion = moved(astronaut.motion, yaw=-8, jawOpen=0.3)
+    small = Renderer(astronaut, generator="visavis", size_px=256).render(motion)
+    large = Renderer(astronaut, generator="visavis", size_px=768).render(motion)
+    again = cv2.resize(large, (256, 256), interpolation=cv2.INTER_AREA).astype(np.int16)
+    assert np.abs(again - small).mean() < 6
+    photo = Renderer(astronaut, generator="visavis", framing="photo").render(motion)
+    assert photo.shape == astronaut.photo.shape
+    assert photo_viewport(astronaut).width_px == photo.shape[1]
+
+
+def test_each_part_can_be_switched_off(astronaut: Enrollment) -> None:
+    viewport = head_viewport(astronaut, 256)
+    motion = moved(astronaut.motion, yaw=10, jawOpen=0.5)
+    gbuffer = gbuffer_of(astronaut, motion)
+
+    def picture(switches: Switches) -> U8:
+        generator = VisavisGenerator(MODEL, switches=switches)
+        return generator.render(generator.prepare(astronaut, viewport), gbuffer, motion)
+
+    everything = picture(Switches())
+    names = list(Switches.__dataclass_fields__)
+    for name in names:
+        assert (picture(Switches(**{name: False})) != everything).any(), name
+    geometric = GeometricGenerator(MODEL)
+    nothing = picture(Switches(**dict.fromkeys(names, False)))
+    assert (nothing == geometric.render(geometric.prepare(astronaut, viewport), gbuffer, motion)).all()
+
+
+def test_the_engines_draw_the_same_picture(astronaut: Enrollment) -> None:
+    """Parity on a real enrollment: OpenVINO in float32 and in what is fast here, against eager torch."""
+    generator = VisavisGenerator(MODEL)
+    viewport = head_viewport(astronaut, 256)
+    motion = moved(astronaut.motion, yaw=10, jawOpen=0.5)
+    gbuffer = gbuffer_of(astronaut, motion)
+    cache = generator.prepare(astronaut, viewport)
+    heads: list[torch.Tensor] = []
+    for module, example in generator.networks:
+        torch.manual_seed(0)
+        given = [torch.rand_like(x) for x in example]
+        expected = TorchEngine().compile(module, given, "fp32")(*given)
+        for precision, bound in (("fp32", 1e-3), ("bf16", 0.12)):
+            got = OpenVinoEngine().compile(module, given, precision)(*given)
+            for e, g in zip(expected, got, strict=True):
+                assert float((e - g).abs().max()) < bound, precision
+        heads.append(expected[0])
+    assert generator.wait_until_compiled(120)
+    compiled = generator.render(cache, gbuffer, motion)
+    eager = VisavisGenerator(MODEL, engines=(TorchEngine(),))
+    assert eager.wait_until_compiled(120)
+    plain = eager.render(cache, gbuffer, motion)
+    assert eager.engine_name == "torch"
+    off = np.abs(compiled.astype(np.int16) - plain)
+    assert off.max() <= 12
+    assert off.mean() < 0.5
+
+
+def test_what_was_exported_is_kept_and_made_again_when_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    module, given = torch.nn.Conv2d(3, 4, 3).eval(), (torch.rand(1, 3, 16, 16),)
+    first = OpenVinoEngine().compile(module, given, "fp32", key="tiny")(*given)[0]
+    kept = list(engine_cache_folder().glob("tiny-*.xml"))
+    assert len(kept) == 1
+    other = torch.nn.Conv2d(3, 4, 3).eval()  # the kept one is used: the key says what it is
+    assert torch.equal(OpenVinoEngine().compile(other, given, "fp32", key="tiny")(*given)[0], first)
+    kept[0].with_suffix(".bin").write_bytes(b"torn")
+    repaired = OpenVinoEngine().compile(module, given, "fp32", key="tiny")(*given)[0]
+    assert torch.allclose(repaired, first, atol=1e-5)
+
+
+def test_torch_serves_until_an_engine_is_built_and_when_none_can_be() -> None:
+    module, given = torch.nn.Conv2d(3, 4, 3).eval(), (torch.rand(1, 3, 16, 16),)
+    engine = BackgroundEngine(module, given, "conv", order=())
+    assert engine.wait(60)
+    assert engine.tier_name == "torch"
+    assert torch.allclose(engine(*given)[0], module(*given), atol=1e-6)
+
+
+def test_encoder_features_are_cached_with_the_avatar(astronaut: Enrollment) -> None:
+    name = next(n for n in astronaut.features if n.startswith("visavis/"))
+    generator = VisavisGenerator(MODEL)
+    viewport = head_viewport(astronaut, 256)
+    bare = replace(astronaut, features={})
+    fresh = generator.prepare(bare, viewport).features
+    kept = generator.prepare(astronaut, viewport).features
+    assert float((fresh - kept).abs().max()) < 0.02  # kept as fp16
+    marked = replace(astronaut, features={name: np.full_like(astronaut.features[name], 3)})
+    assert float(generator.prepare(marked, viewport).features.mean()) == pytest.approx(3)
+    stale = replace(astronaut, features={"visavis/0123": np.full_like(astronaut.features[name], 3)})
+    assert torch.equal(generator.prepare(stale, viewport).features, fresh)
+
+
+# --- weights -----------------------------------------------------------------------------------------
+
+
+def test_the_shipped_weights_are_small_and_say_what_they_are() -> None:
+    assert WEIGHTS_PATH.stat().st_size <= 12_000_000
+    assert WEIGHTS_PATH.stat().st_mode & 0o044
+    _, about = load_weights(WEIGHTS_PATH, "visavis", VERSION)
+    assert "research" in about.licence
+    assert about.metrics
+    assert about.data
+    assert float(str(about.notes["steps"])) > 0
+
+
+def test_weights_survive_saving(tmp_path: Path) -> None:
+    nets = VisavisNetworks()
+    save_weights(tmp_path / "w.safetensors", nets, header())
+    again, digest = load_networks(tmp_path / "w.safetensors")
+    assert len(digest) == 64
+    for a, b in zip(nets.parameters(), again.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=2e-3)
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def damage(path: Path, kind: str) -> None:
+    """Make a weights file bad in one way."""
+    if kind == "missing":
+        path.unlink()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-2000])
+    elif kind == "text":
+        path.write_text("weights")
+    elif kind == "no header":
+        with safe_open(str(path), "pt") as file:
+            tensors = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+        save_file(tensors, str(path))
+    elif kind == "tampered":
+        with safe_open(str(path), "pt") as file:
+            tensors = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+            metadata = file.metadata()
+        tensors[next(iter(tensors))].add_(0.5)
+        save_file(tensors, str(path), metadata)
+    elif kind == "other version":
+        save_weights(path, VisavisNetworks(), header(version=VERSION + 1))
+    elif kind == "other generator":
+        save_weights(path, VisavisNetworks(), header(generator="pwm"))
+    else:
+        save_weights(path, torch.nn.Linear(3, 4), header())
+
+
+DAMAGES = (
+    "missing", "empty", "truncated", "text", "no header", "tampered", "other version", "other generator",
+    "other networks",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_bad_weights_are_refused_and_geometric_draws(
+    kind: str, tmp_path: Path, astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, VisavisNetworks(), header())
+    damage(path, kind)
+    with pytest.raises(WeightsError, match=r"w\.safetensors.*; install visavis again, or train anew"):
+        VisavisGenerator(MODEL, weights=path)
+    monkeypatch.setitem(GENERATORS, "visavis", lambda model: VisavisGenerator(model, weights=path))
+    with pytest.raises(WeightsError):
+        make_generator("visavis", MODEL)
+    renderer = Renderer(astronaut, generator="visavis", size_px=128)
+    assert renderer.generator_name == "geometric"
+    assert renderer.notice is not None
+    assert renderer.notice.startswith("drawing with geometric: ")
+    assert renderer.render(astronaut.motion).shape == (128, 128, 3)
