@@ -19,7 +19,28 @@ from engines.head_model import HeadModel
 # shows the photo, whatever the driver does: the floor that every generator must beat; drawn by nobody
 SOURCE_COPY = "source-copy"
 
-VARIANTS: dict[str, Callable[[HeadModel], Generator[Any]]] = {}
+
+
+def _without(**off: bool) -> Callable[[HeadModel], Generator[Any]]:
+    def make(model: HeadModel) -> Generator[Any]:
+        from engines.generators.visavis.generator import Switches, VisavisGenerator
+
+        return VisavisGenerator(model, switches=Switches(**off))
+
+    return make
+
+
+# one part of the trained networks switched off at a time: what the picture loses without it
+VARIANTS: dict[str, Callable[[HeadModel], Generator[Any]]] = {
+    "visavis-no-flow": _without(flow=False),
+    "visavis-no-layers": _without(layers=False),
+    "visavis-no-features": _without(features=False),
+    "visavis-no-motion": _without(motion=False),
+    "visavis-no-mouth": _without(mouth=False),
+    "visavis-no-eyes": _without(eyes=False),
+    "visavis-no-photo-crops": _without(photo_crops=False),
+}
+ABLATIONS = tuple(VARIANTS)
 
 
 def known_names() -> list[str]:

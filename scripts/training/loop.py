@@ -28,7 +28,7 @@ from scripts.training.errors import TrainingError
 from scripts.training.task import Batch, Judged, Task
 
 CHECKPOINT = "last.pt"
-CHECKPOINT_S, LOG_S, JUDGE_S = 120.0, 20.0, 240.0
+CHECKPOINT_S, LOG_S, JUDGE_S = 120.0, 30.0, 400.0
 WARM_UP_STEPS, SLOW_STEPS = 200, 3000
 GRID_ROWS = 10
 
@@ -77,7 +77,7 @@ class Training:
     def __init__(self, task: Task, settings: Settings, device: torch.device) -> None:
         torch.manual_seed(settings.seed)
         self.task, self.settings, self.device = task, settings, device
-        self.networks = task.networks().to(device)
+        self.networks = task.networks().to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.average = copy.deepcopy(self.networks).eval()
         self.judges = {name: d.to(device) for name, d in task.discriminators().items()}
         self.optimiser = torch.optim.AdamW(
@@ -199,8 +199,12 @@ class Training:
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on `device`."""
-    return {n: t.to(device, non_blocking=True) for n, t in batch.items()}
+    """The batch on `device`, pictures channels last: convolutions are quicker so."""
+    return {n: _laid_out(t).to(device, non_blocking=True) for n, t in batch.items()}
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def figures_of(training: Training, pairs: Pairs, rows: NDArray[np.int64]) -> dict[str, float]:
