@@ -23,6 +23,23 @@ def head_viewport(enrollment: Enrollment, size_px: int) -> Viewport:
     return Viewport(left, top, size_px / side, size_px, size_px)
 
 
+_CUT_AT_MOST = 0.25  # of the crop's height, which a photo that ends below the chin takes away
+
+
+def wide_viewport(enrollment: Enrollment, width_px: int, height_px: int) -> Viewport:
+    """`width_px` × `height_px` around the head, as high as the standard head crop.
+
+    It never looks below the photo's lower edge: nobody has a chest to show that the photo does not have. Where the
+    crop does, it is a little nearer and higher. Sideways and above it may reach beyond the photo.
+    """
+    left, top, side = enrollment.crop_px
+    below = max(0.0, top + side - len(enrollment.photo))
+    high = side - min(below, _CUT_AT_MOST * side)
+    scale = height_px / high
+    origin_x = left + side / 2 - width_px / 2 / scale
+    return Viewport(origin_x, top + side - below - high, scale, width_px, height_px)
+
+
 def photo_viewport(enrollment: Enrollment) -> Viewport:
     """The photo's own framing, pixel for pixel."""
     height, width = enrollment.photo.shape[:2]

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.composite import composite, make_background
+from engines.background import KEEP, Background, BackgroundError
+from engines.composite import (
+    behind_person,
+    composite,
+    make_background,
+    still_person,
+    straight,
+    without_old_background,
+)
 from engines.enrollment import Enrollment
-from engines.gbuffer import rasterise, seen_triangles
+from engines.gbuffer import Viewport, rasterise, seen_triangles
 from engines.generator_names import DEFAULT_GENERATOR
 from engines.generators import make_or_fall_back
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.head import head_viewport, photo_viewport, pose_head
+from engines.head import head_viewport, photo_viewport, pose_head, wide_viewport
 from engines.head_model import load_head_model
 from engines.motion import ARKIT_INDEX, Motion
+from engines.outpaint import Pad, missing, moved, outpaint
+from engines.stage import Box, moving_box, whole
 
+U8 = NDArray[np.uint8]
 Framing = Literal["head", "photo"]
 Mark = Callable[[str], None]
 
@@ -43,10 +54,37 @@ def range_of_motion(rest: Motion) -> list[Motion]:
     return [*out, rest, replace(rest, closure=np.ones(3, np.float32))]
 
 
-class Renderer:
-    """Draws one person in one viewport. Holds no state from frame to frame; not shared between sessions.
+Aspect = Literal["1:1", "16:9"]
 
-    `notice` is a sentence for the user when another generator draws than was asked for, else None.
+
+def frame_size(size_px: int, aspect: Aspect) -> tuple[int, int]:
+    """(width, height) of a picture `size_px` high; even, as video wants it: 720 → 1280 × 720, 480 → 854 × 480."""
+    return (size_px, size_px) if aspect == "1:1" else (2 * round(size_px * 8 / 9), size_px)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A box of the frame, ready to be drawn."""
+
+    box: Box
+    viewport: Viewport
+    cache: Any
+    triangles: NDArray[np.intp]
+    background: U8
+
+
+class Renderer:
+    """Draws one person in one frame. Not shared between sessions.
+
+    The generator draws the box where anything can move; the rest of the frame is prepared once. `notice` is a
+    sentence for the user when something is other than asked for (another generator draws, nobody could
+    be told from the background), else None.
+
+    - `framing` "head": the standard head crop, `size_px` high, as wide as `aspect` says; "photo": the photo's
+      own framing, pixel for pixel, whatever `size_px` says.
+    - `background`: what stands behind the person. "transparent" makes `render` give RGBA with straight colours.
+
+    Raises BackgroundError for the photo's own framing in another aspect.
     """
 
     def __init__(
@@ -56,37 +94,108 @@ class Renderer:
         generator: str = DEFAULT_GENERATOR,
         framing: Framing = "head",
         size_px: int = 512,
+        background: Background = KEEP,
+        aspect: Aspect = "1:1",
     ) -> None:
+        if framing == "photo" and aspect != "1:1":
+            raise BackgroundError("the photo's own framing has the photo's own shape; leave out the aspect")
         self.enrollment = enrollment
         self._model = load_head_model()
-        self.viewport = (
-            photo_viewport(enrollment) if framing == "photo" else head_viewport(enrollment, size_px)
-        )
-        self._generator, self.notice = make_or_fall_back(generator, self._model)
-        self._cache = self._generator.prepare(enrollment, self.viewport)
-        self._triangles = seen_triangles(
-            self._model,
-            [
-                pose_head(self._model, enrollment, m, self.viewport)
-                for m in range_of_motion(enrollment.motion)
-            ],
-            self.viewport,
-        )
-        self._background = make_background(enrollment, self.viewport)
+        self._background = background
+        if framing == "photo":
+            self.viewport = photo_viewport(enrollment)
+        elif aspect == "1:1":
+            self.viewport = head_viewport(enrollment, size_px)
+        else:
+            self.viewport = wide_viewport(enrollment, *frame_size(size_px, aspect))
+        self._generator, fallback = make_or_fall_back(generator, self._model)
+        self.notice = "; ".join(n for n in (fallback, _no_matte(enrollment, background)) if n) or None
+        self._pad = self._missing(aspect)
+        scene = outpaint(enrollment, self._pad)
+        frame = moved(self.viewport, self._pad)
+        old = behind_person(scene, everywhere=not background.keeps_photo)
+        self._behind = make_background(scene, frame, background, old)
+        self._scene = without_old_background(scene, old)
+        person = still_person(self._scene, frame)
+        self._still = straight(person) if self._transparent else composite(person, self._behind)
+        rest = pose_head(self._model, enrollment, enrollment.motion, self.viewport)
+        self._range = [
+            pose_head(self._model, enrollment, m, self.viewport) for m in range_of_motion(enrollment.motion)
+        ]
+        self._stage = self._make_stage(moving_box(self._model, self.viewport, rest, self._range))
+        self._all: _Stage | None = None
 
     @property
     def generator_name(self) -> str:
         """The generator at work."""
         return self._generator.config.name
 
-    def render(self, motion: Motion, mark: Mark = _no_mark) -> NDArray[np.uint8]:
-        """Picture (H, W, 3) uint8 RGB of `motion` told in the photo's camera; `mark` is called after each stage."""
-        mesh = pose_head(self._model, self.enrollment, motion, self.viewport)
+    @property
+    def box(self) -> Box:
+        """The part of the frame that the generator draws."""
+        return self._stage.box
+
+    def render(self, motion: Motion, mark: Mark = _no_mark) -> U8:
+        """Picture (H, W, 3) uint8 RGB of `motion` told in the photo's camera, (H, W, 4) when transparent.
+
+        `mark` is called after each stage.
+        """
+        stage = self._stage
+        mesh = pose_head(self._model, self.enrollment, motion, stage.viewport)
+        if not stage.box.holds(mesh, self.viewport):
+            # beyond what `retarget` lets through, or placed absolutely: then the whole frame is drawn
+            stage = self._whole_stage()
+            mesh = pose_head(self._model, self.enrollment, motion, stage.viewport)
         mark("fitted")
-        gbuffer = rasterise(self._model, mesh, self.viewport, self._generator.config.grid_px, self._triangles)
+        gbuffer = rasterise(
+            self._model, mesh, stage.viewport, self._generator.config.grid_px, stage.triangles
+        )
         mark("rasterised")
-        person = self._generator.render(self._cache, gbuffer, motion)
+        person = self._generator.render(stage.cache, gbuffer, motion)
         mark("generated")
-        picture = composite(person, self._background)
+        picture = self._compose(person, stage)
         mark("composited")
         return picture
+
+    def _compose(self, person: U8, stage: _Stage) -> U8:
+        drawn = straight(person) if self._transparent else composite(person, stage.background)
+        if drawn.shape[:2] == self._still.shape[:2]:
+            return drawn
+        picture = self._still.copy()
+        box = stage.box
+        picture[box.top : box.bottom, box.left : box.right] = drawn
+        return picture
+
+    def _missing(self, aspect: Aspect) -> Pad:
+        """By how much the photo has to be continued for this frame."""
+        # a square crop in the photo's own background mirrors the photo's edge: so it is in training
+        if aspect == "1:1" and self._background.keeps_photo:
+            return Pad()
+        return missing(self.enrollment, self.viewport)
+
+    @property
+    def _transparent(self) -> bool:
+        return self._background.mode == "transparent"
+
+    def _make_stage(self, box: Box) -> _Stage:
+        viewport = box.of(self.viewport)
+        shift = np.array([box.left, box.top, 0], np.float32)
+        meshes = [replace(mesh, vertices_px=mesh.vertices_px - shift) for mesh in self._range]
+        return _Stage(
+            box,
+            viewport,
+            self._generator.prepare(self._scene, moved(viewport, self._pad)),
+            seen_triangles(self._model, meshes, viewport),
+            np.ascontiguousarray(self._behind[box.top : box.bottom, box.left : box.right]),
+        )
+
+    def _whole_stage(self) -> _Stage:
+        if self._all is None:
+            self._all = self._make_stage(whole(self.viewport))
+        return self._all
+
+
+def _no_matte(enrollment: Enrollment, background: Background) -> str | None:
+    if background.keeps_photo or int(enrollment.matte.min()) < 255:
+        return None
+    return "nobody could be told from the background of this photo, so it stays as it is; use another photo"

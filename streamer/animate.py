@@ -20,13 +20,14 @@ from engines.errors import DriverError, SinkError
 from engines.frame import Frame, LatencyTrace
 from engines.generator_names import DEFAULT_GENERATOR
 from engines.motion import Motion, read_motion, write_motion
-from engines.renderer import Framing
+from engines.renderer import Framing, Renderer
 from engines.retarget import Controls
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
 from streamer.driver import Drive, Driver
 from streamer.filters import centred
 from streamer.ledger import Ledger
+from streamer.look import AS_IS, Look
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import Sink, SinkInfo
 from streamer.sources.video import VideoSource
@@ -48,6 +49,7 @@ class Job:
     size_px: int = 512
     controls: Controls = field(default_factory=Controls)
     framing: Framing = "head"
+    look: Look = AS_IS
     motion_output: Path | None = None
     trace: Path | None = None
 
@@ -130,16 +132,23 @@ def animate(
     if job.motion_output:
         _require_writable(job.motion_output)
     with ExitStack() as stack:
-        sink: Sink = stack.enter_context(FileSink(job.output, audio_from=None if is_motion else job.driver))
+        background = job.look.background
+        audio_from = None if is_motion else job.driver
+        sink: Sink = stack.enter_context(
+            FileSink(job.output, audio_from=audio_from, alpha=background.mode == "transparent")
+        )
         ledger = stack.enter_context(Ledger(trace_path=job.trace))
         tracker = make_tracker(job.tracker)
         driver = Driver(tracker, smooth=False)  # `_smoothed` looks ahead instead: no lag in a file
         stack.callback(driver.close)
-        avatar = Avatar(
-            enrollment, driver, generator=job.generator, framing=job.framing, size_px=job.size_px,
-            controls=controls, clock=clock, on_fault=ledger.fault,
+        renderer = Renderer(
+            enrollment, generator=job.generator, framing=job.framing, size_px=job.size_px,
+            background=background, aspect=job.look.aspect,
         )  # fmt: skip
-        notices: list[str] = []
+        avatar = Avatar(
+            enrollment, driver, controls=controls, clock=clock, on_fault=ledger.fault, renderer=renderer
+        )
+        notices = [renderer.notice] if renderer.notice else []
         start_ns = clock.now_ns()
         if is_motion:
             track = read_motion(job.driver)

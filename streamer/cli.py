@@ -18,7 +18,7 @@ import typer
 from engines.errors import VisavisError
 from engines.generator_names import DEFAULT_GENERATOR
 from streamer import __version__
-from streamer.cli_stills import add_still_commands
+from streamer.cli_stills import AspectChoice, AspectName, BackgroundText, add_still_commands
 from streamer.control_options import with_controls
 from streamer.terminal import err, progress_bar, quiet_native, say_note, working
 
@@ -109,14 +109,20 @@ def enroll(
 def animate(
     avatar: Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")],
     driver: Annotated[Path, typer.Option(help="A video of a face, or a recorded motion (.jsonl).")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .mp4 to write.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="The .mp4 to write; a transparent one is a .mov or .webm."),
+    ],
     generator: Annotated[str, typer.Option(help="Which generator draws.")] = DEFAULT_GENERATOR,
     tracker: Annotated[
         str, typer.Option(help="What follows the driver's face: mediapipe or regressor.")
     ] = "mediapipe",
     size: Annotated[
-        int | None, typer.Option(min=64, max=1024, help="Side of the head crop in pixels (default 512).")
+        int | None,
+        typer.Option(min=64, max=1024, help="Height of the picture in pixels (default 512; 720 in 16:9)."),
     ] = None,
+    background: BackgroundText = "keep",
+    aspect: AspectName = AspectChoice.square,
     framing: Annotated[
         FramingChoice,
         typer.Option(help="head: the standard crop; photo: the photo's own framing, pixel for pixel."),
@@ -135,7 +141,9 @@ def animate(
         from engines.retarget import Controls
         from streamer.animate import Job
         from streamer.animate import animate as run_job
+        from streamer.look import Look, read_background
 
+        look = Look(read_background(background), aspect.value)
         enrollment = load_enrollment(avatar)
         if framing is FramingChoice.photo and size is not None:
             say_note("--size is for the head crop; with --framing photo the picture has the photo's own size")
@@ -144,9 +152,10 @@ def animate(
             output=output,
             generator=generator,
             tracker=tracker,
-            size_px=(size or 512) & ~1,
+            size_px=_height(size, aspect),
             controls=Controls.from_dict(controls, enrollment.controls),
             framing=framing.value,
+            look=look,
             motion_output=motion_out,
             trace=trace,
         )
@@ -169,7 +178,12 @@ def run(
     tracker: Annotated[
         str, typer.Option(help="What follows the driver's face: mediapipe or regressor.")
     ] = "mediapipe",
-    size: Annotated[int, typer.Option(min=64, max=1024, help="Side of the picture in pixels.")] = 512,
+    size: Annotated[
+        int | None,
+        typer.Option(min=64, max=1024, help="Height of the picture in pixels (default 512; 720 in 16:9)."),
+    ] = None,
+    background: BackgroundText = "keep",
+    aspect: AspectName = AspectChoice.square,
     loop: Annotated[bool, typer.Option("--loop", help="Repeat a video file for ever.")] = False,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop by itself after this long.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Also write each frame's times here (.jsonl).")] = None,
@@ -181,11 +195,13 @@ def run(
     Example: `visavis run me.avatar --from webcam --to virtualcam`
     """
     with quiet_native():
+        from streamer.look import Look, read_background
         from streamer.start_live import LiveOptions, run_live
 
+        look = Look(read_background(background), aspect.value)
         options = LiveOptions(
-            avatar=avatar, source=source, sink=sink, generator=generator, tracker=tracker, size_px=size & ~1,
-            loop=loop, seconds=seconds, trace=trace, controls=controls,
+            avatar=avatar, source=source, sink=sink, generator=generator, tracker=tracker,
+            size_px=_height(size, aspect), look=look, loop=loop, seconds=seconds, trace=trace, controls=controls,
         )  # fmt: skip
         outcome, snapshot = run_live(options)
     if outcome.notice:
@@ -214,12 +230,14 @@ def serve(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) for https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    background: BackgroundText = "keep",
+    aspect: AspectName = AspectChoice.square,
     *,
     controls: dict[str, object],
 ) -> None:
     """Serve the page: open it in a browser, press "use my webcam", be the avatar.
 
-    The options of the motion say how the offered avatars start; the page changes them.
+    The options of the motion, the background and the shape say how calls start; the page changes them.
 
     Example: `visavis serve --avatar me.avatar` then open http://localhost:8000
     """
@@ -235,15 +253,24 @@ def serve(
     # before the slow imports, so that a taken port is known at once
     listener = listen(host, port)
     with quiet_native():
+        from streamer.look import Look, read_background, require_opaque
         from streamer.start_server import serve_forever
 
+        look = Look(read_background(background), aspect.value)
+        require_opaque(look.background, "a video call")
         serve_forever(
             settings,
             [*(avatar or [])],
             listener,
             on_ready=lambda url: print(f"visavis is ready: {url}", flush=True),
             controls=controls,
+            look=look,
         )
+
+
+def _height(size: int | None, aspect: AspectChoice) -> int:
+    """The picture's height in pixels, even: what was asked for, else what is usual for its shape."""
+    return (size or (512 if aspect is AspectChoice.square else 720)) & ~1
 
 
 def listen(host: str, port: int) -> socket.socket:

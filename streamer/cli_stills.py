@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,11 +16,34 @@ from streamer.terminal import progress_bar, quiet_native, say_note, working
 if TYPE_CHECKING:
     from engines.enrollment import Enrollment
     from engines.motion import Motion
+    from streamer.look import Look
 
 AvatarFile = Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")]
 PngFile = Annotated[Path, typer.Option("-o", "--output", help="The .png to write.")]
 Size = Annotated[int, typer.Option(min=64, max=1024, help="Side of the picture in pixels.")]
 GeneratorName = Annotated[str, typer.Option(help="Which generator draws.")]
+
+
+BackgroundText = Annotated[
+    str,
+    typer.Option(
+        metavar="KEEP|BLUR|TRANSPARENT|#RRGGBB|PICTURE",
+        help="Behind the person: keep (the photo's own), blur, transparent, a colour, or a picture file.",
+    ),
+]
+
+
+class AspectChoice(StrEnum):
+    """The picture's shape."""
+
+    square = "1:1"
+    wide = "16:9"
+
+
+AspectName = Annotated[
+    AspectChoice,
+    typer.Option(help="Shape of the picture: 1:1, or 16:9 as calls have it; --size is its height."),
+]
 
 
 class ArgumentError(VisavisError):
@@ -69,6 +93,8 @@ def frontalize(
     output: PngFile,
     neutral: Annotated[bool, typer.Option("--neutral", help="Also take the expression away.")] = False,
     size: Size = 512,
+    background: BackgroundText = "keep",
+    aspect: AspectName = AspectChoice.square,
     generator: GeneratorName = DEFAULT_GENERATOR,
 ) -> None:
     """Turn the head of a photo to look straight at the camera.
@@ -79,13 +105,15 @@ def frontalize(
         from dataclasses import replace
 
         from engines.edit import FRONTAL, apply_edit
+        from streamer.look import Look, read_background
         from streamer.stills import enrollment_of, require_png
 
         require_png(output)
+        look = Look(read_background(background), aspect.value)
         with working("enrolling"):
             enrollment = enrollment_of(photo)
         motion = apply_edit(enrollment.motion, replace(FRONTAL, neutral=neutral))
-        _draw(enrollment, motion, output, size, generator)
+        _draw(enrollment, motion, output, size, generator, look)
     for notice in enrollment.notices:
         say_note(notice)
     print(output)
@@ -118,20 +146,24 @@ def edit(
     ] = None,
     neutral: Annotated[bool, typer.Option("--neutral", help="Start from no expression.")] = False,
     size: Size = 512,
+    background: BackgroundText = "keep",
+    aspect: AspectName = AspectChoice.square,
     generator: GeneratorName = DEFAULT_GENERATOR,
 ) -> None:
     """Draw an avatar with another expression, pose, gaze or shape of the head.
 
-    Example: `visavis edit me.avatar -o out.png --set jawOpen=0.4 --yaw 15 --gaze-yaw -10 --shape 0=1.5`
+    Example: `visavis edit me.avatar -o out.png --set jawOpen=0.4 --yaw 15 --gaze-yaw -10 --background transparent`
     """
     change = dict(_numbers(settings or [], "--set", "jawOpen=0.4"))
     shapes = {_mode(name): sigma for name, sigma in _numbers(shape or [], "--shape", "0=1.5")}
     with quiet_native():
         from engines.edit import Edit, apply_edit, identity_change, reshape
         from engines.enrollment import load_enrollment
+        from streamer.look import Look, read_background
         from streamer.stills import require_png
 
         require_png(output)
+        look = Look(read_background(background), aspect.value)
         enrollment = load_enrollment(avatar)
         what = Edit(change, yaw, pitch, roll, gaze_yaw, gaze_pitch, neutral)
         motion = apply_edit(enrollment.motion, what)
@@ -140,7 +172,7 @@ def edit(
 
             model = load_head_model()
             enrollment = reshape(enrollment, model, identity_change(model, shapes))
-        _draw(enrollment, motion, output, size, generator)
+        _draw(enrollment, motion, output, size, generator, look)
     print(output)
 
 
@@ -189,11 +221,18 @@ def add_still_commands(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _draw(enrollment: Enrollment, motion: Motion, output: Path, size_px: int, generator: str) -> None:
+def _draw(
+    enrollment: Enrollment, motion: Motion, output: Path, size_px: int, generator: str, look: Look
+) -> None:
     from engines.renderer import Renderer
     from streamer.stills import write_png
 
-    write_png(output, Renderer(enrollment, generator=generator, size_px=size_px & ~1).render(motion))
+    renderer = Renderer(
+        enrollment, generator=generator, size_px=size_px & ~1, background=look.background, aspect=look.aspect
+    )
+    if renderer.notice:
+        say_note(renderer.notice)
+    write_png(output, renderer.render(motion))
 
 
 def _pair(text: str, option: str, example: str) -> tuple[str, str]:

@@ -25,11 +25,20 @@ from engines.errors import VisavisError
 from engines.generator_names import DEFAULT_GENERATOR
 from engines.generators import generator_names
 from engines.presets import preset_names
+from engines.renderer import Aspect
 from engines.retarget import Controls
 from streamer import __version__
 from streamer.config import ServeSettings
+from streamer.look import AS_IS, Look, read_background, read_picture, require_opaque
 from streamer.metrics import Metrics
-from streamer.store import AvatarStore, StoreError, picture_of, write_controls
+from streamer.store import (
+    BACKGROUND_PREFIX,
+    AvatarStore,
+    BackgroundStore,
+    StoreError,
+    picture_of,
+    write_controls,
+)
 from streamer.trackers import DEFAULT_TRACKER, tracker_names
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import CallOptions, MakeAvatar, OfferError, Session
@@ -56,6 +65,8 @@ class Offer(BaseModel):
     mode: Literal["avatar", "echo"] = "avatar"
     drive: Literal["webcam", "demo"] = "webcam"
     tracker: str | None = None
+    background: str | None = Field(None, max_length=64)
+    aspect: Aspect | None = None
 
 
 class Calls:
@@ -97,8 +108,30 @@ class Calls:
                 task.cancel()
 
 
+def look_of(body: Offer, usual: Look, pictures: BackgroundStore) -> Look:
+    """What an offer asks for; what it leaves out is as the server was started.
+
+    Raises BackgroundError, or HTTPException 410 for a picture that the server does not have any more.
+    """
+    aspect = body.aspect or usual.aspect
+    text = body.background
+    if text is None:
+        return Look(usual.background, aspect)
+    if text.startswith(BACKGROUND_PREFIX):
+        picture = pictures.get(text)
+        if picture is None:
+            raise HTTPException(410, "the background picture is gone; choose it again")
+        return Look(picture, aspect)
+    # never a path: what a request says does not reach the disk
+    if text not in ("keep", "blur", "transparent") and not text.startswith("#"):
+        raise HTTPException(400, f"there is no background {text!r}; choose keep, blur, a colour or a picture")
+    background = read_background(text)
+    require_opaque(background, "a video call")
+    return Look(background, aspect)
+
+
 def _too_large(settings: ServeSettings) -> str:
-    return f"the photo is larger than {settings.max_photo_mb:g} MB; send a smaller one"
+    return f"the picture is larger than {settings.max_photo_mb:g} MB; send a smaller one"
 
 
 def create_app(
@@ -107,11 +140,13 @@ def create_app(
     *,
     metrics: Metrics | None = None,
     make_avatar: MakeAvatar | None = None,
+    look: Look = AS_IS,
 ) -> FastAPI:
-    """The application. `make_avatar` replaces the tracker and generator in tests."""
+    """The application. `look` is how calls start; `make_avatar` replaces the tracker and generator in tests."""
     aiortc_fixes.apply(offer_loopback=settings.loopback)
     metrics = metrics or Metrics()
     calls = Calls(metrics, settings.max_sessions, make_avatar)
+    backgrounds = BackgroundStore(settings.max_uploads)
     # Not the default executor: aiortc encodes there, and an enrollment takes a second. One thread, so that
     # two writers of one avatar's file take turns.
     enrolling = ThreadPoolExecutor(1, thread_name_prefix="enroll")
@@ -204,6 +239,7 @@ def create_app(
             "trackers": list(tracker_names()),
             "emotions": list(preset_names()),
             "default": public[0][0] if public else None,
+            "look": {"background": look.background.mode, "aspect": look.aspect},
         }
 
     @app.get("/api/avatars/{name}/picture")
@@ -229,6 +265,16 @@ def create_app(
         name = store.add_upload(enrollment, title)
         logger.info("a photo was enrolled, consent recorded")
         return {"name": name, "title": title, "notices": list(enrollment.notices)}
+
+    @app.post("/api/backgrounds", status_code=201)
+    async def upload_background(picture: Annotated[UploadFile, File()]) -> dict[str, object]:
+        limit = int(settings.max_photo_mb * 1e6)
+        data = await picture.read(limit + 1)
+        if len(data) > limit:
+            raise HTTPException(413, _too_large(settings))
+        loop = asyncio.get_running_loop()
+        background = await loop.run_in_executor(enrolling, read_picture, data)
+        return {"name": backgrounds.add(background)}
 
     @app.put("/api/avatars/{name}/controls")
     async def keep_controls(name: str, body: Annotated[dict[str, object], Body()]) -> dict[str, object]:
@@ -267,7 +313,8 @@ def create_app(
             raise HTTPException(
                 400, f"there is no tracker {tracker!r}; choose one of: {', '.join(tracker_names())}"
             )
-        options = CallOptions(generator, body.size & ~1, body.mode, body.drive, tracker)
+        wanted = look_of(body, look, backgrounds)
+        options = CallOptions(generator, body.size & ~1, body.mode, body.drive, tracker, wanted)
         session = calls.open(entry.enrollment, options)
         try:
             sdp = await session.answer(body.sdp)
@@ -282,7 +329,9 @@ def create_app(
         }
 
     app.mount("/static", StaticFiles(directory=WEB), name="static")
-    _registered(page, health, prometheus, avatars, picture, upload, keep_controls, delete, offer)
+    _registered(
+        page, health, prometheus, avatars, picture, upload, upload_background, keep_controls, delete, offer
+    )
     return app
 
 

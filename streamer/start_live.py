@@ -13,12 +13,14 @@ from types import FrameType
 from engines.enrollment import load_enrollment
 from engines.errors import DriverError, SinkError
 from engines.generator_names import DEFAULT_GENERATOR
+from engines.renderer import Renderer
 from engines.retarget import Controls
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
 from streamer.driver import Driver
 from streamer.ledger import Ledger, Snapshot
 from streamer.live import LiveLoop, Outcome
+from streamer.look import AS_IS, Look, require_opaque
 from streamer.sinks.sink import open_sink
 from streamer.sources.source import Source
 from streamer.sources.video import VideoSource
@@ -36,6 +38,7 @@ class LiveOptions:
     generator: str = DEFAULT_GENERATOR
     tracker: str = DEFAULT_TRACKER
     size_px: int = 512
+    look: Look = AS_IS
     loop: bool = False
     seconds: float | None = None
     trace: Path | None = None
@@ -61,16 +64,21 @@ def run_live(options: LiveOptions) -> tuple[Outcome, Snapshot]:
     enrollment = load_enrollment(options.avatar)
     controls = Controls.from_dict(options.controls, enrollment.controls)
     _require_apart(options)
+    background = options.look.background
+    require_opaque(background, "what `visavis run` sends")
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(options.sink))
         source = stack.enter_context(open_source(options.source, loop=options.loop))
         ledger = stack.enter_context(Ledger(trace_path=options.trace))
         driver = Driver(make_tracker(options.tracker), on_fault=lambda error: ledger.fault("tracked", error))
         stack.callback(driver.close)
-        avatar = Avatar(
-            enrollment, driver, generator=options.generator, size_px=options.size_px,
-            controls=controls, clock=clock, on_fault=ledger.fault,
+        renderer = Renderer(
+            enrollment, generator=options.generator, size_px=options.size_px, background=background,
+            aspect=options.look.aspect,
         )  # fmt: skip
+        avatar = Avatar(
+            enrollment, driver, controls=controls, clock=clock, on_fault=ledger.fault, renderer=renderer
+        )
         steady = options.sink.partition(":")[0] in ("window", "virtualcam")
         loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=steady)
         timer = threading.Timer(options.seconds, loop.stop) if options.seconds else None

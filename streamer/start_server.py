@@ -17,6 +17,7 @@ from engines.models import cache_folder
 from engines.retarget import Controls
 from streamer.config import ServeSettings
 from streamer.demo import DEMO_PHOTO
+from streamer.look import AS_IS, Look
 from streamer.server import create_app
 from streamer.store import AvatarStore
 from streamer.tuning import tune_for_small_pictures
@@ -54,8 +55,11 @@ def serve_forever(
     listener: socket.socket,
     on_ready: Callable[[str], None],
     controls: Mapping[str, object] | None = None,
+    look: Look = AS_IS,
 ) -> None:
-    """Serve until SIGTERM (exit code 0) or Ctrl-C; `controls` come before those saved with the avatars.
+    """Serve until SIGTERM (exit code 0) or Ctrl-C; `look` is how calls start.
+
+    `controls` come before those saved with the avatars.
 
     Raises EnrollmentError for an avatar that does not load, ControlsError for controls that are none.
     """
@@ -67,7 +71,7 @@ def serve_forever(
         store.add_public(with_controls(load_enrollment(path), controls or {}), path)
     if not avatars:
         store.add_public(with_controls(demo_avatar(), controls or {}))
-    app = create_app(settings, store)
+    app = create_app(settings, store, look=look)
     config = uvicorn.Config(
         app,
         log_level="warning",

@@ -36,7 +36,10 @@ def require_folder(folder: Path) -> None:
 
 
 def write_png(path: Path, picture: U8) -> None:
-    """Write RGB `picture` (H, W, 3). Raises SinkError; a failure leaves the old file or none."""
+    """Write `picture`, RGB (H, W, 3) or with straight alpha (H, W, 4).
+
+    Raises SinkError; a failure leaves the old file or none.
+    """
     data = io.BytesIO()
     Image.fromarray(picture).save(data, "PNG")
     part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from engines.background import Background
 from engines.enrollment import Enrollment, load_enrollment, renamed, save_enrollment
 from engines.errors import EnrollmentError, VisavisError
 from engines.head import head_viewport
@@ -23,6 +24,7 @@ from engines.retarget import Controls
 logger = logging.getLogger(__name__)
 
 PICTURE_PX = 256
+BACKGROUND_PREFIX = "b-"
 
 
 class StoreError(VisavisError):
@@ -87,6 +89,26 @@ class AvatarStore:
     def public(self) -> list[tuple[str, Entry]]:
         """The listed avatars in the order they were added."""
         return [(n, e) for n, e in self._entries.items() if e.public]
+
+
+class BackgroundStore:
+    """Background pictures that pages sent, under unguessable names, in memory; the oldest goes. Event-loop only."""
+
+    def __init__(self, max_pictures: int = 16) -> None:
+        self._pictures: OrderedDict[str, Background] = OrderedDict()
+        self._max_pictures = max_pictures
+
+    def add(self, background: Background) -> str:
+        """Keep it; its name."""
+        while len(self._pictures) >= self._max_pictures:
+            self._pictures.popitem(last=False)
+        name = BACKGROUND_PREFIX + secrets.token_urlsafe(16)
+        self._pictures[name] = background
+        return name
+
+    def get(self, name: str) -> Background | None:
+        """The picture called `name`, or None."""
+        return self._pictures.get(name)
 
 
 def write_controls(entry: Entry, controls: Controls) -> bool:

@@ -453,7 +453,7 @@ def test_options_come_before_what_is_saved(
     monkeypatch.setattr(animate, "animate", lambda _enrollment, job, **_: stop(job.controls))
     monkeypatch.setattr(start_live, "Avatar", lambda *_, controls, **__: stop(controls))
     monkeypatch.setattr(
-        start_server, "create_app", lambda _, store: stop(store.public()[0][1].enrollment.controls)
+        start_server, "create_app", lambda _, store, **__: stop(store.public()[0][1].enrollment.controls)
     )
     typed = ["--lips", "1.5", "--no-keep-blink", "--region", "exp", "--motion", "absolute"]
     video = tmp_path / "v.mp4"
@@ -574,3 +574,91 @@ def test_ctrl_c_in_a_run_keeps_what_was_recorded(
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
     with av.open(str(out)) as container:
         assert sum(1 for _ in container.decode(video=0)) == int(told[1])
+
+
+# --- the look of the picture
+
+
+@pytest.fixture(scope="module")
+def short_motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first four frames of the demo motion."""
+    lines = (ROOT / "streamer/data/demo_motion.jsonl").read_text().splitlines()[:5]
+    path = tmp_path_factory.mktemp("motion") / "short.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_transparent_picture(call, avatar: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    done = call("edit", avatar, "-o", out, "--yaw", "10", "--size", "128", "--background", "transparent")
+    assert done.code == 0, done.err
+    with Image.open(out) as image:
+        assert image.mode == "RGBA"
+        assert image.size == (128, 128)
+        alpha = np.asarray(image)[..., 3]
+    assert (alpha == 0).mean() > 0.2
+    assert (alpha == 255).mean() > 0.2
+
+
+def test_a_wide_picture_on_a_picture(call, avatar: Path, tmp_path: Path) -> None:
+    wall, out = tmp_path / "wall.png", tmp_path / "out.png"
+    Image.fromarray(np.full((90, 160, 3), (10, 20, 200), np.uint8)).save(wall)
+    done = call("frontalize", avatar, "-o", out, "--aspect", "16:9", "--size", "144", "--background", wall)
+    assert done.code == 0, done.err
+    image = np.asarray(Image.open(out))
+    assert image.shape == (144, 256, 3)
+    assert (image[:40, :30] == (10, 20, 200)).all()
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".webm"])
+def test_a_transparent_film(call, avatar: Path, short_motion: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out{suffix}"
+    done = call(
+        "animate", avatar, "--driver", short_motion, "-o", out, "--size", "96", "--aspect", "16:9",
+        "--background", "transparent",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    with av.open(str(out)) as container:
+        assert (container.streams.video[0].width, container.streams.video[0].height) == (170, 96)
+
+
+def test_a_wide_film_is_720_high(call, avatar: Path, short_motion: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    done = call(
+        "animate", avatar, "--driver", short_motion, "-o", out, "--aspect", "16:9", "--background", "#00f"
+    )
+    assert done.code == 0, done.err
+    pictures = pictures_of(out)
+    assert pictures[0].shape == (720, 1280, 3)
+    assert np.abs(pictures[-1][20, 20].astype(int) - (0, 0, 255)).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--background", "transparent"], r"out\.mp4 cannot be transparent; .*\.mov.*\.webm"),
+        (["--background", "nope"], "choose keep, blur, transparent"),
+        (["--background", "#12"], "write it as #rrggbb"),
+        (["--background", __file__], "no background: .*not a picture"),
+        (["--aspect", "16:9", "--framing", "photo"], "own shape"),
+    ],
+)
+def test_a_look_that_cannot_be(
+    call, avatar: Path, short_motion: Path, tmp_path: Path, more: list[str], says: str
+) -> None:
+    out = tmp_path / "out.mp4"
+    called = call("animate", avatar, "--driver", short_motion, "-o", out, *more)
+    assert_one_line(called, code=1, says=says)
+    assert not out.exists()
+
+
+def test_a_shape_that_is_none_is_a_usage_error(call, avatar: Path, tmp_path: Path) -> None:
+    called = call("edit", avatar, "-o", tmp_path / "out.png", "--aspect", "4:3")
+    assert_one_line(called, code=2, says="4:3.*16:9")
+
+
+def test_live_pictures_cannot_be_transparent(call, avatar: Path, tmp_path: Path) -> None:
+    called = call("run", avatar, "--to", tmp_path / "out.mp4", "--background", "transparent")
+    assert_one_line(called, code=1, says="run.*cannot be transparent; .*#00ff00")
+    called = call("serve", "--port", "0", "--background", "transparent")
+    assert_one_line(called, code=1, says="a video call cannot be transparent; .*#00ff00")

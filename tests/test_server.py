@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import threading
 import time
 import zipfile
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -23,15 +25,19 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import ValidationError
 
+from engines.background import Background
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.generators import generator_names
 from engines.presets import preset_names
 from engines.retarget import Controls
 from streamer import __version__, server
+from streamer.clock import SystemClock
 from streamer.config import ServeSettings
+from streamer.look import Look
 from streamer.server import create_app
-from streamer.store import AvatarStore, picture_of
+from streamer.store import AvatarStore, BackgroundStore, picture_of
 from streamer.trackers import tracker_names
+from streamer.webrtc.session import CallOptions, build_avatar
 
 URL = "http://127.0.0.1:8000"
 
@@ -132,6 +138,7 @@ def test_avatars_are_listed_in_order(client: TestClient) -> None:
         "trackers": list(tracker_names()),
         "emotions": list(preset_names()),
         "default": "red",
+        "look": {"background": "keep", "aspect": "1:1"},
     }
     assert "geometric" in generator_names()
 
@@ -593,3 +600,125 @@ def test_a_picture_of_an_avatar_is_its_head_crop(astronaut: Enrollment) -> None:
     y, x, half = round(top + side / 2), round(left + side / 2), round(side / 8)
     wanted = astronaut.photo[y - half : y + half, x - half : x + half].reshape(-1, 3).mean(0)
     assert np.abs(centre - wanted).max() < 12
+
+
+# --- the look of the picture
+
+
+def send_background(client: httpx.Client, data: bytes) -> httpx.Response:
+    return client.post("/api/backgrounds", files={"picture": ("wall.png", data)})
+
+
+def look_in(client: TestClient) -> Look:
+    """The look of the one call that is up."""
+    app = client.app
+    (session,) = app.state.calls.sessions  # type: ignore[attr-defined]
+    return session.options.look
+
+
+def test_calls_start_with_the_servers_look(offers: dict[str, str]) -> None:
+    store = AvatarStore()
+    store.add_public(plain_enrollment(RED, "red"))
+    usual = Look(Background("colour", colour=(0, 255, 0)), "16:9")
+    app = create_app(ServeSettings(), store, make_avatar=Painter, look=usual)  # type: ignore[arg-type]
+    with TestClient(app, base_url=URL) as client:
+        assert client.get("/api/avatars").json()["look"] == {"background": "colour", "aspect": "16:9"}
+        assert offer(client, offers["video"], drive="demo").status_code == 200
+        assert look_in(client) == usual
+
+
+def test_a_page_chooses_its_own_look(client: TestClient, offers: dict[str, str]) -> None:
+    answer = offer(client, offers["video"], drive="demo", background="#0000ff", aspect="16:9")
+    assert answer.status_code == 200
+    look = look_in(client)
+    assert look.background.mode == "colour"
+    assert look.background.colour == (0, 0, 255)
+    assert look.aspect == "16:9"
+
+
+def test_a_picture_is_sent_once_and_then_named(client: TestClient, offers: dict[str, str]) -> None:
+    sent = send_background(client, jpeg(np.full((90, 160, 3), 40, np.uint8)))
+    assert sent.status_code == 201
+    name = sent.json()["name"]
+    assert name.startswith("b-")
+    assert offer(client, offers["video"], drive="demo", background=name).status_code == 200
+    picture = look_in(client).background.picture
+    assert picture is not None
+    assert picture.shape == (90, 160, 3)
+    assert np.abs(picture.astype(int) - 40).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "empty"),
+        (b"hello", "background picture is not a picture"),
+        (jpeg(np.zeros((20, 90, 3), np.uint8)), "at least 64"),
+        (jpeg(np.zeros((70, 600, 3), np.uint8)), "strip"),
+    ],
+)
+def test_what_is_no_background_is_refused(client: TestClient, data: bytes, says: str) -> None:
+    answer = send_background(client, data)
+    assert answer.status_code == 400
+    assert says in error_of(answer)
+
+
+def test_a_background_that_is_too_large_is_refused() -> None:
+    with serving(max_photo_mb=0.01) as client:
+        noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+        answer = send_background(client, jpeg(noise, 95))
+        assert answer.status_code == 413
+        assert "0.01 MB" in error_of(answer)
+
+
+@pytest.mark.parametrize(
+    ("background", "code", "says"),
+    [
+        ("transparent", 400, "cannot be transparent.*#00ff00"),
+        ("/etc/passwd", 400, "no background '/etc/passwd'"),
+        ("streamer/data/demo.jpg", 400, "choose keep, blur"),
+        ("#12", 400, "#rrggbb"),
+        ("b-gone", 410, "choose it again"),
+        ("x" * 65, 422, "background"),
+    ],
+)
+def test_a_background_that_cannot_be_is_refused(
+    client: TestClient, offers: dict[str, str], background: str, code: int, says: str
+) -> None:
+    answer = offer(client, offers["video"], drive="demo", background=background)
+    assert answer.status_code == code
+    assert re.search(says, error_of(answer))
+    assert sessions_of(client) == 0
+
+
+def test_a_shape_that_is_none_is_refused(client: TestClient, offers: dict[str, str]) -> None:
+    assert offer(client, offers["video"], aspect="4:3").status_code == 422
+
+
+def test_the_oldest_background_goes() -> None:
+    pictures = BackgroundStore(max_pictures=2)
+    first, second, third = (pictures.add(Background("colour", colour=(k, 0, 0))) for k in range(3))
+    assert pictures.get(first) is None
+    kept = pictures.get(second)
+    assert kept is not None
+    assert kept.colour == (1, 0, 0)
+    assert pictures.get(third) is not None
+    assert len({first, second, third}) == 3
+
+
+def test_a_call_draws_with_its_look(astronaut: Enrollment) -> None:
+    options = CallOptions(
+        "geometric", 128, drive="demo", look=Look(Background("colour", colour=(9, 200, 9)), "16:9")
+    )
+    stand_in = SimpleNamespace(
+        enrollment=astronaut, options=options, clock=SystemClock(), ledger=SimpleNamespace(fault=print)
+    )
+    avatar = build_avatar(stand_in)  # type: ignore[arg-type]
+    try:
+        assert avatar.size_px == (228, 128)
+        frame = avatar.track_idle(0.0, 0)
+        picture = avatar.show_drive(frame.drive, frame.frame).frame.image
+        assert picture.shape == (128, 228, 3)
+        assert (picture[:30, :20] == (9, 200, 9)).all()
+    finally:
+        avatar.close()

@@ -24,7 +24,7 @@ from fakes import FakeSink, picture, sine, write_video
 from numpy.typing import NDArray
 
 from engines.errors import DriverError, SinkError
-from engines.frame import Frame
+from engines.frame import Frame, LatencyTrace
 from streamer.sinks.file import FileSink, pad_to_even
 from streamer.sinks.sink import Sink, SinkClosed, SinkInfo, fit_picture, open_sink
 from streamer.sinks.virtualcam import VirtualCameraSink, driver_fix, find_device
@@ -685,3 +685,74 @@ def test_the_fake_sink_keeps_the_contract() -> None:
     assert len(held.frames) == 1
     held.close()
     assert held.outcome == "closed"
+
+
+# --- files with alpha
+
+
+def see_through(times_s: list[float], width: int = 64, height: int = 48) -> Iterator[Frame]:
+    """Red on the left, opaque; a quarter clear in the middle; nothing on the right."""
+    image = np.zeros((height, width, 4), np.uint8)
+    image[:, : width // 2] = (220, 30, 40, 255)
+    image[:, width // 4 : width // 2, 3] = 192
+    for k, time_s in enumerate(times_s):
+        yield Frame(image, time_s, 0, LatencyTrace({}), k)
+
+
+def rgba_of(path: Path) -> list[U8]:
+    """All frames (H, W, 4). VP9's alpha is only read by libvpx, not by FFmpeg's own decoder."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        if path.suffix == ".webm":
+            decoder = av.CodecContext.create("libvpx-vp9", "r")
+            frames = [frame for packet in container.demux(stream) for frame in decoder.decode(packet)]
+        else:
+            frames = list(container.decode(stream))
+        return [np.asarray(frame.to_ndarray(format="rgba"), np.uint8) for frame in frames]
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".webm"])
+def test_alpha_comes_through(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    write(FileSink(path, alpha=True), see_through([k / 25 for k in range(5)]), SinkInfo(64, 48, 25))
+    frames = rgba_of(path)
+    assert len(frames) == 5
+    for frame in frames:
+        assert frame.shape == (48, 64, 4)
+        assert frame[:, 2:14, 3].min() >= 250
+        assert np.abs(frame[:, 18:30, 3].astype(int) - 192).max() <= 6
+        assert frame[:, 36:, 3].max() <= 5
+        assert np.abs(frame[4:-4, 4:12, :3].astype(int) - (220, 30, 40)).max() <= 12
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mov", "aac"), (".webm", "opus")])
+def test_a_film_with_alpha_has_the_drivers_sound(tmp_path: Path, suffix: str, codec: str) -> None:
+    driver, path = tmp_path / "driver.mp4", tmp_path / f"out{suffix}"
+    write_video(driver, [picture(k) for k in range(30)], fps=30, audio=sine(1.0))
+    times = [k / 30 for k in range(30)]
+    write(FileSink(path, audio_from=driver, alpha=True), see_through(times), SinkInfo(64, 48, 30))
+    with av.open(str(path)) as container:
+        assert container.streams.audio[0].codec_context.codec.canonical_name == codec
+        samples = np.concatenate([f.to_ndarray().mean(0) for f in container.decode(audio=0)])
+    assert len(samples) / 48000 == pytest.approx(1.0, abs=0.06)
+    assert np.abs(samples).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.m4v", "a.gif", "a"])
+def test_alpha_needs_an_ending_that_can(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SinkError, match=r"cannot be transparent.*\.mov.*\.webm"):
+        FileSink(tmp_path / name, alpha=True)
+
+
+@pytest.mark.parametrize("name", ["a.mov", "a.webm"])
+def test_endings_with_alpha_are_for_alpha(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SinkError, match=r"ends in \.mp4"):
+        FileSink(tmp_path / name)
+
+
+def test_pictures_with_alpha_are_fitted_on_nothing() -> None:
+    fitted = fit_picture(np.full((10, 10, 4), 200, np.uint8), 30, 10)
+    assert fitted.shape == (10, 30, 4)
+    assert (fitted[:, :10] == 0).all()
+    assert (fitted[:, 10:20] == 200).all()

@@ -1,4 +1,4 @@
-"""`FileSink`: an H.264 MP4 with exact frame times and the driver's audio, whole or not there at all."""
+"""`FileSink`: an H.264 MP4, or a film with alpha; exact frame times, the driver's audio, whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import secrets
 import shutil
 import signal
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import av
 import av.container
@@ -23,18 +26,58 @@ from numpy.typing import NDArray
 from engines.errors import SinkError
 from engines.frame import Frame
 from streamer.sinks.sink import Sink, SinkInfo, fit_picture
-from streamer.sinks.soundtrack import Soundtrack, open_soundtrack
+from streamer.sinks.soundtrack import MP4_SOUND, WEBM_SOUND, SoundFormat, Soundtrack, open_soundtrack
 
 U8 = NDArray[np.uint8]
 
 _TICKS_HZ = 90000  # 24, 25, 30, 60 fps and their /1.001 kin are whole numbers of ticks
-_SUFFIXES = (".mp4", ".m4v")
 _BT709 = 1
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """What a file ending stands for: FFmpeg's names, options of container and encoder, and which sound it takes."""
+
+    container: str
+    codec: str
+    pixels: str
+    options: Mapping[str, str]
+    sound: SoundFormat
+    container_options: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+# Without B-frames decoding order is display order, which keeps the length of uneven timing exact.
+_H264 = _Format(
+    "mp4", "libx264", "yuv420p", {"preset": "veryfast", "bf": "0"}, MP4_SOUND, {"movflags": "+faststart"}
+)
+_OPAQUE = {".mp4": _H264, ".m4v": _H264}
+_VP9_OPTIONS = {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "5", "auto-alt-ref": "0"}
+_WITH_ALPHA = {
+    ".mov": _Format("mov", "prores_ks", "yuva444p10le", {"profile": "4444"}, MP4_SOUND),
+    ".webm": _Format("webm", "libvpx-vp9", "yuva420p", _VP9_OPTIONS, WEBM_SOUND),
+}
+
+
+def _format_of(path: Path, alpha: bool) -> _Format:
+    """Raises SinkError naming the endings that work."""
+    suffix = path.suffix.lower()
+    if alpha and suffix in _WITH_ALPHA:
+        return _WITH_ALPHA[suffix]
+    if alpha:
+        raise SinkError(
+            f"{path} cannot be transparent; name a file that ends in .mov (ProRes 4444, for editors) or "
+            ".webm (VP9, for browsers and OBS)"
+        )
+    if suffix not in _OPAQUE:
+        raise SinkError(f"{path} is no output visavis knows; name a file that ends in .mp4")
+    return _OPAQUE[suffix]
+
+
 class FileSink(Sink):
     """Writes `path`: libx264 (yuv420p, BT.709), each frame shown at its own `pts_s`, playable while loading.
+
+    With `alpha`, frames are (H, W, 4) with straight colours, and `path` is a .mov (ProRes 4444) or .webm (VP9).
 
     With `audio_from`, frame times are that file's media times and its audio comes along in sync, trimmed
     to the video: AAC, MP3, AC-3 and Opus are copied, others become AAC. Without, time starts at the first
@@ -47,10 +90,12 @@ class FileSink(Sink):
     own handlers.
     """
 
-    def __init__(self, path: Path, *, audio_from: Path | None = None, crf: int = 18) -> None:
+    def __init__(
+        self, path: Path, *, audio_from: Path | None = None, crf: int = 18, alpha: bool = False
+    ) -> None:
         """Raises SinkError when `path` cannot be written, before any work is done; `crf` is x264's."""
-        if path.suffix.lower() not in _SUFFIXES:
-            raise SinkError(f"{path} is no output visavis knows; name a file that ends in .mp4")
+        self._format = _format_of(path, alpha)
+        self._layout = "rgba" if alpha else "rgb24"
         if path.is_dir():
             raise SinkError(f"{path} is a folder; name a file in it, such as {path / 'out.mp4'}")
         if not path.parent.is_dir():
@@ -146,29 +191,31 @@ class FileSink(Sink):
         self._last_tick = -1
         self._part = self._path.parent / f".{self._path.name}.{secrets.token_hex(4)}.part"
         # `file:` keeps FFmpeg from reading a colon in the name as a protocol.
-        self._container = av.open(f"file:{self._part}", "w", format="mp4", options={"movflags": "+faststart"})
+        kind = self._format
+        self._container = av.open(
+            f"file:{self._part}", "w", format=kind.container, options=dict(kind.container_options)
+        )
         rate = Fraction(info.fps).limit_denominator(1001)
-        stream = self._container.add_stream("libx264", rate=rate)
+        stream = cast(av.VideoStream, self._container.add_stream(kind.codec, rate=rate))
         stream.width = info.width_px + info.width_px % 2
         stream.height = info.height_px + info.height_px % 2
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = kind.pixels
         stream.time_base = Fraction(1, _TICKS_HZ)
         context = stream.codec_context
         context.time_base = Fraction(1, _TICKS_HZ)
-        # Without B-frames decoding order is display order, which keeps the length of uneven timing exact.
-        context.options = {"crf": str(self._crf), "preset": "veryfast", "bf": "0"}
+        context.options = dict(kind.options) | ({"crf": str(self._crf)} if kind is _H264 else {})
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = ColorRange.MPEG
         self._stream = stream
         if self._audio_from is not None:
-            self._soundtrack = open_soundtrack(self._audio_from, self._container)
+            self._soundtrack = open_soundtrack(self._audio_from, self._container, kind.sound)
 
     def _write(self, frame: Frame) -> None:
         if self._first_s is None:
             self._first_s = 0.0 if self._audio_from is not None else frame.pts_s
         image = pad_to_even(fit_picture(frame.image, self._info.width_px, self._info.height_px))
-        picture = av.VideoFrame.from_ndarray(image, "rgb24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        picture = av.VideoFrame.from_ndarray(image, self._layout).reformat(
+            format=self._format.pixels, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
         tick = max(round((frame.pts_s - self._first_s) * _TICKS_HZ), self._last_tick + 1)
         self._last_tick = tick
@@ -244,6 +291,6 @@ def _exit(number: int, _: FrameType | None) -> None:
 
 
 def pad_to_even(image: U8) -> U8:
-    """`image` (H, W, 3) with its last row and column repeated where H or W is odd, as 4:2:0 video needs."""
+    """`image` (H, W, C) with its last row and column repeated where H or W is odd, as 4:2:0 video needs."""
     bottom, right = image.shape[0] % 2, image.shape[1] % 2
     return np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="edge") if bottom or right else image

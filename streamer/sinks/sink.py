@@ -99,7 +99,7 @@ def open_sink(spec: str, *, audio_from: Path | None = None, crf: int = 18) -> Si
 
 
 def fit_picture(image: U8, width_px: int, height_px: int) -> U8:
-    """`image` (H, W, 3) scaled to fit inside `width_px` × `height_px`, centred on black; (h, w, 3) uint8.
+    """`image` (H, W, C) scaled to fit inside `width_px` × `height_px`, centred on black; (h, w, C) uint8.
 
     The same array comes back when it already has that size.
     """
@@ -111,6 +111,6 @@ def fit_picture(image: U8, width_px: int, height_px: int) -> U8:
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     fitted = cv2.resize(image, size, interpolation=method)
     left, top = (width_px - size[0]) // 2, (height_px - size[1]) // 2
-    canvas = np.zeros((height_px, width_px, 3), np.uint8)
+    canvas = np.zeros((height_px, width_px, image.shape[2]), np.uint8)
     canvas[top : top + size[1], left : left + size[0]] = fitted
     return canvas

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -19,9 +20,19 @@ from streamer.sources.video import AudioTrack, audio_of
 
 F32 = NDArray[np.float32]
 
-# What MP4 players take; PCM, Vorbis and the like are encoded to AAC.
-_COPIED = {"aac", "mp3", "ac3", "opus"}
-_AAC_RATES_HZ = {16000, 22050, 24000, 32000, 44100, 48000}
+
+@dataclass(frozen=True, slots=True)
+class SoundFormat:
+    """What a container's players take: codecs that are copied, and the encoder, with its rates, for all others."""
+
+    copied: frozenset[str]
+    encoder: str
+    rates_hz: frozenset[int]
+
+
+_AAC_RATES_HZ = frozenset({16000, 22050, 24000, 32000, 44100, 48000})
+MP4_SOUND = SoundFormat(frozenset({"aac", "mp3", "ac3", "opus"}), "aac", _AAC_RATES_HZ)
+WEBM_SOUND = SoundFormat(frozenset({"opus", "vorbis"}), "libopus", frozenset({48000}))
 _GAP_S = 0.05  # a longer hole in the audio is filled with silence, a shorter one is rounding
 
 
@@ -44,7 +55,9 @@ class Soundtrack(ABC):
         self._track.close()
 
 
-def open_soundtrack(path: Path, container: av.container.OutputContainer) -> Soundtrack | None:
+def open_soundtrack(
+    path: Path, container: av.container.OutputContainer, sound: SoundFormat = MP4_SOUND
+) -> Soundtrack | None:
     """Adds the audio of `path` to `container`, before its first packet; None when `path` has none.
 
     Raises DriverError when `path` cannot be read.
@@ -57,9 +70,9 @@ def open_soundtrack(path: Path, container: av.container.OutputContainer) -> Soun
         codec = context.codec.canonical_name  # `name` is the decoder's, such as mp3float
         # AAC without its header record (ADTS, as in .ts files) cannot be described in an MP4 header.
         describable = codec != "aac" or bool(context.extradata)
-        if codec in _COPIED and describable:
+        if codec in sound.copied and describable:
             return _Copied(track, container)
-        return _Encoded(track, container)
+        return _Encoded(track, container, sound)
     except BaseException:
         track.close()
         raise
@@ -116,13 +129,18 @@ class _Copied(Soundtrack):
 
 
 class _Encoded(Soundtrack):
-    def __init__(self, track: AudioTrack, container: av.container.OutputContainer) -> None:
+    def __init__(
+        self, track: AudioTrack, container: av.container.OutputContainer, sound: SoundFormat
+    ) -> None:
         super().__init__(track)
         self._container = container
         source = track.stream.codec_context
-        self._rate_hz = source.sample_rate if source.sample_rate in _AAC_RATES_HZ else 48000
+        self._rate_hz = source.sample_rate if source.sample_rate in sound.rates_hz else 48000
         self._layout = "mono" if source.channels == 1 else "stereo"
-        self._stream = container.add_stream("aac", rate=self._rate_hz, options={"b": "160000"})
+        self._stream = cast(
+            av.AudioStream,
+            container.add_stream(sound.encoder, rate=self._rate_hz, options={"b": "160000"}),
+        )
         self._stream.layout = self._layout
         self._written = 0  # samples of output so far, counted from media time 0
         self._chunks = self._decode()

@@ -2,6 +2,8 @@
 
 const choice = (value, allowed, fallback) => (allowed.includes(value) ? value : fallback);
 
+const BACKGROUND = /^(keep|blur|#[0-9a-f]{6}|b-[\w-]{8,40})$/;
+
 /** @param {string} search the address from its question mark on */
 export function parseAddress(search) {
   const query = new URLSearchParams(search);
@@ -18,6 +20,8 @@ export function parseAddress(search) {
     bare,
     audio: choice(query.get("audio"), ["0", "raw"], "1"),
     token: query.get("token") || null,
+    aspect: choice(query.get("aspect"), ["1:1", "16:9"], null),
+    background: BACKGROUND.test(query.get("background") ?? "") ? query.get("background") : null,
   };
 }
 
@@ -29,9 +33,12 @@ export function withoutToken(href) {
 }
 
 /** The address that shows the avatar alone, for a browser source. */
-export function bareAddress(base, { drive, avatar, sizePx, mode }) {
+export function bareAddress(base, { drive, avatar, sizePx, mode, aspect, background }) {
   const url = new URL(base);
-  url.search = new URLSearchParams({ drive, avatar, size: String(sizePx), mode, bare: "1" }).toString();
+  const query = new URLSearchParams({ drive, avatar, size: String(sizePx), mode, bare: "1" });
+  if (aspect) query.set("aspect", aspect);
+  if (background) query.set("background", background);
+  url.search = query.toString();
   url.hash = "";
   return url.href;
 }

@@ -60,7 +60,7 @@ async function request(path, options = {}) {
 
 /**
  * @returns {Promise<{avatars: {name: string, title: string}[], generators: string[], trackers: string[], emotions: string[],
- *   default: string}>}
+ *   default: string, look: {background: string, aspect: string}}>}
  */
 export async function listAvatars() {
   return (await request("api/avatars", { cache: "no-store" })).json();
@@ -74,6 +74,13 @@ export async function avatarPicture(name) {
 
 export async function deleteAvatar(name) {
   await request(`api/avatars/${encodeURIComponent(name)}`, { method: "DELETE" });
+}
+
+/** Sends a background picture. @returns {Promise<{name: string}>} the name to offer with */
+export async function sendBackground(picture, signal) {
+  const form = new FormData();
+  form.append("picture", picture);
+  return (await request("api/backgrounds", { method: "POST", body: form, signal })).json();
 }
 
 /** @returns {Promise<{sdp: string, type: string, session: string, controls: object | null}>} */

@@ -18,6 +18,7 @@ export class Gallery {
   trackers = [];
   emotions = [];
   fallback = null;
+  look = null;
   #tiles;
   #onChoose;
   #onError;
@@ -34,12 +35,13 @@ export class Gallery {
 
   /** Fetches the server's list; `preferred` is chosen if it is named, else the server's default. */
   async load(preferred) {
-    const { avatars, generators, trackers, emotions, default: fallback } = await listAvatars();
+    const { avatars, generators, trackers, emotions, default: fallback, look } = await listAvatars();
     this.#avatars = avatars;
     this.generators = generators ?? [];
     this.trackers = trackers ?? [];
     this.emotions = emotions ?? [];
     this.fallback = fallback;
+    this.look = look ?? null;
     this.chosen = preferred ?? fallback;
     this.#draw();
   }

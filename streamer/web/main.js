@@ -8,6 +8,7 @@ import { Controls } from "./controls.js";
 import { Enroll } from "./enroll.js";
 import { Gallery } from "./gallery.js";
 import { Hud } from "./hud.js";
+import { Look } from "./look.js";
 import { Meter } from "./meter.js";
 import { Notices } from "./notices.js";
 import { Picture } from "./picture.js";
@@ -76,6 +77,8 @@ const controls = new Controls({
   tell: (text, level) => notices.show(text, level),
 });
 
+const look = new Look({ onChange: startCall, asked: wish });
+
 new Enroll((avatar) => {
   for (const notice of avatar.notices ?? []) notices.show(notice);
   gallery.add(avatar);
@@ -95,6 +98,7 @@ function startCall() {
     sizePx: now.sizePx,
     mode: effectiveMode(),
     drive: now.drive,
+    ...look.asked,
     camera: now.drive === "webcam" ? camera.stream : null,
   });
   drawButtons();
@@ -117,6 +121,12 @@ function onPhase(phase) {
     meter.newCall();
     now.state = null;
     now.face = null;
+  }
+  if (phase.name === "refused" && phase.status === 410) {
+    notices.show(phase.text, "error");
+    look.forgetPicture();
+    startCall();
+    return;
   }
   if (phase.name === "refused" && phase.status === 404 && gallery.fallback && gallery.chosen !== gallery.fallback) {
     notices.show(`${phase.text} Showing the default avatar instead.`, "error");
@@ -226,6 +236,7 @@ function drawButtons() {
     avatar: gallery.chosen ?? "",
     sizePx: now.sizePx,
     mode: effectiveMode(),
+    ...look.asked,
   });
 }
 
@@ -345,6 +356,7 @@ async function begin(attempt = 0) {
   }
   fillChoices();
   controls.emotions = gallery.emotions;
+  look.usual = gallery.look;
   if (wish.drive === "webcam") await useWebcam();
   else startCall();
 }

@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError
 from engines.generator_names import DEFAULT_GENERATOR
+from engines.renderer import Renderer
 from engines.retarget import Controls
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
 from streamer.driver import Driver
 from streamer.ledger import Ledger
+from streamer.look import AS_IS, Look
 from streamer.metrics import Metrics
 from streamer.slot import Slot
 from streamer.trackers import DEFAULT_TRACKER, make_tracker
@@ -71,6 +73,7 @@ class CallOptions:
     mode: Literal["avatar", "echo"] = "avatar"
     drive: Literal["webcam", "demo"] = "webcam"
     tracker: str = DEFAULT_TRACKER
+    look: Look = AS_IS
 
 
 MakeAvatar = Callable[["Session"], Avatar]
@@ -385,13 +388,20 @@ def build_avatar(session: Session) -> Avatar:
     """The real thing: the chosen tracker drives the enrolled face. Runs in the session's worker thread."""
     tracker = make_tracker(session.options.tracker)
     driver = Driver(tracker, on_fault=lambda error: session.ledger.fault("tracked", error))
+    options = session.options
+    renderer = Renderer(
+        session.enrollment,
+        generator=options.generator,
+        size_px=options.size_px,
+        background=options.look.background,
+        aspect=options.look.aspect,
+    )
     return Avatar(
         session.enrollment,
         driver,
-        generator=session.options.generator,
-        size_px=session.options.size_px,
         clock=session.clock,
         on_fault=session.ledger.fault,
+        renderer=renderer,
     )
 
 

@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { bareAddress, parseAddress, withoutToken } from "../../streamer/web/address.js";
 import { backoffS, preferVp8 } from "../../streamer/web/call.js";
 import { objection } from "../../streamer/web/enroll.js";
+import { askedLook, saneLook } from "../../streamer/web/look.js";
 import { statusOf } from "../../streamer/web/status.js";
 
 test("an empty address starts the demo on the server's default avatar", () => {
@@ -19,6 +20,8 @@ test("an empty address starts the demo on the server's default avatar", () => {
     bare: false,
     audio: "1",
     token: null,
+    aspect: null,
+    background: null,
   });
 });
 
@@ -35,6 +38,8 @@ test("a full address is taken as it is", () => {
     bare: true,
     audio: "raw",
     token: "T",
+    aspect: null,
+    background: null,
   });
 });
 
@@ -43,6 +48,32 @@ test("nonsense in the address falls back", () => {
   assert.deepEqual([asked.drive, asked.sizePx, asked.mode, asked.audio], ["demo", 512, "avatar", "1"]);
   assert.deepEqual([asked.bare, asked.hud], [false, true]);
   for (const size of ["0", "-5", "512.5", "abc", "99999"]) assert.equal(parseAddress(`?size=${size}`).sizePx, 512);
+});
+
+test("an address may say how the picture looks", () => {
+  const asked = parseAddress("?aspect=16:9&background=%2300ff00");
+  assert.deepEqual([asked.aspect, asked.background], ["16:9", "#00ff00"]);
+  for (const text of ["keep", "blur", "b-abcdefghijkl"]) assert.equal(parseAddress(`?background=${text}`).background, text);
+  for (const text of ["transparent", "%23zzz", "/etc/passwd", ""]) {
+    assert.equal(parseAddress(`?background=${text}`).background, null);
+  }
+  const href = bareAddress("http://h:8000/", { drive: "demo", avatar: "a", sizePx: 512, mode: "avatar", aspect: "16:9", background: "#00ff00" });
+  const again = parseAddress(new URL(href).search);
+  assert.deepEqual([again.aspect, again.background], ["16:9", "#00ff00"]);
+});
+
+test("a look that was never chosen is the server's", () => {
+  assert.deepEqual(askedLook(saneLook(null)), { background: undefined, aspect: undefined });
+  assert.deepEqual(saneLook({ kind: "rocket", colour: "red", aspect: "4:3" }), saneLook(null));
+});
+
+test("a chosen look is asked for, but no picture that the page has lost", () => {
+  const colour = saneLook({ kind: "colour", colour: "#112233", aspect: "16:9" });
+  assert.deepEqual(askedLook(colour), { background: "#112233", aspect: "16:9" });
+  assert.equal(saneLook({ kind: "picture" }).kind, "usual");
+  assert.equal(askedLook({ ...colour, kind: "picture", picture: "b-x" }).background, "b-x");
+  assert.equal(askedLook({ ...colour, kind: "picture", picture: null }).background, undefined);
+  assert.equal(askedLook({ ...colour, kind: "blur" }).background, "blur");
 });
 
 test("the token leaves the address and nothing else does", () => {

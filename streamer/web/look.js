@@ -1,0 +1,141 @@
+/** The look of the picture: what stands behind the avatar, and its shape. Remembered by this browser. */
+
+import { ApiError, sendBackground } from "./api.js";
+import { objection } from "./enroll.js";
+import { lasting } from "./store.js";
+
+const STORE_KEY = "look";
+const ASPECTS = ["1:1", "16:9"];
+const KINDS = ["usual", "keep", "blur", "colour", "picture"];
+const GREEN = "#00ff00";
+
+/** Stored values made safe. A picture does not outlive the page: the server keeps it in memory only. */
+export function saneLook(stored) {
+  const given = stored ?? {};
+  return {
+    kind: KINDS.includes(given.kind) && given.kind !== "picture" ? given.kind : "usual",
+    colour: /^#[0-9a-f]{6}$/.test(given.colour) ? given.colour : GREEN,
+    aspect: ASPECTS.includes(given.aspect) ? given.aspect : null,
+    picture: null,
+  };
+}
+
+/** What the server is asked for; what is left out is as it was started. */
+export function askedLook({ kind, colour, aspect, picture }) {
+  const background = { keep: "keep", blur: "blur", colour, picture: picture ?? undefined }[kind];
+  return { background, aspect: aspect ?? undefined };
+}
+
+const el = (id) => document.getElementById(id);
+
+export class Look {
+  #values;
+  #usual = { background: "keep", aspect: "1:1" };
+  #onChange;
+  #abort = null;
+
+  /** @param {{onChange: () => void, asked: {background: string | null, aspect: string | null}}} parts */
+  constructor({ onChange, asked }) {
+    this.#onChange = onChange;
+    this.#values = saneLook(lasting.read(STORE_KEY));
+    if (asked.aspect) this.#values.aspect = asked.aspect;
+    if (asked.background) Object.assign(this.#values, kindOf(asked.background, this.#values.colour));
+    el("background").addEventListener("change", () => this.#choose(el("background").value));
+    // each step of the colour picker would be a new call: only what is settled on counts
+    el("background-colour").addEventListener("change", () => this.#set({ colour: el("background-colour").value }));
+    el("background-file").addEventListener("change", () => {
+      const [file] = el("background-file").files;
+      el("background-file").value = "";
+      if (file) void this.#send(file);
+    });
+    for (const radio of document.querySelectorAll("input[name=aspect]")) {
+      radio.addEventListener("change", () => radio.checked && this.#set({ aspect: radio.value }));
+    }
+    this.#draw();
+  }
+
+  /** How the server was started: what holds until the visitor chooses. */
+  set usual(look) {
+    this.#usual = look ?? this.#usual;
+    this.#draw();
+  }
+
+  /** For the offer and the address. */
+  get asked() {
+    return askedLook(this.#values);
+  }
+
+  /** The server has lost the picture (it was restarted, say). */
+  forgetPicture() {
+    this.#values = { ...this.#values, kind: "usual", picture: null };
+    this.#draw();
+  }
+
+  #choose(kind) {
+    if (kind === "picture" && !this.#values.picture) {
+      // shown, but no call changes until there is a picture
+      this.#values = { ...this.#values, kind };
+      this.#draw();
+      el("background-file").click();
+      return;
+    }
+    this.#set({ kind });
+  }
+
+  #set(changes) {
+    this.#values = { ...this.#values, ...changes };
+    const { kind, colour, aspect } = this.#values;
+    lasting.write(STORE_KEY, { kind, colour, aspect });
+    this.#error(null);
+    this.#draw();
+    this.#onChange();
+  }
+
+  async #send(file) {
+    const problem = objection(file);
+    if (problem) {
+      this.#error(problem);
+      return;
+    }
+    this.#abort?.abort();
+    const abort = new AbortController();
+    this.#abort = abort;
+    this.#error(null);
+    el("background-state").textContent = "Sending the picture";
+    try {
+      const { name } = await sendBackground(file, abort.signal);
+      el("background-state").textContent = file.name;
+      this.#set({ kind: "picture", picture: name });
+    } catch (error) {
+      if (abort.signal.aborted) return;
+      el("background-state").textContent = "";
+      this.#error(error instanceof ApiError ? error.message : "The picture could not be sent. Try again.");
+    }
+  }
+
+  #error(text) {
+    el("background-error").textContent = text ?? "";
+    el("background-error").hidden = !text;
+  }
+
+  #draw() {
+    const { kind, colour, aspect } = this.#values;
+    // a started server's keep and blur are choices of their own; its colour or picture is not known here
+    const own = ["keep", "blur"].includes(this.#usual.background);
+    el("background-usual").hidden = own;
+    el("background").value = kind === "usual" && own ? this.#usual.background : kind;
+    el("background-colour").value = colour;
+    el("colour-row").hidden = kind !== "colour";
+    el("picture-row").hidden = kind !== "picture";
+    for (const radio of document.querySelectorAll("input[name=aspect]")) {
+      radio.checked = radio.value === (aspect ?? this.#usual.aspect);
+    }
+  }
+}
+
+/** An address's background as kind and value. */
+function kindOf(background, colour) {
+  if (background.startsWith("#")) return { kind: "colour", colour: background };
+  if (background.startsWith("b-")) return { kind: "picture", picture: background };
+  return { kind: background, colour };
+}
