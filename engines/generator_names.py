@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-DEFAULT_GENERATOR = "geometric"
+DEFAULT_GENERATOR = "visavis"
 FALLBACK_GENERATOR = "geometric"  # needs no weights

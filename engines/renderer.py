@@ -130,6 +130,13 @@ class Renderer:
         """The generator at work."""
         return self._generator.config.name
 
+    def wait_until_compiled(self, timeout_s: float = 120.0) -> bool:
+        """Whether the generator's networks were as fast as they will be within `timeout_s`.
+
+        A call draws at once and need not wait; a file does, so that all of it is drawn by one engine.
+        """
+        return self._generator.wait_until_compiled(timeout_s)
+
     @property
     def box(self) -> Box:
         """The part of the frame that the generator draws."""

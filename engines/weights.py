@@ -38,7 +38,10 @@ class WeightsHeader:
 
 def save_weights(path: Path, networks: nn.Module, header: WeightsHeader) -> None:
     """Write `networks` as fp16 with its header, whole or not at all, readable by all."""
-    tensors = {n: t.detach().cpu().half().contiguous() for n, t in networks.state_dict().items()}
+    tensors = {
+        n: t.detach().cpu().half().clone(memory_format=torch.contiguous_format)
+        for n, t in networks.state_dict().items()
+    }
     text = json.dumps(
         {
             "format": FORMAT, "generator": header.generator, "version": header.version,
@@ -97,7 +100,7 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     """sha256 of names, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
+        tensor = tensors[name]
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else tensor.numpy().tobytes())
+        digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()

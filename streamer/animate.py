@@ -148,6 +148,7 @@ def animate(
         avatar = Avatar(
             enrollment, driver, controls=controls, clock=clock, on_fault=ledger.fault, renderer=renderer
         )
+        renderer.wait_until_compiled()
         notices = [renderer.notice] if renderer.notice else []
         start_ns = clock.now_ns()
         if is_motion:

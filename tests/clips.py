@@ -32,7 +32,7 @@ def render(
     astronaut: Enrollment, times_s: list[float], size_px: int = 512, framing: Framing = "head"
 ) -> Iterator[U8]:
     """Pictures (size, size, 3) of the demo motion at `times_s`."""
-    renderer = Renderer(astronaut, framing=framing, size_px=size_px)
+    renderer = Renderer(astronaut, generator="geometric", framing=framing, size_px=size_px)
     for motion in motions_at(astronaut, times_s):
         yield renderer.render(motion)
 

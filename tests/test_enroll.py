@@ -50,7 +50,7 @@ def psnr_db(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
 
 def own_picture(e: Enrollment) -> tuple[U8, U8, U8]:
     """(drawn, photo, matte) of the photo's own motion in the head crop."""
-    renderer = Renderer(e)
+    renderer = Renderer(e, generator="geometric")
     photo = resample(e.photo, renderer.viewport, 0, (512, 512))
     matte = resample(e.matte, renderer.viewport, 0, (512, 512))
     return renderer.render(e.motion), photo, matte

@@ -135,6 +135,7 @@ def draw(take: Take, generator: str, size_px: int) -> Drawn:
     if generator == SOURCE_COPY:
         return Drawn({s.number: take.photo for s in take.shots}, (), ())
     renderer = Renderer(take.enrollment, generator=generator, framing="head", size_px=size_px)
+    renderer.wait_until_compiled()
     pictures: dict[int, U8] = {}
     generate: list[float] = []
     whole: list[float] = []

@@ -20,7 +20,6 @@ from engines.head_model import HeadModel
 SOURCE_COPY = "source-copy"
 
 
-
 def _without(**off: bool) -> Callable[[HeadModel], Generator[Any]]:
     def make(model: HeadModel) -> Generator[Any]:
         from engines.generators.visavis.generator import Switches, VisavisGenerator

@@ -35,7 +35,7 @@ class LossWeights:
     eyes: float = 1.0
     perceptual: float = 0.08
     perceptual_from: int = 1000  # first move things to their places: that is cheap
-    perceptual_crops: float = 0.05
+    perceptual_crops: float = 0.02
     adversarial: float = 0.01
     adversarial_from: int = 4000
     features: float = 0.02  # matching of discriminator features
@@ -169,7 +169,8 @@ class VisavisTask(Task):
         flow128 = F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
         moved = warp(batch["picture"], flow128)
         head = apply_layers(moved, layers)
-        both = torch.cat([flow128, layers, head[:, 3:]], 1).detach()
+        # mouth and eyes pull at the head's flow and layers too: at their own finer scale
+        both = torch.cat([flow128, layers, head[:, 3:].detach()], 1)
         mouth, mouth_alpha = self._complete(both, batch["mouth"], batch["mouth_place"])
         count, size = len(mouth), inputs.EYE_PX
         eyes_place = batch["eyes_place"].flatten(0, 1)

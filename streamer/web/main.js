@@ -30,6 +30,7 @@ const now = {
   mode: wish.mode,
   sizePx: wish.sizePx,
   generator: wish.generator,
+  drawnBy: null, // the generator that really draws: another than was asked for when its weights do not load
   tracker: wish.tracker,
   phase: "connecting",
   state: null,
@@ -118,6 +119,7 @@ function effectiveMode() {
 function onPhase(phase) {
   now.phase = phase.name;
   if (phase.name === "connecting") {
+    now.drawnBy = null;
     meter.newCall();
     now.state = null;
     now.face = null;
@@ -145,6 +147,7 @@ function onMessage(message, nowMs) {
       meter.frameMessage(nowMs, message);
       now.state = message.state;
       now.face = message.face;
+      now.drawnBy = message.generator ?? null;
       drawStatus();
       break;
     case "mesh":
@@ -274,6 +277,7 @@ function stats() {
     ...meter.snapshot(performance.now()),
     resolution: picture.resolution,
     state: now.state ?? now.phase,
+    generator: now.drawnBy,
     connection: now.phase === "waiting" ? "reconnecting" : call.connection,
     round_trip_ms: meter.roundTripMs,
     audio: call.audio,

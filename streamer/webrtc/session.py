@@ -207,7 +207,7 @@ class Session:
                 self.clock,
                 demo=self.options.drive == "demo",
                 on_shown=self._shown,
-                on_dropped=lambda: self._loop.call_soon_threadsafe(self._drop, 1, "fitted"),
+                on_dropped=self._overtaken,
                 on_fault=self._fault,
             )
             self._worker.start()
@@ -261,6 +261,10 @@ class Session:
             return  # the camera is gone: the worker goes on with idle life
 
     # --- per frame ------------------------------------------------------------------------------------
+
+    def _overtaken(self) -> None:
+        """Called by the tracking thread: a tracked frame gave way to a newer one before it was drawn."""
+        self._loop.call_soon_threadsafe(self._drop, 1, "fitted")
 
     def _drop(self, count: int, stage: str) -> None:
         self._dropped += count
