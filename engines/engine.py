@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import tempfile
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -150,10 +152,14 @@ def _converted(module: nn.Module, example_inputs: Sequence[Tensor]) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with torch.no_grad():
-        decoder = TorchScriptPythonDecoder(module.eval(), example_input=tuple(example_inputs))
-    front_end: Any = FrontEndManager().load_by_framework("pytorch")
-    return front_end.convert(front_end.load(decoder))
+    # tracing is for one thread at a time, and of a module that nobody is running
+    with _TRACING, torch.no_grad():
+        decoder = TorchScriptPythonDecoder(copy.deepcopy(module).eval(), example_input=tuple(example_inputs))
+        front_end: Any = FrontEndManager().load_by_framework("pytorch")
+        return front_end.convert(front_end.load(decoder))
+
+
+_TRACING = threading.Lock()
 
 
 def engine_cache_folder() -> Path:
