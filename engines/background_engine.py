@@ -32,6 +32,9 @@ class BackgroundEngine:
     ) -> None:
         self._module, self._example, self._key = module, tuple(example_inputs), key
         self._order = order
+        # Imports OpenVINO, here and not in the builder's thread: the import forks, and a fork while another thread
+        # computes in BLAS can hang both.
+        self._precision = fast_precision()
         self._call: Compiled = TorchEngine().compile(module, example_inputs, "fp32")
         self.tier_name = TorchEngine.name
         self._built = threading.Event()
@@ -50,9 +53,7 @@ class BackgroundEngine:
 
     def _build(self) -> None:
         try:
-            call, name, _ = compile_best(
-                self._module, self._example, fast_precision(), self._order, self._key
-            )
+            call, name, _ = compile_best(self._module, self._example, self._precision, self._order, self._key)
             with torch.inference_mode():
                 call(*self._example)  # the first call is slow: not at the cost of a frame
             self._call, self.tier_name = call, name

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
+
+# as the command line does, before numpy is imported
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings

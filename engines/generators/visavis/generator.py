@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,9 +21,15 @@ from engines.errors import WeightsError
 from engines.gbuffer import GBuffer, Viewport, rasterise
 from engines.generator import Generator, GeneratorConfig
 from engines.generators.geometric import GeometricCache, GeometricGenerator
-from engines.generators.visavis import inputs
+from engines.generators.visavis import inputs, networks
 from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WHERE_PX, WINDOW_PX, Box, Window
-from engines.generators.visavis.networks import VERSION, NetworkConfig, VisavisNetworks, soft_window
+from engines.generators.visavis.networks import (
+    VERSION,
+    NetworkConfig,
+    ServedHead,
+    ServedPaths,
+    VisavisNetworks,
+)
 from engines.geometry import F64, Similarity
 from engines.head import head_viewport, pose_head
 from engines.head_model import HeadModel
@@ -83,10 +90,12 @@ class VisavisGenerator(Generator[VisavisCache]):
         nets, digest = load_networks(weights)
         self._nets = nets
         self._features_name = f"visavis/{digest[:16]}"
-        self.networks = [(nets.head, head_example(nets.config)), (nets.paths, paths_example())]
+        self.networks = [
+            (ServedHead(nets.head).eval(), head_example(nets.config)),
+            (ServedPaths(nets.paths).eval(), paths_example()),
+        ]
         self._digest, self._order = digest, engines
         self._built: tuple[BackgroundEngine, BackgroundEngine] | None = None
-        self._soft = {s: soft_window(s)[0, 0, ..., None].numpy() for s in (MOUTH_PX, EYE_PX)}
 
     def wait_until_compiled(self, timeout_s: float) -> bool:
         """Whether the networks' engines were ready (or refused) within `timeout_s`."""
@@ -95,8 +104,11 @@ class VisavisGenerator(Generator[VisavisCache]):
     def _engines(self) -> tuple[BackgroundEngine, BackgroundEngine]:
         """Of the head network and the paths; building begins when the first person is prepared, not before."""
         if self._built is None:
+            # the same weights in changed code are another network
+            code = hashlib.sha256(Path(networks.__file__).read_bytes()).hexdigest()
+            key = f"{self._digest[:16]}-{code[:8]}"
             head, paths = (
-                BackgroundEngine(module, example, f"visavis-{part}-{self._digest[:16]}", order=self._order)
+                BackgroundEngine(module, example, f"visavis-{part}-{key}", order=self._order)
                 for part, (module, example) in zip(("head", "paths"), self.networks, strict=True)
             )
             self._built = head, paths
@@ -160,7 +172,7 @@ class VisavisGenerator(Generator[VisavisCache]):
         if on.flow:
             picture = move(picture, _channels_last(flow), window)
         if on.layers:
-            blend_window(picture, _channels_last(synthesis), window)
+            blend_window(picture, _bytes(synthesis[0]), window)
         if on.mouth or on.eyes:
             self._paint_paths(picture, cache, gbuffer, vector)
         return picture
@@ -183,15 +195,10 @@ class VisavisGenerator(Generator[VisavisCache]):
             torch.from_numpy(vectors),
         )
         if self._switches.mouth:
-            blend_box(picture, _channels_last(mouth_layers) * self._soft[MOUTH_PX], mouth)
+            blend_box(picture, _bytes(mouth_layers[0]), mouth)
         if self._switches.eyes:
             for k, (box, mirrored) in enumerate(eyes):
-                blend_box(
-                    picture,
-                    _channels_last(eye_layers[k : k + 1]) * self._soft[EYE_PX],
-                    box,
-                    mirrored=mirrored,
-                )
+                blend_box(picture, _bytes(eye_layers[k]), box, mirrored=mirrored)
 
 
 def head_example(config: NetworkConfig) -> tuple[Tensor, ...]:
@@ -245,7 +252,7 @@ def move(picture: U8, flow: F32, window: Window) -> U8:
     side = window.side_px
     where = cv2.resize(flow * np.float32(side), (side, side), interpolation=cv2.INTER_LINEAR)
     moving = (np.abs(flow).max(-1) > 0).astype(np.uint8)
-    # only the box in which anything moves; cubic, so that half a pixel does not blur
+    # only the box in which anything moves; bilinear: cubic is eight times slower
     x, y, wide, high = cv2.boundingRect(cv2.dilate(moving, np.ones((3, 3), np.uint8)))
     step = side / flow.shape[0]
     height, width = picture.shape[:2]
@@ -258,42 +265,40 @@ def move(picture: U8, flow: F32, window: Window) -> U8:
     rows = np.arange(y0, y1, dtype=np.float32)[:, None]
     columns = np.arange(x0, x1, dtype=np.float32)[None]
     moved = cv2.remap(
-        picture, part[..., 0] + columns, part[..., 1] + rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        picture,
+        part[..., 0] + columns,
+        part[..., 1] + rows,
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
     )
     out = picture.copy()
     out[y0:y1, x0:x1] = moved
     return out
 
 
-def blend_window(picture: U8, layers: F32, window: Window) -> None:
-    """`(P + r)(1 − M) + S` in the window, in place; layers (128, 128, 9) of r, S and M."""
-    keep = 1 - layers[..., 8:]
-    add = layers[..., :4] * keep + layers[..., 4:8]
-    changed = ((np.abs(add).max(-1) > 0.5 / 255) | (layers[..., 8] > 0.5 / 255)).astype(np.uint8)
-    if not changed.any():
+def blend_window(picture: U8, layers: U8, window: Window) -> None:
+    """`P (1 − M) + added − taken` in the window, in place; layers (9, 128, 128) of `networks.blending`, in bytes."""
+    if not layers.any():
         return
+    added, stays, taken = cv2.merge(list(layers[:4])), cv2.bitwise_not(layers[4]), cv2.merge(list(layers[5:]))
     side = window.side_px
-    more = (np.clip(add, 0, 1) * 255 + 0.5).astype(np.uint8)
-    less = (np.clip(-add, 0, 1) * 255 + 0.5).astype(np.uint8)
-    kept = (keep[..., 0] * 255 + 0.5).astype(np.uint8)
     height, width = picture.shape[:2]
     x0, y0 = max(window.left_px, 0), max(window.top_px, 0)
     x1, y1 = min(window.left_px + side, width), min(window.top_px + side, height)
     inside = np.s_[y0 - window.top_px : y1 - window.top_px, x0 - window.left_px : x1 - window.left_px]
 
-    def large(x: U8) -> U8:
-        return np.asarray(cv2.resize(x, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)[inside]
+    def large(x: NDArray[np.generic]) -> U8:
+        return np.asarray(cv2.resize(x, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)[inside]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
     part = picture[y0:y1, x0:x1]
-    under = cv2.multiply(part, cv2.merge([large(kept)] * 4), scale=1 / 255)
-    picture[y0:y1, x0:x1] = cv2.subtract(cv2.add(under, large(more)), large(less))
+    under = cv2.multiply(part, cv2.merge([large(stays)] * 4), scale=1 / 255)
+    picture[y0:y1, x0:x1] = cv2.subtract(cv2.add(under, large(added)), large(taken))
 
 
-def blend_box(picture: U8, layers: F32, box: Box, *, mirrored: bool = False) -> None:
-    """`(P + r)(1 − M) + S` in a crop's place, in place, within the person; layers (s, s, 7) of r, S and M."""
-    size = layers.shape[0]
-    add = layers[..., :3] * (1 - layers[..., 6:]) + layers[..., 3:6]
-    four = np.dstack([add, layers[..., 6]]).astype(np.float32)
+def blend_box(picture: U8, layers: U8, box: Box, *, mirrored: bool = False) -> None:
+    """The same in a crop's place, within the person; layers (7, s, s)."""
+    size = layers.shape[1]
+    more, less = cv2.merge([*layers[:3], cv2.bitwise_not(layers[3])]), cv2.merge(list(layers[4:]))
     affine = box.affine(size, mirrored=mirrored)
     corners = np.array([[-0.5, -0.5], [size - 0.5, -0.5], [-0.5, size - 0.5], [size - 0.5, size - 0.5]])
     reach = corners @ affine[:, :2].T + affine[:, 2]
@@ -305,14 +310,21 @@ def blend_box(picture: U8, layers: F32, box: Box, *, mirrored: bool = False) -> 
     # from picture pixels of this rectangle to crop pixels
     inverse = _inverted(affine)
     inverse[:, 2] += inverse[:, :2] @ (float(x0), float(y0))
-    placed = cv2.warpAffine(
-        four, inverse, (int(x1 - x0), int(y1 - y0)), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    shape = (int(x1 - x0), int(y1 - y0))
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    more = cv2.warpAffine(
+        more, inverse, shape, flags=how, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, 255)
     )
+    less = cv2.warpAffine(less, inverse, shape, flags=how)
     part = picture[y0:y1, x0:x1]
-    person = part[..., 3:].astype(np.float32) * np.float32(1 / 255)
-    placed = placed * person
-    out = part[..., :3] * (1 - placed[..., 3:]) + placed[..., :3] * 255
-    picture[y0:y1, x0:x1, :3] = np.clip(out + 0.5, 0, 255).astype(np.uint8)
+    under = cv2.cvtColor(part, cv2.COLOR_RGBA2RGB)
+    person = cv2.cvtColor(cv2.extractChannel(part, 3), cv2.COLOR_GRAY2RGB)
+    kept = cv2.cvtColor(cv2.extractChannel(more, 3), cv2.COLOR_GRAY2RGB)
+    # what is painted counts as much as the person is there; what is kept is premultiplied already
+    painted = cv2.multiply(cv2.cvtColor(more, cv2.COLOR_RGBA2RGB), person, scale=1 / 255)
+    taken = cv2.multiply(less, person, scale=1 / 255)
+    out = cv2.subtract(cv2.add(cv2.multiply(under, kept, scale=1 / 255), painted), taken)
+    picture[y0:y1, x0:x1, :3] = out
 
 
 def _inverted(affine: F64) -> F64:
@@ -330,7 +342,13 @@ def _tensor(image: NDArray[np.generic]) -> Tensor:
     return _channels_first(image.astype(np.float32) * np.float32(1 / 255))
 
 
-def _channels_last(values: Tensor | Sequence[Tensor]) -> F32:
+def _bytes(values: Tensor) -> U8:
+    """(c, h, w) 0 … 1 → the same 0 … 255, rounded and saturated."""
+    channels, height, width = values.shape
+    flat = values.numpy().reshape(channels * height, width)
+    return cv2.convertScaleAbs(flat, alpha=255).reshape(channels, height, width).astype(np.uint8, copy=False)
+
+
+def _channels_last(values: Tensor) -> F32:
     """(1, c, h, w) → (h, w, c)."""
-    assert isinstance(values, Tensor)
     return np.ascontiguousarray(values[0].permute(1, 2, 0).numpy())

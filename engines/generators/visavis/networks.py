@@ -18,9 +18,11 @@ from torch.nn import functional as F
 
 from engines.generators.visavis.inputs import (
     EYE_GUIDE_CHANNELS,
+    EYE_PX,
     GUIDE_CHANNELS,
     MOTION_SIZE,
     MOUTH_GUIDE_CHANNELS,
+    MOUTH_PX,
 )
 
 VERSION = 1  # of networks and inputs together: weights of another are refused
@@ -233,6 +235,50 @@ class Paths(nn.Module):
             self.mouth(mouth, mouth_photo, mouth_guide, motion),
             self.eye(eyes, eyes_photo, eyes_guide, eyes_motion),
         )
+
+
+def blending(layers: Tensor) -> Tensor:
+    """Layers r, S (c channels each) and M → what is added (c), M (1) and what is taken away (c), all 0 … 1.
+
+    `(P + r)(1 − M) + S = P (1 − M) + added − taken`: what a frame needs, worked out where it costs nothing.
+    """
+    count = (layers.shape[1] - 1) // 2
+    mask = layers[:, -1:]
+    change = layers[:, :count] * (1 - mask) + layers[:, count : 2 * count]
+    return torch.cat([change.clamp(0, 1), mask, (-change).clamp(0, 1)], 1)
+
+
+class ServedHead(nn.Module):
+    """The head network as a frame uses it: D, and its layers' `blending`, (B, 9, 128, 128)."""
+
+    def __init__(self, head: HeadNetwork) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(
+        self, picture: Tensor, guide: Tensor, where: Tensor, features: Tensor, motion: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        flow, layers = self.head(picture, guide, where, features, motion)
+        return flow, blending(layers)
+
+
+class ServedPaths(nn.Module):
+    """Mouth and eyes as a frame uses them: layers' `blending` (B, 7, s, s), falling to nothing at the crop's rim."""
+
+    def __init__(self, paths: Paths) -> None:
+        super().__init__()
+        self.paths = paths
+        self.register_buffer("mouth_window", soft_window(MOUTH_PX), persistent=False)
+        self.register_buffer("eye_window", soft_window(EYE_PX), persistent=False)
+
+    def forward(
+        self, mouth: Tensor, mouth_photo: Tensor, mouth_guide: Tensor, motion: Tensor,
+        eyes: Tensor, eyes_photo: Tensor, eyes_guide: Tensor, eyes_motion: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        mouth_layers, eye_layers = self.paths(
+            mouth, mouth_photo, mouth_guide, motion, eyes, eyes_photo, eyes_guide, eyes_motion
+        )
+        return blending(mouth_layers * self.mouth_window), blending(eye_layers * self.eye_window)
 
 
 class VisavisNetworks(nn.Module):
