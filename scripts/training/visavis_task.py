@@ -37,7 +37,7 @@ class LossWeights:
     perceptual_from: int = 1000  # first move things to their places: that is cheap
     perceptual_crops: float = 0.02
     adversarial: float = 0.01
-    adversarial_from: int = 4000
+    adversarial_from: int = 8000  # once shapes are right: earlier it draws teeth that are not there
     features: float = 0.02  # matching of discriminator features
     flow: float = 0.02
     flow_smooth: float = 0.05
