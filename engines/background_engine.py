@@ -9,7 +9,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from engines.engine import ORDER, Compiled, Engine, EngineError, TorchEngine, compile_best, fast_precision
+from engines.engine import (
+    ORDER,
+    Compiled,
+    Engine,
+    EngineError,
+    Precision,
+    TorchEngine,
+    compile_best,
+    fast_precision,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +43,7 @@ class BackgroundEngine:
         self._order = order
         # Imports OpenVINO, here and not in the builder's thread: the import forks, and a fork while another thread
         # computes in BLAS can hang both.
-        self._precision = fast_precision()
+        self._precision: Precision = fast_precision()
         self._call: Compiled = TorchEngine().compile(module, example_inputs, "fp32")
         self.tier_name = TorchEngine.name
         self._built = threading.Event()
