@@ -4,3 +4,11 @@ from __future__ import annotations
 
 DEFAULT_GENERATOR = "visavis"
 FALLBACK_GENERATOR = "geometric"  # needs no weights
+
+# a page's browser works on the same cores: with fewer than this the networks leave it 16 pictures a second
+CORES_FOR_CALLS = 4
+
+
+def generator_for_calls(cores: int) -> str:
+    """Which generator draws in a call when the page names none, on a computer with `cores`: a call must be fluent."""
+    return DEFAULT_GENERATOR if cores >= CORES_FOR_CALLS else FALLBACK_GENERATOR

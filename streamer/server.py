@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from calibration.enroll import enroll
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError
-from engines.generator_names import DEFAULT_GENERATOR
+from engines.generator_names import generator_for_calls
 from engines.generators import generator_names
 from engines.presets import preset_names
 from engines.renderer import Aspect
@@ -134,6 +135,12 @@ def _too_large(settings: ServeSettings) -> str:
     return f"the picture is larger than {settings.max_photo_mb:g} MB; send a smaller one"
 
 
+def call_generators() -> list[str]:
+    """All generators by name, first the one that draws when the page names none."""
+    usual = generator_for_calls(len(os.sched_getaffinity(0)))
+    return [usual, *(name for name in generator_names() if name != usual)]
+
+
 def create_app(
     settings: ServeSettings,
     store: AvatarStore,
@@ -235,7 +242,7 @@ def create_app(
         public = store.public()
         return {
             "avatars": [{"name": n, "title": e.title} for n, e in public],
-            "generators": generator_names(),
+            "generators": call_generators(),
             "trackers": list(tracker_names()),
             "emotions": list(preset_names()),
             "default": public[0][0] if public else None,
@@ -303,7 +310,7 @@ def create_app(
             raise HTTPException(
                 404, f"there is no avatar {name!r}; GET /api/avatars lists them, or enroll a photo"
             )
-        generator = body.generator or DEFAULT_GENERATOR
+        generator = body.generator or call_generators()[0]
         if generator not in generator_names():
             raise HTTPException(
                 400, f"there is no generator {generator!r}; choose one of: {', '.join(generator_names())}"

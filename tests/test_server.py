@@ -27,6 +27,7 @@ from pydantic import ValidationError
 
 from engines.background import Background
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
+from engines.generator_names import generator_for_calls
 from engines.generators import generator_names
 from engines.presets import preset_names
 from engines.retarget import Controls
@@ -34,7 +35,7 @@ from streamer import __version__, server
 from streamer.clock import SystemClock
 from streamer.config import ServeSettings
 from streamer.look import Look
-from streamer.server import create_app
+from streamer.server import call_generators, create_app
 from streamer.store import AvatarStore, BackgroundStore, picture_of
 from streamer.trackers import tracker_names
 from streamer.webrtc.session import CallOptions, build_avatar
@@ -131,10 +132,17 @@ def test_the_page_and_its_files_come_with_a_strict_policy(client: TestClient) ->
     assert "javascript" in client.get("/static/main.js").headers["content-type"]
 
 
+def test_a_small_computer_calls_with_the_generator_that_is_fluent() -> None:
+    assert generator_for_calls(2) == "geometric"
+    assert generator_for_calls(4) == "visavis"
+    assert sorted(call_generators()) == generator_names()
+    assert call_generators()[0] == generator_for_calls(len(os.sched_getaffinity(0)))
+
+
 def test_avatars_are_listed_in_order(client: TestClient) -> None:
     assert client.get("/api/avatars").json() == {
         "avatars": [{"name": "red", "title": "red"}, {"name": "green", "title": "green"}],
-        "generators": generator_names(),
+        "generators": call_generators(),
         "trackers": list(tracker_names()),
         "emotions": list(preset_names()),
         "default": "red",
