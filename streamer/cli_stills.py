@@ -78,6 +78,7 @@ def emotions(
             raise SinkError(f"{output} is a file; name a folder with -o")
         require_folder(output if output.is_dir() else output.parent)
         renderer = Renderer(enrollment, generator=generator, size_px=size & ~1)
+        renderer.wait_until_compiled()  # one engine for all pictures
         with progress_bar("drawing") as advance:
             pictures = draw_emotions(renderer.render, enrollment.motion, strength, advance)
         if sheet:
@@ -230,6 +231,7 @@ def _draw(
     renderer = Renderer(
         enrollment, generator=generator, size_px=size_px & ~1, background=look.background, aspect=look.aspect
     )
+    renderer.wait_until_compiled()  # the same picture each time
     if renderer.notice:
         say_note(renderer.notice)
     write_png(output, renderer.render(motion))
