@@ -209,7 +209,7 @@ class Shown:
     """The avatar of one photo and how much its face changes (mean of |difference|, 0 … 255) in a region."""
 
     def __init__(self, e: Enrollment) -> None:
-        self.renderer, self.motion = Renderer(e, size_px=256), e.motion
+        self.renderer, self.motion = Renderer(e, generator="geometric", size_px=256), e.motion
         self.rest = self.renderer.render(e.motion).astype(int)
         self.points = self.renderer.viewport.from_photo(e.landmarks_px[:, :2]).astype(np.float64)
 
