@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class BackgroundEngine:
-    """Callable as the module. Compiles in a thread of its own (or, with `wait`, now); `tier_name` says what serves.
+    """Callable as the module. Compiles in a thread of its own; `tier_name` says what serves.
 
     `key` names the network and its weights in the engine cache. One thread calls; an engine that cannot be built
     leaves torch at work.
@@ -36,7 +36,6 @@ class BackgroundEngine:
         example_inputs: Sequence[Tensor],
         key: str,
         *,
-        wait: bool = False,
         order: Sequence[Engine] = ORDER,
     ) -> None:
         self._module, self._example, self._key = module, tuple(example_inputs), key
@@ -47,11 +46,8 @@ class BackgroundEngine:
         self._call: Compiled = TorchEngine().compile(module, example_inputs, "fp32")
         self.tier_name = TorchEngine.name
         self._built = threading.Event()
-        if wait:
-            self._build()
-        else:
-            # no daemon: a process that ends in the middle of a native compilation would crash
-            threading.Thread(target=self._build, name="engine-builder").start()
+        # no daemon: a process that ends in the middle of a native compilation would crash
+        threading.Thread(target=self._build, name="engine-builder").start()
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         return self._call(*inputs)

@@ -348,9 +348,7 @@ def write_item(plan: Plan, folder: Path) -> tuple[str, str | None]:
     make = clip_pairs if plan.item.path.suffix == ".mp4" else portrait_pairs
     try:
         arrays = make(model, plan)
-    except Rejected as error:
-        return plan.item.name, str(error)
-    except VisavisError as error:
+    except (Rejected, VisavisError) as error:
         return plan.item.name, str(error)
     target = folder / f"{plan.item.name}.npz"
     part = folder / f".{plan.item.name}.part.npz"
