@@ -1,0 +1,102 @@
+"""The causal network of `SpeechToMotion`: two GRU layers over log-mel, in numpy, with its state as a value.
+
+IFaceUV § 3.5 maps MFCC to expression and pose by an LSTM; a GRU over log-mel (whose cosine transform MFCC are)
+has the same form with a quarter fewer weights. Numpy, because ten milliseconds of sound are four small products.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from engines.errors import WeightsError
+from engines.motion import EXPRESSION_COUNT
+from engines.speech.features import MEL_COUNT
+
+F32 = NDArray[np.float32]
+
+FORMAT, VERSION = "visavis-speech", 1
+WEIGHTS = Path(__file__).parents[1] / "data" / "speech.safetensors"
+# what one answer holds, in this order: expression (52), rotation (3), closure of the lips, voice (logit)
+ROTATION = slice(EXPRESSION_COUNT, EXPRESSION_COUNT + 3)
+CLOSURE = EXPRESSION_COUNT + 3
+VOICE = EXPRESSION_COUNT + 4
+OUTPUT_COUNT = EXPRESSION_COUNT + 5
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkState:
+    """Hidden values of both layers, (B, H) each; a row is one stream."""
+
+    layers: tuple[F32, F32]
+
+    @staticmethod
+    def fresh(hidden: int, batch: int = 1) -> NetworkState:
+        """State of streams that have heard nothing."""
+        return NetworkState((np.zeros((batch, hidden), np.float32), np.zeros((batch, hidden), np.float32)))
+
+
+def _sigmoid(x: F32) -> F32:
+    return np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1))
+
+
+class SpeechNetwork:
+    """Features (B, MEL_COUNT) of one hop → answer (B, OUTPUT_COUNT); PyTorch's GRU equations and layout."""
+
+    def __init__(self, tensors: Mapping[str, F32], look_ahead_hops: int) -> None:
+        """Raises KeyError or ValueError for tensors that are no such network."""
+        self.look_ahead_hops = look_ahead_hops
+        self._input = tuple(
+            np.ascontiguousarray(tensors[f"gru.weight_ih_l{n}"].T, np.float32) for n in (0, 1)
+        )
+        self._hidden = tuple(
+            np.ascontiguousarray(tensors[f"gru.weight_hh_l{n}"].T, np.float32) for n in (0, 1)
+        )
+        self._input_bias = tuple(tensors[f"gru.bias_ih_l{n}"].astype(np.float32) for n in (0, 1))
+        self._hidden_bias = tuple(tensors[f"gru.bias_hh_l{n}"].astype(np.float32) for n in (0, 1))
+        self._head = np.ascontiguousarray(tensors["head.weight"].T, np.float32)
+        self._head_bias = tensors["head.bias"].astype(np.float32)
+        self.hidden = len(self._hidden[0])
+        expected = ((MEL_COUNT, 3 * self.hidden), (self.hidden, 3 * self.hidden))
+        if tuple(w.shape for w in self._input) != expected or self._head.shape != (self.hidden, OUTPUT_COUNT):
+            raise ValueError("the tensors have other shapes than this version's network")
+
+    def __call__(self, features: F32, state: NetworkState) -> tuple[F32, NetworkState]:
+        """One hop for B streams at once."""
+        x = features
+        after: list[F32] = []
+        for n, h in enumerate(state.layers):
+            a = np.asarray(x @ self._input[n] + self._input_bias[n], np.float32)
+            b = np.asarray(h @ self._hidden[n] + self._hidden_bias[n], np.float32)
+            size = self.hidden
+            reset = _sigmoid(a[:, :size] + b[:, :size])
+            update = _sigmoid(a[:, size : 2 * size] + b[:, size : 2 * size])
+            new = np.tanh(a[:, 2 * size :] + reset * b[:, 2 * size :])
+            x = np.asarray((np.float32(1) - update) * new + update * h, np.float32)
+            after.append(x)
+        return x @ self._head + self._head_bias, NetworkState((after[0], after[1]))
+
+
+def load_network(path: Path | None = None) -> SpeechNetwork:
+    """The trained network. Raises WeightsError when the file is missing, damaged or of another version."""
+    path = path or WEIGHTS
+    again = "install visavis again, or train anew: python -m scripts.train_speech --help"
+    if not path.is_file():
+        raise WeightsError(f"the weights {path} are missing; {again}")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            header = json.loads((file.metadata() or {})["visavis"])
+            tensors = {n: file.get_tensor(n).astype(np.float32) for n in file.keys()}  # noqa: SIM118 (no mapping)
+        if (header["format"], header["version"]) != (FORMAT, VERSION):
+            raise WeightsError(f"{path} is {header['format']} version {header['version']}; {again}")
+        if not all(np.isfinite(t).all() for t in tensors.values()):
+            raise ValueError("a number is not finite")
+        return SpeechNetwork(tensors, int(header["look_ahead_hops"]))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"the weights {path} are damaged ({error}); {again}") from error

@@ -1,0 +1,155 @@
+"""Pseudo-labels: the motion of people who speak in clips, by our own fit, beside the sound of the same clip.
+
+python -m scripts.speech.labels DATA [--labels runs/speech/clips]
+
+Landmarks are found in single pictures: the detector's video mode smooths them and lags behind fast lips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from calibration.neutral import DriverNeutral
+from engines.frame import Frame
+from engines.landmarks import FaceLandmarks, LandmarkDetector
+from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
+from streamer.trackers.mediapipe import MediaPipeTracker
+
+F32 = NDArray[np.float32]
+
+FPS = 25.0
+MIN_FRAMES = 25
+# the White House films carry their sound two to three frames late
+LATE_SOUND_S = {"whitehouse": 0.1}
+
+_CALM_FRAMES = 40  # a second for the neutral, and its easing
+_LIVELY = [
+    ARKIT_INDEX[n] for n in ("jawOpen", "mouthFunnel", "mouthPucker", "mouthSmileLeft", "mouthSmileRight")
+]
+_BLINKS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One clip with verified lip sync; `late_s`: by how much its sound comes after its picture."""
+
+    name: str
+    subject: str
+    video: Path
+    sound: Path
+    late_s: float = 0.0
+
+
+def read_items(data: Path) -> list[Item]:
+    """Clips of `manifest.csv` under `data` whose sound belongs to their mouth."""
+    items: list[Item] = []
+    with (data / "manifest.csv").open(encoding="utf-8") as rows:
+        for row in csv.DictReader(rows):
+            if row["kind"] != "clip" or row["speech_sync_ok"] != "1":
+                continue
+            text = " ".join(row.values()).lower()
+            late_s = next((s for word, s in LATE_SOUND_S.items() if word in text.replace(" ", "")), 0.0)
+            video = data / (row["file512"] or row["file256"])
+            items.append(Item(row["id"], row["subject"], video, data / row["wav"], late_s))
+    return items
+
+
+def faces_of(video: Path) -> tuple[list[FaceLandmarks | None], tuple[int, int]]:
+    """The largest face of every frame, None where there is none, and the picture's (width, height)."""
+    detector = LandmarkDetector(video=False)
+    faces: list[FaceLandmarks | None] = []
+    size = (0, 0)
+    with av.open(str(video)) as container:
+        for frame in container.decode(video=0):
+            size = (frame.width, frame.height)
+            found = detector.detect(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
+            faces.append(found[0] if found else None)
+    detector.close()
+    return faces, size
+
+
+def neutral_of(faces: list[FaceLandmarks], size_px: tuple[int, int]) -> DriverNeutral | None:
+    """The person's rest, from the calmest moments of the whole clip rather than from its first second."""
+    restless = [float(f.scores[_LIVELY].sum() + f.scores[_BLINKS].sum()) for f in faces]
+    calm = np.sort(np.argsort(restless)[: max(4, min(_CALM_FRAMES, len(faces) // 4))])
+    picture = np.broadcast_to(np.zeros(3, np.uint8), (size_px[1], size_px[0], 3))
+    with MediaPipeTracker() as tracker:
+        for k in range(_CALM_FRAMES):
+            tracker.fit(Frame(picture, k / FPS, 0), faces[int(calm[k % len(calm)])])
+        return tracker.driver_neutral
+
+
+def motions_of(video: Path) -> tuple[list[Motion | None], Motion] | None:
+    """Motion of every frame and the rest motion; None for a clip that shows no face for long enough."""
+    faces, size = faces_of(video)
+    seen = [f for f in faces if f is not None]
+    if len(seen) < MIN_FRAMES:
+        return None
+    neutral = neutral_of(seen, size)
+    if neutral is None:
+        return None
+    picture = np.broadcast_to(np.zeros(3, np.uint8), (size[1], size[0], 3))
+    with MediaPipeTracker() as tracker:
+        tracker.use_neutral(neutral)
+        motions = [
+            None if face is None else tracker.fit(Frame(picture, k / FPS, 0), face).motion
+            for k, face in enumerate(faces)
+        ]
+    return motions, neutral.motion
+
+
+def arrays_of(motions: list[Motion | None], neutral: Motion) -> dict[str, NDArray[np.generic]]:
+    """The motions relative to the rest, as arrays over the frames: what a label file holds."""
+    blank = Motion()
+    known = [m or blank for m in motions]
+    return {
+        "expression": np.array([m.expression - neutral.expression for m in known], np.float32).reshape(
+            -1, EXPRESSION_COUNT
+        ),
+        "closure": np.array([m.closure for m in known], np.float32).reshape(-1, 3),
+        "rotation_rad": np.array([m.rotation_rad for m in known], np.float32).reshape(-1, 3),
+        "translation_hu": np.array([m.translation_hu for m in known], np.float32).reshape(-1, 3),
+        "seen": np.array([m is not None for m in motions]),
+        "fps": np.array(FPS, np.float32),
+    }
+
+
+def label_all(items: list[Item], folder: Path) -> None:
+    """A label file for every item that has none yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for item in tqdm(items, desc="labelling", mininterval=5):
+        kept = folder / f"{item.name}.npz"
+        if kept.exists():
+            continue
+        found = motions_of(item.video)
+        if found is None:
+            continue
+        part = folder / f".{item.name}.part.npz"
+        extra = {"subject": np.str_(item.subject), "late_s": np.float32(item.late_s)}
+        np.savez(part, **arrays_of(*found), **extra)  # pyright: ignore[reportArgumentType]
+        part.replace(kept)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, help="folder with manifest.csv, clips and their sound")
+    parser.add_argument("--labels", type=Path, default=Path("runs/speech/clips"))
+    arguments = parser.parse_args()
+    items = read_items(arguments.data)
+    label_all(items, arguments.labels)
+    print(f"{len(list(arguments.labels.glob('*.npz')))} of {len(items)} clips labelled")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""Speech features and the causal network: streams equal wholes, gain does not matter, silence and junk move nothing."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engines.errors import WeightsError
+from engines.motion import ARKIT_INDEX
+from engines.speech.features import (
+    FRAME_HZ,
+    LOWEST_FEATURE,
+    MEL_COUNT,
+    MFCC_COUNT,
+    RATE_HZ,
+    FeatureState,
+    hz_to_mel,
+    log_mel,
+    mel_filters,
+    mel_to_hz,
+    mfcc,
+)
+from engines.speech.network import OUTPUT_COUNT, VOICE, NetworkState, SpeechNetwork, load_network
+from engines.speech.speech_to_motion import SpeechState, SpeechToMotion, Spoken, motion_of, motions_at
+from scripts.speech.data import at_hops, coloured_noise, music, relative_rotation, voiced
+from scripts.train_speech import SpeechNet
+
+
+def vowel(seconds: float, pitch_hz: float = 120.0) -> np.ndarray:
+    """A buzz with two formants that comes and goes four times a second."""
+    t = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    out = sum(
+        np.sin(2 * np.pi * k * pitch_hz * t) * (np.exp(-(((k * pitch_hz - f) / 150) ** 2)))
+        for k in range(1, 40)
+        for f in (700, 1200)
+    )
+    return (0.05 * out * (1 + np.sin(2 * np.pi * 4 * t))).astype(np.float32)
+
+
+def network(seed: int = 0) -> tuple[SpeechNetwork, SpeechNet]:
+    torch.manual_seed(seed)
+    net = SpeechNet(32).eval()
+    return SpeechNetwork({n: t.detach().numpy() for n, t in net.state_dict().items()}, 6), net
+
+
+@pytest.mark.parametrize("sizes", [(160,), (1, 159, 7), (480,), (37, 4000, 3)])
+def test_features_of_a_stream_are_those_of_the_whole(sizes: tuple[int, ...]) -> None:
+    sound = vowel(1.0)
+    whole, _ = log_mel(sound)
+    state, parts, at = FeatureState(), [], 0
+    k = 0
+    while at < len(sound):
+        size = sizes[k % len(sizes)]
+        part, state = log_mel(sound[at : at + size], state)
+        parts.append(part)
+        at, k = at + size, k + 1
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert whole.shape == (100, MEL_COUNT)
+
+
+def test_mel_scale_and_filters() -> None:
+    hz = np.linspace(50, 7000, 20)
+    assert np.allclose(mel_to_hz(hz_to_mel(hz)), hz)
+    assert np.isclose(float(hz_to_mel(1000.0)), 999.99, atol=0.05)  # the scale's anchor
+    filters = mel_filters()
+    assert (filters >= 0).all()
+    assert (filters.sum(1) > 0).all()
+    tone = np.sin(2 * np.pi * 1000 * np.arange(RATE_HZ) / RATE_HZ).astype(np.float32) * 0.3
+    features, _ = log_mel(tone)
+    centres = mel_to_hz(np.linspace(hz_to_mel(60.0), hz_to_mel(7600.0), MEL_COUNT + 2))[1:-1]
+    assert abs(centres[features[50].argmax()] - 1000) < 120
+
+
+def test_gain_does_not_matter() -> None:
+    sound = vowel(8.0)
+    loud, _ = log_mel(sound)
+    soft, _ = log_mel(sound * np.float32(0.03))
+    heard = (loud[600:] > LOWEST_FEATURE + 1) & (soft[600:] > LOWEST_FEATURE + 1)
+    assert heard.mean() > 0.2
+    assert np.abs(loud[600:] - soft[600:])[heard].max() < 0.15  # of 1 = 4.3 dB, for 30 dB of gain
+
+
+def test_junk_in_gives_finite_features() -> None:
+    bad = np.array([np.nan, np.inf, -np.inf, 1e30] * 200, np.float32)
+    features, state = log_mel(bad)
+    assert np.isfinite(features).all()
+    assert np.isfinite(state.level)
+    silent, _ = log_mel(np.zeros(RATE_HZ, np.float32))
+    assert silent.max() < 0
+
+
+def test_mfcc_is_an_orthonormal_transform() -> None:
+    features = np.random.default_rng(0).normal(size=(5, MEL_COUNT)).astype(np.float32)
+    cepstrum = mfcc(features)
+    assert cepstrum.shape == (5, MFCC_COUNT)
+    assert np.allclose(cepstrum[:, 0], features.sum(1) / np.sqrt(MEL_COUNT), atol=1e-5)
+
+
+def test_network_equals_torch_and_is_causal() -> None:
+    ours, net = network()
+    x = np.random.default_rng(1).normal(size=(2, 50, MEL_COUNT)).astype(np.float32)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(x)).numpy()
+    state = NetworkState.fresh(ours.hidden, 2)
+    for t in range(50):
+        answer, state = ours(x[:, t], state)
+        assert np.allclose(answer, expected[:, t], atol=1e-5)
+    assert answer.shape == (2, OUTPUT_COUNT)
+
+
+def test_a_stream_in_pieces_moves_as_the_whole() -> None:
+    speech = SpeechToMotion(network()[0])
+    sound = vowel(1.0)
+    whole, _ = speech.hear(sound)
+    state, parts = SpeechState(), []
+    for at in range(0, len(sound), 333):
+        part, state = speech.hear(sound[at : at + 333], state)
+        parts += part
+    assert len(parts) == len(whole) == FRAME_HZ
+    assert all(
+        np.allclose(a.answer, b.answer, atol=1e-6) and a.voice == b.voice
+        for a, b in zip(parts, whole, strict=True)
+    )
+    again, _ = speech.hear(sound)  # no state of its own
+    assert np.array_equal(again[-1].answer, whole[-1].answer)
+
+
+def test_latency_is_within_the_promise() -> None:
+    speech = SpeechToMotion(network()[0])
+    assert speech.look_ahead_s <= 0.08
+    assert speech.latency_ms <= 120
+
+
+def test_motion_without_voice_is_rest_and_never_broken() -> None:
+    answer = np.full(OUTPUT_COUNT, 0.5, np.float32)
+    still = motion_of(Spoken(1.0, answer, 0.0))
+    assert not still.expression.any()
+    assert not still.closure.any()
+    moving = motion_of(Spoken(1.0, answer, 1.0))
+    assert moving.jaw == pytest.approx(0.5)
+    assert moving.expression[ARKIT_INDEX["eyeBlinkLeft"]] == 0
+    assert motion_of(Spoken(0.0, answer * np.nan, 1.0)).is_finite()
+
+
+def test_motions_cover_the_recording() -> None:
+    speech = SpeechToMotion(network()[0])
+    assert len(motions_at(speech, vowel(2.0), 25.0)) == 50
+    assert motions_at(speech, np.zeros(0, np.float32), 25.0) == []
+
+
+def test_voice_opens_and_shuts_smoothly() -> None:
+    net = network()[1]
+    with torch.no_grad():
+        net.head.weight[VOICE] = 0
+        net.head.bias[VOICE] = 20
+    speech = SpeechToMotion(SpeechNetwork({n: t.detach().numpy() for n, t in net.state_dict().items()}, 6))
+    voices = [s.voice for s in speech.hear(vowel(0.3))[0]]
+    assert voices[0] < 0.5 < voices[-1]
+    assert all(b >= a for a, b in pairwise(voices))
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 100])
+def test_broken_weights_name_the_fix(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "speech.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="install visavis again"):
+        load_network(path)
+    with pytest.raises(WeightsError, match="missing"):
+        load_network(tmp_path / "none")
+
+
+def test_targets_meet_their_sound() -> None:
+    ramp = np.arange(50, dtype=np.float32)[:, None]
+    read = at_hops(ramp, 25.0, 200)
+    assert read[3, 0] == pytest.approx(1.0)  # the end of hop 3 is 40 ms: frame 1
+    late = at_hops(ramp, 25.0, 200, late_s=0.08)
+    assert late[11, 0] == pytest.approx(1.0)
+    sway = np.linspace(0, 1, 200, dtype=np.float32)[:, None] * np.ones(3, np.float32)
+    assert np.abs(relative_rotation(sway)[60:140]).max() < 1e-3
+
+
+def test_voice_is_told_from_silence() -> None:
+    sound = np.concatenate([np.zeros(RATE_HZ, np.float32), vowel(1.0), np.zeros(RATE_HZ, np.float32)])
+    heard = voiced(sound)
+    assert not heard[:80].any()
+    assert heard[110:190].mean() > 0.6
+    assert not heard[220:].any()
+
+
+def test_noise_and_music_are_sound() -> None:
+    rng = np.random.default_rng(0)
+    for make in (coloured_noise, music):
+        sound = make(rng, RATE_HZ)
+        assert sound.shape == (RATE_HZ,)
+        assert np.isfinite(sound).all()
+        assert sound.std() == pytest.approx(1, abs=0.05)
