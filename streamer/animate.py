@@ -22,25 +22,30 @@ from engines.generator_names import DEFAULT_GENERATOR
 from engines.motion import Motion, read_motion, write_motion
 from engines.renderer import Framing, Renderer
 from engines.retarget import Controls
+from engines.speech.speech_to_motion import SpeechToMotion, motions_of
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
 from streamer.driver import Drive, Driver
 from streamer.filters import centred
+from streamer.idle import with_idle
 from streamer.ledger import Ledger
 from streamer.look import AS_IS, Look
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import Sink, SinkInfo
-from streamer.sources.video import VideoSource
-from streamer.tracker import Tracker
+from streamer.sources.sound import sound_blocks, sound_seconds
+from streamer.sources.video import VideoSource, is_sound
+from streamer.tracker import NoTracker, Tracker
 from streamer.trackers import DEFAULT_TRACKER, make_tracker
 from streamer.tuning import tune_for_small_pictures
 
 T = TypeVar("T")
 
+SPEECH_FPS = 25.0
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to animate: a driver (video, or motion file ending in .jsonl) and where the result goes."""
+    """What to animate: a driver (video, sound, or motion file ending in .jsonl) and where the result goes."""
 
     driver: Path
     output: Path
@@ -128,7 +133,7 @@ def animate(
     clock = clock or SystemClock()
     # in the photo's own framing an absolute driver is also where it is in its own picture
     controls = replace(job.controls, place_absolutely=job.controls.place_absolutely or job.framing == "photo")
-    is_motion = job.driver.suffix.lower() == ".jsonl"
+    is_motion, speaks = job.driver.suffix.lower() == ".jsonl", is_sound(job.driver)
     if job.motion_output:
         _require_writable(job.motion_output)
     with ExitStack() as stack:
@@ -138,7 +143,8 @@ def animate(
             FileSink(job.output, audio_from=audio_from, alpha=background.mode == "transparent")
         )
         ledger = stack.enter_context(Ledger(trace_path=job.trace))
-        tracker = make_tracker(job.tracker)
+        # motion and sound need none, nor the library that it loads
+        tracker = NoTracker() if is_motion or speaks else make_tracker(job.tracker)
         driver = Driver(tracker, smooth=False)  # `_smoothed` looks ahead instead: no lag in a file
         stack.callback(driver.close)
         renderer = Renderer(
@@ -155,6 +161,12 @@ def animate(
             track = read_motion(job.driver)
             fps, total = track.fps, len(track.motions)
             steps = _recorded(track.motions, track.neutral, fps, clock)
+        elif speaks:
+            fps, seconds_in = SPEECH_FPS, sound_seconds(job.driver)
+            total = None if seconds_in is None else round(seconds_in * fps)
+            spoken = motions_of(SpeechToMotion(), sound_blocks(job.driver), fps)
+            alive = (with_idle(motion, motion.time_s) for motion in spoken)
+            steps = stack.enter_context(closing(ahead(_recorded(alive, Motion(), fps, clock))))
         else:
             calibrate(tracker, make_tracker(job.tracker), job.driver)
             source = stack.enter_context(VideoSource(job.driver))
@@ -179,8 +191,12 @@ def animate(
             ledger.frame(done.trace, sequence=done.sequence, pts_s=done.pts_s, fresh=True)
             if progress:
                 progress(count, total)
-        if not is_motion and source.notice:  # pyright: ignore[reportPossiblyUnboundVariable]
+        if not is_motion and not speaks and source.notice:  # pyright: ignore[reportPossiblyUnboundVariable]
             notices.append(source.notice)  # pyright: ignore[reportPossiblyUnboundVariable]
+        if faces == 0 and speaks:
+            raise DriverError(
+                f"{job.driver.name} holds no sound that can be decoded; export it again as .wav"
+            )
         if faces == 0:
             raise DriverError(
                 f"no face found in {job.driver.name}; use a video that shows one face from the front"

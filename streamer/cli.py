@@ -108,7 +108,9 @@ def enroll(
 @with_controls
 def animate(
     avatar: Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")],
-    driver: Annotated[Path, typer.Option(help="A video of a face, or a recorded motion (.jsonl).")],
+    driver: Annotated[
+        Path, typer.Option(help="A video of a face, speech (.wav, .mp3 …), or a recorded motion (.jsonl).")
+    ],
     output: Annotated[
         Path,
         typer.Option("-o", "--output", help="The .mp4 to write; a transparent one is a .mov or .webm."),

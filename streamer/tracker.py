@@ -63,3 +63,20 @@ class Tracker(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class NoTracker(Tracker):
+    """Where nothing is tracked: motion comes from a file or from sound."""
+
+    def track(self, frame: Frame) -> Track:
+        return Track(None)
+
+    @property
+    def neutral(self) -> Motion | None:
+        return None
+
+    def retake_neutral(self) -> None:
+        return
+
+    def close(self) -> None:
+        return

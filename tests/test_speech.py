@@ -25,7 +25,7 @@ from engines.speech.features import (
     mfcc,
 )
 from engines.speech.network import OUTPUT_COUNT, VOICE, NetworkState, SpeechNetwork, load_network
-from engines.speech.speech_to_motion import SpeechState, SpeechToMotion, Spoken, motion_of, motions_at
+from engines.speech.speech_to_motion import SpeechState, SpeechToMotion, Spoken, motion_of, motions_of
 from scripts.speech.data import at_hops, coloured_noise, music, relative_rotation, voiced
 from scripts.train_speech import SpeechNet
 
@@ -146,10 +146,15 @@ def test_motion_without_voice_is_rest_and_never_broken() -> None:
     assert motion_of(Spoken(0.0, answer * np.nan, 1.0)).is_finite()
 
 
-def test_motions_cover_the_recording() -> None:
+def test_motions_cover_the_recording_whatever_its_blocks() -> None:
     speech = SpeechToMotion(network()[0])
-    assert len(motions_at(speech, vowel(2.0), 25.0)) == 50
-    assert motions_at(speech, np.zeros(0, np.float32), 25.0) == []
+    sound = vowel(2.0)
+    whole = list(motions_of(speech, [sound], 25.0))
+    pieces = list(motions_of(speech, [sound[k : k + 777] for k in range(0, len(sound), 777)], 25.0))
+    assert len(whole) == len(pieces) == 50
+    assert [m.time_s for m in whole] == pytest.approx([k / 25 for k in range(50)])
+    assert all(np.allclose(a.expression, b.expression, atol=1e-6) for a, b in zip(whole, pieces, strict=True))
+    assert list(motions_of(speech, [], 25.0)) == []
 
 
 def test_voice_opens_and_shuts_smoothly() -> None:

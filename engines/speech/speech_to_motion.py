@@ -7,7 +7,8 @@ silent and while it speaks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,11 +116,27 @@ def motion_of(spoken: Spoken, rest: Motion | None = None) -> Motion:
     )
 
 
-def motions_at(speech: SpeechToMotion, sound: F32, fps: float) -> list[Motion]:
-    """Motion of a whole recording (S,) at `fps`, from its first sample to its last; no idle life."""
-    count = int(np.ceil(len(sound) / RATE_HZ * fps))
-    tail = np.zeros(round((speech.look_ahead_s + 0.05) * RATE_HZ) + HOP, np.float32)
-    spoken, _ = speech.hear(np.concatenate([sound, tail]))
-    first = round(speech.look_ahead_s * FRAME_HZ) - 1
-    places = np.clip(np.round(np.arange(count) / fps * FRAME_HZ).astype(int) + first, 0, len(spoken) - 1)
-    return [motion_of(spoken[int(k)]) for k in places]
+def motions_of(speech: SpeechToMotion, blocks: Iterable[F32], fps: float) -> Iterator[Motion]:
+    """Motion of a whole recording at `fps`, from its first sample to its last; no idle life.
+
+    `blocks` are pieces (S,) of it; one at a time is in memory, whatever the length.
+    """
+    state = SpeechState()
+    samples = frame = 0
+    latest: list[Spoken] = []
+
+    def due(until_s: float) -> Iterator[Motion]:
+        nonlocal frame
+        for spoken in latest:
+            while frame / fps <= spoken.time_s + 0.5 / FRAME_HZ and frame / fps < until_s:
+                yield replace(motion_of(spoken), time_s=frame / fps)
+                frame += 1
+
+    for block in blocks:
+        samples += len(block)
+        latest, state = speech.hear(block, state)
+        yield from due(samples / RATE_HZ)
+    if samples:  # what is still to come through the look-ahead
+        tail = np.zeros(round((speech.look_ahead_s + 0.06) * RATE_HZ), np.float32)
+        latest, state = speech.hear(tail, state)
+        yield from due(samples / RATE_HZ)

@@ -50,7 +50,7 @@ class _Pass:
 
     def __init__(self, path: Path, matrix: tuple[int, ...] | None = None) -> None:
         self._path = path
-        self._container = _open(path)
+        self._container = open_media(path)
         try:
             self._stream = _video_stream(self._container, path)
         except DriverError:
@@ -303,8 +303,19 @@ class AudioTrack:
         self.close()
 
 
+# cover pictures of music files are video streams to FFmpeg
+_SOUND_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif"}
+
+
+def is_sound(path: Path) -> bool:
+    """Whether `path` is named like sound without a picture."""
+    return path.suffix.lower() in _SOUND_SUFFIXES
+
+
 def audio_of(path: Path) -> AudioTrack | None:
-    """The first audio track of `path`, or None when it has none; DriverError when it is no video."""
+    """The first audio track of `path`, or None when it has none; DriverError when it is neither video nor sound."""
+    if is_sound(path):
+        return AudioTrack(open_media(path), 0.0)
     video = _Pass(path)
     try:
         if not video.has_audio:
@@ -312,7 +323,7 @@ def audio_of(path: Path) -> AudioTrack | None:
         first = video.next()
     finally:
         video.close()
-    return AudioTrack(_open(path), first.time_s if first else 0.0)
+    return AudioTrack(open_media(path), first.time_s if first else 0.0)
 
 
 def upright(image: U8, matrix: tuple[int, ...]) -> U8:
@@ -347,7 +358,8 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
     return _IDENTITY
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def open_media(path: Path) -> av.container.InputContainer:
+    """A file opened by FFmpeg and nothing but a file; raises DriverError naming what to give instead."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise DriverError(f"the driving video {path} {what}; give the path of a video file")
@@ -385,7 +397,7 @@ def _frame_rate(path: Path, *stated: Fraction | None) -> float:
         if rate is not None and 1 <= rate <= _MAX_PLAUSIBLE_FPS:
             return float(rate)
     times_s: list[float] = []
-    with _open(path) as container, suppress(av.error.FFmpegError, OSError):
+    with open_media(path) as container, suppress(av.error.FFmpegError, OSError):
         for packet in container.demux(_video_stream(container, path)):
             if packet.pts is not None:
                 times_s.append(float(packet.pts * packet.time_base))
