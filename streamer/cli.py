@@ -109,7 +109,7 @@ def enroll(
 def animate(
     avatar: Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")],
     driver: Annotated[
-        Path, typer.Option(help="A video of a face, speech (.wav, .mp3 …), or a recorded motion (.jsonl).")
+        Path, typer.Option(help="A video of a face, speech (.wav …), or a motion file (.jsonl).")
     ],
     output: Annotated[
         Path,
