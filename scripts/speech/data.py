@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
-from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve, lfilter
 
@@ -16,6 +14,7 @@ from engines.motion import ARKIT_INDEX
 from engines.speech.features import FRAME_HZ, HOP, MEL_COUNT, RATE_HZ, log_mel, mel_power
 from engines.speech.network import CLOSURE, OUTPUT_COUNT, ROTATION, VOICE
 from scripts.head.tracks import is_held_out
+from streamer.sources.sound import sound_blocks
 
 F32 = NDArray[np.float32]
 
@@ -42,13 +41,8 @@ class Recording:
 
 def read_sound(path: Path) -> F32:
     """(S,) float32 mono at 16 kHz."""
-    resampler = AudioResampler("flt", "mono", RATE_HZ)
-    parts: list[NDArray[np.float32]] = []
-    with av.open(str(path)) as container:
-        for frame in container.decode(audio=0):
-            parts += [p.to_ndarray()[0] for p in resampler.resample(frame)]
-        parts += [p.to_ndarray()[0] for p in resampler.resample(None)]
-    return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
+    blocks = list(sound_blocks(path))
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
 
 def at_hops(values: F32, fps: float, count: int, late_s: float = 0.0) -> F32:
