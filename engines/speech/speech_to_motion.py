@@ -1,8 +1,7 @@
 """`SpeechToMotion`: sound in, `Motion` out, by the hop of 10 ms; the state of a stream is a value.
 
 The network answers for a moment `look_ahead_s` back. What the paper lacks is added here: the mouth is still
-without a voice, lips that the network calls closed meet, and the face lives (blinks, saccades, sway) while it is
-silent and while it speaks.
+without a voice, and lips that the network calls closed meet. Blinks, saccades and sway are `streamer.idle`'s.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ class Pool:
         self._kept = [augmented(r, self._rng) for _ in range(variants) for r in self._recordings]
         self._quiet = [not_speech(self._rng) for _ in range(quiet)]
         # long recordings count less than their length
-        self._weights = np.sqrt([len(r.targets) for r in self._recordings] * np.ones(1))
+        self._weights = np.sqrt([float(len(r.targets)) for r in self._recordings])
         self._next = 0
 
     def renew(self, count: int) -> None:
