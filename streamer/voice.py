@@ -1,0 +1,88 @@
+"""`Voice`: one stream of sound heard as it comes in, and the motion of any moment of its last seconds.
+
+The sound's own samples are the clock: moments are seconds of sound heard, whatever the wall clock says, so what is
+shown and what is heard cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.frame import Frame
+from engines.motion import Motion
+from engines.speech.features import RATE_HZ
+from engines.speech.speech_to_motion import SpeechState, SpeechToMotion, Spoken, motion_of
+from streamer.idle import with_idle
+from streamer.tracker import Track, Tracker
+
+KEPT_S = 2.0  # a picture that comes later than this shows the oldest moment kept
+
+
+class Voice:
+    """Hears in one thread, is asked in another."""
+
+    def __init__(self, speech: SpeechToMotion | None = None) -> None:
+        """Raises WeightsError when the network's weights are missing or damaged."""
+        self.speech = speech or SpeechToMotion()
+        self._state = SpeechState()
+        self._samples = 0
+        self._said: deque[Spoken] = deque()
+        self._lock = threading.Lock()
+
+    def hear(self, samples: NDArray[np.float32]) -> None:
+        """The next (S,) float32 samples of 16 kHz mono."""
+        spoken, state = self.speech.hear(samples, self._state)
+        with self._lock:
+            self._state = state
+            self._samples += len(samples)
+            self._said.extend(spoken)
+            while self._said and self._said[0].time_s < self._said[-1].time_s - KEPT_S:
+                self._said.popleft()
+
+    @property
+    def heard_s(self) -> float:
+        """Seconds of sound heard so far."""
+        with self._lock:
+            return self._samples / RATE_HZ
+
+    @property
+    def answered_s(self) -> float | None:
+        """The newest moment whose motion is known; None before the first."""
+        with self._lock:
+            return self._said[-1].time_s if self._said else None
+
+    def at(self, time_s: float) -> Spoken | None:
+        """What was said at `time_s`, or at the nearest moment known; None before anything is."""
+        with self._lock:
+            if not self._said:
+                return None
+            said = list(self._said)
+        k = bisect_right([s.time_s for s in said], time_s)
+        near = said[max(0, k - 1) : k + 1]
+        return min(near, key=lambda s: abs(s.time_s - time_s))
+
+
+class VoiceTracker(Tracker):
+    """The `Tracker` of a source whose frames are moments of a `Voice` (`pts_s`), with idle life."""
+
+    def __init__(self, voice: Voice) -> None:
+        self._voice = voice
+
+    def track(self, frame: Frame) -> Track:
+        spoken = self._voice.at(frame.pts_s)
+        return Track(with_idle(motion_of(spoken) if spoken else Motion(), frame.pts_s))
+
+    @property
+    def neutral(self) -> Motion | None:
+        return Motion()
+
+    def retake_neutral(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
