@@ -1,124 +1,228 @@
-"""Train `SpeechToMotion` on labelled clips and curves; speakers kept apart by name.
+"""Train `SpeechToMotion`: synthetic voices and hand-made curves first, then people in clips; speakers kept apart.
 
 python -m scripts.speech.labels DATA
-python -m scripts.train_speech DATA [--curves facegood_arkit.npz] --minutes 20
+python -m scripts.speech.tts runs/speech/tts --minutes 60
+python -m scripts.train_speech DATA --curves facegood_arkit.npz
+
+Stages, each with its file under `--runs`, left out when the file is there: `pretrained.safetensors` (phones of
+text-to-speech through visemes, and curves), `late.json` (by how much the sound of each clip is late, as this network
+hears it, which has seen no clip), `folds/fold0 …` (people in clips, each fold without some of them: what
+`scripts.evaluate_speech --folds` judges), `best.safetensors` (everybody: what ships).
 
 Losses (IFaceUV § 3.5): squared error on expression and on pose, and inter-frame continuity on both, which compares
-the change from frame to frame. Beyond the paper: the closure of the lips and whether somebody speaks at all.
-Goes on from `last.pt` in `--runs` where there is one; the best weights of held-out speakers lie beside it.
+the change from frame to frame. Beyond the paper: the same two and the correlation on the opening of the mouth, which
+the coefficients make together, closure of the lips, and whether somebody speaks at all.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import time
+from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
-from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT
-from engines.speech.features import FRAME_HZ, MEL_COUNT, log_mel
-from engines.speech.network import CLOSURE, FORMAT, OUTPUT_COUNT, ROTATION, VERSION, VOICE
-from scripts.speech.data import LOOK_AHEAD_HOPS, Pool, Recording, read_all
+from engines.motion import ARKIT_NAMES, EXPRESSION_COUNT
+from engines.speech.network import (
+    ANSWER_HZ,
+    CLOSURE,
+    FEATURE_SCALE,
+    FEATURE_SHIFT,
+    FORMAT,
+    INPUT_COUNT,
+    OUTPUT_COUNT,
+    ROTATION,
+    VERSION,
+    VOICE,
+)
+from engines.speech.opening import opening_weights
+from scripts.speech.data import (
+    LOOK_AHEAD_HOPS,
+    USUAL_OPENING,
+    Batch,
+    Pool,
+    Quiet,
+    Recording,
+    Sequence,
+    batch_of,
+    plain,
+    read_clips,
+    read_curves,
+    scaled_to_usual,
+)
+from scripts.speech.tts import read_utterances
 
 F32 = NDArray[np.float32]
 
 HIDDEN = 128
-ROWS, HOPS, WARM_UP_HOPS = 32, 400, 60
-FRAME_HOPS = 4  # continuity is between frames of 25 fps
-JUDGE_STEPS = 150
-RENEW = 4
-WEIGHT_POSE, WEIGHT_CONTINUITY, WEIGHT_CLOSURE, WEIGHT_VOICE = 2.0, 2.0, 0.02, 0.01
+ROWS, STEPS, WARM_UP = 24, 150, 15
+FRAME_STEPS = 2  # continuity is between frames of 25 fps
+EXPRESSION, OPENING, CORRELATION, POSE, CONTINUITY, CLOSED, VOICED = 2.0, 1.0, 0.1, 2.0, 2.0, 0.03, 0.02
+LATEST_S, USUAL_LATE_S, SPREAD_S = (
+    0.4,
+    0.06,
+    0.06,
+)  # how late sound is looked for, and what clips usually have
 
 
 class SpeechNet(nn.Module):
-    """The network of `engines.speech.network` for training: (B, T, MEL_COUNT) → (B, T, OUTPUT_COUNT)."""
+    """The network of `engines.speech.network` for training: (B, T, INPUT_COUNT) → (B, T, OUTPUT_COUNT)."""
 
-    def __init__(self, hidden: int = HIDDEN) -> None:
+    def __init__(self, hidden: int = HIDDEN, dropout: float = 0.2) -> None:
         super().__init__()
-        self.gru = nn.GRU(MEL_COUNT, hidden, 2, batch_first=True, dropout=0.15)
+        self.first = nn.Linear(INPUT_COUNT, hidden)
+        self.gru = nn.GRU(hidden, hidden, 2, batch_first=True, dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden, OUTPUT_COUNT)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.head(self.gru(features)[0])
+        x = torch.relu(self.first(features * float(FEATURE_SCALE) + float(FEATURE_SHIFT)))
+        return self.head(self.dropout(self.gru(x)[0]))
 
 
 def expression_weights() -> Tensor:
     """(52,): the mouth and jaw count, brows and cheeks a little, eyes not (speech does not say where they look)."""
 
     def weight(name: str) -> float:
-        if name in ("jawOpen", "mouthClose"):
-            return 3.0
         if name.startswith(("mouth", "jaw")):
-            return 1.5
-        return 0.0 if name.startswith("eye") else 0.3
+            return 1.0
+        return 0.0 if name.startswith("eye") else 0.2
 
     return torch.tensor([weight(n) for n in ARKIT_NAMES])
 
 
-def loss_of(answer: Tensor, target: Tensor, known: Tensor, weights: Tensor) -> Tensor:
-    """The four losses of the paper, and closure and voice."""
-    answer, target, known = (x[:, WARM_UP_HOPS:] for x in (answer, target, known))
+def correlation(a: Tensor, b: Tensor, known: Tensor) -> Tensor:
+    """(B,) Pearson correlation of rows (B, T) where they are known."""
+    count = known.sum(1, keepdim=True).clamp(min=1)
+    a = (a - (a * known).sum(1, keepdim=True) / count) * known
+    b = (b - (b * known).sum(1, keepdim=True) / count) * known
+    return (a * b).sum(1) / ((a**2).sum(1) * (b**2).sum(1) + 1e-4).sqrt()
+
+
+def loss_of(answer: Tensor, batch: Batch, weights: Tensor, opening: Tensor) -> Tensor:
+    """The four losses of the paper, and those of the opening, of closure and of voice."""
+    answer = answer[:, WARM_UP:]
+    target, known, gap = (
+        torch.from_numpy(a)[:, WARM_UP:] for a in (batch.targets, batch.known, batch.openings)
+    )
+
+    def paper(error: Tensor, weight: Tensor | float) -> Tensor:
+        change = error[:, FRAME_STEPS:] - error[:, :-FRAME_STEPS]
+        return (error**2 * weight).mean() + CONTINUITY * (change**2 * weight).mean()
+
     error = (answer - target) * known
-    change = error[:, FRAME_HOPS:] - error[:, :-FRAME_HOPS]
-    expression, pose = slice(0, EXPRESSION_COUNT), ROTATION
-    loss = (error[..., expression] ** 2 * weights).mean() + WEIGHT_POSE * (error[..., pose] ** 2).mean()
-    loss = loss + WEIGHT_CONTINUITY * (
-        (change[..., expression] ** 2 * weights).mean() + WEIGHT_POSE * (change[..., pose] ** 2).mean()
+    loss = EXPRESSION * paper(error[..., :EXPRESSION_COUNT], weights) + POSE * paper(
+        error[..., ROTATION], 1.0
     )
     closed = torch.sigmoid(answer[..., CLOSURE])
-    closure = (F.binary_cross_entropy(closed.clamp(1e-4, 1 - 1e-4), target[..., CLOSURE].clamp(0, 1),
-                                      reduction="none") * known[..., CLOSURE]).mean()  # fmt: skip
-    voice = F.binary_cross_entropy_with_logits(answer[..., VOICE], target[..., VOICE])
-    return loss + WEIGHT_CLOSURE * closure + WEIGHT_VOICE * voice
+    open_known = known[..., :EXPRESSION_COUNT] @ (opening > 0.25).float()  # where jawOpen is known
+    made = torch.relu(answer[..., :EXPRESSION_COUNT] @ opening) / USUAL_OPENING
+    gap = gap / USUAL_OPENING
+    loss = loss + OPENING * 0.1 * paper(((made - gap) * open_known)[..., None], 1.0)
+    enough = open_known.sum(1) > ANSWER_HZ
+    if enough.any():
+        # what is seen is the gap between lips that closure brings together
+        seen = correlation(made * (1 - closed), gap, open_known)
+        loss = loss + CORRELATION * (1 - seen[enough]).mean()
+    closure = F.binary_cross_entropy_with_logits(
+        answer[..., CLOSURE], target[..., CLOSURE].clamp(0, 1), reduction="none"
+    )
+    voice = F.binary_cross_entropy_with_logits(answer[..., VOICE], target[..., VOICE], reduction="none")
+    return (
+        loss + CLOSED * (closure * known[..., CLOSURE]).mean() + VOICED * (voice * known[..., VOICE]).mean()
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Of held-out speakers, medians over their clips."""
-
-    jaw_correlation: float
-    jaw_error: float
-    voice_accuracy: float
-
-
-def judge(net: nn.Module, recordings: list[Recording]) -> Judged:
-    """How well the mouth opens: correlation of jawOpen with the labels."""
-    jaw = ARKIT_INDEX["jawOpen"]
-    found: list[tuple[float, float, float]] = []
-    net.eval()
-    for r in recordings:
-        features, _ = log_mel(r.sound)
-        with torch.no_grad():
-            answer = net(torch.from_numpy(features)[None])[0].numpy()[LOOK_AHEAD_HOPS:]
-        count = min(len(answer), len(r.targets))
-        usable = r.known[:count, jaw] > 0
-        a, b = answer[:count, jaw][usable], r.targets[:count, jaw][usable]
-        if len(a) < FRAME_HZ or b.std() < 1e-4 or a.std() < 1e-6:
-            continue
-        agree = (answer[:count, VOICE] > 0) == (r.targets[:count, VOICE] > 0.5)
-        found.append((float(np.corrcoef(a, b)[0, 1]), float(np.abs(a - b).mean()), float(agree.mean())))
+def fit(
+    net: SpeechNet,
+    sources: AnySequence[tuple[float, Pool | Quiet]],
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+    name: str,
+) -> None:
+    """Train `net` for `steps` on chunks of `sources` by their shares."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=0.03)
+    weights, opening = expression_weights(), torch.from_numpy(opening_weights())
     net.train()
-    middle = np.median(found, 0) if found else np.zeros(3)
-    return Judged(*(float(v) for v in middle))
+    bar = tqdm(range(steps), desc=name, mininterval=10)
+    recent = 0.0
+    for step in bar:
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / 50) * (1 - step / steps)
+        batch = batch_of(sources, rng, ROWS, STEPS)
+        loss = loss_of(net(torch.from_numpy(batch.features)), batch, weights, opening)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        recent += (float(loss.detach()) - recent) * (0.02 if step else 1.0)
+        bar.set_postfix(loss=f"{recent:.4f}", refresh=False)
+    net.eval()
 
 
-def save_weights(path: Path, net: nn.Module, judged: Judged, notes: dict[str, object]) -> None:
+def answers_of(net: SpeechNet, sequence: Sequence) -> F32:
+    """(N, OUTPUT_COUNT) answers over a whole recording."""
+    with torch.no_grad():
+        return net(torch.from_numpy(sequence.features)[None])[0].numpy()
+
+
+def shifted_correlations(label: F32, heard: F32, known: NDArray[np.bool_], furthest: int) -> F32:
+    """(2·furthest + 1,) correlation of `label` (N,) with `heard` that many steps later, where known."""
+    out = np.zeros(2 * furthest + 1, np.float32)
+    for k in range(-furthest, furthest + 1):
+        a = slice(max(0, -k), len(label) - max(0, k))
+        b = slice(max(0, k), len(label) - max(0, -k))
+        here = known[a]
+        x, y = label[a][here], heard[b][here]
+        if len(x) > ANSWER_HZ / 2 and x.std() > 1e-6 and y.std() > 1e-6:
+            out[k + furthest] = np.corrcoef(x, y)[0, 1]
+    return out
+
+
+def late_of(net: SpeechNet, clip: Recording) -> float:
+    """Seconds by which the sound of a clip comes after its picture, as `net` hears it.
+
+    The likeliest shift: that of the highest correlation, three independent moments a second, and what is usual.
+    """
+    s = plain(clip)
+    answers = answers_of(net, s)
+    heard = np.maximum(answers[:, :EXPRESSION_COUNT] @ opening_weights(), 0).astype(np.float32)
+    known = s.known[:, 0] > 0.99
+    furthest = round(LATEST_S * ANSWER_HZ)
+    r = np.clip(shifted_correlations(s.openings, heard, known, furthest), 0, 0.95)
+    late = np.arange(-furthest, furthest + 1) / ANSWER_HZ
+    likely = (
+        -0.5 * 3 * known.sum() / ANSWER_HZ * np.log(1 - r**2) - 0.5 * ((late - USUAL_LATE_S) / SPREAD_S) ** 2
+    )
+    return float(late[int(likely.argmax())])
+
+
+def folds_of(subjects: set[str], count: int) -> dict[str, int]:
+    """Which fold leaves out which subject."""
+    order = np.random.default_rng(1).permutation(len(subjects))
+    names = sorted(subjects)
+    return {names[k]: place % count for place, k in enumerate(order)}
+
+
+def save_weights(path: Path, net: SpeechNet, notes: dict[str, object]) -> None:
     """One safetensors file of float32 with its header, whole or not at all."""
     header = {
         "format": FORMAT, "version": VERSION, "look_ahead_hops": LOOK_AHEAD_HOPS, "notes": notes,
-        "metrics": {n: round(getattr(judged, n), 4) for n in Judged.__slots__},
         "licence": "research: trained on clips whose licences allow research",
     }  # fmt: skip
     tensors = {n: t.detach().cpu().float().contiguous() for n, t in net.state_dict().items()}
@@ -129,66 +233,55 @@ def save_weights(path: Path, net: nn.Module, judged: Judged, notes: dict[str, ob
     part.replace(path)
 
 
+def load_net(path: Path, dropout: float) -> SpeechNet:
+    """Weights saved before, to go on from."""
+    net = SpeechNet(dropout=dropout)
+    net.load_state_dict(load_file(path))
+    return net.eval()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long each stage trains; `folds` groups of people, each left out once."""
+
+    pretrain_steps: int = 1500
+    steps: int = 500
+    folds: int = 4
+    variants: int = 5
+
+
 def train(
-    recordings: list[Recording], *, minutes: float, runs: Path, seed: int = 0, steps: int | None = None
-) -> Judged:
-    """Train until `minutes` (in all, resumed runs included) or `steps` are over; the best figures reached."""
-    torch.manual_seed(seed)
-    runs.mkdir(parents=True, exist_ok=True)
-    kept_out = [r for r in recordings if r.held_out]
-    pool = Pool([r for r in recordings if not r.held_out], seed)
-    net = SpeechNet()
-    average = copy.deepcopy(net)
-    optimiser = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.02)
-    step, spent_s, best = 0, 0.0, Judged(-1.0, 1.0, 0.0)
-    last = runs / "last.pt"
-    if last.is_file():
-        state: dict[str, Any] = torch.load(last, weights_only=True)
-        net.load_state_dict(state["net"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent_s, best = int(state["step"]), float(state["spent_s"]), Judged(*state["best"])
-        print(f"goes on from step {step}, {spent_s / 60:.1f} minutes", flush=True)
-    weights = expression_weights()
-    begun = time.monotonic() - spent_s
-    losses: list[float] = []
-    while time.monotonic() - begun < 60 * minutes and (steps is None or step < steps):
-        for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * min(1.0, (step + 1) / 100) / (1 + step / 1500)
-        x, y, known = (torch.from_numpy(a) for a in pool.batch(ROWS, HOPS))
-        loss = loss_of(net(x), y, known, weights)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        keep = min(0.995, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for slow, fast in zip(average.parameters(), net.parameters(), strict=True):
-                slow.lerp_(fast, 1 - keep)
-        losses.append(float(loss.detach()))
-        if step % 10 == 0:
-            pool.renew(RENEW)
-        if step % JUDGE_STEPS == 0 or (steps is not None and step >= steps):
-            judged = judge(average, kept_out)
-            spent_s = time.monotonic() - begun
-            print(f"step {step}, {spent_s / 60:.1f} min, loss {np.mean(losses):.5f}, {judged}", flush=True)
-            losses.clear()
-            if judged.jaw_correlation >= best.jaw_correlation:
-                best = judged
-                save_weights(
-                    runs / "best.safetensors",
-                    average,
-                    judged,
-                    {"steps": step, "minutes": round(spent_s / 60, 1)},
-                )
-            part = runs / "last.pt.part"
-            torch.save(
-                {"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict(),
-                 "step": step, "spent_s": spent_s, "best": [getattr(best, n) for n in Judged.__slots__]}, part,
-            )  # fmt: skip
-            part.replace(last)
-    return best
+    synthetic: list[Recording], curves: list[Recording], data: Path, labels: Path, runs: Path, plan: Plan
+) -> None:
+    """All stages that have no file yet."""
+    begun = time.monotonic()
+    rng = np.random.default_rng(0)
+    quiet = (0.1, Quiet(rng, 40))
+    spoken = (0.3, Pool(scaled_to_usual(synthetic), rng, min(2, plan.variants)))
+    drawn = (0.1, Pool(scaled_to_usual(curves), rng, plan.variants))
+    print(f"{time.monotonic() - begun:.0f} s: {len(synthetic)} utterances, {len(curves)} curves", flush=True)
+    pretrained = runs / "pretrained.safetensors"
+    if not pretrained.is_file():
+        net = SpeechNet(dropout=0.15)
+        fit(net, [quiet, (0.65, spoken[1]), (0.25, drawn[1])], steps=plan.pretrain_steps, rate=2e-3, seed=0,
+            name="pretraining")  # fmt: skip
+        save_weights(pretrained, net, {"steps": plan.pretrain_steps})
+    first = load_net(pretrained, 0.0)
+    table = runs / "late.json"
+    if not table.is_file():
+        found = {clip.name: late_of(first, clip) for clip in read_clips(data, labels)}
+        table.write_text(json.dumps(found, indent=1))
+    clips = read_clips(data, labels, json.loads(table.read_text()))
+    fold = folds_of({c.subject for c in clips}, plan.folds)
+    for left_out in (*range(plan.folds), None):
+        path = runs / ("best.safetensors" if left_out is None else f"folds/fold{left_out}.safetensors")
+        if path.is_file():
+            continue
+        people = (0.5, Pool([c for c in clips if fold[c.subject] != left_out], rng, plan.variants))
+        net = load_net(pretrained, 0.3)
+        fit(net, [quiet, spoken, drawn, people], steps=plan.steps, rate=1e-3, seed=1, name=path.stem)
+        away = sorted(s for s, f in fold.items() if f == left_out)
+        save_weights(path, net, {"steps": plan.pretrain_steps + plan.steps, "left_out": away})
 
 
 def main() -> None:
@@ -198,16 +291,20 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, help="folder with audio16k/, as for scripts.speech.labels")
     parser.add_argument("--labels", type=Path, default=Path("runs/speech/clips"))
+    parser.add_argument("--tts", type=Path, default=Path("runs/speech/tts"))
     parser.add_argument("--curves", type=Path, help="facegood_arkit.npz beside its .flac files")
-    parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs/speech"))
+    parser.add_argument("--pretrain-steps", type=int, default=Plan.pretrain_steps)
+    parser.add_argument("--steps", type=int, default=Plan.steps)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    recordings = read_all(arguments.data, arguments.labels, arguments.curves)
-    seconds = sum(len(r.targets) for r in recordings) / FRAME_HZ
-    print(f"{len(recordings)} recordings, {seconds:.0f} s, {sum(r.held_out for r in recordings)} held out")
-    print(train(recordings, minutes=arguments.minutes, runs=arguments.runs))
+    train(
+        read_utterances(arguments.tts),
+        read_curves(arguments.curves) if arguments.curves else [],
+        arguments.data, arguments.labels, arguments.runs,
+        Plan(arguments.pretrain_steps, arguments.steps),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""`SpeechToMotion`: sound in, `Motion` out, by the hop of 10 ms; the state of a stream is a value.
+"""`SpeechToMotion`: sound in, `Motion` out, 50 times a second; the state of a stream is a value.
 
 The network answers for a moment `look_ahead_s` back. What the paper lacks is added here: the mouth is still
-without a voice, and lips that the network calls closed meet. Blinks, saccades and sway are `streamer.idle`'s.
+without a voice, lips that the network calls closed meet, and the head goes with the prosody. Blinks, saccades and
+sway are `streamer.idle`'s.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 
 from engines.geometry import rotation_matrix, rotation_vector
 from engines.motion import ARKIT_NAMES, EXPRESSION_COUNT, Motion
-from engines.speech.features import FRAME_HZ, HOP, RATE_HZ, WINDOW, FeatureState, log_mel
+from engines.speech.features import FRAME_HZ, MEL_COUNT, RATE_HZ, WINDOW, FeatureState, log_mel
 from engines.speech.network import (
+    ANSWER_HZ,
     CLOSURE,
+    HOPS,
     OUTPUT_COUNT,
     ROTATION,
     VOICE,
@@ -24,6 +27,7 @@ from engines.speech.network import (
     SpeechNetwork,
     load_network,
 )
+from engines.speech.prosody import HeadState, advance
 
 F32 = NDArray[np.float32]
 
@@ -34,23 +38,35 @@ CLOSURE_KNEE, CLOSURE_FULL = 0.35, 0.7
 _SPOKEN = np.array([not name.startswith("eye") for name in ARKIT_NAMES])
 
 
+def _no_features() -> F32:
+    return np.zeros((0, MEL_COUNT), np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class SpeechState:
-    """Where a stream stands: features (with the unfinished hop), network, how much voice there is, hops heard."""
+    """Where a stream stands: features (with the unfinished hop), hops that wait for their second, network, head,
+    how much voice there is, answers given.
+    """
 
     features: FeatureState = field(default_factory=FeatureState)
+    waiting: F32 = field(default_factory=_no_features)
     network: NetworkState | None = None
+    head: HeadState = field(default_factory=HeadState)
     voice: float = 0.0
-    hops: int = 0
+    answers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """What the sound says of one moment: `time_s` in the stream, `answer` (OUTPUT_COUNT,), `voice` 0 … 1."""
+    """What the sound says of one moment: `time_s` in the stream, `answer` (OUTPUT_COUNT,), `voice` 0 … 1.
+
+    `turn_rad` (3,) is what the head does with the prosody, a rotation about x, y and z.
+    """
 
     time_s: float
     answer: F32
     voice: float
+    turn_rad: F32 = field(default_factory=lambda: np.zeros(3, np.float32))
 
 
 def _ramp(value: float, knee: float, full: float) -> float:
@@ -71,24 +87,27 @@ class SpeechToMotion:
 
     @property
     def latency_ms(self) -> float:
-        """From a sound to its motion, in ms: look-ahead, one hop, and half a window of features."""
-        return 1e3 * (self.look_ahead_s + HOP / RATE_HZ + WINDOW / RATE_HZ / 2)
+        """From a sound to its motion, in ms: look-ahead, the hops of one answer, and half a window of features."""
+        return 1e3 * (self.look_ahead_s + 1 / ANSWER_HZ + WINDOW / RATE_HZ / 2)
 
     def hear(self, samples: F32, state: SpeechState | None = None) -> tuple[list[Spoken], SpeechState]:
-        """What the next `samples` ((S,) float32 at 16 kHz) say, one entry a hop, and the state after them."""
+        """What the next `samples` ((S,) float32 at 16 kHz) say, one entry for 20 ms, and the state after them."""
         state = state or SpeechState()
         features, after = log_mel(samples, state.features)
+        features = np.concatenate([state.waiting, features])
         network = state.network or NetworkState.fresh(self._network.hidden)
-        voice, hops = state.voice, state.hops
+        voice, head, answers = state.voice, state.head, state.answers
+        count = len(features) // HOPS
         spoken: list[Spoken] = []
-        for row in features:
+        for row in features[: count * HOPS].reshape(count, -1):
             answer, network = self._network(row[None], network)
-            hops += 1
+            answers += 1
             wanted = _ramp(_probability(float(answer[0, VOICE])), VOICE_KNEE, VOICE_FULL)
             step_s = OPEN_S if wanted > voice else SHUT_S
-            voice += (wanted - voice) * min(1.0, 1 / (step_s * FRAME_HZ))
-            spoken.append(Spoken(hops / FRAME_HZ - self.look_ahead_s, answer[0], voice))
-        return spoken, SpeechState(after, network, voice, hops)
+            voice += (wanted - voice) * min(1.0, 1 / (step_s * ANSWER_HZ))
+            head = advance(head, float(np.log(np.exp(row).sum() / HOPS)), voice, 1 / ANSWER_HZ)
+            spoken.append(Spoken(answers / ANSWER_HZ - self.look_ahead_s, answer[0], voice, head.turn_rad))
+        return spoken, SpeechState(after, features[count * HOPS :].copy(), network, head, voice, answers)
 
 
 def _probability(logit: float) -> float:
@@ -102,7 +121,7 @@ def motion_of(spoken: Spoken, rest: Motion | None = None) -> Motion:
     if answer.shape != (OUTPUT_COUNT,) or not np.isfinite(answer).all():
         answer = np.zeros(OUTPUT_COUNT)
     moved = np.where(_SPOKEN, answer[:EXPRESSION_COUNT], 0.0) * spoken.voice
-    turn = rotation_matrix(answer[ROTATION] * spoken.voice)
+    turn = rotation_matrix(answer[ROTATION] * spoken.voice + spoken.turn_rad)
     closed = _ramp(_probability(float(answer[CLOSURE])), CLOSURE_KNEE, CLOSURE_FULL) * spoken.voice
     closure = np.array([closed, 0, 0], np.float32)
     return Motion(
@@ -127,7 +146,7 @@ def motions_of(speech: SpeechToMotion, blocks: Iterable[F32], fps: float) -> Ite
     def due(until_s: float) -> Iterator[Motion]:
         nonlocal frame
         for spoken in latest:
-            while frame / fps <= spoken.time_s + 0.5 / FRAME_HZ and frame / fps < until_s:
+            while frame / fps <= spoken.time_s + 0.5 / ANSWER_HZ and frame / fps < until_s:
                 yield replace(motion_of(spoken), time_s=frame / fps)
                 frame += 1
 

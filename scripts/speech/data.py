@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as AnySequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve, lfilter
 
-from engines.motion import ARKIT_INDEX
-from engines.speech.features import FRAME_HZ, HOP, MEL_COUNT, RATE_HZ, log_mel, mel_power
-from engines.speech.network import CLOSURE, OUTPUT_COUNT, ROTATION, VOICE
+from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT
+from engines.speech.features import FRAME_HZ, HOP, LOWEST_FEATURE, MEL_COUNT, RATE_HZ, log_mel, mel_power
+from engines.speech.network import CLOSURE, HOPS, INPUT_COUNT, OUTPUT_COUNT, ROTATION, VOICE
+from engines.speech.opening import openings_of
 from scripts.head.tracks import is_held_out
 from streamer.sources.sound import sound_blocks
 
 F32 = NDArray[np.float32]
 
-LOOK_AHEAD_HOPS = 6  # 60 ms
+LOOK_AHEAD_HOPS = 8  # 80 ms
+USUAL_OPENING = 0.13  # of an open vowel: what loud speakers and quiet ones are scaled to
+LIPS_MEET = 0.03  # landmarks of lips that touch are not further apart than this
+CURVES = "curves"
+CURVES_LATE_S = -0.04  # hand-made curves follow their sound by this much more than mouths do
+MISSING_BAND = -6.0
+MOUTH = [k for k, n in enumerate(ARKIT_NAMES) if n.startswith(("jaw", "mouth"))]
 VOICE_RANGE = 5.5  # 24 dB below the loud parts of a recording: still speech
 VOICE_SPREAD_HOPS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One piece of sound with what the face did: `targets` (T, OUTPUT_COUNT) at 100 Hz, `known` (T, OUTPUT_COUNT)."""
+    """One piece of sound with what the face did: `targets` (T, OUTPUT_COUNT) at 100 Hz, `known` (T, OUTPUT_COUNT).
+
+    `openings` (T,): gap between the lips (`engines.speech.opening`), known where jawOpen is.
+    """
 
     name: str
     subject: str
     sound: F32
     targets: F32
     known: F32
+    openings: F32
 
     @property
     def held_out(self) -> bool:
@@ -63,22 +75,51 @@ def voiced(sound: F32) -> NDArray[np.bool_]:
     return np.convolve(loud, np.ones(2 * VOICE_SPREAD_HOPS + 1), "same") > 0
 
 
-def read_clip(label: Path, sound: F32) -> Recording:
-    """A labelled clip (see `scripts.speech.labels`)."""
+def recording(
+    name: str, subject: str, sound: F32, targets: F32, known: F32, openings: F32 | None = None
+) -> Recording:
+    """A recording cut to whole hops; without measured `openings` those of the targets."""
+    count = min(len(sound) // HOP, len(targets))
+    if openings is None:
+        openings = openings_of(targets[:, :EXPRESSION_COUNT], targets[:, CLOSURE])
+    return Recording(
+        name,
+        subject,
+        sound[: count * HOP],
+        targets[:count],
+        known[:count],
+        openings[:count].astype(np.float32),
+    )
+
+
+def read_clip(label: Path, sound: F32, late_s: float = 0.0) -> Recording:
+    """A labelled clip (see `scripts.speech.labels`) whose sound is `late_s` late.
+
+    What the face does in the pauses is not known from sound, so it is not `known`. The mouth is scaled to the
+    usual opening: how wide somebody opens it cannot be heard.
+    """
     with np.load(label) as data:
         motion = np.concatenate(
             [data["expression"], relative_rotation(data["rotation_rad"]), data["closure"][:, :1]], 1
         ).astype(np.float32)
+        gaps = data["lip_gap"].astype(np.float32)
         seen, fps = data["seen"].astype(np.float32)[:, None], float(data["fps"])
-        subject, late_s = str(data["subject"]), float(data["late_s"])
+        subject = str(data["subject"])
     count = min(len(sound) // HOP, int((len(motion) / fps + late_s) * FRAME_HZ))
     targets = np.zeros((count, OUTPUT_COUNT), np.float32)
     known = np.zeros_like(targets)
     targets[:, : CLOSURE + 1] = at_hops(motion, fps, count, late_s)
-    known[:, : CLOSURE + 1] = at_hops(seen, fps, count, late_s) > 0.99
     targets[:, VOICE] = voiced(sound)[:count]
+    shown = (at_hops(seen, fps, count, late_s) > 0.99) & (targets[:, VOICE:] > 0.5)
+    known[:, : CLOSURE + 1] = shown
     known[:, VOICE] = 1
-    return Recording(label.stem, subject, sound[: count * HOP], targets, known)
+    # met lips are a gap of 0; landmarks leave a little
+    rest = min(LIPS_MEET, float(np.percentile(gaps, 5)))
+    openings = at_hops(np.maximum(gaps - rest, 0)[:, None], fps, count, late_s)[:, 0]
+    wide = float(np.percentile(openings[shown[:, 0]], 95)) if shown.any() else USUAL_OPENING
+    scale = float(np.clip(USUAL_OPENING / max(wide, 1e-3), 0.5, 2.5))
+    targets[:, MOUTH] *= scale
+    return recording(label.stem, subject, sound, targets, known, openings * scale)
 
 
 def relative_rotation(rotation_rad: F32) -> F32:
@@ -106,21 +147,34 @@ def read_curves(path: Path) -> list[Recording]:
             count = min(len(sound) // HOP, int(len(curves) / fps * FRAME_HZ))
             targets = np.zeros((count, OUTPUT_COUNT), np.float32)
             known = np.zeros_like(targets)
-            targets[:, columns] = at_hops(curves, fps, count)
+            targets[:, columns] = at_hops(curves, fps, count, CURVES_LATE_S)
             known[:, columns] = 1
             targets[:, VOICE] = voiced(sound)[:count]
             known[:, VOICE] = 1
-            out.append(Recording(name, "curves", sound[: count * HOP], targets, known))
+            out.append(recording(name, CURVES, sound, targets, known))
     return out
 
 
-def read_all(data: Path, labels: Path, curves: Path | None) -> list[Recording]:
-    """Every labelled clip under `labels` with its sound, and the curves."""
-    clips = [
-        read_clip(p, read_sound(data / "audio16k" / f"{p.stem}.flac"))
+def read_clips(data: Path, labels: Path, late_s: Mapping[str, float] | None = None) -> list[Recording]:
+    """Every labelled clip under `labels` with its sound; `late_s`: by clip, how late the sound is."""
+    return [
+        read_clip(p, read_sound(data / "audio16k" / f"{p.stem}.flac"), (late_s or {}).get(p.stem, 0.0))
         for p in sorted(labels.glob("[!.]*.npz"))
     ]
-    return clips + (read_curves(curves) if curves else [])
+
+
+def scaled_to_usual(recordings: AnySequence[Recording]) -> list[Recording]:
+    """Recordings of one kind, their mouths scaled together to the usual opening."""
+    if not recordings:
+        return []
+    wide = float(np.percentile(np.concatenate([r.openings for r in recordings]), 95))
+    scale = USUAL_OPENING / max(wide, 1e-3)
+    out: list[Recording] = []
+    for r in recordings:
+        targets = r.targets.copy()
+        targets[:, MOUTH] *= scale
+        out.append(replace(r, targets=targets, openings=r.openings * np.float32(scale)))
+    return out
 
 
 # --- augmentation --------------------------------------------------------------------------------
@@ -153,8 +207,35 @@ def music(rng: np.random.Generator, count: int) -> F32:
     return (out / (out.std() + 1e-9)).astype(np.float32)
 
 
-def augmented(recording: Recording, rng: np.random.Generator) -> tuple[F32, F32, F32]:
-    """(features, targets, known) of a recording as another voice, microphone, room and time would give it."""
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """What training reads, one row for `HOPS` hops: features (N, INPUT_COUNT), and of the moment
+    `LOOK_AHEAD_HOPS` back targets (N, OUTPUT_COUNT), known (N, OUTPUT_COUNT) and openings (N,).
+    """
+
+    features: F32
+    targets: F32
+    known: F32
+    openings: F32
+
+
+def sequence_of(features: F32, targets: F32, known: F32, openings: F32) -> Sequence:
+    """From values at every hop."""
+    count = min(len(features), len(targets)) // HOPS
+    stacked = features[: count * HOPS].reshape(count, -1)
+    back = LOOK_AHEAD_HOPS // HOPS
+    rows = slice(HOPS - 1, (count - back) * HOPS, HOPS)
+    return Sequence(stacked[back:], targets[rows], known[rows], openings[rows])
+
+
+def plain(recording: Recording) -> Sequence:
+    """A recording as it is."""
+    features, _ = log_mel(recording.sound)
+    return sequence_of(features, recording.targets, recording.known, recording.openings)
+
+
+def augmented(recording: Recording, rng: np.random.Generator) -> Sequence:
+    """A recording as another voice, microphone, room and time would give it."""
     # played faster or slower: another pitch and vocal tract, and the motion along with it
     speed = float(np.exp(rng.uniform(-0.16, 0.16)))
     count = int(len(recording.sound) / speed)
@@ -180,11 +261,12 @@ def augmented(recording: Recording, rng: np.random.Generator) -> tuple[F32, F32,
     if rng.random() < 0.1:
         sound = np.clip(sound * 6, -0.4, 0.4)
     features, _ = log_mel(sound.astype(np.float32))
-    return features[:hops], recording.targets[places], recording.known[places]
+    known, openings = recording.known[places], recording.openings[places]
+    return sequence_of(features[:hops], recording.targets[places], known, openings)
 
 
-def not_speech(rng: np.random.Generator, seconds: float = 12.0) -> tuple[F32, F32, F32]:
-    """(features, targets, known) of silence, noise or music: nothing moves."""
+def not_speech(rng: np.random.Generator, seconds: float = 12.0) -> Sequence:
+    """Silence, noise or music: nothing moves."""
     count = int(seconds * RATE_HZ)
     sound = coloured_noise(rng, count) if rng.random() < 0.5 else music(rng, count)
     if rng.random() < 0.4:  # comes and goes
@@ -193,45 +275,70 @@ def not_speech(rng: np.random.Generator, seconds: float = 12.0) -> tuple[F32, F3
     features, _ = log_mel((sound * 10 ** (rng.uniform(-70, -15) / 20)).astype(np.float32))
     known = np.ones((len(features), OUTPUT_COUNT), np.float32)
     known[:, ROTATION] = 0
-    return features, np.zeros((len(features), OUTPUT_COUNT), np.float32), known
+    known[:, CLOSURE] = 0
+    return sequence_of(
+        features,
+        np.zeros((len(features), OUTPUT_COUNT), np.float32),
+        known,
+        np.zeros(len(features), np.float32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of sequences, (B, T, …) each; `openings` (B, T). Shorter ones are filled up with what is not known."""
+
+    features: F32
+    targets: F32
+    known: F32
+    openings: F32
 
 
 class Pool:
-    """Augmented sequences to draw chunks from; made anew one by one while training goes on."""
+    """Augmented variants of recordings, made once, to draw chunks from."""
 
-    def __init__(
-        self, recordings: Sequence[Recording], seed: int, quiet: int = 12, variants: int = 2
-    ) -> None:
-        self._rng = np.random.default_rng(seed)
-        self._recordings = list(recordings)
-        self._kept = [augmented(r, self._rng) for _ in range(variants) for r in self._recordings]
-        self._quiet = [not_speech(self._rng) for _ in range(quiet)]
+    def __init__(self, recordings: Iterable[Recording], rng: np.random.Generator, variants: int) -> None:
+        """`variants` beside the recording as it is."""
+        self._rng = rng
+        self._kept = [[plain(r)] + [augmented(r, rng) for _ in range(variants)] for r in recordings]
         # long recordings count less than their length
-        self._weights = np.sqrt([float(len(r.targets)) for r in self._recordings])
-        self._next = 0
+        weights = np.sqrt([float(len(k[0].features)) for k in self._kept])
+        self._share = weights / weights.sum()
 
-    def renew(self, count: int) -> None:
-        """Replace the `count` oldest sequences and one piece without speech."""
-        for _ in range(count):
-            self._kept[self._next] = augmented(
-                self._recordings[self._next % len(self._recordings)], self._rng
-            )
-            self._next = (self._next + 1) % len(self._kept)
-        self._quiet[self._next % len(self._quiet)] = not_speech(self._rng)
+    def draw(self) -> Sequence:
+        """Any variant of any recording."""
+        kept = self._kept[self._rng.choice(len(self._kept), p=self._share)]
+        return kept[self._rng.integers(len(kept))]
 
-    def batch(self, rows: int, hops: int, quiet_share: float = 0.15) -> tuple[F32, F32, F32]:
-        """(rows, hops, …) features, targets and what of them is known; targets lie `LOOK_AHEAD_HOPS` back."""
-        x = np.zeros((rows, hops, MEL_COUNT), np.float32)
-        y = np.zeros((rows, hops, OUTPUT_COUNT), np.float32)
-        known = np.zeros_like(y)
-        share = np.tile(self._weights, len(self._kept) // len(self._recordings))
-        picks = self._rng.choice(len(self._kept), rows, p=share / share.sum())
-        for row, pick in enumerate(picks):
-            quiet = self._rng.random() < quiet_share
-            f, t, k = self._quiet[pick % len(self._quiet)] if quiet else self._kept[pick]
-            start = int(self._rng.integers(0, max(1, len(f) - hops)))
-            n = min(hops, len(f) - start)
-            x[row, :n] = f[start : start + n]
-            back = np.maximum(np.arange(start, start + n) - LOOK_AHEAD_HOPS, 0)
-            y[row, :n], known[row, :n] = t[back], k[back]
-        return x, y, known
+
+class Quiet:
+    """Silence, noise and music, made once."""
+
+    def __init__(self, rng: np.random.Generator, count: int) -> None:
+        self._rng = rng
+        self._kept = [not_speech(rng) for _ in range(count)]
+
+    def draw(self) -> Sequence:
+        """Any of them."""
+        return self._kept[self._rng.integers(len(self._kept))]
+
+
+def batch_of(
+    sources: AnySequence[tuple[float, Pool | Quiet]], rng: np.random.Generator, rows: int, steps: int
+) -> Batch:
+    """`rows` chunks of `steps` rows, each from a source drawn by its share. Bands are left out here and there."""
+    shares = np.array([share for share, _ in sources])
+    x = np.full((rows, steps, INPUT_COUNT), LOWEST_FEATURE, np.float32)
+    y = np.zeros((rows, steps, OUTPUT_COUNT), np.float32)
+    known, openings = np.zeros_like(y), np.zeros((rows, steps), np.float32)
+    for row, pick in enumerate(rng.choice(len(sources), rows, p=shares / shares.sum())):
+        s = sources[pick][1].draw()
+        n = min(steps, len(s.features))
+        part = slice(start := int(rng.integers(0, len(s.features) - n + 1)), start + n)
+        x[row, :n], y[row, :n] = s.features[part], s.targets[part]
+        known[row, :n], openings[row, :n] = s.known[part], s.openings[part]
+        if rng.random() < 0.5:
+            width = int(rng.integers(1, 8))
+            low = int(rng.integers(0, MEL_COUNT - width))
+            x[row].reshape(steps, HOPS, MEL_COUNT)[:, :, low : low + width] = MISSING_BAND
+    return Batch(x, y, known, openings)

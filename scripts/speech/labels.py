@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from calibration.neutral import DriverNeutral
 from engines.frame import Frame
+from engines.landmark_names import LOWER_LIP, UPPER_LIP
 from engines.landmarks import FaceLandmarks, LandmarkDetector
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
 from streamer.trackers.mediapipe import MediaPipeTracker
@@ -27,25 +28,22 @@ F32 = NDArray[np.float32]
 
 FPS = 25.0
 MIN_FRAMES = 25
-# the White House films carry their sound two to three frames late
-LATE_SOUND_S = {"whitehouse": 0.1}
-
 _CALM_FRAMES = 40  # a second for the neutral, and its easing
 _LIVELY = [
     ARKIT_INDEX[n] for n in ("jawOpen", "mouthFunnel", "mouthPucker", "mouthSmileLeft", "mouthSmileRight")
 ]
+_FOREHEAD, _CHIN = 10, 152
 _BLINKS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One clip with verified lip sync; `late_s`: by how much its sound comes after its picture."""
+    """One clip with verified lip sync."""
 
     name: str
     subject: str
     video: Path
     sound: Path
-    late_s: float = 0.0
 
 
 def read_items(data: Path) -> list[Item]:
@@ -55,10 +53,8 @@ def read_items(data: Path) -> list[Item]:
         for row in csv.DictReader(rows):
             if row["kind"] != "clip" or row["speech_sync_ok"] != "1":
                 continue
-            text = " ".join(row.values()).lower()
-            late_s = next((s for word, s in LATE_SOUND_S.items() if word in text.replace(" ", "")), 0.0)
             video = data / (row["file512"] or row["file256"])
-            items.append(Item(row["id"], row["subject"], video, data / row["wav"], late_s))
+            items.append(Item(row["id"], row["subject"], video, data / row["wav"]))
     return items
 
 
@@ -87,8 +83,25 @@ def neutral_of(faces: list[FaceLandmarks], size_px: tuple[int, int]) -> DriverNe
         return tracker.driver_neutral
 
 
-def motions_of(video: Path) -> tuple[list[Motion | None], Motion] | None:
-    """Motion of every frame and the rest motion; None for a clip that shows no face for long enough."""
+def lip_gap(face: FaceLandmarks) -> float:
+    """Distance between the lips' inner edges over the distance from forehead to upper lip, in space."""
+    points = face.points_px
+    # not to the chin, which moves with the jaw
+    height = float(np.linalg.norm(points[_FOREHEAD] - points[UPPER_LIP]))
+    return float(np.linalg.norm(points[UPPER_LIP] - points[LOWER_LIP])) / max(height, 1e-6)
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Of every frame of a clip: motion (None: no face) and `lip_gap`; `rest`: the person's rest motion."""
+
+    motions: list[Motion | None]
+    lip_gaps: list[float]
+    rest: Motion
+
+
+def motions_of(video: Path) -> Labelled | None:
+    """What the face does in a clip; None for one that shows no face for long enough."""
     faces, size = faces_of(video)
     seen = [f for f in faces if f is not None]
     if len(seen) < MIN_FRAMES:
@@ -103,21 +116,22 @@ def motions_of(video: Path) -> tuple[list[Motion | None], Motion] | None:
             None if face is None else tracker.fit(Frame(picture, k / FPS, 0), face).motion
             for k, face in enumerate(faces)
         ]
-    return motions, neutral.motion
+    return Labelled(motions, [0.0 if face is None else lip_gap(face) for face in faces], neutral.motion)
 
 
-def arrays_of(motions: list[Motion | None], neutral: Motion) -> dict[str, NDArray[np.generic]]:
+def arrays_of(labelled: Labelled) -> dict[str, NDArray[np.generic]]:
     """The motions relative to the rest, as arrays over the frames: what a label file holds."""
     blank = Motion()
-    known = [m or blank for m in motions]
+    known = [m or blank for m in labelled.motions]
     return {
-        "expression": np.array([m.expression - neutral.expression for m in known], np.float32).reshape(
+        "lip_gap": np.array(labelled.lip_gaps, np.float32),
+        "expression": np.array([m.expression - labelled.rest.expression for m in known], np.float32).reshape(
             -1, EXPRESSION_COUNT
         ),
         "closure": np.array([m.closure for m in known], np.float32).reshape(-1, 3),
         "rotation_rad": np.array([m.rotation_rad for m in known], np.float32).reshape(-1, 3),
         "translation_hu": np.array([m.translation_hu for m in known], np.float32).reshape(-1, 3),
-        "seen": np.array([m is not None for m in motions]),
+        "seen": np.array([m is not None for m in labelled.motions]),
         "fps": np.array(FPS, np.float32),
     }
 
@@ -133,8 +147,7 @@ def label_all(items: list[Item], folder: Path) -> None:
         if found is None:
             continue
         part = folder / f".{item.name}.part.npz"
-        extra = {"subject": np.str_(item.subject), "late_s": np.float32(item.late_s)}
-        np.savez(part, **arrays_of(*found), **extra)  # pyright: ignore[reportArgumentType]
+        np.savez(part, subject=np.str_(item.subject), **arrays_of(found))  # pyright: ignore[reportArgumentType]
         part.replace(kept)
 
 
