@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import kaldi_native_fbank as knf
 import numpy as np
 import pytest
 import torch
@@ -12,8 +13,9 @@ import torch
 from engines.errors import WeightsError
 from engines.motion import ARKIT_INDEX
 from engines.speech.features import (
-    FRAME_HZ,
+    HIGHEST_HZ,
     LOWEST_FEATURE,
+    LOWEST_HZ,
     MEL_COUNT,
     MFCC_COUNT,
     RATE_HZ,
@@ -21,10 +23,22 @@ from engines.speech.features import (
     hz_to_mel,
     log_mel,
     mel_filters,
+    mel_power,
     mel_to_hz,
     mfcc,
 )
-from engines.speech.network import OUTPUT_COUNT, VOICE, NetworkState, SpeechNetwork, load_network
+from engines.speech.network import (
+    ANSWER_HZ,
+    CLOSURE,
+    INPUT_COUNT,
+    OUTPUT_COUNT,
+    VOICE,
+    NetworkState,
+    SpeechNetwork,
+    load_network,
+)
+from engines.speech.opening import opening_of, opening_weights, openings_of
+from engines.speech.prosody import BEARING_RAD, NOD_RAD, Follower, HeadState, advance
 from engines.speech.speech_to_motion import SpeechState, SpeechToMotion, Spoken, motion_of, motions_of
 from scripts.speech.data import at_hops, coloured_noise, music, relative_rotation, voiced
 from scripts.train_speech import SpeechNet
@@ -93,19 +107,42 @@ def test_junk_in_gives_finite_features() -> None:
     assert silent.max() < 0
 
 
-def test_mfcc_is_an_orthonormal_transform() -> None:
-    features = np.random.default_rng(0).normal(size=(5, MEL_COUNT)).astype(np.float32)
-    cepstrum = mfcc(features)
-    assert cepstrum.shape == (5, MFCC_COUNT)
-    assert np.allclose(cepstrum[:, 0], features.sum(1) / np.sqrt(MEL_COUNT), atol=1e-5)
+def kaldi(options: knf.FbankOptions | knf.MfccOptions) -> None:
+    frames, bands = options.frame_opts, options.mel_opts
+    frames.dither, frames.preemph_coeff, frames.remove_dc_offset = 0.0, 0.0, False
+    frames.window_type, frames.samp_freq = "hanning", float(RATE_HZ)
+    frames.frame_length_ms, frames.frame_shift_ms, frames.snip_edges = 25.0, 10.0, True
+    bands.num_bins, bands.low_freq, bands.high_freq = MEL_COUNT, LOWEST_HZ, HIGHEST_HZ
+    options.use_energy = False
+
+
+def test_features_are_those_of_kaldi() -> None:
+    rng = np.random.default_rng(0)
+    sound = vowel(1.0) + 0.003 * rng.normal(size=RATE_HZ).astype(np.float32)
+    mel_options, mfcc_options = knf.FbankOptions(), knf.MfccOptions()
+    kaldi(mel_options)
+    kaldi(mfcc_options)
+    mfcc_options.num_ceps, mfcc_options.cepstral_lifter = MFCC_COUNT, 0.0
+    streams = knf.OnlineFbank(mel_options), knf.OnlineMfcc(mfcc_options)
+    for at in range(0, len(sound), 777):
+        for stream in streams:
+            stream.accept_waveform(RATE_HZ, sound[at : at + 777].tolist())
+    fbank, cepstrum = (np.array([s.get_frame(k) for k in range(s.num_frames_ready)]) for s in streams)
+    ours = np.log(mel_power(sound))
+    assert ours.shape == fbank.shape == (98, MEL_COUNT)
+    shift = fbank - ours  # a constant: Kaldi's windows and spectra are not normalised
+    assert np.ptp(shift) < 1e-3
+    shift_0 = float(shift.mean()) * np.sqrt(MEL_COUNT)
+    theirs = cepstrum - np.eye(1, MFCC_COUNT) * shift_0
+    assert np.abs(mfcc(ours.astype(np.float32)) - theirs).max() < 2e-3
 
 
 def test_network_equals_torch_and_is_causal() -> None:
     ours, net = network()
-    x = np.random.default_rng(1).normal(size=(2, 50, MEL_COUNT)).astype(np.float32)
+    x = np.random.default_rng(1).normal(size=(2, 50, INPUT_COUNT)).astype(np.float32)
     with torch.no_grad():
         expected = net(torch.from_numpy(x)).numpy()
-    state = NetworkState.fresh(ours.hidden, 2)
+    state, answer = NetworkState.fresh(ours.hidden, 2), np.zeros(0)
     for t in range(50):
         answer, state = ours(x[:, t], state)
         assert np.allclose(answer, expected[:, t], atol=1e-5)
@@ -120,9 +157,11 @@ def test_a_stream_in_pieces_moves_as_the_whole() -> None:
     for at in range(0, len(sound), 333):
         part, state = speech.hear(sound[at : at + 333], state)
         parts += part
-    assert len(parts) == len(whole) == FRAME_HZ
+    assert len(parts) == len(whole) == ANSWER_HZ
     assert all(
-        np.allclose(a.answer, b.answer, atol=1e-6) and a.voice == b.voice
+        np.allclose(a.answer, b.answer, atol=1e-6)
+        and a.voice == b.voice
+        and np.array_equal(a.turn_rad, b.turn_rad)
         for a, b in zip(parts, whole, strict=True)
     )
     again, _ = speech.hear(sound)  # no state of its own
@@ -176,6 +215,52 @@ def test_broken_weights_name_the_fix(tmp_path: Path, content: bytes) -> None:
         load_network(path)
     with pytest.raises(WeightsError, match="missing"):
         load_network(tmp_path / "none")
+
+
+def test_opening_is_the_gap_between_the_lips() -> None:
+    assert opening_weights()[ARKIT_INDEX["jawOpen"]] == opening_weights().max()
+    wide = np.zeros(52, np.float32)
+    wide[ARKIT_INDEX["jawOpen"]] = 0.4
+    assert openings_of(wide, 0.0) == pytest.approx(0.124, abs=0.01)
+    assert openings_of(wide, 1.0) == 0
+    wide[ARKIT_INDEX["mouthClose"]] = 0.5
+    assert openings_of(wide, 0.0) == 0  # an open jaw behind closed lips
+    assert openings_of(np.stack([wide, wide]), np.zeros(2)).shape == (2,)
+
+
+def test_lips_that_the_network_calls_closed_meet() -> None:
+    answer = np.zeros(OUTPUT_COUNT, np.float32)
+    answer[ARKIT_INDEX["jawOpen"]] = 0.3
+    answer[CLOSURE] = -9
+    apart = motion_of(Spoken(0.0, answer, 1.0))
+    answer[CLOSURE] = 9
+    met = motion_of(Spoken(0.0, answer, 1.0))
+    assert opening_of(apart) > 0.08
+    assert opening_of(met) == 0
+
+
+def test_follower_arrives_without_overshoot() -> None:
+    one = Follower().towards(1.0, 2.0, 0.5)
+    many = Follower()
+    path = [many := many.towards(1.0, 2.0, 0.01) for _ in range(50)]
+    assert one.value == pytest.approx(many.value)  # exact whatever the step
+    assert all(a.value < b.value <= 1 for a, b in pairwise(path))
+
+
+def test_head_moves_with_stress_and_rests_in_silence() -> None:
+    state, turns = HeadState(), []
+    for k in range(400):  # syllables, two a second, the first of four stressed
+        stressed = k % 100 < 10
+        state = advance(state, 0.3 if stressed else -2.0, 1.0, 0.02)
+        turns.append(state.turn_rad)
+    limit = BEARING_RAD + np.array([NOD_RAD, 0, 0])
+    assert (np.abs(turns) <= limit).all()
+    assert np.ptp(np.array(turns)[200:, 0]) > np.radians(0.5)
+    assert state.phrases == 1
+    for _ in range(300):
+        state = advance(state, -9.0, 0.0, 0.02)
+    assert np.abs(state.turn_rad).max() < np.radians(0.05)
+    assert advance(state, 0.3, 1.0, 0.02).phrases == 2
 
 
 def test_targets_meet_their_sound() -> None:

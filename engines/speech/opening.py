@@ -34,7 +34,7 @@ def opening_weights() -> F32:
     return (down * (lower - upper)[1:, 1] / height).astype(np.float32)
 
 
-def openings_of(expressions: NDArray[np.floating], closures: NDArray[np.floating]) -> F32:
+def openings_of(expressions: NDArray[np.floating], closures: NDArray[np.floating] | float) -> F32:
     """(…,) opening for β (…, 52) and closure of the lips (…,): 0 where they meet, about 0.12 on an open vowel."""
     gap = np.maximum(np.asarray(expressions) @ opening_weights(), 0)
     return np.asarray(gap * (1 - np.asarray(closures)), np.float32)

@@ -7,6 +7,7 @@ sway are `streamer.idle`'s.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -104,7 +105,7 @@ class SpeechToMotion:
             answers += 1
             wanted = _ramp(_probability(float(answer[0, VOICE])), VOICE_KNEE, VOICE_FULL)
             step_s = OPEN_S if wanted > voice else SHUT_S
-            voice += (wanted - voice) * min(1.0, 1 / (step_s * ANSWER_HZ))
+            voice += (wanted - voice) * -math.expm1(-1 / (step_s * ANSWER_HZ))
             head = advance(head, float(np.log(np.exp(row).sum() / HOPS)), voice, 1 / ANSWER_HZ)
             spoken.append(Spoken(answers / ANSWER_HZ - self.look_ahead_s, answer[0], voice, head.turn_rad))
         return spoken, SpeechState(after, features[count * HOPS :].copy(), network, head, voice, answers)
