@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engines.frame import Frame
 from engines.motion import Motion
+from streamer.blend import Blend, with_voice
 from streamer.filters import MotionFilter
 from streamer.presence import Presence, advance
 from streamer.tracker import Track, Tracker
@@ -42,8 +43,13 @@ class Driver:
         *,
         smooth: bool = True,
         on_fault: Callable[[BaseException], None] | None = None,
+        said: Callable[[Motion], Motion | None] | None = None,
     ) -> None:
+        """`said`: the motion that a voice asks for now, on top of a rest motion; it helps while no face is seen."""
         self._tracker = tracker
+        self._said = said
+        self._blend = Blend()
+        self._last_said: Motion | None = None
         self._filter = MotionFilter() if smooth else None
         self._presence = Presence()
         self._on_fault = on_fault
@@ -82,6 +88,12 @@ class Driver:
     def _answer(self, seen: Motion | None, time_s: float) -> Drive:
         neutral = self._tracker.neutral or Motion()
         self._presence, motion = advance(self._presence, seen, time_s, neutral)
+        if self._said is not None:
+            said = self._said(neutral)  # asked always: who is heard only now and then is not understood
+            self._blend = self._blend.towards(seen is None and said is not None, time_s)
+            self._last_said = said or self._last_said  # what fades out when the voice ends
+            if self._last_said is not None:
+                motion = with_voice(motion, self._last_said, self._blend.share)
         return Drive(motion, neutral, self._presence.label, seen is not None)
 
     def recalibrate(self) -> None:

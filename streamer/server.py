@@ -42,7 +42,7 @@ from streamer.store import (
 )
 from streamer.trackers import DEFAULT_TRACKER, tracker_names
 from streamer.webrtc import aiortc_fixes
-from streamer.webrtc.session import CallOptions, MakeAvatar, OfferError, Session
+from streamer.webrtc.session import MOST_TRIM_MS, CallOptions, Drive, MakeAvatar, OfferError, Session
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +64,10 @@ class Offer(BaseModel):
     generator: str | None = None
     size: int = Field(512, ge=64, le=1024)
     mode: Literal["avatar", "echo"] = "avatar"
-    drive: Literal["webcam", "demo"] = "webcam"
+    drive: Drive = "webcam"
     tracker: str | None = None
+    trim_ms: float = Field(0.0, ge=-MOST_TRIM_MS, le=MOST_TRIM_MS)
+    voice_helps: bool = True
     background: str | None = Field(None, max_length=64)
     aspect: Aspect | None = None
 
@@ -321,9 +323,11 @@ def create_app(
                 400, f"there is no tracker {tracker!r}; choose one of: {', '.join(tracker_names())}"
             )
         wanted = look_of(body, look, backgrounds)
-        options = CallOptions(generator, body.size & ~1, body.mode, body.drive, tracker, wanted)
-        session = calls.open(entry.enrollment, options)
+        options = CallOptions(
+            generator, body.size & ~1, body.mode, body.drive, tracker, wanted, body.trim_ms, body.voice_helps
+        )
         try:
+            session = calls.open(entry.enrollment, options)
             sdp = await session.answer(body.sdp)
         except OfferError as error:
             raise HTTPException(400, str(error)) from error

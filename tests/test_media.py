@@ -20,8 +20,9 @@ from engines.frame import LatencyTrace
 from streamer.slot import Slot
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.media import (
-    PTIME_S,
+    MOST_DELAY_MS,
     REPEAT_AFTER_S,
+    STEADY_MS,
     TIME_BASE,
     DelayedAudioTrack,
     EchoTrack,
@@ -29,9 +30,8 @@ from streamer.webrtc.media import (
     SlotTrack,
     next_pts,
     rgb_of,
-    silence_like,
     video_frame_of,
-    wanted_delay_frames,
+    wanted_delay_ms,
 )
 
 
@@ -214,72 +214,90 @@ def packet(k: int) -> av.AudioFrame:
 
 
 async def heard(track: DelayedAudioTrack, count: int) -> list[int]:
+    """What each packet begins with."""
     frames = [await asyncio.wait_for(track.recv(), 1) for _ in range(count)]
-    for frame in frames:
-        values = frame.to_ndarray()
-        assert values.min() == values.max(), "packets are whole"
-        assert (frame.samples, frame.sample_rate) == (960, 48_000)
+    assert all((f.samples, f.sample_rate, f.layout.name) == (960, 48_000, "stereo") for f in frames)
     pts = [f.pts for f in frames]
     assert pts == list(range(pts[0], pts[0] + 960 * count, 960)), "sound has no gaps in time"
     return [int(f.to_ndarray()[0, 0]) for f in frames]
 
 
-@pytest.mark.parametrize("delay", [0, 1, 3, 7])
-async def test_sound_is_delayed_by_exactly_so_many_packets(delay: int) -> None:
-    track = DelayedAudioTrack(Tape("audio", packet), lambda _: delay)
-    assert await heard(track, 20) == [0] * delay + list(range(1, 21 - delay))
+@pytest.mark.parametrize("packets", [0, 1, 3, 7])
+async def test_sound_is_delayed_by_whole_packets(packets: int) -> None:
+    track = DelayedAudioTrack(Tape("audio", packet), lambda _: 20.0 * packets)
+    assert await heard(track, 20) == [0] * packets + list(range(1, 21 - packets))
+
+
+async def test_sound_is_delayed_to_the_sample() -> None:
+    track = DelayedAudioTrack(Tape("audio", packet), lambda _: 30.5)
+    samples = np.concatenate([(await track.recv()).to_ndarray().reshape(-1, 2) for _ in range(5)])
+    late = round(30.5 * 48)
+    assert not samples[:late].any()
+    assert (samples[late : late + 960] == 1).all()
+    assert (samples[late + 960 : late + 1920] == 2).all()
 
 
 async def test_the_delay_grows_and_goes_back_without_repeating_anything() -> None:
-    wanted = 3
+    wanted = 60.0
     track = DelayedAudioTrack(Tape("audio", packet), lambda _: wanted)
     assert await heard(track, 6) == [0, 0, 0, 1, 2, 3]
-    wanted = 0
-    values = await heard(track, 8)
-    assert values == [5, 7, 9, 10, 11, 12, 13, 14], "a packet is left out at a time, then sound is immediate"
-    wanted = 1
-    assert await heard(track, 3) == [0, 15, 16]
+    wanted = 0.0
+    assert await heard(track, 3) == [7, 8, 9], "what waited is left out, then sound is immediate"
+    wanted = 20.0
+    assert await heard(track, 3) == [0, 10, 11]
+
+
+async def test_every_packet_is_heard_as_it_comes() -> None:
+    heard_now: list[int] = []
+    track = DelayedAudioTrack(
+        Tape("audio", packet), lambda _: 100.0, lambda f: heard_now.append(int(f.to_ndarray()[0, 0]))
+    )
+    await heard(track, 4)
+    assert heard_now == [1, 2, 3, 4]
+
+
+async def test_planar_float_mono_is_delayed_too() -> None:
+    def planar(k: int) -> av.AudioFrame:
+        frame = av.AudioFrame.from_ndarray(np.full((1, 480), k, np.float32), "fltp", "mono")
+        frame.sample_rate = 48_000
+        return frame
+
+    track = DelayedAudioTrack(Tape("audio", planar), lambda _: 5.0)
+    first, second = await track.recv(), await track.recv()
+    assert first.format.name == "fltp"
+    assert first.to_ndarray()[0, :240].max() == 0
+    assert (first.to_ndarray()[0, 240:] == 1).all()
+    assert (second.to_ndarray()[0] == np.repeat([1.0, 2.0], 240)).all()
 
 
 async def test_the_end_of_the_sound_is_passed_on() -> None:
-    track = DelayedAudioTrack(Tape("audio", packet, count=2), lambda _: 1)
+    track = DelayedAudioTrack(Tape("audio", packet, count=2), lambda _: 20.0)
     assert await heard(track, 2) == [0, 1]
     with pytest.raises(MediaStreamError):
         await track.recv()
 
 
-@pytest.mark.parametrize(("layout", "format_"), [("mono", "s16"), ("stereo", "s16"), ("stereo", "fltp")])
-def test_silence_is_silent(layout: str, format_: str) -> None:
-    model = av.AudioFrame(format=format_, layout=layout, samples=960)
-    model.sample_rate = 48_000
-    silent = silence_like(model)
-    assert (silent.samples, silent.layout.name, silent.format.name) == (960, layout, format_)
-    assert not silent.to_ndarray().any()
-
-
-def test_the_wanted_delay_is_the_difference_in_whole_packets() -> None:
-    assert wanted_delay_frames(0, 40, 0) == 0
-    assert wanted_delay_frames(30, 40, 0) == 0
-    assert wanted_delay_frames(100, 40, 0) == 3
-    assert wanted_delay_frames(40, 40, 5) == 0
-    assert wanted_delay_frames(1040, 40, 0) == 50
+def test_the_wanted_delay_is_the_difference_and_the_trim() -> None:
+    assert wanted_delay_ms(0, 40, 0) == 0
+    assert wanted_delay_ms(30, 40, 0) == 0
+    assert wanted_delay_ms(100, 40, 0) == 60
+    assert wanted_delay_ms(40, 40, 100) == 0
+    assert wanted_delay_ms(100, 40, 0, 25) == 85
+    assert wanted_delay_ms(100, 40, 60, -200) == 0
+    assert wanted_delay_ms(1e9, 40, 0) == MOST_DELAY_MS
 
 
 def test_jitter_does_not_cut_the_sound() -> None:
-    ptime_ms = PTIME_S * 1000
-    for current in range(8):
-        exact_ms = 40 + current * ptime_ms
-        for off_ms in (-14, -7, 0, 7, 14):
-            assert wanted_delay_frames(max(exact_ms + off_ms, 0), 40, current) == current
-        assert wanted_delay_frames(exact_ms + 16, 40, current) == current + 1
-    assert wanted_delay_frames(40 + 20 - 16, 40, 1) == 0
+    for off_ms in (-STEADY_MS, -3, 0, 3, STEADY_MS):
+        assert wanted_delay_ms(140 + off_ms, 40, 100) == 100
+    assert wanted_delay_ms(140 + STEADY_MS + 1, 40, 100) == 100 + STEADY_MS + 1
 
 
-@given(st.floats(0, 2000), st.integers(0, 100))
-def test_one_decision_is_final(video_ms: float, current: int) -> None:
-    decided = wanted_delay_frames(video_ms, 40, current)
+@given(st.floats(0, 2000), st.floats(0, 1000))
+def test_one_decision_is_final(video_ms: float, current_ms: float) -> None:
+    decided = wanted_delay_ms(video_ms, 40, current_ms)
     assert decided >= 0
-    assert wanted_delay_frames(video_ms, 40, decided) == decided
+    assert wanted_delay_ms(video_ms, 40, decided) == decided
 
 
 async def test_echo_gives_back_the_very_frames() -> None:

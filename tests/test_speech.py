@@ -149,13 +149,14 @@ def test_network_equals_torch_and_is_causal() -> None:
     assert answer.shape == (2, OUTPUT_COUNT)
 
 
-def test_a_stream_in_pieces_moves_as_the_whole() -> None:
+@pytest.mark.parametrize("size", [97, 333, 1600])
+def test_a_stream_in_pieces_moves_as_the_whole(size: int) -> None:
     speech = SpeechToMotion(network()[0])
     sound = vowel(1.0)
     whole, _ = speech.hear(sound)
     state, parts = SpeechState(), []
-    for at in range(0, len(sound), 333):
-        part, state = speech.hear(sound[at : at + 333], state)
+    for at in range(0, len(sound), size):
+        part, state = speech.hear(sound[at : at + size], state)
         parts += part
     assert len(parts) == len(whole) == ANSWER_HZ
     assert all(

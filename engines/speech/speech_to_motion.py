@@ -21,6 +21,7 @@ from engines.speech.network import (
     ANSWER_HZ,
     CLOSURE,
     HOPS,
+    INPUT_COUNT,
     OUTPUT_COUNT,
     ROTATION,
     VOICE,
@@ -100,7 +101,7 @@ class SpeechToMotion:
         voice, head, answers = state.voice, state.head, state.answers
         count = len(features) // HOPS
         spoken: list[Spoken] = []
-        for row in features[: count * HOPS].reshape(count, -1):
+        for row in features[: count * HOPS].reshape(count, INPUT_COUNT):
             answer, network = self._network(row[None], network)
             answers += 1
             wanted = _ramp(_probability(float(answer[0, VOICE])), VOICE_KNEE, VOICE_FULL)

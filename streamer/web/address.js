@@ -10,7 +10,7 @@ export function parseAddress(search) {
   const sizePx = Number(query.get("size"));
   const bare = query.get("bare") === "1";
   return {
-    drive: choice(query.get("drive"), ["webcam", "demo"], "demo"),
+    drive: choice(query.get("drive"), ["webcam", "voice", "demo"], "demo"),
     avatar: query.get("avatar") || null,
     generator: query.get("generator") || null,
     tracker: query.get("tracker") || null,

@@ -34,6 +34,7 @@ export class Call {
   #heardMs = 0;
   #controls = null;
   #audio = { concealed: 0, total: 0 };
+  #buffers = new Map();
 
   /**
    * `ending` is called while the last frame can still be read.
@@ -52,7 +53,7 @@ export class Call {
   /**
    * Starts a call, ending the one before.
    * @param {{avatar: string, generator?: string, tracker?: string, sizePx: number, mode: string, drive: string,
-   *   camera: MediaStream | null}} wanted
+   *   camera: MediaStream | null, trim_ms?: number, voice_helps?: boolean}} wanted `camera` may be a microphone alone
    */
   start(wanted) {
     this.#close();
@@ -188,18 +189,32 @@ export class Call {
     };
   }
 
-  /** Once a second: ping, notice silence, read the audio's counters. */
+  /** Once a second: ping, notice silence, read the audio's counters, tell how long sound lies in buffers here. */
   async #listen(pc) {
     this.send({ type: "ping", t: performance.now() });
     if (performance.now() - this.#heardMs > SILENCE_CAP_MS) {
       this.#retry("The server has gone quiet.");
       return;
     }
+    const waits = {};
     for (const entry of (await pc.getStats()).values()) {
+      if (entry.type === "inbound-rtp") waits[entry.kind] = this.#bufferMs(entry);
       if (entry.type === "inbound-rtp" && entry.kind === "audio") {
         this.#audio = { concealed: entry.concealedSamples ?? 0, total: entry.totalSamplesReceived ?? 0 };
       }
     }
+    // the server lets the sound leave earlier by what it will wait here
+    if (waits.audio !== undefined && waits.video !== undefined) {
+      this.send({ type: "sound", waits_ms: Math.round(waits.audio - waits.video) });
+    }
+  }
+
+  /** Mean wait in a jitter buffer since the last look, in ms; undefined without news. */
+  #bufferMs({ kind, jitterBufferDelay: delayS, jitterBufferEmittedCount: count }) {
+    const before = this.#buffers.get(kind);
+    if (delayS === undefined || !count) return undefined;
+    this.#buffers.set(kind, { delayS, count });
+    return before && count > before.count ? (1000 * (delayS - before.delayS)) / (count - before.count) : undefined;
   }
 
   #retry(text, atLeastS = null) {
@@ -230,6 +245,7 @@ export class Call {
     for (const timer of this.#timers) clearInterval(timer);
     this.#timers.clear();
     this.#channel = null;
+    this.#buffers.clear();
     if (this.#pc) this.#on.ending();
     this.#pc?.close();
     this.#pc = null;
@@ -257,14 +273,11 @@ export class Call {
 }
 
 function addMedia(pc, camera) {
-  if (!camera) {
-    pc.addTransceiver("video", { direction: "recvonly" });
-  } else {
-    for (const track of camera.getTracks()) {
-      if (track.kind === "video") track.contentHint = "motion";
-      pc.addTrack(track, camera);
-    }
+  for (const track of camera?.getTracks() ?? []) {
+    if (track.kind === "video") track.contentHint = "motion";
+    pc.addTrack(track, camera);
   }
+  if (!camera?.getVideoTracks().length) pc.addTransceiver("video", { direction: "recvonly" });
   const codecs = RTCRtpReceiver.getCapabilities?.("video")?.codecs;
   if (!codecs) return;
   for (const transceiver of pc.getTransceivers()) {

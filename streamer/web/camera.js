@@ -11,6 +11,13 @@ const REASONS = {
   OverconstrainedError: "The camera offers no usable picture size. Try another camera.",
 };
 
+const VOICE_REASONS = {
+  NotAllowedError:
+    "The browser may not use the microphone. Allow it beside the address, then press “Voice only” again.",
+  NotFoundError: "No microphone was found. Plug one in and press “Voice only” again.",
+  NotReadableError: "The microphone is in use by another program. Close that program and try again.",
+};
+
 const RAW_AUDIO = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 
 export class Camera {
@@ -68,6 +75,31 @@ export class Camera {
     }
     this.#use(stream);
     return { stream, notice };
+  }
+
+  /**
+   * The microphone alone. Throws an Error whose message can be shown.
+   * @returns {Promise<void>}
+   */
+  async startVoice(audio) {
+    if (!navigator.mediaDevices?.getUserMedia) {
+      throw new Error(
+        "Browsers give the microphone only to pages on https:// or http://localhost. Open this page that way.",
+      );
+    }
+    let stream;
+    try {
+      // noise suppression keeps a fan or a neighbour from moving the mouth
+      stream = await open(false, audio === "raw" ? RAW_AUDIO : { echoCancellation: true, noiseSuppression: true });
+    } catch (error) {
+      const text = VOICE_REASONS[error.name] ?? "The microphone could not be opened. Unplug it, plug it in again and retry.";
+      throw new Error(text, { cause: error });
+    }
+    this.stop();
+    this.stream = stream;
+    stream.getAudioTracks()[0].addEventListener("ended", () => {
+      if (this.stream === stream) this.#on.lost();
+    });
   }
 
   stop() {

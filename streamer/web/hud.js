@@ -14,7 +14,7 @@ const STAGE_NAMES = {
   encoded: "Encode",
   sent: "Send",
 };
-const REST_NAMES = { webcam: "Camera, network, screen", demo: "Network, screen" };
+const REST_NAMES = { webcam: "Camera, network, screen", voice: "Network, screen", demo: "Network, screen" };
 // the tail of a demo's clock: a server on another machine keeps another time
 const CLOCKS_DIFFER_MS = -5;
 

@@ -8,6 +8,7 @@ import { Controls } from "./controls.js";
 import { Enroll } from "./enroll.js";
 import { Gallery } from "./gallery.js";
 import { Hud } from "./hud.js";
+import { Level } from "./level.js";
 import { Look } from "./look.js";
 import { Meter } from "./meter.js";
 import { Notices } from "./notices.js";
@@ -58,6 +59,8 @@ const camera = new Camera({
   onLost: cameraLost,
 });
 
+const level = new Level(el("level"));
+
 const call = new Call({
   phase: onPhase,
   answer: onAnswer,
@@ -100,7 +103,9 @@ function startCall() {
     mode: effectiveMode(),
     drive: now.drive,
     ...look.asked,
-    camera: now.drive === "webcam" ? camera.stream : null,
+    trim_ms: Number(el("trim").value),
+    voice_helps: el("voice-helps").checked,
+    camera: now.drive === "demo" ? null : camera.stream,
   });
   drawButtons();
 }
@@ -183,7 +188,24 @@ async function useWebcam() {
   startCall();
 }
 
-function stopWebcam() {
+async function useVoice() {
+  el("voice").disabled = true;
+  notices.clear();
+  el("voice-label").textContent = "Waiting for permission";
+  setMode("avatar");
+  try {
+    await camera.startVoice(wish.audio);
+    now.drive = "voice";
+  } catch (error) {
+    now.drive = camera.stream ? now.drive : "demo";
+    notices.show(error.message, "error");
+  } finally {
+    el("voice").disabled = false;
+  }
+  startCall();
+}
+
+function stopDriving() {
   camera.stop();
   now.drive = "demo";
   setMode("avatar");
@@ -192,8 +214,11 @@ function stopWebcam() {
 }
 
 function cameraLost() {
-  notices.show("The camera was disconnected. Plug it in again and the call goes on.", "error");
-  navigator.mediaDevices.addEventListener("devicechange", () => now.drive === "webcam" && useWebcam(), { once: true });
+  const drive = now.drive;
+  const device = drive === "voice" ? "microphone" : "camera";
+  notices.show(`The ${device} was disconnected. Plug it in again and the call goes on.`, "error");
+  const again = () => now.drive === drive && (drive === "voice" ? useVoice() : useWebcam());
+  navigator.mediaDevices.addEventListener("devicechange", again, { once: true });
 }
 
 // ---- drawing
@@ -229,7 +254,11 @@ function drawStatus() {
 
 function drawButtons() {
   const webcam = now.drive === "webcam";
-  const hasSound = webcam && Boolean(camera.stream?.getAudioTracks().length);
+  const voice = now.drive === "voice";
+  const hasSound = now.drive !== "demo" && Boolean(camera.stream?.getAudioTracks().length);
+  el("voice-label").textContent = voice ? "Stop voice (demo)" : "Voice only";
+  el("voice").setAttribute("aria-pressed", String(voice));
+  level.show(voice ? camera.stream : null);
   el("webcam-label").textContent = webcam ? "Stop webcam (demo)" : "Use my webcam";
   el("webcam").classList.toggle("primary", !webcam);
   el("recalibrate").disabled = !(webcam && now.phase === "connected" && effectiveMode() === "avatar");
@@ -297,7 +326,8 @@ function changeHud() {
   lasting.write("hud", hud.shown);
 }
 
-el("webcam").addEventListener("click", () => (now.drive === "webcam" ? stopWebcam() : void useWebcam()));
+el("webcam").addEventListener("click", () => (now.drive === "webcam" ? stopDriving() : void useWebcam()));
+el("voice").addEventListener("click", () => (now.drive === "voice" ? stopDriving() : void useVoice()));
 el("recalibrate").addEventListener("click", recalibrate);
 el("sound").addEventListener("click", () => setSound(el("picture").muted));
 el("full").addEventListener("click", toggleFull);
@@ -314,10 +344,17 @@ for (const radio of document.querySelectorAll("input[name=mode]")) {
   radio.addEventListener("change", () => {
     if (!radio.checked) return;
     now.mode = radio.value;
-    if (now.mode === "echo" && now.drive === "demo") void useWebcam();
+    if (now.mode === "echo" && now.drive !== "webcam") void useWebcam();
     else startCall();
   });
 }
+
+el("trim").addEventListener("input", () => {
+  el("trim-value").textContent = `${el("trim").value} ms`;
+  call.send({ type: "sound", trim_ms: Number(el("trim").value) });
+});
+
+el("voice-helps").addEventListener("change", () => now.drive === "webcam" && startCall());
 
 el("generator").addEventListener("change", () => {
   now.generator = el("generator").value;
@@ -362,6 +399,7 @@ async function begin(attempt = 0) {
   controls.emotions = gallery.emotions;
   look.usual = gallery.look;
   if (wish.drive === "webcam") await useWebcam();
+  else if (wish.drive === "voice") await useVoice();
   else startCall();
 }
 

@@ -12,6 +12,11 @@ export function statusOf({ phase, drive, mode, state, face }) {
   if (mode === "echo") return { tone: "ok", text: "Echo: your camera, unchanged" };
   if (state === null) return { tone: "busy", text: "Waiting for the first picture" };
   if (drive === "demo") return { tone: "ok", text: "Demo is playing" };
+  if (drive === "voice") {
+    return state === "idle" || state === "holding"
+      ? { tone: "warn", text: "No sound arrives: check your microphone" }
+      : { tone: "ok", text: "Listening" };
+  }
   if (state === "calibrating") return { tone: "busy", text: "Calibrating: look here with a calm face" };
   if (state === "holding") return { tone: "warn", text: "Face lost" };
   if (state === "idle") return { tone: "warn", text: "Face lost, idling until you are back" };

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import av
 import cv2
@@ -138,54 +138,69 @@ class EchoTrack(MediaStreamTrack):
 
 
 PTIME_S = 0.020
+OPUS_MS = 6.5  # the encoder's look-ahead (RFC 6716 § 2.1.4 names 2.5 to 6.5 ms): sound comes out that much later
+MOST_DELAY_MS = 1000.0
+STEADY_MS = 8.0
 
 
-def wanted_delay_frames(video_ms: float, audio_ms: float, current: int) -> int:
-    """How many 20 ms packets the sound must wait so that it leaves with the picture it belongs to.
+def wanted_delay_ms(video_ms: float, audio_ms: float, current_ms: float, trim_ms: float = 0.0) -> float:
+    """How long the sound must wait so that it is heard with the picture it belongs to.
 
-    `video_ms`: what the picture spends between arriving and leaving; `audio_ms`: what sound spends anyway.
-    A change needs more than 15 ms of evidence, so that the sound is not cut for jitter.
+    `video_ms`: what the picture spends between arriving and leaving; `audio_ms`: what sound spends anyway, before
+    and after; `trim_ms`: later (> 0) or earlier by hand. A change needs more than `STEADY_MS` of evidence, so that the sound
+    is not cut for jitter.
     """
-    exact = max(0.0, video_ms - audio_ms) / (PTIME_S * 1000)
-    return current if abs(exact - current) <= 0.75 else round(exact)
+    exact = min(MOST_DELAY_MS, max(0.0, video_ms - audio_ms + trim_ms))
+    return current_ms if abs(exact - current_ms) <= STEADY_MS else exact
 
 
 class DelayedAudioTrack(MediaStreamTrack):
-    """Incoming sound sent back `delay_frames` packets later, at the pace at which it comes in."""
+    """Incoming sound sent back later by `delay_ms`, at the pace at which it comes in.
+
+    `delay_ms` is asked with the delay in force. `heard` is given every packet as it comes. A longer delay begins
+    with silence, a shorter one leaves sound out: to the sample, so that mouth and voice stay together.
+    """
 
     kind = "audio"
 
-    def __init__(self, source: MediaStreamTrack, delay_frames: Callable[[int], int] = lambda _: 0) -> None:
+    def __init__(
+        self,
+        source: MediaStreamTrack,
+        delay_ms: Callable[[float], float] = lambda _: 0.0,
+        heard: Callable[[av.AudioFrame], None] = lambda _: None,
+    ) -> None:
         super().__init__()
         self._source = source
-        self._delay_frames = delay_frames
-        self._held: deque[av.AudioFrame] = deque()
-        self._delay = 0
+        self._delay_ms = delay_ms
+        self._heard = heard
+        self._held: NDArray[Any] | None = None  # (S, C): what waits
         self._pts = 0
 
     async def recv(self) -> av.AudioFrame:
         frame = await self._source.recv()
         assert isinstance(frame, av.AudioFrame)
-        self._held.append(frame)
-        wanted = self._delay_frames(self._delay)
-        if wanted > self._delay:
-            out = silence_like(frame)  # one packet of silence: everything after is one packet later
-            self._delay += 1
+        self._heard(frame)
+        channels = len(frame.layout.channels)
+        raw: NDArray[Any] = frame.to_ndarray()
+        samples: NDArray[Any] = raw.T if frame.format.is_planar else raw.reshape(-1, channels)
+        if self._held is None or self._held.dtype != samples.dtype or self._held.shape[1] != channels:
+            self._held = samples[:0]
+        current = len(self._held)
+        per_ms = frame.sample_rate / 1000
+        wanted = round(self._delay_ms(current / per_ms) * per_ms)
+        if wanted > current:
+            silence = np.zeros((wanted - current, channels), samples.dtype)
+            held = np.concatenate([silence, self._held, samples])
         else:
-            if wanted < self._delay and len(self._held) > 1:
-                self._held.popleft()
-                self._delay -= 1
-            out = self._held.popleft()
-        out.pts = self._pts
-        out.time_base = Fraction(1, out.sample_rate)
-        self._pts += out.samples
-        return out
-
-
-def silence_like(frame: av.AudioFrame) -> av.AudioFrame:
-    """A silent frame of the same format and length."""
-    silent = av.AudioFrame(format=frame.format.name, layout=frame.layout.name, samples=frame.samples)
-    for plane in silent.planes:
-        plane.update(bytes(plane.buffer_size))
-    silent.sample_rate = frame.sample_rate
-    return silent
+            held = np.concatenate([self._held[current - wanted :], samples])
+        count = len(samples)
+        out, self._held = held[:count], held[count:]
+        sent = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(out.T if frame.format.is_planar else out.reshape(1, -1)),
+            format=frame.format.name,
+            layout=frame.layout.name,
+        )
+        sent.sample_rate = frame.sample_rate
+        sent.pts, sent.time_base = self._pts, Fraction(1, frame.sample_rate)
+        self._pts += count
+        return sent

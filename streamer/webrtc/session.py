@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, cast
 
 import numpy as np
@@ -19,10 +20,12 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.errors import VisavisError
+from engines.errors import VisavisError, WeightsError
 from engines.generator_names import DEFAULT_GENERATOR
+from engines.motion import Motion
 from engines.renderer import Renderer
 from engines.retarget import Controls
+from engines.speech.speech_to_motion import SpeechToMotion, motion_of
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
 from streamer.driver import Driver
@@ -30,7 +33,9 @@ from streamer.ledger import Ledger
 from streamer.look import AS_IS, Look
 from streamer.metrics import Metrics
 from streamer.slot import Slot
+from streamer.sources.heard import HEARD_FPS
 from streamer.trackers import DEFAULT_TRACKER, make_tracker
+from streamer.voice import Voice, VoiceTracker
 from streamer.webrtc.aiortc_fixes import (
     AUDIO_PREFETCH_PACKETS,
     capture_wall_ms,
@@ -38,13 +43,16 @@ from streamer.webrtc.aiortc_fixes import (
     with_start_bitrate,
 )
 from streamer.webrtc.media import (
+    MOST_DELAY_MS,
+    OPUS_MS,
     PTIME_S,
     DelayedAudioTrack,
     EchoTrack,
     Outgoing,
     SlotTrack,
-    wanted_delay_frames,
+    wanted_delay_ms,
 )
+from streamer.webrtc.voice import CallSound
 from streamer.webrtc.worker import Incoming, Worker
 
 logger = logging.getLogger(__name__)
@@ -54,6 +62,10 @@ MESH_PERIOD_S = 1 / 10
 MESH_UNITS = 4095
 MAX_MESSAGE_CHARS = 4096
 MAX_ANSWER_CHARS = 600  # holds the list of all emotions
+
+
+Drive = Literal["webcam", "voice", "demo"]
+MOST_TRIM_MS = 300.0
 
 
 class OfferError(VisavisError):
@@ -66,17 +78,25 @@ class MessageError(VisavisError):
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """What the page asked for."""
+    """What the page asked for.
+
+    `trim_ms`: the sound that much later (> 0) or earlier than measured. `voice_helps`: the microphone moves the
+    mouth while the camera sees no face.
+    """
 
     generator: str = DEFAULT_GENERATOR
     size_px: int = 512
     mode: Literal["avatar", "echo"] = "avatar"
-    drive: Literal["webcam", "demo"] = "webcam"
+    drive: Drive = "webcam"
     tracker: str = DEFAULT_TRACKER
     look: Look = AS_IS
+    trim_ms: float = 0.0
+    voice_helps: bool = True
 
 
 MakeAvatar = Callable[["Session"], Avatar]
+# read once: it holds no state, so all calls share it
+shared_speech = lru_cache(1)(SpeechToMotion)
 
 
 class Session:
@@ -92,6 +112,7 @@ class Session:
         on_closed: Callable[[Session], None] = lambda _: None,
         make_avatar: MakeAvatar | None = None,
     ) -> None:
+        """Raises OfferError when the voice is to drive and its network does not load."""
         self.name = secrets.token_urlsafe(9)
         self.enrollment = enrollment
         self.options = options
@@ -111,7 +132,10 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._dropped = 0
         self._mesh_at_s = 0.0
-        self._video_ms = 0.0  # smoothed time of a picture from arrival to departure
+        self._video_ms: float | None = None  # smoothed time of a picture from arrival to departure
+        self._trim_ms = options.trim_ms
+        self._page_waits_ms = 0.0
+        self.sound = self._open_sound()
         self._closing: asyncio.Task[None] | None = None
         self._unsaid: list[dict[str, object]] = []  # notices from before the data channel was open
         self._wire()
@@ -162,6 +186,20 @@ class Session:
         self.ledger.close()
         self._on_closed(self)
 
+    def _open_sound(self) -> CallSound | None:
+        """What hears the call: to drive the avatar, or to help the camera."""
+        drive = self.options.drive
+        helps = drive == "webcam" and self.options.voice_helps and self.options.mode == "avatar"
+        if drive != "voice" and not helps:
+            return None
+        try:
+            return CallSound(Voice(shared_speech()), self.clock)
+        except WeightsError as error:
+            if drive == "voice":
+                raise OfferError(str(error)) from error
+            logger.warning("the voice will not help the camera: %s", error)
+            return None
+
     # --- wiring ---------------------------------------------------------------------------------------
 
     def _wire(self) -> None:
@@ -182,7 +220,8 @@ class Session:
             if track.kind == "video" and self.options.mode == "avatar" and self.options.drive == "webcam":
                 self._spawn(self._pump(track))
             elif track.kind == "audio":
-                pc.addTrack(DelayedAudioTrack(track, self._audio_delay))
+                heard = self.sound.put if self.sound is not None else _unheard
+                pc.addTrack(DelayedAudioTrack(track, self._audio_delay_ms, heard))
 
         @pc.on("connectionstatechange")
         async def on_state() -> None:
@@ -206,6 +245,7 @@ class Session:
                 self._out,
                 self.clock,
                 demo=self.options.drive == "demo",
+                sound=self.sound if self.options.drive == "voice" else None,
                 on_shown=self._shown,
                 on_dropped=self._overtaken,
                 on_fault=self._fault,
@@ -300,10 +340,14 @@ class Session:
             outgoing.trace, sequence=outgoing.sequence, pts_s=outgoing.pts / 90_000, fresh=outgoing.fresh
         )
         stages = outgoing.trace.stage_ms()
-        received_ns = outgoing.trace.stamps_ns.get("received")
+        # a picture of sound shows a moment from before the packet that made it known
+        since = "captured" if self.options.drive == "voice" else "received"
+        came_ns = outgoing.trace.stamps_ns.get(since)
         sent_ns = outgoing.trace.stamps_ns.get("sent")
-        if outgoing.fresh and received_ns and sent_ns:
-            self._video_ms += 0.05 * ((sent_ns - received_ns) / 1e6 - self._video_ms)
+        if outgoing.fresh and "received" in outgoing.trace.stamps_ns and came_ns and sent_ns:
+            took_ms = (sent_ns - came_ns) / 1e6
+            before_ms = took_ms if self._video_ms is None else self._video_ms
+            self._video_ms = before_ms + 0.05 * (took_ms - before_ms)
         self._say(
             {
                 "type": "frame",
@@ -317,10 +361,17 @@ class Session:
             }
         )
 
-    def _audio_delay(self, current: int) -> int:
+    def _audio_delay_ms(self, current_ms: float) -> float:
         if self.options.mode == "echo":
-            return 0
-        return wanted_delay_frames(self._video_ms, AUDIO_PREFETCH_PACKETS * PTIME_S * 1000, current)
+            return 0.0
+        if self._video_ms is None:
+            return current_ms
+        # a packet leaves when its last sample is there, and is played from its first
+        audio_ms = PTIME_S * 1000 + OPUS_MS + self._page_waits_ms
+        if self.options.drive != "voice":
+            # a camera's frames come past the sound's jitter buffer; the voice is heard behind it
+            audio_ms += AUDIO_PREFETCH_PACKETS * PTIME_S * 1000
+        return wanted_delay_ms(self._video_ms, audio_ms, current_ms, self._trim_ms)
 
     # --- data channel ---------------------------------------------------------------------------------
 
@@ -364,10 +415,43 @@ class Session:
         elif kind == "controls":
             given = {name: value for name, value in data.items() if name != "type"}
             self._set_controls(Controls.from_dict(given, self.controls))
+        elif kind == "sound":
+            self._trim_ms = trim_of(data.get("trim_ms", self._trim_ms))
+            self._page_waits_ms = waits_of(data.get("waits_ms", self._page_waits_ms))
         else:
             raise MessageError(
-                f"there is no message {reprlib.repr(kind)}; send one of: controls, recalibrate, ping"
+                f"there is no message {reprlib.repr(kind)}; send one of: controls, recalibrate, sound, ping"
             )
+
+
+def trim_of(value: object) -> float:
+    """Milliseconds by which the sound is to come later. Raises MessageError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST_TRIM_MS:
+        raise MessageError(f"sound: trim_ms must be a number from {-MOST_TRIM_MS:g} to {MOST_TRIM_MS:g}")
+    return float(value)
+
+
+def waits_of(value: object) -> float:
+    """Milliseconds that the page's sound lies in buffers longer than its picture. Raises MessageError for others."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST_DELAY_MS:
+        raise MessageError(f"sound: waits_ms must be a number up to {MOST_DELAY_MS:g}")
+    return float(value)
+
+
+def _unheard(_: object) -> None:
+    """Nobody listens."""
+
+
+def said_in(sound: CallSound) -> Callable[[Motion], Motion | None]:
+    """For a `Driver`: hears what has come, and gives what is being said now; None while nobody speaks."""
+
+    def said(rest: Motion) -> Motion | None:
+        sound.read(0.0)
+        newest_s = sound.voice.answered_s
+        spoken = None if newest_s is None else sound.voice.at(newest_s)
+        return motion_of(spoken, rest) if spoken is not None and sound.is_fresh else None
+
+    return said
 
 
 def _reason(error: BaseException, limit: int = 200) -> str:
@@ -389,9 +473,8 @@ def parsed(message: object) -> dict[str, object]:
 
 
 def build_avatar(session: Session) -> Avatar:
-    """The real thing: the chosen tracker drives the enrolled face. Runs in the session's worker thread."""
-    tracker = make_tracker(session.options.tracker)
-    driver = Driver(tracker, on_fault=lambda error: session.ledger.fault("tracked", error))
+    """The real thing: a tracker drives the enrolled face, or the voice does. Runs in the worker's thread."""
+    driver = driver_of(session)
     options = session.options
     renderer = Renderer(
         session.enrollment,
@@ -407,6 +490,19 @@ def build_avatar(session: Session) -> Avatar:
         on_fault=session.ledger.fault,
         renderer=renderer,
     )
+
+
+def driver_of(session: Session) -> Driver:
+    """What the call's options ask for."""
+
+    def on_fault(error: BaseException) -> None:
+        session.ledger.fault("tracked", error)
+
+    sound = session.sound
+    if session.options.drive == "voice" and sound is not None:
+        return Driver(VoiceTracker(sound.voice, HEARD_FPS), smooth=False, on_fault=on_fault)
+    tracker = make_tracker(session.options.tracker)
+    return Driver(tracker, on_fault=on_fault, said=None if sound is None else said_in(sound))
 
 
 def mesh_points(landmarks_px: NDArray[np.float32], width_px: int, height_px: int) -> list[int]:

@@ -19,6 +19,7 @@ from streamer.pipeline import TrackThenDraw
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ
 from streamer.webrtc.media import Outgoing, rgb_of, video_frame_of
+from streamer.webrtc.voice import CallSound
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +38,10 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """What goes with a camera frame from its decoding to its answer."""
+    """What goes with a driving frame from its decoding to its answer; sound has neither."""
 
-    capture_ms: float | None
-    camera_size_px: tuple[int, int]
+    capture_ms: float | None = None
+    camera_size_px: tuple[int, int] | None = None
 
 
 class Worker:
@@ -55,17 +56,22 @@ class Worker:
         out: Slot[Outgoing],
         clock: Clock,
         *,
-        demo: bool,
+        demo: bool = False,
+        sound: CallSound | None = None,
         on_shown: Callable[[Shown], None] = lambda _: None,
         on_dropped: Callable[[], None] = lambda: None,
         on_fault: Callable[[str, BaseException], None] = lambda *_: None,
     ) -> None:
-        """`on_dropped`: a tracked frame was replaced before it was drawn. Callbacks come from the worker's threads."""
+        """`sound`: drives instead of a camera. `on_dropped`: a tracked frame was replaced before it was drawn.
+
+        Callbacks come from the worker's threads.
+        """
         self.frames: Slot[Incoming] = Slot()
         self._make_avatar = make_avatar
         self._out = out
         self._clock = clock
         self._demo = demo
+        self._sound = sound
         self._on_shown = on_shown
         self._on_dropped = on_dropped
         self._on_fault = on_fault
@@ -86,6 +92,8 @@ class Worker:
         if self._pipeline is not None:
             self._pipeline.stop()
         self.frames.close()
+        if self._sound is not None:
+            self._sound.close()
         if self._thread.is_alive():
             self._thread.join(timeout=1.0)
 
@@ -100,11 +108,11 @@ class Worker:
             if self._demo:
                 self._play_demo(avatar)
             else:
-                self._follow_camera(avatar)
+                self._follow(avatar)
         finally:
             avatar.close()
 
-    def _follow_camera(self, avatar: Avatar) -> None:
+    def _follow(self, avatar: Avatar) -> None:
         pipeline = self._pipeline = TrackThenDraw[_Note](
             avatar,
             self._clock,
@@ -123,6 +131,9 @@ class Worker:
         self._on_fault(stage, error)
 
     def _take(self, timeout_s: float) -> tuple[Frame, _Note] | None:
+        if self._sound is not None:
+            heard = self._sound.read(timeout_s)
+            return None if heard is None else (heard, _Note())
         incoming = self.frames.take(timeout_s)
         return None if incoming is None else self._decode(incoming)
 
@@ -158,7 +169,7 @@ class Worker:
             self._send(shown, capture_ms)
 
     def _deliver(self, shown: Shown, note: _Note | None) -> None:
-        if note is not None:
+        if note is not None and note.camera_size_px is not None:
             self.camera_size_px = note.camera_size_px
         self._send(shown, None if note is None else note.capture_ms)
 

@@ -1,0 +1,87 @@
+"""The sound of a call as a driver: `CallSound` hears what the browser sends, in the worker's thread."""
+
+from __future__ import annotations
+
+import threading
+
+import av
+import numpy as np
+
+from streamer.clock import Clock
+from streamer.sources.heard import HeardSource, Piece, heard_info
+from streamer.sources.microphone import Block, Resampler, SoundRing
+from streamer.sources.source import SourceInfo, SourceState
+from streamer.voice import Voice
+
+_FRESH_NS = 300_000_000
+
+
+def block_of(frame: av.AudioFrame, arrived_ns: int) -> Block:
+    """(S, C) float32 of a decoded packet, interleaved or in planes, 16 bit or float."""
+    raw = frame.to_ndarray()
+    channels = len(frame.layout.channels)
+    samples = raw.T if frame.format.is_planar else raw.reshape(-1, channels)
+    scale = 1 / 32768 if np.issubdtype(samples.dtype, np.integer) else 1.0
+    return Block((samples * np.float32(scale)).astype(np.float32), frame.sample_rate, arrived_ns, 0)
+
+
+class CallSound(HeardSource):
+    """`put` on the event loop, `read` in the worker; a worker that is late loses the oldest sound."""
+
+    def __init__(self, voice: Voice | None = None, clock: Clock | None = None) -> None:
+        """Raises WeightsError when the network's weights are missing or damaged."""
+        super().__init__(voice or Voice(), clock)
+        self._ring = SoundRing()
+        self._closed = threading.Event()
+        self._to_16_khz: Resampler | None = None
+        self._rate_hz = 0.0
+        self._last_ns = -_FRESH_NS
+
+    def put(self, frame: av.AudioFrame) -> None:
+        """A decoded packet of the call, now; waits for nothing."""
+        self._ring.put(block_of(frame, self._clock.now_ns()))
+
+    @property
+    def info(self) -> SourceInfo:
+        """Rate."""
+        return heard_info("the call's sound", is_live=True)
+
+    @property
+    def state(self) -> SourceState:
+        """READY until `close`; a call without sound gives no frames."""
+        return SourceState.ENDED if self._closed.is_set() else SourceState.READY
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether sound has come within the last moments."""
+        return self._clock.now_ns() - self._last_ns < _FRESH_NS
+
+    @property
+    def capture_ms(self) -> float:
+        """Unknown: what the browser needs is its own."""
+        return 0.0
+
+    def close(self) -> None:
+        """End a waiting `read`."""
+        self._closed.set()
+        self._ring.close()
+
+    @property
+    def _mute_notice(self) -> str:
+        return "your microphone gives nothing but silence: unmute it, or choose another one in the browser"
+
+    @property
+    def _clipped_notice(self) -> str:
+        return "your microphone is too loud and clips; turn its level down"
+
+    def _pieces(self, timeout_s: float | None) -> list[Piece]:
+        blocks, lost_s = self._ring.take(timeout_s)
+        pieces: list[Piece] = []
+        for block in blocks:
+            self._last_ns = block.arrived_ns
+            if self._to_16_khz is None or block.rate_hz != self._rate_hz:
+                self._to_16_khz, self._rate_hz = Resampler(block.rate_hz), block.rate_hz
+            samples = self._to_16_khz(block.samples.mean(1, dtype=np.float32))
+            pieces.append(Piece(samples, block.arrived_ns, lost_s))
+            lost_s = 0.0
+        return pieces

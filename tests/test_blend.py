@@ -1,0 +1,62 @@
+"""Webcam and microphone together: the voice has the mouth while no face is seen, and only the mouth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import FakeTracker
+
+from engines.frame import Frame
+from engines.motion import ARKIT_INDEX, Motion
+from streamer.blend import FADE_S, Blend, with_voice
+from streamer.driver import Driver
+
+JAW, BLINK = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["eyeBlinkLeft"]
+
+
+def moved(**values: float) -> Motion:
+    expression = np.zeros(52, np.float32)
+    for name, value in values.items():
+        expression[ARKIT_INDEX[name]] = value
+    return Motion(expression=expression)
+
+
+def test_the_voice_has_the_mouth_and_nothing_else() -> None:
+    seen, said = moved(jawOpen=0.1, eyeBlinkLeft=0.8), moved(jawOpen=0.5, eyeBlinkLeft=0.2)
+    assert with_voice(seen, said, 0.0) is seen
+    half = with_voice(seen, said, 0.5)
+    assert half.expression[JAW] == pytest.approx(0.3)
+    assert half.expression[BLINK] == pytest.approx(0.8)
+    assert with_voice(seen, said, 1.0).expression[JAW] == pytest.approx(0.5)
+
+
+def test_fades_take_their_time_and_stop_at_the_ends() -> None:
+    blend = Blend(0.0, 0.0)
+    blend = blend.towards(True, FADE_S / 2)
+    assert blend.share == pytest.approx(0.5)
+    assert blend.towards(True, 10.0).share == 1.0
+    assert blend.towards(False, FADE_S).share == pytest.approx(0.0)
+    assert Blend().towards(True, 5.0).share == 1.0  # nothing was shown before
+    assert blend.towards(True, 0.0).share == blend.share  # a clock that went back
+
+
+def frame(time_s: float) -> Frame:
+    return Frame(np.zeros((4, 4, 3), np.uint8), time_s, 0)
+
+
+def test_a_driver_without_a_face_speaks_by_voice_and_goes_back_to_the_camera() -> None:
+    seen = [moved(jawOpen=0.1)] * 5 + [None] * 20 + [moved(jawOpen=0.1)] * 20
+    driver = Driver(FakeTracker(seen), smooth=False, said=lambda _: moved(jawOpen=0.6))
+    jaws = [driver.drive(frame(k / 25)).motion.expression[JAW] for k in range(len(seen))]
+    assert jaws[:5] == pytest.approx([0.1] * 5)
+    assert jaws[24] == pytest.approx(0.6)
+    assert jaws[-1] == pytest.approx(0.1)
+    assert np.abs(np.diff(jaws)).max() < 0.15  # nothing jumps
+
+
+def test_a_silent_microphone_leaves_the_picture_alone() -> None:
+    with_silence = Driver(FakeTracker([None] * 3), said=lambda _: None)
+    without = Driver(FakeTracker([None] * 3))
+    for k in range(3):
+        a, b = with_silence.drive(frame(k / 25)).motion, without.drive(frame(k / 25)).motion
+        assert np.array_equal(a.expression, b.expression)

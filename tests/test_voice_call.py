@@ -1,0 +1,365 @@
+"""Voice-only calls: sound alone makes pictures, off the event loop, and both reach the other side together."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import uvicorn
+from aiortc.mediastreams import MediaStreamTrack
+from browser import find_chromium, flags, wait_for
+from calls import HEIGHT_PX, WIDTH_PX, Client, Painter, only_loopback, plain_enrollment, until
+
+from engines.errors import WeightsError
+from engines.frame import Frame
+from engines.motion import ARKIT_INDEX
+from engines.speech.network import HOPS, OUTPUT_COUNT, VOICE, NetworkState, SpeechNetwork
+from engines.speech.speech_to_motion import SpeechToMotion
+from streamer.avatar import Shown
+from streamer.config import ServeSettings
+from streamer.driver import Drive
+from streamer.server import create_app
+from streamer.sources.heard import HEARD_FPS
+from streamer.store import AvatarStore
+from streamer.voice import Voice
+from streamer.webrtc import aiortc_fixes, session
+from streamer.webrtc.session import CallOptions, MessageError, OfferError, Session, trim_of
+from streamer.webrtc.voice import CallSound, block_of
+
+JAW = ARKIT_INDEX["jawOpen"]
+LOUD = 0.5
+RATE_HZ = 48_000
+BEEP_S = 0.2
+GAPS_S = (0.613, 0.738, 0.667, 0.791, 0.626)  # beeps meet the pictures' clock at every phase
+HALF_FRAME_MS = 500 / HEARD_FPS  # how late a picture shows what begins between two of them, in the mean
+
+
+class LoudnessNetwork(SpeechNetwork):
+    """Stands in for the trained network: jawOpen is 1 where its moment was loud. Looks ahead as the real one."""
+
+    def __init__(self) -> None:
+        self.look_ahead_hops = 8
+        self.hidden = self.look_ahead_hops // HOPS
+
+    def __call__(
+        self, features: np.ndarray[Any, Any], state: NetworkState
+    ) -> tuple[np.ndarray[Any, Any], NetworkState]:
+        past = state.layers[0]
+        now = np.float32(features.max() > -2)
+        answer = np.zeros((1, OUTPUT_COUNT), np.float32)
+        answer[0, VOICE] = 9.0
+        answer[0, JAW] = past[0, 0]
+        after = np.concatenate([past[:, 1:], [[now]]], 1).astype(np.float32)
+        return answer, NetworkState((after, state.layers[1]))
+
+
+@pytest.fixture(autouse=True)
+def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    aiortc_fixes.apply()
+    only_loopback(monkeypatch)
+    monkeypatch.setattr(session, "shared_speech", lambda: SpeechToMotion(LoudnessNetwork()))
+
+
+class FlashPainter(Painter):
+    """White while the voice of the moment is loud, black otherwise."""
+
+    def __init__(self, call: Session) -> None:
+        super().__init__(call)
+        self._voice: Voice | None = call.sound.voice if call.sound is not None else None
+
+    def show_drive(self, drive: Drive, frame: Frame) -> Shown:
+        heard = self._voice if drive.state == "tracking" else None
+        spoken = heard.at(frame.sequence / HEARD_FPS) if heard is not None else None
+        white = spoken is not None and spoken.answer[JAW] > LOUD
+        image = np.full((HEIGHT_PX, WIDTH_PX, 3), 255 if white else 0, np.uint8)
+        return Shown(replace(frame.mark("generated", time.monotonic_ns()), image=image), drive)
+
+
+def beeps(seconds: float) -> tuple[np.ndarray[Any, Any], list[float]]:
+    """(S,) int16 at 48 kHz with 1 kHz beeps, and when they begin in seconds."""
+    t = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    begins, at = [], 0.5
+    while at < seconds - 0.5:
+        begins.append(at)
+        at += GAPS_S[len(begins) % len(GAPS_S)]
+    loud = np.zeros(len(t), bool)
+    for begin in begins:
+        loud |= (t >= begin) & (t < begin + BEEP_S)
+    return (12_000 * np.sin(2 * np.pi * 1000 * t) * loud).astype(np.int16), begins
+
+
+class Tape(MediaStreamTrack):
+    """Sound at its own pace, 20 ms a packet."""
+
+    kind = "audio"
+
+    def __init__(self, samples: np.ndarray[Any, Any]) -> None:
+        super().__init__()
+        self._samples = samples
+        self._at = 0
+        self._start_s: float | None = None
+
+    async def recv(self) -> av.AudioFrame:
+        self._start_s = time.monotonic() if self._start_s is None else self._start_s
+        await asyncio.sleep(max(0.0, self._start_s + self._at / RATE_HZ - time.monotonic()))
+        piece = np.zeros(960, np.int16)
+        got = self._samples[self._at : self._at + 960]
+        piece[: len(got)] = got
+        frame = av.AudioFrame.from_ndarray(piece[None], "s16", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = RATE_HZ, self._at, Fraction(1, RATE_HZ)
+        self._at += 960
+        return frame
+
+
+class Listener(Client):
+    """A client that speaks a tape and notes when beeps and flashes begin."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self.pc.addTrack(tape)
+        self.flashes_s: list[float] = []
+        self.beeps_s: list[float] = []
+        self._white = self._loud = False
+        self._quiet_since_s = 0.0
+
+    async def _read(self, track: MediaStreamTrack) -> None:
+        while True:
+            frame = await track.recv()
+            now_s = time.monotonic()
+            if isinstance(frame, av.VideoFrame):
+                white = frame.to_ndarray(format="gray").mean() > 127
+                if white and not self._white:
+                    self.flashes_s.append(now_s)
+                self._white = white
+                self.frames.append(None)  # type: ignore[arg-type]
+            elif isinstance(frame, av.AudioFrame):
+                channels = len(frame.layout.channels)
+                loud = np.abs(frame.to_ndarray().reshape(-1, channels)[:, 0].astype(int)) > 1500
+                if loud.any():
+                    if now_s - self._quiet_since_s > 0.1:
+                        self.beeps_s.append(now_s + int(loud.argmax()) / frame.sample_rate)
+                    self._quiet_since_s = now_s
+
+
+def skews_ms(flashes_s: list[float], beeps_s: list[float]) -> list[float]:
+    """How much later each flash comes than its beep, less the half frame that pictures cost anyway."""
+    pairs = [(f, min(beeps_s, key=lambda b: abs(b - f))) for f in flashes_s]
+    return [1e3 * (f - b) - HALF_FRAME_MS for f, b in pairs if abs(f - b) < 0.25]
+
+
+async def test_beep_and_flash_arrive_together() -> None:
+    """At another aiortc: ±20 ms in the median. Its sound waits for two packets more than its pictures."""
+    samples, begins = beeps(16.0)
+    call = Session(plain_enrollment(), CallOptions(drive="voice"), make_avatar=FlashPainter)  # type: ignore[arg-type]
+    client = Listener(Tape(samples))
+    try:
+        await client.accept(await call.answer(await client.offer()))
+        await until(lambda: len(client.flashes_s) >= len(begins) - 2, "the flashes", 25)
+    finally:
+        await client.close()
+        await call.close()
+    waits_ms = 20.0 * aiortc_fixes.AUDIO_PREFETCH_PACKETS
+    skews = np.array(skews_ms(client.flashes_s[4:], client.beeps_s)) + waits_ms
+    print(f"\nflash after beep: median {np.median(skews):.1f} ms, {np.round(skews, 0)}")
+    assert len(skews) >= 12
+    assert abs(np.median(skews)) <= 20
+
+
+async def test_sound_that_stops_leaves_a_living_picture() -> None:
+    call = Session(plain_enrollment(), CallOptions(drive="voice"), make_avatar=FlashPainter)  # type: ignore[arg-type]
+    client = Client()  # sends no sound at all
+    try:
+        await client.accept(await call.answer(await client.offer()))
+        await until(lambda: len(client.frames) > 20, "idle pictures")
+        assert client.of_type("frame")[-1]["state"] in ("idle", "holding")
+    finally:
+        await client.close()
+        await call.close()
+
+
+def test_packets_of_every_kind_become_samples() -> None:
+    stereo = av.AudioFrame.from_ndarray(
+        np.tile(np.array([16384, -16384], np.int16), (1, 960)), "s16", "stereo"
+    )
+    stereo.sample_rate = RATE_HZ
+    block = block_of(stereo, 5)
+    assert block.samples.shape == (960, 2)
+    assert block.samples[0].tolist() == [0.5, -0.5]
+    planar = av.AudioFrame.from_ndarray(np.full((1, 480), 0.25, np.float32), "fltp", "mono")
+    planar.sample_rate = 24_000
+    assert block_of(planar, 5).samples.max() == np.float32(0.25)
+
+
+def test_a_worker_that_is_late_keeps_the_newest_two_seconds() -> None:
+    sound = CallSound(Voice(SpeechToMotion(LoudnessNetwork())))
+    packet = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.int16), "s16", "mono")
+    packet.sample_rate = RATE_HZ
+    for _ in range(1000):  # 20 s unread
+        sound.put(packet)
+    frame = sound.read(0.0)
+    assert frame is not None
+    assert 19.5 < frame.pts_s <= 20.0  # what was lost is time passed all the same
+    sound.close()
+    assert sound.read(0.0) is None
+
+
+def test_missing_weights_refuse_the_voice_and_spare_the_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> SpeechToMotion:
+        raise WeightsError("the weights are missing; install visavis again")
+
+    monkeypatch.setattr(session, "shared_speech", missing)
+
+    async def opened(drive: Any) -> Session:
+        return Session(plain_enrollment(), CallOptions(drive=drive))
+
+    with pytest.raises(OfferError, match="install visavis again"):
+        asyncio.run(opened("voice"))
+    assert asyncio.run(opened("webcam")).sound is None
+
+
+@pytest.mark.parametrize("value", [None, "5", True, 301, -1e9, float("nan")])
+def test_a_trim_that_makes_no_sense_is_told(value: object) -> None:
+    with pytest.raises(MessageError, match="-300 to 300"):
+        trim_of(value)
+    assert trim_of(-120) == -120.0
+
+
+# --- a real browser -------------------------------------------------------------------------------
+
+MEASURE = """
+async () => {
+  const video = document.querySelector("#picture");
+  const context = new AudioContext({ latencyHint: "interactive" });
+  await context.resume();
+  const code = `registerProcessor("onset", class extends AudioWorkletProcessor {
+    quiet = 1e9;
+    process([input]) {
+      const samples = input[0] ?? [];
+      for (let i = 0; i < samples.length; i++) {
+        if (Math.abs(samples[i]) > 0.05) {
+          if (this.quiet > sampleRate * 0.1) this.port.postMessage(currentTime + i / sampleRate);
+          this.quiet = 0;
+        } else this.quiet += 1;
+      }
+      return true;
+    }
+  });`;
+  await context.audioWorklet.addModule(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
+  const onset = new AudioWorkletNode(context, "onset");
+  context.createMediaStreamSource(video.srcObject).connect(onset);
+  window.beeps = [];
+  window.flashes = [];
+  onset.port.onmessage = ({ data }) => {
+    // the context's clock against the page's; the worklet's time is that of playing, less the output's latency
+    const { contextTime, performanceTime } = context.getOutputTimestamp();
+    window.beeps.push(performanceTime / 1000 + data - contextTime);
+  };
+  const canvas = new OffscreenCanvas(8, 8);
+  const pen = canvas.getContext("2d", { willReadFrequently: true });
+  let white = false;
+  const watch = (_, { expectedDisplayTime }) => {
+    pen.drawImage(video, 0, 0, 8, 8);
+    const now = pen.getImageData(4, 4, 1, 1).data[0] > 127;
+    if (now && !white) window.flashes.push(expectedDisplayTime / 1000);
+    white = now;
+    video.requestVideoFrameCallback(watch);
+  };
+  video.requestVideoFrameCallback(watch);
+}
+"""
+
+
+@contextmanager
+def serving_flashes() -> Iterator[str]:
+    """A server in this process whose avatars flash."""
+    store = AvatarStore()
+    store.add_public(plain_enrollment())
+    app = create_app(ServeSettings(), store, make_avatar=FlashPainter)  # type: ignore[arg-type]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(5)
+
+
+@pytest.fixture
+def voice_page(tmp_path: Path) -> Iterator[Any]:
+    """Chromium whose microphone beeps, and a page of it."""
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    api = pytest.importorskip("playwright.sync_api")
+    sound = tmp_path / "beeps.wav"
+    samples, _ = beeps(30.0)
+    with wave.open(str(sound), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(RATE_HZ)
+        out.writeframes(samples.tobytes())
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, headless=True, args=flags(tmp_path, sound))
+        context = browser.new_context(viewport={"width": 1280, "height": 800}, bypass_csp=True)
+        page = context.new_page()
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        yield page
+        browser.close()
+        assert problems == []
+
+
+@pytest.mark.browser
+def test_beep_and_flash_in_a_browser(voice_page: Any, tmp_path: Path) -> None:
+    """Press "Voice only": the microphone makes pictures, and the page plays sound and picture within ±20 ms."""
+    page = voice_page
+    with serving_flashes() as url:
+        page.goto(f"{url}/?audio=raw&hud=1")
+        page.get_by_role("button", name="Voice only").click()
+        wait_for(page, "document.querySelector('#status-text').textContent === 'Listening'")
+        wait_for(
+            page, "!document.querySelector('#level').hidden && document.querySelector('#level').value > 0.3"
+        )
+        page.evaluate(MEASURE)
+        time.sleep(20)
+        print(page.evaluate("JSON.stringify(window.visavis.stats().audio)"))
+        found = page.evaluate("({beeps: window.beeps, flashes: window.flashes})")
+        page.screenshot(path=str(tmp_path / "voice.png"))
+        page.get_by_role("button", name="Stop voice").click()
+        wait_for(page, "document.querySelector('#status-text').textContent === 'Demo is playing'")
+    skews = np.array(skews_ms(found["flashes"][5:], found["beeps"]))
+    print(f"\nflash after beep in the page: median {np.median(skews):.1f} ms, {np.round(skews, 0)}")
+    assert len(skews) >= 12
+    assert abs(np.median(skews)) <= 20
+
+
+@pytest.mark.browser
+def test_a_refused_microphone_is_explained(voice_page: Any) -> None:
+    page = voice_page
+    page.add_init_script(
+        "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', 'NotAllowedError'))"
+    )
+    with serving_flashes() as url:
+        page.goto(url)
+        page.get_by_role("button", name="Voice only").click()
+        wait_for(
+            page, "document.querySelector('.notice')?.textContent.includes('may not use the microphone')"
+        )
