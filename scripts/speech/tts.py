@@ -134,9 +134,20 @@ _FESTIVAL_NAMES: dict[str, dict[str, str]] = {
         "d*": "ɟ",
         "ch": "x",
     },
-    "ru": {"y": "ɨ", "yy": "ɨ", "ay": "ə", "ee": "ɛ", "c": "ts", "h": "x", "hh": "x", "sch": "ɕ", "ur": "ə"},
+    "ru": {
+        "y": "ɨ",
+        "yy": "ɨ",
+        "ay": "ə",
+        "ae": "ə",
+        "ee": "ɛ",
+        "c": "ts",
+        "h": "x",
+        "hh": "x",
+        "sch": "ɕ",
+        "ur": "ə",
+    },
     "it": {"y": "j", "SS": "ʃ", "LL": "ʎ", "JJ": "ɲ"},
-    "fi": {},
+    "fi": {"@": "æ", "@:": "æ", "7": "ø", "7:": "ø"},
     "ca": {"y": "j", "x": "ʃ"},
 }
 
@@ -322,7 +333,10 @@ class Espeak:
         library.espeak_SetSynthCallback(self._callback)
 
     def _heard(
-        self, samples: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]
+        self,
+        samples: ctypes._Pointer[ctypes.c_short],  # pyright: ignore[reportPrivateUsage] (has no public name)
+        count: int,
+        events: ctypes._Pointer[_Event],  # pyright: ignore[reportPrivateUsage]
     ) -> int:
         if samples and count:
             self._sound.append(np.ctypeslib.as_array(samples, (count,)).copy())

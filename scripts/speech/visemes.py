@@ -128,17 +128,17 @@ _SYMBOLS: dict[Articulation, str] = {
     _A.POSTALVEOLAR: "ʃ ʒ sh zh ch jh tʃ dʒ tS dZ S Z tɕ tɕʰ dʑ ɕ ʑ tʂ dʐ ʂ ʐ ʧ ʤ sch č š ž",
     _A.RHOTIC: "ɹ ɻ R",
     _A.PALATAL: "j ʝ ɲ ʎ ɟ ç J C",
-    _A.VELAR: "k g ɡ ng ŋ N x ɣ X G q ɢ χ ʁ ʀ ħ ɰ",
+    _A.VELAR: "k g ɡ ng ŋ N x ɣ X G q ɢ χ ʁ ʀ ɴ ħ ɰ",
     _A.GLOTTAL: "h hh hv ɦ ʔ ?",
     _A.OPEN: "aa ah a ɑ ʌ ɐ A V ɒ Q",
     _A.OPEN_FRONT: "ae æ & {",
     _A.MID_FRONT: "eh e ɛ E",
-    _A.CLOSE_FRONT: "iy ih i ɪ I ɨ 1 ɯ M",
-    _A.SCHWA: "ax ix ə @ ɤ ɘ ɵ axh",
+    _A.CLOSE_FRONT: "iy ih i ɪ I ɨ ᵻ 1 ɯ M",
+    _A.SCHWA: "ax ix ə @ ɤ ɘ axh",
     _A.RHOTIC_VOWEL: "er axr ɜ ɝ ɚ 3",
     _A.MID_BACK_ROUND: "ao o ɔ O",
     _A.CLOSE_BACK_ROUND: "uw uh u ʊ U ʉ",
-    _A.FRONT_ROUND: "y ʏ ø œ ɶ Y 2 9",
+    _A.FRONT_ROUND: "y ʏ ø œ ɶ ɵ Y 2 9",
 }
 _OF_SYMBOL = {s: a for a, symbols in _SYMBOLS.items() for s in symbols.split()}
 _DIPHTHONGS = {
@@ -214,6 +214,7 @@ def curves_of(
     mouth[:, [_FUNNEL, _PUCKER]] *= style.rounding
     mouth[:, _SMILE] += style.smile
     closure = _closure(pieces, fine)
+    mouth = _closed(mouth, closure)
     values = _smooth(np.concatenate([mouth, closure[:, None]], 1))
     at = (np.arange(count) + 1) / rate_hz
     out = np.zeros((count, EXPRESSION_COUNT + 1), np.float32)
@@ -275,6 +276,13 @@ def _closure(pieces: list[_Piece], t: F64) -> F64:
         ramp = np.minimum((t - start + spare) / _CLOSE_S + 1, (end + spare - t) / _CLOSE_S + 1)
         out = np.maximum(out, np.clip(ramp, 0, 1))
     return out * out * (3 - 2 * out)
+
+
+def _closed(mouth: F64, closure: F64) -> F64:
+    """(T, channels) with lips that do meet where they should, however short the time between wide vowels."""
+    # the jaw comes most of the way, the lips do the rest
+    weight = np.array([0.8, 1, 0, 0])[_PART_OF] * closure[:, None]
+    return mouth + weight * (np.array(_TABLE[Articulation.BILABIAL][0]) - mouth)
 
 
 def _smooth(values: F64) -> F64:
