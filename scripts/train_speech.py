@@ -67,7 +67,7 @@ HIDDEN = 128
 ROWS, STEPS, WARM_UP = 24, 150, 15
 FRAME_STEPS = 2  # continuity is between frames of 25 fps
 # the opening counts most: the eye forgives a wrong smile, not a mouth that is shut on a vowel
-EXPRESSION, OPENING, CORRELATION, POSE, CONTINUITY, CLOSED, VOICED = 0.5, 1.0, 1.0, 0.5, 2.0, 0.1, 0.05
+EXPRESSION, OPENING, CORRELATION, POSE, CONTINUITY, CLOSED, VOICED = 0.1, 1.0, 0.5, 0.1, 2.0, 0.005, 0.005
 LATEST_S, USUAL_LATE_S, SPREAD_S = (
     0.4,
     0.06,
@@ -245,8 +245,8 @@ def load_net(path: Path, dropout: float) -> SpeechNet:
 class Plan:
     """How long each stage trains; `folds` groups of people, each left out once."""
 
-    pretrain_steps: int = 1200
-    steps: int = 450
+    pretrain_steps: int = 1100
+    steps: int = 400
     folds: int = 4
     variants: int = 5
 

@@ -35,7 +35,8 @@ F32 = NDArray[np.float32]
 
 OPEN_S, SHUT_S = 0.03, 0.12  # how fast a voice lets the mouth move, and its end stills it
 VOICE_KNEE, VOICE_FULL = 0.35, 0.65  # probability of a voice: below it nothing moves, above it everything
-CLOSURE_KNEE, CLOSURE_FULL = 0.35, 0.7
+# Probability of closed lips: up to the knee they only draw near, from there to `CLOSURE_FULL` they meet.
+CLOSURE_KNEE, CLOSURE_FULL = 0.25, 0.4
 # the eyes have a life of their own: speech does not say where they look
 _SPOKEN = np.array([not name.startswith("eye") for name in ARKIT_NAMES])
 
@@ -116,6 +117,12 @@ def _probability(logit: float) -> float:
     return 0.5 * (1 + float(np.tanh(0.5 * logit)))
 
 
+def closure_of(probability: float) -> float:
+    """How closed the lips are, 0 … 1: a rare sound on which they meet is worth more than the likeliest answer."""
+    near = min(probability, CLOSURE_KNEE)
+    return near + (1 - near) * _ramp(probability, CLOSURE_KNEE, CLOSURE_FULL)
+
+
 def motion_of(spoken: Spoken, rest: Motion | None = None) -> Motion:
     """The motion of one moment on top of `rest` (default: neutral), without idle life."""
     rest = rest or Motion()
@@ -124,7 +131,7 @@ def motion_of(spoken: Spoken, rest: Motion | None = None) -> Motion:
         answer = np.zeros(OUTPUT_COUNT)
     moved = np.where(_SPOKEN, answer[:EXPRESSION_COUNT], 0.0) * spoken.voice
     turn = rotation_matrix(answer[ROTATION] * spoken.voice + spoken.turn_rad)
-    closed = _ramp(_probability(float(answer[CLOSURE])), CLOSURE_KNEE, CLOSURE_FULL) * spoken.voice
+    closed = closure_of(_probability(float(answer[CLOSURE]))) * spoken.voice
     closure = np.array([closed, 0, 0], np.float32)
     return Motion(
         time_s=spoken.time_s,

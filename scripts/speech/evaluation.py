@@ -105,13 +105,18 @@ class Lips:
 
 
 def closure_scores(curve: Curve, phones: Sequence[Phone]) -> Lips:
-    """Whether the lips meet on p, b and m, within 40 ms, and nowhere else within speech."""
+    """Whether the lips meet on p, b and m, within 40 ms, and nowhere else within speech.
+
+    Meeting on f and v, where the lip is at the teeth, or in a pause is neither right nor wrong.
+    """
     times = np.arange(curve.times_s[0], curve.times_s[-1], 1 / GRID_HZ)
     met = curve.at(times) < LIPS_MEET_BELOW
     wanted = [p for p in phones if p.symbol in ("p", "b", "m")]
     shown = sum(bool(met[(times >= p.start_s - NEAR_S) & (times <= p.end_s + NEAR_S)].any()) for p in wanted)
     events = [e for e in _runs(met, times) if not _in_pause(e, phones)]
     right = sum(any(_touch(e, p) for p in wanted) for e in events)
+    near = [p for p in phones if p.symbol in ("f", "v")]
+    events = [e for e in events if any(_touch(e, p) for p in wanted) or not any(_touch(e, p) for p in near)]
     return Lips(len(wanted), shown, len(events), right)
 
 
