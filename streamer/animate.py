@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 import os
-import queue
 import secrets
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
-
-from calibration.neutral import CALIBRATION_S
 from engines.enrollment import Enrollment
 from engines.errors import DriverError, SinkError
-from engines.frame import Frame, LatencyTrace
 from engines.generator_names import DEFAULT_GENERATOR
-from engines.motion import Motion, read_motion, write_motion
+from engines.motion import Motion, write_motion
 from engines.renderer import Framing, Renderer
 from engines.retarget import Controls
-from engines.speech.speech_to_motion import SpeechToMotion, motions_of
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
-from streamer.driver import Drive, Driver
-from streamer.filters import centred
-from streamer.idle import with_idle
+from streamer.driver import Driver
 from streamer.ledger import Ledger
 from streamer.look import AS_IS, Look
+from streamer.recordings import Step, ahead, recording_of
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import Sink, SinkInfo
-from streamer.sources.sound import sound_blocks, sound_seconds
-from streamer.sources.video import VideoSource, is_sound
-from streamer.tracker import NoTracker, Tracker
-from streamer.trackers import DEFAULT_TRACKER, make_tracker
+from streamer.trackers import DEFAULT_TRACKER
 from streamer.tuning import tune_for_small_pictures
-
-T = TypeVar("T")
-
-SPEECH_FPS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +41,7 @@ class Job:
     look: Look = AS_IS
     motion_output: Path | None = None
     trace: Path | None = None
+    trim_ms: float = 0.0  # the sound comes this much later than the picture; below 0, earlier
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,53 +59,6 @@ class Done:
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    frame: Frame
-    drive: Drive
-
-
-def ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
-    """`items`, made in a thread of their own up to `depth` ahead: offline stages overlap, nothing is dropped.
-
-    An exception of the producer is raised here; leaving the loop early stops the producer.
-    """
-    ready: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(entry: tuple[bool, T | BaseException | None]) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(entry, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def produce() -> None:
-        try:
-            for item in items:
-                put((True, item))
-                if stop.is_set():
-                    return
-            put((False, None))
-        except BaseException as error:
-            put((False, error))
-
-    thread = threading.Thread(target=produce, name="ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            more, item = ready.get()
-            if not more:
-                if isinstance(item, BaseException):
-                    raise item
-                return
-            yield item  # pyright: ignore[reportReturnType]
-    finally:
-        stop.set()
-        thread.join()
-
-
 def animate(
     enrollment: Enrollment,
     job: Job,
@@ -133,19 +71,20 @@ def animate(
     clock = clock or SystemClock()
     # in the photo's own framing an absolute driver is also where it is in its own picture
     controls = replace(job.controls, place_absolutely=job.controls.place_absolutely or job.framing == "photo")
-    is_motion, speaks = job.driver.suffix.lower() == ".jsonl", is_sound(job.driver)
+    recording = recording_of(job.driver, job.tracker, clock)
     if job.motion_output:
         _require_writable(job.motion_output)
     with ExitStack() as stack:
         background = job.look.background
-        audio_from = None if is_motion else job.driver
         sink: Sink = stack.enter_context(
-            FileSink(job.output, audio_from=audio_from, alpha=background.mode == "transparent")
-        )
+            FileSink(
+                job.output, audio_from=recording.audio, audio_delay_s=job.trim_ms / 1e3,
+                alpha=background.mode == "transparent",
+            )
+        )  # fmt: skip
         ledger = stack.enter_context(Ledger(trace_path=job.trace))
-        # motion and sound need none, nor the library that it loads
-        tracker = NoTracker() if is_motion or speaks else make_tracker(job.tracker)
-        driver = Driver(tracker, smooth=False)  # `_smoothed` looks ahead instead: no lag in a file
+        # a recording is smoothed by looking ahead instead: no lag in a file
+        driver = Driver(recording.open_tracker(), smooth=False)
         stack.callback(driver.close)
         renderer = Renderer(
             enrollment, generator=job.generator, framing=job.framing, size_px=job.size_px,
@@ -157,30 +96,15 @@ def animate(
         renderer.wait_until_compiled()
         notices = [renderer.notice] if renderer.notice else []
         start_ns = clock.now_ns()
-        if is_motion:
-            track = read_motion(job.driver)
-            fps, total = track.fps, len(track.motions)
-            steps = _recorded(track.motions, track.neutral, fps, clock)
-        elif speaks:
-            fps, seconds_in = SPEECH_FPS, sound_seconds(job.driver)
-            total = None if seconds_in is None else round(seconds_in * fps)
-            spoken = motions_of(SpeechToMotion(), sound_blocks(job.driver), fps)
-            alive = (with_idle(motion, motion.time_s) for motion in spoken)
-            steps = stack.enter_context(closing(ahead(_recorded(alive, Motion(), fps, clock))))
-        else:
-            calibrate(tracker, make_tracker(job.tracker), job.driver)
-            source = stack.enter_context(VideoSource(job.driver))
-            fps = source.info.fps
-            total = round(source.info.duration_s * fps) if source.info.duration_s else None
-            frames = stack.enter_context(closing(ahead(_frames(source))))
-            steps = stack.enter_context(closing(ahead(_smoothed(_tracked(frames, driver, clock)))))
+        played = recording.steps(driver, stack)
+        fps, total = played.fps, played.total
         width, height = avatar.size_px
         sink.open(SinkInfo(width, height, fps))
         count = faces = 0
         motions: list[Motion] = []
         neutral: Motion | None = None
         # closed by name: after an exception nothing may still draw or track when the tracker is freed
-        for shown in stack.enter_context(closing(ahead(_drawn(steps, avatar)))):
+        for shown in stack.enter_context(closing(ahead(_drawn(played.steps, avatar)))):
             sink.write(shown.frame)
             count += 1
             faces += shown.drive.face
@@ -191,16 +115,10 @@ def animate(
             ledger.frame(done.trace, sequence=done.sequence, pts_s=done.pts_s, fresh=True)
             if progress:
                 progress(count, total)
-        if not is_motion and not speaks and source.notice:  # pyright: ignore[reportPossiblyUnboundVariable]
-            notices.append(source.notice)  # pyright: ignore[reportPossiblyUnboundVariable]
-        if faces == 0 and speaks:
-            raise DriverError(
-                f"{job.driver.name} holds no sound that can be decoded; export it again as .wav"
-            )
+        if recording.notice:
+            notices.append(recording.notice)
         if faces == 0:
-            raise DriverError(
-                f"no face found in {job.driver.name}; use a video that shows one face from the front"
-            )
+            raise DriverError(recording.nobody)
         if faces < count:
             notices.append(f"no face in {count - faces} of {count} frames: held and eased to neutral there")
         sink.close()
@@ -235,61 +153,6 @@ def _write_motion(path: Path, motions: list[Motion], fps: float, neutral: Motion
         part.unlink(missing_ok=True)
 
 
-def calibrate(tracker: Tracker, probe: Tracker, path: Path) -> None:
-    """Take the driver's neutral from the first second of faces before the first frame is drawn; frees `probe`."""
-    with probe, VideoSource(path) as source:
-        first_s: float | None = None
-        while (frame := source.read()) is not None:
-            seen = probe.track(frame).motion
-            if seen is not None and first_s is None:
-                first_s = frame.pts_s
-            if (first_s is not None and frame.pts_s - first_s > 2 * CALIBRATION_S) or frame.pts_s > 20:
-                break
-        if probe.driver_neutral is not None:
-            tracker.use_neutral(probe.driver_neutral)
-
-
-def _frames(source: VideoSource) -> Iterator[Frame]:
-    while (frame := source.read()) is not None:
-        yield frame
-
-
-def _tracked(frames: Iterable[Frame], driver: Driver, clock: Clock) -> Iterator[_Step]:
-    for frame in frames:
-        drive = driver.drive(frame)
-        yield _Step(frame.mark("tracked", clock.now_ns()), drive)
-
-
-def _smoothed(steps: Iterable[_Step]) -> Iterator[_Step]:
-    """Each motion smoothed with its neighbours, where there is a face in all three frames."""
-    before: _Step | None = None
-    now: _Step | None = None
-
-    def settled(a: _Step | None, b: _Step, c: _Step | None) -> _Step:
-        if a is None or c is None or not (a.drive.face and b.drive.face and c.drive.face):
-            return b
-        return _Step(
-            b.frame, replace(b.drive, motion=centred(a.drive.motion, b.drive.motion, c.drive.motion))
-        )
-
-    for after in steps:
-        if now is not None:
-            yield settled(before, now, after)
-        before, now = now, after
-    if now is not None:
-        yield now
-
-
-def _recorded(motions: Iterable[Motion], neutral: Motion | None, fps: float, clock: Clock) -> Iterator[_Step]:
-    empty = np.zeros((2, 2, 3), np.uint8)
-    rest: Motion | None = neutral
-    for index, motion in enumerate(motions):
-        rest = rest or motion  # without a recorded neutral the first frame is the rest
-        now = clock.now_ns()
-        frame = Frame(empty, index / fps, now, LatencyTrace({"captured": now}), index)
-        yield _Step(frame, Drive(motion, rest, "tracking", face=True))
-
-
-def _drawn(steps: Iterable[_Step], avatar: Avatar) -> Iterator[Shown]:
+def _drawn(steps: Iterable[Step], avatar: Avatar) -> Iterator[Shown]:
     for step in steps:
         yield avatar.show_drive(step.drive, step.frame)

@@ -45,6 +45,14 @@ class FramingChoice(StrEnum):
     photo = "photo"
 
 
+TrimMs = Annotated[
+    float,
+    typer.Option(
+        min=-1000, max=1000, help="In a file, sound this many ms later than the picture (−: earlier)."
+    ),
+]
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         print(f"visavis {__version__}")
@@ -129,12 +137,13 @@ def animate(
         FramingChoice,
         typer.Option(help="head: the standard crop; photo: the photo's own framing, pixel for pixel."),
     ] = FramingChoice.head,
+    trim_ms: TrimMs = 0.0,
     motion_out: Annotated[Path | None, typer.Option(help="Also write the motion here (.jsonl).")] = None,
     trace: Annotated[Path | None, typer.Option(help="Also write each frame's times here (.jsonl).")] = None,
     *,
     controls: dict[str, object],
 ) -> None:
-    """Move an avatar by a video or a recorded motion, into a file, with the driver's sound.
+    """Move an avatar by a video, by speech or a recorded motion, into a file, with the driver's sound.
 
     Example: `visavis animate me.avatar --driver talk.mp4 -o out.mp4 --head 0.7 --preset happy`
     """
@@ -160,6 +169,7 @@ def animate(
             look=look,
             motion_output=motion_out,
             trace=trace,
+            trim_ms=trim_ms,
         )
         with progress_bar("animating") as advance:
             done = run_job(enrollment, job, progress=advance)
@@ -172,7 +182,9 @@ def animate(
 @with_controls
 def run(
     avatar: Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")],
-    source: Annotated[str, typer.Option("--from", help="webcam, webcam:N, or a video file.")] = "webcam",
+    source: Annotated[
+        str, typer.Option("--from", help="webcam, webcam:N, mic, mic:N, or a file of video or speech.")
+    ] = "webcam",
     sink: Annotated[
         str, typer.Option("--to", help="window, virtualcam, virtualcam:NAME, or a .mp4 file.")
     ] = "window",
@@ -186,13 +198,16 @@ def run(
     ] = None,
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
-    loop: Annotated[bool, typer.Option("--loop", help="Repeat a video file for ever.")] = False,
+    loop: Annotated[bool, typer.Option("--loop", help="Repeat a file for ever.")] = False,
+    trim_ms: TrimMs = 0.0,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop by itself after this long.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Also write each frame's times here (.jsonl).")] = None,
     *,
     controls: dict[str, object],
 ) -> None:
-    """Be the avatar, live: a camera or video in, a window, virtual camera or file out. Ctrl-C ends it.
+    """Be the avatar, live: a camera, microphone or file in, a window, virtual camera or file out. Ctrl-C ends it.
+
+    A microphone alone moves the face by the voice. A file's sound goes into a file; a microphone's does not.
 
     Example: `visavis run me.avatar --from webcam --to virtualcam`
     """
@@ -203,9 +218,10 @@ def run(
         look = Look(read_background(background), aspect.value)
         options = LiveOptions(
             avatar=avatar, source=source, sink=sink, generator=generator, tracker=tracker,
-            size_px=_height(size, aspect), look=look, loop=loop, seconds=seconds, trace=trace, controls=controls,
+            size_px=_height(size, aspect), look=look, loop=loop, seconds=seconds, trace=trace, trim_ms=trim_ms,
+            controls=controls,
         )  # fmt: skip
-        outcome, snapshot = run_live(options)
+        outcome, snapshot = run_live(options, say_note)
     if outcome.notice:
         say_note(outcome.notice)
     lag = f", lag p50 {snapshot.run_total_ms.p50:.0f} ms" if snapshot.run_total_ms else ""

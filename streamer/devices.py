@@ -43,7 +43,7 @@ class Devices:
         parts = [
             _section("Cameras (--from webcam:N)", self.cameras, "none found; plug one in"),
             _section("Virtual cameras (--to virtualcam:NAME)", self.virtual_cameras, "none found"),
-            _section("Microphones", self.microphones, "none found"),
+            _section("Microphones (--from mic:N)", self.microphones, "none found"),
             _section("Speakers", self.speakers, "none found"),
         ]
         return "\n".join(parts + [f"note: {note}" for note in self.notes])
@@ -78,13 +78,15 @@ def list_devices(
         microphones = _audio_devices(found, "input")
         speakers = _audio_devices(found, "output")
     except Exception as error:
-        fix = (
-            "run `sudo apt install libportaudio2`"
-            if platform.startswith("linux")
-            else "reinstall sounddevice"
-        )
-        notes.append(f"audio devices could not be listed ({error}); {fix}")
+        notes.append(f"audio devices could not be listed ({error}); {portaudio_fix(platform)}")
     return Devices(cameras, microphones, speakers, virtual, tuple(notes))
+
+
+def portaudio_fix(platform: str = sys.platform) -> str:
+    """What to do where sound devices cannot be reached at all."""
+    if platform.startswith("linux"):
+        return "run `sudo apt-get install -y libportaudio2`"
+    return "reinstall sounddevice: `pip install --force-reinstall sounddevice`"
 
 
 def _v4l2_devices(folder: Path) -> tuple[tuple[Device, ...], tuple[Device, ...]]:

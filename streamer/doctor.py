@@ -255,7 +255,7 @@ def device_checks(devices: Mapping[str, Any] | None, platform: str) -> list[Chec
     if microphones:
         checks.append(Check("microphones", "ok", ", ".join(microphones)))
     else:
-        fix = "plug in a microphone, or use the browser's through `visavis serve`"
+        fix = "plug in a microphone, or drive with a sound file or the browser's microphone (`visavis serve`)"
         checks.append(Check("microphones", "warn", str(devices.get("audio_note") or "none found"), fix))
     return checks
 

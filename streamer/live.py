@@ -1,4 +1,4 @@
-"""`run`: camera or video → avatar → sink, live. One slot between the stages; the newest frame wins."""
+"""`run`: camera, microphone or file → avatar → sink, live. One slot between the stages; the newest frame wins."""
 
 from __future__ import annotations
 
@@ -42,14 +42,21 @@ class LiveLoop:
         ledger: Ledger,
         clock: Clock,
         repeat: bool = False,
+        say: Callable[[str], None] | None = None,
     ) -> None:
-        """`repeat`: the sink wants a steady rate (virtual camera, window), so the last picture is repeated."""
+        """How the loop ends in `sink`.
+
+        - `repeat`: the sink wants a steady rate (virtual camera, window), so the last picture is repeated;
+        - `say`: told each notice of the source once, when it comes up, by the thread that writes.
+        """
         self._source = source
         self._avatar = avatar
         self._sink = sink
         self._ledger = ledger
         self._clock = clock
         self._repeat = repeat
+        self._say = say
+        self._said: set[str] = set()
         self._fps = min(max(source.info.fps, 5.0), 60.0)
         self._frames: Slot[Frame] = Slot()
         self._pictures: Slot[Frame] = Slot()
@@ -99,7 +106,7 @@ class LiveLoop:
             raise self._error
         seconds = (self._clock.now_ns() - start_ns) / 1e9
         dropped = self._frames.dropped + self._pipeline.dropped + self._pictures.dropped
-        notices = [n for n in (self._avatar.notice, self._source.notice) if n]
+        notices = [n for n in (self._avatar.notice, self._source.notice) if n and n not in self._said]
         return Outcome(self._count, seconds, dropped, "; ".join(notices) or None)
 
     def _capture(self) -> None:
@@ -132,10 +139,17 @@ class LiveLoop:
         self._error = error
         self._pipeline.stop()
 
+    def _tell(self) -> None:
+        notice = self._source.notice if self._say else None
+        if self._say and notice and notice not in self._said:
+            self._said.add(notice)
+            self._say(notice)
+
     def _deliver(self, on_frame: Callable[[int], None]) -> None:
         pacer = Pacer(self._fps, self._clock)
         last: Frame | None = None
         while not self._stop.is_set():
+            self._tell()
             done = self._pictures_done.is_set()  # asked first: the last picture may come right after
             if self._repeat:
                 pacer.wait()

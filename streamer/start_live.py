@@ -22,10 +22,13 @@ from streamer.ledger import Ledger, Snapshot
 from streamer.live import LiveLoop, Outcome
 from streamer.look import AS_IS, Look, require_opaque
 from streamer.sinks.sink import open_sink
+from streamer.sources.heard import HEARD_FPS, HeardSource
+from streamer.sources.sound import SoundFileSource
 from streamer.sources.source import Source
-from streamer.sources.video import VideoSource
+from streamer.sources.video import VideoSource, is_sound
 from streamer.trackers import DEFAULT_TRACKER, make_tracker
 from streamer.tuning import tune_for_small_pictures
+from streamer.voice import VoiceTracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +45,53 @@ class LiveOptions:
     loop: bool = False
     seconds: float | None = None
     trace: Path | None = None
+    trim_ms: float = 0.0  # in a file the sound comes this much later than the picture; below 0, earlier
     controls: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 def open_source(spec: str, *, loop: bool = False) -> Source:
-    """`webcam`, `webcam:N` or a video file, played at its own pace."""
+    """`webcam`, `webcam:N`, `mic`, `mic:N`, or a file of sound or video, played at its own pace."""
     kind, _, index = spec.partition(":")
-    if kind == "webcam":
+    if kind in ("webcam", "mic"):
+        if index and not index.isdigit():
+            what = "camera" if kind == "webcam" else "microphone"
+            raise DriverError(f"{spec!r} is no {what}; write {kind}:N with a number from `visavis devices`")
+        if kind == "mic":
+            from streamer.sources.microphone import MicrophoneSource
+
+            return MicrophoneSource(int(index) if index else None)
         from streamer.sources.webcam import WebcamSource
 
-        if index and not index.isdigit():
-            raise DriverError(f"{spec!r} is no camera; write webcam:N with a number from `visavis devices`")
         return WebcamSource(int(index or 0))
-    return VideoSource(Path(spec), loop=loop, realtime=True)
+    path = Path(spec)
+    return SoundFileSource(path, loop=loop) if is_sound(path) else VideoSource(path, loop=loop, realtime=True)
 
 
-def run_live(options: LiveOptions) -> tuple[Outcome, Snapshot]:
-    """Run until the source ends, the window is closed, Ctrl-C, or `seconds` are over."""
+def open_driver(source: Source, tracker: str, on_fault: Callable[[BaseException], None]) -> Driver:
+    """What makes motion of the frames of `source`: its own voice where it is heard, else a tracker by name."""
+    if isinstance(source, HeardSource):
+        # what a network says of sound is smooth by itself: a filter would only be late
+        return Driver(VoiceTracker(source.voice, HEARD_FPS), smooth=False, on_fault=on_fault)
+    return Driver(make_tracker(tracker), on_fault=on_fault)
+
+
+def latency_text(source: HeardSource) -> str:
+    """How much later than a sound its picture can be, but for the drawing."""
+    own_ms, frame_ms = source.voice.speech.latency_ms, 1e3 / HEARD_FPS
+    return (
+        f"lips follow the voice by {own_ms:.0f} ms (features and look-ahead), up to {frame_ms:.0f} ms to the next "
+        f"picture, and {source.capture_ms:.0f} ms in the sound device"
+        if source.info.is_live
+        else f"lips follow the voice by {own_ms:.0f} ms (features and look-ahead) and up to {frame_ms:.0f} ms to the "
+        "next picture"
+    )
+
+
+def run_live(options: LiveOptions, say: Callable[[str], None] | None = None) -> tuple[Outcome, Snapshot]:
+    """Run until the source ends, the window is closed, Ctrl-C, or `seconds` are over.
+
+    `say`: told at once what the user may want to know meanwhile; what it was told is not in the outcome's notice.
+    """
     tune_for_small_pictures()
     clock = SystemClock()
     enrollment = load_enrollment(options.avatar)
@@ -67,10 +100,15 @@ def run_live(options: LiveOptions) -> tuple[Outcome, Snapshot]:
     background = options.look.background
     require_opaque(background, "what `visavis run` sends")
     with ExitStack() as stack:
-        sink = stack.enter_context(open_sink(options.sink))
+        source_path = Path(options.source)
+        # a repeated file has no one time at which its sound would belong
+        audio_from = source_path if source_path.is_file() and not options.loop else None
+        sink = stack.enter_context(
+            open_sink(options.sink, audio_from=audio_from, audio_delay_s=options.trim_ms / 1e3)
+        )
         source = stack.enter_context(open_source(options.source, loop=options.loop))
         ledger = stack.enter_context(Ledger(trace_path=options.trace))
-        driver = Driver(make_tracker(options.tracker), on_fault=lambda error: ledger.fault("tracked", error))
+        driver = open_driver(source, options.tracker, lambda error: ledger.fault("tracked", error))
         stack.callback(driver.close)
         renderer = Renderer(
             enrollment, generator=options.generator, size_px=options.size_px, background=background,
@@ -80,7 +118,9 @@ def run_live(options: LiveOptions) -> tuple[Outcome, Snapshot]:
             enrollment, driver, controls=controls, clock=clock, on_fault=ledger.fault, renderer=renderer
         )
         steady = options.sink.partition(":")[0] in ("window", "virtualcam")
-        loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=steady)
+        loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=steady, say=say)
+        if say and isinstance(source, HeardSource):
+            say(latency_text(source))
         timer = threading.Timer(options.seconds, loop.stop) if options.seconds else None
         if timer:
             timer.daemon = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,8 @@ class Voice:
         """Raises WeightsError when the network's weights are missing or damaged."""
         self.speech = speech or SpeechToMotion()
         self._state = SpeechState()
-        self._samples = 0
+        self._samples = 0  # since `_begin_s`
+        self._begin_s = 0.0
         self._said: deque[Spoken] = deque()
         self._lock = threading.Lock()
 
@@ -40,15 +42,24 @@ class Voice:
         with self._lock:
             self._state = state
             self._samples += len(samples)
-            self._said.extend(spoken)
+            last_s = self._said[-1].time_s if self._said else -1.0
+            moved = (replace(s, time_s=s.time_s + self._begin_s) for s in spoken)
+            self._said.extend(s for s in moved if s.time_s > last_s)
             while self._said and self._said[0].time_s < self._said[-1].time_s - KEPT_S:
                 self._said.popleft()
 
+    def skip(self, seconds: float) -> None:
+        """Time passed unheard, as when a microphone was away: what comes next is heard afresh."""
+        with self._lock:
+            self._begin_s += self._samples / RATE_HZ + max(0.0, seconds)
+            self._samples = 0
+            self._state = SpeechState()
+
     @property
     def heard_s(self) -> float:
-        """Seconds of sound heard so far."""
+        """Seconds of sound heard so far, with those that were skipped."""
         with self._lock:
-            return self._samples / RATE_HZ
+            return self._begin_s + self._samples / RATE_HZ
 
     @property
     def answered_s(self) -> float | None:
@@ -68,13 +79,16 @@ class Voice:
 
 
 class VoiceTracker(Tracker):
-    """The `Tracker` of a source whose frames are moments of a `Voice` (`pts_s`), with idle life."""
+    """The `Tracker` of a source whose frames are moments of a `Voice`, with idle life."""
 
-    def __init__(self, voice: Voice) -> None:
+    def __init__(self, voice: Voice, grid_hz: float | None = None) -> None:
+        """The moment of a frame is its `pts_s`, or `sequence / grid_hz`: a loop may move a late source's times."""
         self._voice = voice
+        self._grid_hz = grid_hz
 
     def track(self, frame: Frame) -> Track:
-        spoken = self._voice.at(frame.pts_s)
+        moment_s = frame.pts_s if self._grid_hz is None else frame.sequence / self._grid_hz
+        spoken = self._voice.at(moment_s)
         return Track(with_idle(motion_of(spoken) if spoken else Motion(), frame.pts_s))
 
     @property

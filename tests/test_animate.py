@@ -27,8 +27,10 @@ from engines.landmarks import LandmarkDetector
 from engines.motion import Motion, MotionTrack, read_motion, write_motion
 from engines.retarget import Controls
 from streamer import animate as animate_module
-from streamer.animate import Done, Job, ahead, animate
+from streamer import recordings
+from streamer.animate import Done, Job, animate
 from streamer.demo import demo_track
+from streamer.recordings import ahead
 from streamer.sinks.file import FileSink
 from streamer.trace import TraceError, read_trace
 
@@ -116,13 +118,13 @@ def test_a_video_is_smoothed_with_both_neighbours_and_its_recording_not_again(
     face = next(render(astronaut, [0.0], 256))
     driver = write_video(tmp_path / "face.mp4", [face] * 12 + [np.full_like(face, 90)] + [face] * 12)
     around: list[tuple[float, float, float]] = []
-    centred = animate_module.centred
+    centred = recordings.centred
 
     def note(before: Motion, now: Motion, after: Motion) -> Motion:
         around.append((before.time_s, now.time_s, after.time_s))
         return centred(before, now, after)
 
-    monkeypatch.setattr(animate_module, "centred", note)
+    monkeypatch.setattr(recordings, "centred", note)
     motion = tmp_path / "motion.jsonl"
     done = animate(astronaut, Job(driver, out, size_px=64, motion_output=motion))
     assert done.frames == len(read_motion(motion).motions) == 25

@@ -69,7 +69,7 @@ def test_nothing_that_drivers_do_raises(tmp_path: Path, error: Exception) -> Non
         raise error
 
     linux = list_devices(platform="linux", v4l2_folder=tmp_path / "none", query_audio=audio)
-    assert any("apt install libportaudio2" in note for note in linux.notes)
+    assert any("apt-get install -y libportaudio2" in note for note in linux.notes)
     assert any("modprobe v4l2loopback" in note for note in linux.notes)
     other = list_devices(platform="win32", camera_opens=camera, query_audio=audio)
     assert any("cameras could not be listed" in note for note in other.notes)
@@ -89,6 +89,6 @@ def test_the_text_says_what_to_type() -> None:
         notes=("plug it in",),
     ).render()
     assert text.splitlines()[:2] == ["Cameras (--from webcam:N)", "  0: Integrated Camera"]
-    assert "  3: Mic (default)" in text
+    assert "Microphones (--from mic:N)\n  3: Mic (default)" in text
     assert "  none found" in text
     assert text.endswith("note: plug it in")

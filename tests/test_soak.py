@@ -66,7 +66,7 @@ def test_run_keeps_memory_and_lag_flat(
 ) -> None:
     save_enrollment(astronaut, tmp_path / "a.avatar")
     sink = GaugeSink()
-    monkeypatch.setattr(start_live, "open_sink", lambda _: sink)
+    monkeypatch.setattr(start_live, "open_sink", lambda _, **options: sink)
     clip = demo_clip(3, 25, 512)  # short, so that it is opened again many times
     options = LiveOptions(tmp_path / "a.avatar", str(clip), "gauge", loop=True, seconds=soak.seconds)
     outcome, snapshot = run_live(options)

@@ -11,7 +11,8 @@ import pytest
 from engines.enrollment import Enrollment
 from engines.errors import DriverError
 from engines.speech.features import RATE_HZ
-from streamer.animate import SPEECH_FPS, Job, animate
+from streamer.animate import Job, animate
+from streamer.sources.heard import HEARD_FPS
 from streamer.sources.sound import sound_blocks, sound_seconds
 
 
@@ -47,7 +48,7 @@ def test_a_sound_file_animates_with_its_own_sound(tmp_path: Path, astronaut: Enr
     driver = write_sound(tmp_path / "talk.wav")
     output = tmp_path / "out.mp4"
     done = animate(astronaut, Job(driver, output, generator="geometric", size_px=128))
-    assert done.frames == round(1.5 * SPEECH_FPS) or done.frames == round(1.5 * SPEECH_FPS) + 1
+    assert done.frames == round(1.5 * HEARD_FPS) or done.frames == round(1.5 * HEARD_FPS) + 1
     with av.open(str(output)) as container:
         assert container.streams.audio
         video_s = float(container.streams.video[0].duration * container.streams.video[0].time_base)

@@ -79,10 +79,10 @@ class FileSink(Sink):
 
     With `alpha`, frames are (H, W, 4) with straight colours, and `path` is a .mov (ProRes 4444) or .webm (VP9).
 
-    With `audio_from`, frame times are that file's media times and its audio comes along in sync, trimmed
-    to the video: AAC, MP3, AC-3 and Opus are copied, others become AAC. Without, time starts at the first
-    frame. A frame no later than the one before is moved to just behind it; odd sizes are padded by their
-    edge to even ones. The last frame lasts `1 / fps`.
+    With `audio_from`, frame times are that file's media times and its audio comes along in sync (or
+    `audio_delay_s` later), trimmed to the video: AAC, MP3, AC-3 and Opus are copied, others become AAC.
+    Without, time starts at the first frame. A frame no later than the one before is moved to just behind it;
+    odd sizes are padded by their edge to even ones. The last frame lasts `1 / fps`.
 
     Everything goes into a hidden file beside `path`, which takes the name at `close` (any old file stays
     until then). A failure, Ctrl-C, SIGTERM or a full disk removes it and leaves `path` as it was. For
@@ -91,7 +91,13 @@ class FileSink(Sink):
     """
 
     def __init__(
-        self, path: Path, *, audio_from: Path | None = None, crf: int = 18, alpha: bool = False
+        self,
+        path: Path,
+        *,
+        audio_from: Path | None = None,
+        audio_delay_s: float = 0.0,
+        crf: int = 18,
+        alpha: bool = False,
     ) -> None:
         """Raises SinkError when `path` cannot be written, before any work is done; `crf` is x264's."""
         self._format = _format_of(path, alpha)
@@ -106,6 +112,7 @@ class FileSink(Sink):
             raise SinkError(f"{path} is the driving video itself; choose another name with -o")
         self._path = path
         self._audio_from = audio_from
+        self._audio_delay_s = audio_delay_s
         self._crf = crf
         self._part: Path | None = None
         self._container: av.container.OutputContainer | None = None
@@ -208,7 +215,9 @@ class FileSink(Sink):
         context.color_range = ColorRange.MPEG
         self._stream = stream
         if self._audio_from is not None:
-            self._soundtrack = open_soundtrack(self._audio_from, self._container, kind.sound)
+            self._soundtrack = open_soundtrack(
+                self._audio_from, self._container, kind.sound, self._audio_delay_s
+            )
 
     def _write(self, frame: Frame) -> None:
         if self._first_s is None:

@@ -75,11 +75,13 @@ class Sink(ABC):
             self.abort()
 
 
-def open_sink(spec: str, *, audio_from: Path | None = None, crf: int = 18) -> Sink:
+def open_sink(
+    spec: str, *, audio_from: Path | None = None, audio_delay_s: float = 0.0, crf: int = 18
+) -> Sink:
     """The sink that `spec` names: `window`, `virtualcam`, `virtualcam:NAME` or a file; not yet opened.
 
-    `audio_from` and `crf` concern files only. Raises SinkError naming the choices, or the fix for a file
-    name that cannot work, before any work is done.
+    `audio_from`, `audio_delay_s` and `crf` concern files only. Raises SinkError naming the choices, or the fix
+    for a file name that cannot work, before any work is done.
     """
     # Each kind brings its own heavy or optional library: load the one that is wanted.
     if spec == "window":
@@ -95,7 +97,7 @@ def open_sink(spec: str, *, audio_from: Path | None = None, crf: int = 18) -> Si
         raise SinkError(f"no output was named; choose {SINK_CHOICES}")
     from streamer.sinks.file import FileSink
 
-    return FileSink(Path(spec), audio_from=audio_from, crf=crf)
+    return FileSink(Path(spec), audio_from=audio_from, audio_delay_s=audio_delay_s, crf=crf)
 
 
 def fit_picture(image: U8, width_px: int, height_px: int) -> U8:

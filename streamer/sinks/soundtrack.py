@@ -56,15 +56,21 @@ class Soundtrack(ABC):
 
 
 def open_soundtrack(
-    path: Path, container: av.container.OutputContainer, sound: SoundFormat = MP4_SOUND
+    path: Path,
+    container: av.container.OutputContainer,
+    sound: SoundFormat = MP4_SOUND,
+    delay_s: float = 0.0,
 ) -> Soundtrack | None:
     """Adds the audio of `path` to `container`, before its first packet; None when `path` has none.
+
+    It is heard `delay_s` later than in `path`, or earlier where that is below 0.
 
     Raises DriverError when `path` cannot be read.
     """
     track = audio_of(path)
     if track is None:
         return None
+    track.start_s -= delay_s
     try:
         context = track.stream.codec_context
         codec = context.codec.canonical_name  # `name` is the decoder's, such as mp3float

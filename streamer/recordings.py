@@ -1,0 +1,236 @@
+"""What drives a file: recorded motion, sound or video, each as steps of frame and motion."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from calibration.neutral import CALIBRATION_S
+from engines.frame import Frame, LatencyTrace
+from engines.motion import Motion, read_motion
+from engines.speech.speech_to_motion import SpeechToMotion, motions_of
+from streamer.clock import Clock
+from streamer.driver import Drive, Driver
+from streamer.filters import centred
+from streamer.idle import with_idle
+from streamer.sources.heard import HEARD_FPS
+from streamer.sources.sound import sound_blocks, sound_seconds
+from streamer.sources.video import VideoSource, is_sound
+from streamer.tracker import NoTracker, Tracker
+from streamer.trackers import make_tracker
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One output frame to be: its clock, and what drives it."""
+
+    frame: Frame
+    drive: Drive
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """All steps of a recording at `fps`; `total` is how many, where that is known before."""
+
+    fps: float
+    total: int | None
+    steps: Iterable[Step]
+
+
+class Recording(ABC):
+    """A driver that is a file. `steps` is asked for once; what it opens is closed by the stack it is given."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self.clock = clock
+
+    def open_tracker(self) -> Tracker:
+        """What `steps` is to follow the driver with, through a `Driver`; motion and sound need none."""
+        return NoTracker()
+
+    @property
+    def audio(self) -> Path | None:
+        """Where the sound of the result comes from."""
+        return self.path
+
+    @property
+    def notice(self) -> str | None:
+        """What was wrong with the file without ending the work."""
+        return None
+
+    @property
+    @abstractmethod
+    def nobody(self) -> str:
+        """Why nothing at all was driven, with what to do."""
+
+    @abstractmethod
+    def steps(self, driver: Driver, stack: ExitStack) -> Steps:
+        """From the first frame to the last; `driver` has the opened tracker. Raises DriverError for a broken file."""
+
+
+class _MotionFile(Recording):
+    @property
+    def audio(self) -> Path | None:
+        return None
+
+    @property
+    def nobody(self) -> str:
+        return f"{self.path.name} holds no motion; record it again with --motion-out"
+
+    def steps(self, driver: Driver, stack: ExitStack) -> Steps:
+        track = read_motion(self.path)
+        steps = _recorded(track.motions, track.neutral, track.fps, self.clock)
+        return Steps(track.fps, len(track.motions), steps)
+
+
+class _SoundFile(Recording):
+    @property
+    def nobody(self) -> str:
+        return f"{self.path.name} holds no sound that can be decoded; export it again as .wav"
+
+    def steps(self, driver: Driver, stack: ExitStack) -> Steps:
+        seconds = sound_seconds(self.path)
+        spoken = motions_of(SpeechToMotion(), sound_blocks(self.path), HEARD_FPS)
+        alive = (with_idle(motion, motion.time_s) for motion in spoken)
+        steps = stack.enter_context(closing(ahead(_recorded(alive, Motion(), HEARD_FPS, self.clock))))
+        return Steps(HEARD_FPS, None if seconds is None else round(seconds * HEARD_FPS), steps)
+
+
+class _VideoFile(Recording):
+    def __init__(self, path: Path, clock: Clock, tracker: str) -> None:
+        super().__init__(path, clock)
+        self._tracker_name = tracker
+        self._tracker: Tracker | None = None
+        self._source: VideoSource | None = None
+
+    def open_tracker(self) -> Tracker:
+        self._tracker = make_tracker(self._tracker_name)
+        return self._tracker
+
+    @property
+    def notice(self) -> str | None:
+        return self._source.notice if self._source else None
+
+    @property
+    def nobody(self) -> str:
+        return f"no face found in {self.path.name}; use a video that shows one face from the front"
+
+    def steps(self, driver: Driver, stack: ExitStack) -> Steps:
+        if self._tracker is not None:
+            calibrate(self._tracker, make_tracker(self._tracker_name), self.path)
+        self._source = source = stack.enter_context(VideoSource(self.path))
+        fps, seconds = source.info.fps, source.info.duration_s
+        frames = stack.enter_context(closing(ahead(_frames(source))))
+        steps = stack.enter_context(closing(ahead(_smoothed(_tracked(frames, driver, self.clock)))))
+        return Steps(fps, round(seconds * fps) if seconds else None, steps)
+
+
+def recording_of(path: Path, tracker: str, clock: Clock) -> Recording:
+    """The recording that `path` is by its name: motion (.jsonl), sound, else video followed by `tracker`."""
+    if path.suffix.lower() == ".jsonl":
+        return _MotionFile(path, clock)
+    return _SoundFile(path, clock) if is_sound(path) else _VideoFile(path, clock, tracker)
+
+
+def ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
+    """`items`, made in a thread of their own up to `depth` ahead: offline stages overlap, nothing is dropped.
+
+    An exception of the producer is raised here; leaving the loop early stops the producer.
+    """
+    ready: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(entry: tuple[bool, T | BaseException | None]) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            for item in items:
+                put((True, item))
+                if stop.is_set():
+                    return
+            put((False, None))
+        except BaseException as error:
+            put((False, error))
+
+    thread = threading.Thread(target=produce, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, item = ready.get()
+            if not more:
+                if isinstance(item, BaseException):
+                    raise item
+                return
+            yield item  # pyright: ignore[reportReturnType]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def calibrate(tracker: Tracker, probe: Tracker, path: Path) -> None:
+    """Take the driver's neutral from the first second of faces before the first frame is drawn; frees `probe`."""
+    with probe, VideoSource(path) as source:
+        first_s: float | None = None
+        while (frame := source.read()) is not None:
+            seen = probe.track(frame).motion
+            if seen is not None and first_s is None:
+                first_s = frame.pts_s
+            if (first_s is not None and frame.pts_s - first_s > 2 * CALIBRATION_S) or frame.pts_s > 20:
+                break
+        if probe.driver_neutral is not None:
+            tracker.use_neutral(probe.driver_neutral)
+
+
+def _frames(source: VideoSource) -> Iterator[Frame]:
+    while (frame := source.read()) is not None:
+        yield frame
+
+
+def _tracked(frames: Iterable[Frame], driver: Driver, clock: Clock) -> Iterator[Step]:
+    for frame in frames:
+        drive = driver.drive(frame)
+        yield Step(frame.mark("tracked", clock.now_ns()), drive)
+
+
+def _smoothed(steps: Iterable[Step]) -> Iterator[Step]:
+    """Each motion smoothed with its neighbours, where there is a face in all three frames."""
+    before: Step | None = None
+    now: Step | None = None
+
+    def settled(a: Step | None, b: Step, c: Step | None) -> Step:
+        if a is None or c is None or not (a.drive.face and b.drive.face and c.drive.face):
+            return b
+        return Step(b.frame, replace(b.drive, motion=centred(a.drive.motion, b.drive.motion, c.drive.motion)))
+
+    for after in steps:
+        if now is not None:
+            yield settled(before, now, after)
+        before, now = now, after
+    if now is not None:
+        yield now
+
+
+def _recorded(motions: Iterable[Motion], neutral: Motion | None, fps: float, clock: Clock) -> Iterator[Step]:
+    empty = np.zeros((2, 2, 3), np.uint8)
+    rest: Motion | None = neutral
+    for index, motion in enumerate(motions):
+        rest = rest or motion  # without a recorded neutral the first frame is the rest
+        now = clock.now_ns()
+        frame = Frame(empty, index / fps, now, LatencyTrace({"captured": now}), index)
+        yield Step(frame, Drive(motion, rest, "tracking", face=True))
