@@ -243,12 +243,15 @@ def load_net(path: Path, dropout: float) -> SpeechNet:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long each stage trains; `folds` groups of people, each left out once."""
+    """How long each stage trains; `folds` groups of people, each left out once; augmented `variants` of each
+    recording, and pieces of `quiet` without speech.
+    """
 
     pretrain_steps: int = 1100
     steps: int = 400
     folds: int = 4
     variants: int = 5
+    quiet: int = 40
 
 
 def train(
@@ -257,7 +260,7 @@ def train(
     """All stages that have no file yet."""
     begun = time.monotonic()
     rng = np.random.default_rng(0)
-    quiet = (0.06, Quiet(rng, 40))
+    quiet = (0.06, Quiet(rng, plan.quiet))
     spoken = (0.25, Pool(scaled_to_usual(synthetic), rng, min(2, plan.variants)))
     drawn = (0.1, Pool(scaled_to_usual(curves), rng, plan.variants))
     print(f"{time.monotonic() - begun:.0f} s: {len(synthetic)} utterances, {len(curves)} curves", flush=True)

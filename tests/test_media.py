@@ -217,7 +217,7 @@ async def heard(track: DelayedAudioTrack, count: int) -> list[int]:
     """What each packet begins with."""
     frames = [await asyncio.wait_for(track.recv(), 1) for _ in range(count)]
     assert all((f.samples, f.sample_rate, f.layout.name) == (960, 48_000, "stereo") for f in frames)
-    pts = [f.pts for f in frames]
+    pts = [int(f.pts or 0) for f in frames]
     assert pts == list(range(pts[0], pts[0] + 960 * count, 960)), "sound has no gaps in time"
     return [int(f.to_ndarray()[0, 0]) for f in frames]
 

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
@@ -282,7 +282,7 @@ async () => {
 
 
 @contextmanager
-def serving_flashes() -> Iterator[str]:
+def serving_flashes() -> Generator[str]:
     """A server in this process whose avatars flash."""
     store = AvatarStore()
     store.add_public(plain_enrollment())

@@ -1,0 +1,173 @@
+"""Training of `SpeechToMotion`: sound meets its motion, speakers stay apart, stages go on where they stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from engines.motion import ARKIT_INDEX
+from engines.speech.features import RATE_HZ
+from engines.speech.network import CLOSURE, OUTPUT_COUNT, VOICE, load_network
+from engines.speech.opening import opening_weights
+from scripts.speech.data import (
+    LOOK_AHEAD_HOPS,
+    USUAL_OPENING,
+    Pool,
+    Quiet,
+    Recording,
+    batch_of,
+    plain,
+    read_clip,
+    read_sound,
+    recording,
+    scaled_to_usual,
+)
+from scripts.train_speech import Plan, SpeechNet, correlation, folds_of, late_of, shifted_correlations, train
+
+JAW = ARKIT_INDEX["jawOpen"]
+
+
+def syllables(seconds: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A buzz whose loudness wanders, and that loudness at 100 Hz, 0 … 1."""
+    rng = np.random.default_rng(seed)
+    hops = round(seconds * 100)
+    loud = np.clip(np.convolve(rng.normal(size=hops + 20), np.hanning(20), "valid")[:hops] / 3, 0, 1)
+    t = np.arange(hops * 160) / RATE_HZ
+    buzz = sum(np.sin(2 * np.pi * 120 * k * t) / k for k in range(1, 12))
+    sound = 0.1 * buzz * np.interp(t, (np.arange(hops) + 1) / 100, loud)
+    return sound.astype(np.float32), loud.astype(np.float32)
+
+
+def spoken(name: str, subject: str, seconds: float = 6.0, seed: int = 0) -> Recording:
+    sound, loud = syllables(seconds, seed)
+    targets = np.zeros((len(loud), OUTPUT_COUNT), np.float32)
+    targets[:, JAW] = 0.4 * loud
+    targets[:, VOICE] = 1
+    return recording(name, subject, sound, targets, np.ones_like(targets))
+
+
+def test_targets_lie_a_look_ahead_behind_their_features() -> None:
+    r = spoken("a", "a")
+    s = plain(r)
+    assert len(s.features) == len(s.targets) == len(s.openings)
+    # row k has heard up to hop 2k + LOOK_AHEAD_HOPS + 1 and answers for hop 2k + 1
+    assert np.array_equal(s.targets[10], r.targets[21])
+    heard = np.exp(s.features.astype(np.float64)).sum(1).astype(np.float32)
+    shown = r.targets[LOOK_AHEAD_HOPS + 1 :: 2, JAW][: len(heard)]
+    shifts = shifted_correlations(shown, heard[: len(shown)], np.ones(len(shown), bool), 10)
+    assert abs(int(shifts.argmax()) - 10) <= 1
+
+
+def test_a_mouth_that_opens_little_is_scaled_up() -> None:
+    quiet, loud = spoken("a", "a"), spoken("b", "b", seed=1)
+    for r in scaled_to_usual([quiet, loud]):
+        assert 0.5 * USUAL_OPENING < np.percentile(r.openings, 95) < 1.5 * USUAL_OPENING
+    assert scaled_to_usual([]) == []
+
+
+def write_clip(folder: Path, name: str, subject: str, *, late_s: float = 0.0, seed: int = 0) -> None:
+    """A label file as `scripts.speech.labels` writes it, and its sound, `late_s` behind the picture."""
+    sound, loud = syllables(8.0, seed)
+    shift = round(late_s * RATE_HZ)
+    late = np.concatenate([np.zeros(shift, np.float32), sound])[: len(sound)]
+    frames = np.concatenate([loud[:1], loud[3::4]])  # what is there at k / 25 s
+    expression = np.zeros((len(frames), 52), np.float32)
+    expression[:, JAW] = 0.4 * frames
+    gaps = expression @ opening_weights()
+    (folder / "clips").mkdir(exist_ok=True, parents=True)
+    (folder / "audio16k").mkdir(exist_ok=True)
+    np.savez(
+        folder / "clips" / f"{name}.npz", expression=expression, closure=np.zeros((len(frames), 3), np.float32),
+        rotation_rad=np.zeros((len(frames), 3), np.float32), lip_gap=gaps.astype(np.float32),
+        seen=np.ones(len(frames), bool), fps=np.float32(25), subject=np.str_(subject),
+    )  # fmt: skip
+    with av.open(str(folder / "audio16k" / f"{name}.flac"), "w") as out:
+        stream = out.add_stream("flac", rate=RATE_HZ, layout="mono")
+        frame = av.AudioFrame.from_ndarray((late * 32767).astype(np.int16)[None], "s16", "mono")
+        frame.sample_rate = RATE_HZ
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+def test_pauses_are_not_known_and_late_sound_is_taken_out(tmp_path: Path) -> None:
+    write_clip(tmp_path, "a", "anna")
+    label = tmp_path / "clips" / "a.npz"
+    sound, _ = syllables(8.0)
+    sound[3 * RATE_HZ : 5 * RATE_HZ] = 0
+    on_time, late = read_clip(label, sound), read_clip(label, sound, 0.1)
+    assert not on_time.known[330:470, JAW].any()
+    assert on_time.known[330:470, VOICE].all()
+    assert on_time.subject == "anna"
+    assert np.allclose(late.openings[110:200], on_time.openings[100:190], atol=1e-6)
+
+
+class Loudness(SpeechNet):
+    """Opens the mouth with the loudness of the moment it answers for."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        now = torch.exp(features).sum(2).clamp(max=2)
+        out = torch.zeros((*features.shape[:2], OUTPUT_COUNT))
+        back = LOOK_AHEAD_HOPS // 2
+        out[:, back:, JAW] = now[:, :-back]
+        return out
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.06, 0.12])
+def test_the_lateness_of_sound_is_found(tmp_path: Path, late_s: float) -> None:
+    write_clip(tmp_path, "a", "anna", late_s=late_s)
+    clip = read_clip(tmp_path / "clips" / "a.npz", read_sound(tmp_path / "audio16k" / "a.flac"))
+    assert late_of(Loudness().eval(), clip) == pytest.approx(late_s, abs=0.03)
+
+
+def test_correlations() -> None:
+    x = np.random.default_rng(0).normal(size=200).astype(np.float32)
+    r = shifted_correlations(x, np.roll(x, 3), np.ones(200, bool), 5)
+    assert int(r.argmax()) - 5 == 3
+    assert r.max() == pytest.approx(1, abs=0.02)
+    assert not shifted_correlations(x, np.zeros(200, np.float32), np.ones(200, bool), 5).any()
+    a = torch.from_numpy(x)[None]
+    known = torch.ones_like(a)
+    known[:, 100:] = 0
+    other = a.clone()
+    other[:, 100:] = 0  # not known: does not count
+    assert float(correlation(a, 3 * other + 1, known)) == pytest.approx(1, abs=0.01)
+
+
+def test_batches_hold_whole_chunks_of_every_source() -> None:
+    rng = np.random.default_rng(0)
+    people, quiet = Pool([spoken("a", "a")], rng, 1), Quiet(rng, 1)
+    batch = batch_of([(0.5, people), (0.5, quiet)], rng, 16, 60)
+    assert batch.features.shape[:2] == batch.targets.shape[:2] == batch.openings.shape == (16, 60)
+    speaking = batch.targets[:, :, VOICE].max(1) > 0
+    assert 0 < speaking.sum() < 16
+    assert not batch.openings[~speaking].any()
+    assert not batch.known[~speaking][:, :, CLOSURE].any()
+
+
+def test_folds_leave_everybody_out_once() -> None:
+    people = {f"person{k}" for k in range(11)}
+    fold = folds_of(people, 4)
+    assert set(fold) == people
+    assert set(fold.values()) == {0, 1, 2, 3}
+    assert folds_of(people, 4) == fold
+
+
+def test_training_in_stages_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k, subject in enumerate(("anna", "ben", "cleo", "dan")):
+        write_clip(tmp_path, f"clip{k}", subject, seed=k)
+    runs, plan = tmp_path / "runs", Plan(pretrain_steps=2, steps=2, folds=2, variants=1, quiet=2)
+    arguments = ([spoken("t", "tts")], [spoken("c", "curves")], tmp_path, tmp_path / "clips", runs, plan)
+    train(*arguments)
+    assert load_network(runs / "best.safetensors").look_ahead_hops == LOOK_AHEAD_HOPS
+    assert set(json.loads((runs / "late.json").read_text())) == {f"clip{k}" for k in range(4)}
+    folds = [runs / "folds" / f"fold{k}.safetensors" for k in range(2)]
+    before = [p.stat().st_mtime_ns for p in folds]
+    (runs / "best.safetensors").unlink()
+    train(*arguments)  # only what is missing
+    assert [p.stat().st_mtime_ns for p in folds] == before
+    assert (runs / "best.safetensors").is_file()
