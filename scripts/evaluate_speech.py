@@ -57,7 +57,10 @@ LONG_S = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One clip: how long somebody speaks in it, the network and the baseline at each smoothing."""
+    """One clip: how long somebody speaks in it, the network and the baseline at each smoothing.
+
+    `tracked_lips`: how the person's own lips fare by the same measure, which is what an alignment can tell.
+    """
 
     name: str
     subject: str
@@ -65,6 +68,7 @@ class Judged:
     ours: Opening
     envelopes: tuple[Opening, ...]
     lips: Lips | None
+    tracked_lips: Lips | None
 
 
 def left_out(path: Path) -> set[str]:
@@ -86,9 +90,15 @@ def judge_clips(clips: Sequence[Recording], folds: Path, alignments: Path) -> li
         theirs = [opening_scores(envelope_curve(clip.sound, s), clip) for s in ENVELOPES_S]
         phones = kept_alignment(alignments / f"{clip.name}.json", clip.sound)
         lips = closure_scores(heard, phones) if phones else None
+        tracked = Curve((np.arange(len(clip.openings)) + 1) / 100, clip.openings.astype(np.float64))
+        theirs_lips = closure_scores(tracked, phones) if phones else None
         if ours is not None:
             known_s = float(clip.known[:, 0].sum()) / 100
-            out.append(Judged(clip.name, clip.subject, known_s, ours, tuple(t for t in theirs if t), lips))
+            out.append(
+                Judged(
+                    clip.name, clip.subject, known_s, ours, tuple(t for t in theirs if t), lips, theirs_lips
+                )
+            )
     return out
 
 
@@ -272,7 +282,15 @@ def main() -> None:
     judged = judge_clips(clips, runs / "folds", out / "alignments")
     speech = SpeechToMotion()
     with_lips = [(j.lips, j.subject) for j in judged if j.lips is not None]
-    lips = [lips_row("clips of unheard speakers", [x for x, _ in with_lips], [s for _, s in with_lips])]
+    people = [s for _, s in with_lips]
+    lips = [
+        lips_row("clips of unheard speakers", [x for x, _ in with_lips], people),
+        lips_row(
+            "the same clips: the people's own lips, tracked",
+            [j.tracked_lips for j in judged if j.tracked_lips],
+            people,
+        ),
+    ]
     if arguments.tts:
         synthetic: list[Lips] = []
         names: list[str] = []

@@ -44,9 +44,11 @@ from engines.speech.network import (
     VERSION,
     VOICE,
 )
-from engines.speech.opening import opening_weights
+from engines.speech.opening import opening_weights, openings_of
+from engines.speech.speech_to_motion import closure_of
 from scripts.speech.data import (
     LOOK_AHEAD_HOPS,
+    MOUTH,
     USUAL_OPENING,
     Batch,
     Pool,
@@ -54,6 +56,7 @@ from scripts.speech.data import (
     Recording,
     Sequence,
     batch_of,
+    pauses_of,
     plain,
     read_clips,
     read_curves,
@@ -67,7 +70,8 @@ HIDDEN = 128
 ROWS, STEPS, WARM_UP = 24, 150, 15
 FRAME_STEPS = 2  # continuity is between frames of 25 fps
 # the opening counts most: the eye forgives a wrong smile, not a mouth that is shut on a vowel
-EXPRESSION, OPENING, CORRELATION, POSE, CONTINUITY, CLOSED, VOICED = 0.1, 1.0, 0.5, 0.1, 2.0, 0.005, 0.005
+EXPRESSION, OPENING, CORRELATION, POSE, CONTINUITY, CLOSED, VOICED = 0.1, 1.0, 0.5, 0.1, 2.0, 0.005, 0.02
+MOST_GAIN = 2.5
 LATEST_S, USUAL_LATE_S, SPREAD_S = (
     0.4,
     0.06,
@@ -195,6 +199,32 @@ def shifted_correlations(label: F32, heard: F32, known: NDArray[np.bool_], furth
     return out
 
 
+def shown_openings(answers: F32) -> F32:
+    """(N,) openings that the product makes of answers (N, OUTPUT_COUNT)."""
+    closed = 1 / (1 + np.exp(-answers[:, CLOSURE]))
+    return openings_of(answers[:, :EXPRESSION_COUNT], np.array([closure_of(float(p)) for p in closed]))
+
+
+def open_as_wide_as_people(net: SpeechNet, clips: AnySequence[Recording]) -> float:
+    """Scale what `net` says of the mouth until it opens as wide as the people in `clips`; the factor.
+
+    The answer of least squared error to what cannot be heard is the mean: it moves too little.
+    """
+    tracked: list[F32] = []
+    heard: list[F32] = []
+    for clip in clips:
+        s = plain(clip)
+        known = s.known[:, 0] > 0.99
+        tracked.append(s.openings[known])
+        heard.append(shown_openings(answers_of(net, s))[known])
+    wide, shown = (float(np.percentile(np.concatenate(x), 95)) for x in (tracked, heard))
+    gain = float(np.clip(wide / max(shown, 1e-3), 1.0, MOST_GAIN))
+    with torch.no_grad():
+        net.head.weight[MOUTH] *= gain
+        net.head.bias[MOUTH] *= gain
+    return gain
+
+
 def late_of(net: SpeechNet, clip: Recording) -> float:
     """Seconds by which the sound of a clip comes after its picture, as `net` hears it.
 
@@ -251,7 +281,7 @@ class Plan:
     steps: int = 400
     folds: int = 4
     variants: int = 5
-    quiet: int = 40
+    quiet: int = 150
 
 
 def train(
@@ -260,7 +290,8 @@ def train(
     """All stages that have no file yet."""
     begun = time.monotonic()
     rng = np.random.default_rng(0)
-    quiet = (0.06, Quiet(rng, plan.quiet))
+    rooms = pauses_of([*curves, *read_clips(data, labels)])
+    quiet = (0.12, Quiet(rng, plan.quiet, rooms))
     spoken = (0.25, Pool(scaled_to_usual(synthetic), rng, min(2, plan.variants)))
     drawn = (0.1, Pool(scaled_to_usual(curves), rng, plan.variants))
     print(f"{time.monotonic() - begun:.0f} s: {len(synthetic)} utterances, {len(curves)} curves", flush=True)
@@ -284,8 +315,14 @@ def train(
         people = (0.6, Pool([c for c in clips if fold[c.subject] != left_out], rng, plan.variants))
         net = load_net(pretrained, 0.3)
         fit(net, [quiet, spoken, drawn, people], steps=plan.steps, rate=1e-3, seed=1, name=path.stem)
+        gain = open_as_wide_as_people(net, [c for c in clips if fold[c.subject] != left_out])
         away = sorted(s for s, f in fold.items() if f == left_out)
-        save_weights(path, net, {"steps": plan.pretrain_steps + plan.steps, "left_out": away})
+        notes: dict[str, object] = {
+            "steps": plan.pretrain_steps + plan.steps,
+            "left_out": away,
+            "gain": round(gain, 3),
+        }
+        save_weights(path, net, notes)
 
 
 def main() -> None:

@@ -265,13 +265,63 @@ def augmented(recording: Recording, rng: np.random.Generator) -> Sequence:
     return sequence_of(features[:hops], recording.targets[places], known, openings)
 
 
-def not_speech(rng: np.random.Generator, seconds: float = 12.0) -> Sequence:
-    """Silence, noise or music: nothing moves."""
+def hum(rng: np.random.Generator, count: int) -> F32:
+    """(count,) a few steady tones that swell a little, as machines make them, of standard deviation 1."""
+    t = np.arange(count) / RATE_HZ
+    out = 0.05 * rng.standard_normal(count)
+    for _ in range(int(rng.integers(1, 7))):
+        tone_hz = (
+            50 * rng.integers(1, 12) if rng.random() < 0.5 else np.exp(rng.uniform(np.log(60), np.log(4000)))
+        )
+        swell = 1 + rng.uniform(0, 0.8) * np.sin(2 * np.pi * rng.uniform(0.1, 3) * t + rng.uniform(0, 6))
+        out += rng.uniform(0.1, 1) * swell * np.sin(2 * np.pi * tone_hz * t + rng.uniform(0, 6))
+    return (out / out.std()).astype(np.float32)
+
+
+def pauses_of(recordings: Iterable[Recording], least_s: float = 0.2) -> list[F32]:
+    """What is heard in rooms where nobody speaks: the pauses of recordings, each of standard deviation 1."""
+    out: list[F32] = []
+    for r in recordings:
+        silent = np.concatenate([[0], (r.targets[:, VOICE] < 0.5).astype(int), [0]])
+        edges = np.flatnonzero(np.diff(silent))
+        for begin, end in zip(edges[::2], edges[1::2], strict=True):
+            piece = r.sound[begin * HOP : end * HOP]
+            # digital zeros are no room
+            if len(piece) >= least_s * RATE_HZ and piece.std() > 1e-5:
+                out.append((piece / piece.std()).astype(np.float32))
+    return out
+
+
+def room(rng: np.random.Generator, count: int, pauses: AnySequence[F32]) -> F32:
+    """(count,) pieces of one pause after the other, forwards and backwards, with soft seams."""
+    piece = pauses[int(rng.integers(len(pauses)))]
+    fade = min(len(piece) // 4, 800)
+    window = np.ones(len(piece), np.float32)
+    window[:fade] = np.sqrt(np.linspace(0, 1, fade))
+    window[len(piece) - fade :] = window[:fade][::-1]
+    out = np.zeros(count + 2 * len(piece), np.float32)
+    at = 0
+    while at < count:
+        out[at : at + len(piece)] += window * (piece if rng.random() < 0.5 else piece[::-1])
+        at += len(piece) - fade
+    return out[:count]
+
+
+def not_speech(rng: np.random.Generator, pauses: AnySequence[F32] = (), seconds: float = 12.0) -> Sequence:
+    """Silence, noise, machines, rooms or music: nothing moves."""
     count = int(seconds * RATE_HZ)
-    sound = coloured_noise(rng, count) if rng.random() < 0.5 else music(rng, count)
+    kind = rng.random()
+    if pauses and kind < 0.45:
+        sound = room(rng, count, pauses)
+    elif kind < 0.65:
+        sound = hum(rng, count)
+    else:
+        sound = coloured_noise(rng, count) if kind < 0.8 else music(rng, count)
     if rng.random() < 0.4:  # comes and goes
         steps = np.repeat(rng.uniform(0, 1, count // 4000 + 1) ** 3, 4000)[:count]
         sound = sound * steps
+    if rng.random() < 0.5:
+        sound = np.asarray(lfilter([1, rng.uniform(-0.9, 0.9)], [1], sound))
     features, _ = log_mel((sound * 10 ** (rng.uniform(-70, -15) / 20)).astype(np.float32))
     known = np.ones((len(features), OUTPUT_COUNT), np.float32)
     known[:, ROTATION] = 0
@@ -312,11 +362,11 @@ class Pool:
 
 
 class Quiet:
-    """Silence, noise and music, made once."""
+    """Silence, noise, rooms and music, made once."""
 
-    def __init__(self, rng: np.random.Generator, count: int) -> None:
+    def __init__(self, rng: np.random.Generator, count: int, pauses: AnySequence[F32] = ()) -> None:
         self._rng = rng
-        self._kept = [not_speech(rng) for _ in range(count)]
+        self._kept = [not_speech(rng, pauses) for _ in range(count)]
 
     def draw(self) -> Sequence:
         """Any of them."""

@@ -15,7 +15,7 @@ from engines.speech.opening import openings_of
 from engines.speech.speech_to_motion import SpeechToMotion, motion_of
 from scripts.evaluation.statistics import LEAST_SUBJECTS, ROUNDS, Estimate
 from scripts.speech.data import Recording
-from scripts.speech.visemes import Phone
+from scripts.speech.visemes import Articulation, Phone, articulations_of
 
 F32 = NDArray[np.float32]
 
@@ -111,11 +111,12 @@ def closure_scores(curve: Curve, phones: Sequence[Phone]) -> Lips:
     """
     times = np.arange(curve.times_s[0], curve.times_s[-1], 1 / GRID_HZ)
     met = curve.at(times) < LIPS_MEET_BELOW
-    wanted = [p for p in phones if p.symbol in ("p", "b", "m")]
+    phones = [p for p in phones if Articulation.SILENCE not in articulations_of(p.symbol)]
+    wanted = [p for p in phones if Articulation.BILABIAL in articulations_of(p.symbol)]
     shown = sum(bool(met[(times >= p.start_s - NEAR_S) & (times <= p.end_s + NEAR_S)].any()) for p in wanted)
     events = [e for e in _runs(met, times) if not _in_pause(e, phones)]
     right = sum(any(_touch(e, p) for p in wanted) for e in events)
-    near = [p for p in phones if p.symbol in ("f", "v")]
+    near = [p for p in phones if Articulation.LABIODENTAL in articulations_of(p.symbol)]
     events = [e for e in events if any(_touch(e, p) for p in wanted) or not any(_touch(e, p) for p in near)]
     return Lips(len(wanted), shown, len(events), right)
 
