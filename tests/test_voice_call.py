@@ -21,11 +21,10 @@ import uvicorn
 from aiortc.mediastreams import MediaStreamTrack
 from browser import find_chromium, flags, wait_for
 from calls import HEIGHT_PX, WIDTH_PX, Client, Painter, only_loopback, plain_enrollment, until
+from hearing import JAW, EchoSpeech
 
 from engines.errors import WeightsError
 from engines.frame import Frame
-from engines.motion import ARKIT_INDEX
-from engines.speech.network import HOPS, OUTPUT_COUNT, VOICE, NetworkState, SpeechNetwork
 from engines.speech.speech_to_motion import SpeechToMotion
 from streamer.avatar import Shown
 from streamer.config import ServeSettings
@@ -38,38 +37,18 @@ from streamer.webrtc import aiortc_fixes, session
 from streamer.webrtc.session import CallOptions, MessageError, OfferError, Session, trim_of
 from streamer.webrtc.voice import CallSound, block_of
 
-JAW = ARKIT_INDEX["jawOpen"]
-LOUD = 0.5
+LOUD = 0.1
 RATE_HZ = 48_000
 BEEP_S = 0.2
 GAPS_S = (0.613, 0.738, 0.667, 0.791, 0.626)  # beeps meet the pictures' clock at every phase
 HALF_FRAME_MS = 500 / HEARD_FPS  # how late a picture shows what begins between two of them, in the mean
 
 
-class LoudnessNetwork(SpeechNetwork):
-    """Stands in for the trained network: jawOpen is 1 where its moment was loud. Looks ahead as the real one."""
-
-    def __init__(self) -> None:
-        self.look_ahead_hops = 8
-        self.hidden = self.look_ahead_hops // HOPS
-
-    def __call__(
-        self, features: np.ndarray[Any, Any], state: NetworkState
-    ) -> tuple[np.ndarray[Any, Any], NetworkState]:
-        past = state.layers[0]
-        now = np.float32(features.max() > -2)
-        answer = np.zeros((1, OUTPUT_COUNT), np.float32)
-        answer[0, VOICE] = 9.0
-        answer[0, JAW] = past[0, 0]
-        after = np.concatenate([past[:, 1:], [[now]]], 1).astype(np.float32)
-        return answer, NetworkState((after, state.layers[1]))
-
-
 @pytest.fixture(autouse=True)
 def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     aiortc_fixes.apply()
     only_loopback(monkeypatch)
-    monkeypatch.setattr(session, "shared_speech", lambda: SpeechToMotion(LoudnessNetwork()))
+    monkeypatch.setattr(session, "shared_speech", lambda: EchoSpeech())
 
 
 class FlashPainter(Painter):
@@ -203,7 +182,7 @@ def test_packets_of_every_kind_become_samples() -> None:
 
 
 def test_a_worker_that_is_late_keeps_the_newest_two_seconds() -> None:
-    sound = CallSound(Voice(SpeechToMotion(LoudnessNetwork())))
+    sound = CallSound(Voice(EchoSpeech()))
     packet = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.int16), "s16", "mono")
     packet.sample_rate = RATE_HZ
     for _ in range(1000):  # 20 s unread
