@@ -1,4 +1,4 @@
-"""A real microphone path: a private PulseAudio whose null sink is played into and listened to. `-m soak`: five minutes."""
+"""A real microphone path: a private PulseAudio, its null sink played into and listened to. `-m soak`: five minutes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ with MicrophoneSource(voice=voice) as source:
         if frame is None:
             continue
         said = voice.at(frame.sequence / HEARD_FPS)
-        rows.append((frame.pts_s, float(said.answer[JAW]), frame.capture_time_ns / 1e9, time.monotonic(), source.overflows))
+        times = frame.capture_time_ns / 1e9, time.monotonic()
+        rows.append((frame.pts_s, float(said.answer[JAW]), *times, source.overflows))
         if len(rows) % 250 == 1:
             memory.append(psutil.Process().memory_info().rss / 1e6)
     print(json.dumps({"rows": rows, "memory_mb": memory, "dropped": source.dropped}))
@@ -145,7 +146,8 @@ def test_a_real_microphone_neither_drifts_nor_stumbles(tmp_path: Path, seconds: 
     steps_s = np.diff(onsets_s)
     grown_mb = heard.memory_mb[-1] - heard.memory_mb[min(1, len(heard.memory_mb) - 1)]
     print(
-        f"\n{len(heard.pts_s)} moments in {heard.read_s[-1] - heard.read_s[0]:.1f} s, overflows after start {lost:.0f}, "
+        f"\n{len(heard.pts_s)} moments in {heard.read_s[-1] - heard.read_s[0]:.1f} s, "
+        f"overflows after start {lost:.0f}, "
         f"unread blocks {heard.dropped}, longest gap {1e3 * gap_s:.0f} ms, drift {drift_ms:.1f} ms, "
         f"click to click {steps_s.min():.2f} to {steps_s.max():.2f} s (n {len(steps_s)}), memory +{grown_mb:.1f} MB"
     )
