@@ -80,7 +80,7 @@ def beeps(seconds: float) -> tuple[np.ndarray[Any, Any], list[float]]:
 
 
 class Tape(MediaStreamTrack):
-    """Sound at its own pace, 20 ms a packet."""
+    """Sound at its own pace: 20 ms a packet, there when its last sample is."""
 
     kind = "audio"
 
@@ -92,7 +92,7 @@ class Tape(MediaStreamTrack):
 
     async def recv(self) -> av.AudioFrame:
         self._start_s = time.monotonic() if self._start_s is None else self._start_s
-        await asyncio.sleep(max(0.0, self._start_s + self._at / RATE_HZ - time.monotonic()))
+        await asyncio.sleep(max(0.0, self._start_s + (self._at + 960) / RATE_HZ - time.monotonic()))
         piece = np.zeros(960, np.int16)
         got = self._samples[self._at : self._at + 960]
         piece[: len(got)] = got
@@ -319,7 +319,6 @@ def test_beep_and_flash_in_a_browser(voice_page: Any, tmp_path: Path) -> None:
         )
         page.evaluate(MEASURE)
         time.sleep(20)
-        print(page.evaluate("JSON.stringify(window.visavis.stats().audio)"))
         found = page.evaluate("({beeps: window.beeps, flashes: window.flashes})")
         page.screenshot(path=str(tmp_path / "voice.png"))
         page.get_by_role("button", name="Stop voice").click()

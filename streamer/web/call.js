@@ -34,7 +34,7 @@ export class Call {
   #heardMs = 0;
   #controls = null;
   #audio = { concealed: 0, total: 0 };
-  #buffers = new Map();
+  #sums = new Map();
 
   /**
    * `ending` is called while the last frame can still be read.
@@ -198,23 +198,27 @@ export class Call {
     }
     const waits = {};
     for (const entry of (await pc.getStats()).values()) {
-      if (entry.type === "inbound-rtp") waits[entry.kind] = this.#bufferMs(entry);
+      if (entry.type === "inbound-rtp") {
+        waits[entry.kind] = this.#meanMs(entry.kind, entry.jitterBufferDelay, entry.jitterBufferEmittedCount);
+      } else if (entry.type === "media-playout") {
+        waits.playout = this.#meanMs("playout", entry.totalPlayoutDelay, entry.totalSamplesCount);
+      }
       if (entry.type === "inbound-rtp" && entry.kind === "audio") {
         this.#audio = { concealed: entry.concealedSamples ?? 0, total: entry.totalSamplesReceived ?? 0 };
       }
     }
     // the server lets the sound leave earlier by what it will wait here
     if (waits.audio !== undefined && waits.video !== undefined) {
-      this.send({ type: "sound", waits_ms: Math.round(waits.audio - waits.video) });
+      this.send({ type: "sound", waits_ms: Math.round(waits.audio + (waits.playout ?? 0) - waits.video) });
     }
   }
 
-  /** Mean wait in a jitter buffer since the last look, in ms; undefined without news. */
-  #bufferMs({ kind, jitterBufferDelay: delayS, jitterBufferEmittedCount: count }) {
-    const before = this.#buffers.get(kind);
-    if (delayS === undefined || !count) return undefined;
-    this.#buffers.set(kind, { delayS, count });
-    return before && count > before.count ? (1000 * (delayS - before.delayS)) / (count - before.count) : undefined;
+  /** Mean of what a sum over a count grew by since the last look, in ms; undefined without news. */
+  #meanMs(name, sumS, count) {
+    const before = this.#sums.get(name);
+    if (sumS === undefined || !count) return undefined;
+    this.#sums.set(name, { sumS, count });
+    return before && count > before.count ? (1000 * (sumS - before.sumS)) / (count - before.count) : undefined;
   }
 
   #retry(text, atLeastS = null) {
@@ -245,7 +249,7 @@ export class Call {
     for (const timer of this.#timers) clearInterval(timer);
     this.#timers.clear();
     this.#channel = null;
-    this.#buffers.clear();
+    this.#sums.clear();
     if (this.#pc) this.#on.ending();
     this.#pc?.close();
     this.#pc = null;
