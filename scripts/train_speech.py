@@ -45,7 +45,7 @@ from engines.speech.network import (
     VOICE,
 )
 from engines.speech.opening import opening_weights, openings_of
-from engines.speech.speech_to_motion import closure_of
+from engines.speech.speech_to_motion import CLOSURE_FULL, closure_of
 from scripts.speech.data import (
     LOOK_AHEAD_HOPS,
     MOUTH,
@@ -72,6 +72,7 @@ FRAME_STEPS = 2  # continuity is between frames of 25 fps
 # the opening counts most: the eye forgives a wrong smile, not a mouth that is shut on a vowel
 EXPRESSION, OPENING, CORRELATION, POSE, CONTINUITY, CLOSED, VOICED = 0.1, 1.0, 0.5, 0.1, 2.0, 0.005, 0.02
 MOST_GAIN = 2.5
+MEETING_SHARE = 0.2  # the tracked lips: 0.18 of the frames in which somebody speaks
 LATEST_S, USUAL_LATE_S, SPREAD_S = (
     0.4,
     0.06,
@@ -205,6 +206,21 @@ def shown_openings(answers: F32) -> F32:
     return openings_of(answers[:, :EXPRESSION_COUNT], np.array([closure_of(float(p)) for p in closed]))
 
 
+def close_as_often_as_lips(net: SpeechNet, clips: AnySequence[Recording]) -> None:
+    """Shift what `net` says of closed lips until they meet in `MEETING_SHARE` of the speech of people in `clips`.
+
+    The correlation that training asks for takes closure as a matter of degree: what level of it means "closed"
+    differs from one training to the next.
+    """
+    heard: list[F32] = []
+    for clip in clips:
+        s = plain(clip)
+        heard.append(answers_of(net, s)[s.known[:, 0] > 0.99, CLOSURE])
+    level = float(np.quantile(np.concatenate(heard), 1 - MEETING_SHARE))
+    with torch.no_grad():
+        net.head.bias[CLOSURE] += float(np.log(CLOSURE_FULL / (1 - CLOSURE_FULL))) - level
+
+
 def open_as_wide_as_people(net: SpeechNet, clips: AnySequence[Recording]) -> float:
     """Scale what `net` says of the mouth until it opens as wide as the people in `clips`; the factor.
 
@@ -218,7 +234,7 @@ def open_as_wide_as_people(net: SpeechNet, clips: AnySequence[Recording]) -> flo
         tracked.append(s.openings[known])
         heard.append(shown_openings(answers_of(net, s))[known])
     wide, shown = (float(np.percentile(np.concatenate(x), 95)) for x in (tracked, heard))
-    gain = float(np.clip(wide / max(shown, 1e-3), 1.0, MOST_GAIN))
+    gain = float(np.clip(wide / max(shown, 1e-3), 1 / MOST_GAIN, MOST_GAIN))
     with torch.no_grad():
         net.head.weight[MOUTH] *= gain
         net.head.bias[MOUTH] *= gain
@@ -312,10 +328,12 @@ def train(
         path = runs / ("best.safetensors" if left_out is None else f"folds/fold{left_out}.safetensors")
         if path.is_file():
             continue
-        people = (0.6, Pool([c for c in clips if fold[c.subject] != left_out], rng, plan.variants))
+        taught = [c for c in clips if fold[c.subject] != left_out]
+        people = (0.6, Pool(taught, rng, plan.variants))
         net = load_net(pretrained, 0.3)
         fit(net, [quiet, spoken, drawn, people], steps=plan.steps, rate=1e-3, seed=1, name=path.stem)
-        gain = open_as_wide_as_people(net, [c for c in clips if fold[c.subject] != left_out])
+        close_as_often_as_lips(net, taught)
+        gain = open_as_wide_as_people(net, taught)
         away = sorted(s for s, f in fold.items() if f == left_out)
         notes: dict[str, object] = {
             "steps": plan.pretrain_steps + plan.steps,

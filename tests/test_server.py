@@ -719,7 +719,11 @@ def test_a_call_draws_with_its_look(astronaut: Enrollment) -> None:
         "geometric", 128, drive="demo", look=Look(Background("colour", colour=(9, 200, 9)), "16:9")
     )
     stand_in = SimpleNamespace(
-        enrollment=astronaut, options=options, clock=SystemClock(), ledger=SimpleNamespace(fault=print)
+        enrollment=astronaut,
+        options=options,
+        clock=SystemClock(),
+        ledger=SimpleNamespace(fault=print),
+        sound=None,
     )
     avatar = build_avatar(stand_in)  # type: ignore[arg-type]
     try:

@@ -125,8 +125,9 @@ async def test_the_mesh_is_told_about_twelve_times_a_second() -> None:
 NONSENSE: dict[str | bytes, str] = {
     "": "not JSON", "{": "not JSON", "[]": "no JSON object", "7": "no JSON object", "null": "no JSON object",
     '"x"': "no JSON object", "\x00" * 100: "not JSON", "[" * 4000: "not JSON",
-    '{"no":"type"}': "controls, recalibrate, sound, ping", '{"type":[]}': "controls, recalibrate, ping",
-    '{"type":{}}': "controls, recalibrate, sound, ping", '{"type":"' + "x" * 4000 + '"}': "controls, recalibrate, ping",
+    '{"no":"type"}': "controls, recalibrate, sound, ping", '{"type":[]}': "controls, recalibrate, sound, ping",
+    '{"type":{}}': "controls, recalibrate, sound, ping",
+    '{"type":"' + "x" * 4000 + '"}': "controls, recalibrate, sound, ping",
     '{"type":"controls","expression":"NaN"}': "expression", '{"type":"controls","head":1e999}': "head",
     '{"type":"controls","expression":null}': "expression", '{"type":"controls","head":[1]}': "head",
     '{"type":"controls","lips":true}': "lips", '{"type":"controls","position":-0.1}': "position",
