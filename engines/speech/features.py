@@ -27,7 +27,7 @@ LOWEST_HZ, HIGHEST_HZ = 60.0, 7600.0
 
 # Natural logarithms of power from here on: 1 is 4.3 dB.
 QUIETEST = float(np.log(1e-10))  # −100 dBFS: below it there is nothing to hear
-START_LEVEL = float(np.log(10**-5.5))  # −55 dBFS: quieter than anybody who speaks into a microphone
+START_LEVEL = float(np.log(10**-5.0))  # −50 dBFS: quieter than anybody who speaks into a microphone
 RISE_S, FALL_S, FORGET_S = 0.2, 15.0, 60.0
 SPEECH_RANGE = 5.8  # 25 dB: what lies further below the speaker's level is not speech
 LOWEST_FEATURE = -10.0  # 43 dB below the speaker's level

@@ -138,7 +138,9 @@ class EchoTrack(MediaStreamTrack):
 
 
 PTIME_S = 0.020
-OPUS_MS = 6.5  # the encoder's look-ahead (RFC 6716 § 2.1.4 names 2.5 to 6.5 ms): sound comes out that much later
+OPUS_MS = (
+    6.5  # the encoder's look-ahead (RFC 6716 § 2.1.4 names 2.5 to 6.5 ms): sound comes out that much later
+)
 MOST_DELAY_MS = 1000.0
 STEADY_MS = 8.0
 
@@ -147,8 +149,8 @@ def wanted_delay_ms(video_ms: float, audio_ms: float, current_ms: float, trim_ms
     """How long the sound must wait so that it is heard with the picture it belongs to.
 
     `video_ms`: what the picture spends between arriving and leaving; `audio_ms`: what sound spends anyway, before
-    and after; `trim_ms`: later (> 0) or earlier by hand. A change needs more than `STEADY_MS` of evidence, so that the sound
-    is not cut for jitter.
+    and after; `trim_ms`: later (> 0) or earlier by hand. A change needs more than `STEADY_MS` of evidence, so that
+    the sound is not cut for jitter.
     """
     exact = min(MOST_DELAY_MS, max(0.0, video_ms - audio_ms + trim_ms))
     return current_ms if abs(exact - current_ms) <= STEADY_MS else exact
