@@ -45,7 +45,7 @@ from engines.speech.network import (
     VOICE,
 )
 from engines.speech.opening import opening_weights, openings_of
-from engines.speech.speech_to_motion import CLOSURE_FULL, closure_of
+from engines.speech.speech_to_motion import closure_of, usual_closure
 from scripts.speech.data import (
     LOOK_AHEAD_HOPS,
     MOUTH,
@@ -72,7 +72,6 @@ FRAME_STEPS = 2  # continuity is between frames of 25 fps
 # the opening counts most: the eye forgives a wrong smile, not a mouth that is shut on a vowel
 EXPRESSION, OPENING, CORRELATION, POSE, CONTINUITY, CLOSED, VOICED = 0.1, 1.0, 0.5, 0.1, 2.0, 0.005, 0.02
 MOST_GAIN = 2.5
-MEETING_SHARE = 0.2  # the tracked lips: 0.18 of the frames in which somebody speaks
 LATEST_S, USUAL_LATE_S, SPREAD_S = (
     0.4,
     0.06,
@@ -202,23 +201,26 @@ def shifted_correlations(label: F32, heard: F32, known: NDArray[np.bool_], furth
 
 def shown_openings(answers: F32) -> F32:
     """(N,) openings that the product makes of answers (N, OUTPUT_COUNT)."""
-    closed = 1 / (1 + np.exp(-answers[:, CLOSURE]))
-    return openings_of(answers[:, :EXPRESSION_COUNT], np.array([closure_of(float(p)) for p in closed]))
+    usual, closed = 0.0, np.zeros(len(answers))
+    for k, answer in enumerate(answers):
+        logit = float(answer[CLOSURE])
+        usual = usual_closure(usual, logit, float(answer[VOICE] > 0))
+        closed[k] = closure_of(logit, usual)
+    return openings_of(answers[:, :EXPRESSION_COUNT], closed)
 
 
-def close_as_often_as_lips(net: SpeechNet, clips: AnySequence[Recording]) -> None:
-    """Shift what `net` says of closed lips until they meet in `MEETING_SHARE` of the speech of people in `clips`.
+def centre_closure(net: SpeechNet, clips: AnySequence[Recording]) -> None:
+    """Shift the logit of closed lips so that its mean is 0 where people in `clips` speak: where a stream begins.
 
-    The correlation that training asks for takes closure as a matter of degree: what level of it means "closed"
-    differs from one training to the next.
+    The correlation that training asks for takes closure as a matter of degree: its level differs from one training
+    to the next.
     """
     heard: list[F32] = []
     for clip in clips:
         s = plain(clip)
         heard.append(answers_of(net, s)[s.known[:, 0] > 0.99, CLOSURE])
-    level = float(np.quantile(np.concatenate(heard), 1 - MEETING_SHARE))
     with torch.no_grad():
-        net.head.bias[CLOSURE] += float(np.log(CLOSURE_FULL / (1 - CLOSURE_FULL))) - level
+        net.head.bias[CLOSURE] -= float(np.concatenate(heard).mean())
 
 
 def open_as_wide_as_people(net: SpeechNet, clips: AnySequence[Recording]) -> float:
@@ -332,7 +334,7 @@ def train(
         people = (0.6, Pool(taught, rng, plan.variants))
         net = load_net(pretrained, 0.3)
         fit(net, [quiet, spoken, drawn, people], steps=plan.steps, rate=1e-3, seed=1, name=path.stem)
-        close_as_often_as_lips(net, taught)
+        centre_closure(net, taught)
         gain = open_as_wide_as_people(net, taught)
         away = sorted(s for s, f in fold.items() if f == left_out)
         notes: dict[str, object] = {

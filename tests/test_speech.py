@@ -29,7 +29,6 @@ from engines.speech.features import (
 )
 from engines.speech.network import (
     ANSWER_HZ,
-    CLOSURE,
     INPUT_COUNT,
     OUTPUT_COUNT,
     VOICE,
@@ -39,7 +38,15 @@ from engines.speech.network import (
 )
 from engines.speech.opening import opening_of, opening_weights, openings_of
 from engines.speech.prosody import BEARING_RAD, NOD_RAD, Follower, HeadState, advance
-from engines.speech.speech_to_motion import SpeechState, SpeechToMotion, Spoken, motion_of, motions_of
+from engines.speech.speech_to_motion import (
+    SpeechState,
+    SpeechToMotion,
+    Spoken,
+    closure_of,
+    motion_of,
+    motions_of,
+    usual_closure,
+)
 from scripts.speech.data import at_hops, coloured_noise, music, relative_rotation, voiced
 from scripts.train_speech import SpeechNet
 
@@ -161,7 +168,7 @@ def test_a_stream_in_pieces_moves_as_the_whole(size: int) -> None:
     assert len(parts) == len(whole) == ANSWER_HZ
     assert all(
         np.allclose(a.answer, b.answer, atol=1e-6)
-        and a.voice == b.voice
+        and (a.voice, a.closed) == (b.voice, b.closed)
         and np.array_equal(a.turn_rad, b.turn_rad)
         for a, b in zip(parts, whole, strict=True)
     )
@@ -229,15 +236,20 @@ def test_opening_is_the_gap_between_the_lips() -> None:
     assert openings_of(np.stack([wide, wide]), np.zeros(2)).shape == (2,)
 
 
-def test_lips_that_the_network_calls_closed_meet() -> None:
+def test_lips_meet_where_closure_is_likelier_than_usual() -> None:
     answer = np.zeros(OUTPUT_COUNT, np.float32)
     answer[ARKIT_INDEX["jawOpen"]] = 0.3
-    answer[CLOSURE] = -9
-    apart = motion_of(Spoken(0.0, answer, 1.0))
-    answer[CLOSURE] = 9
-    met = motion_of(Spoken(0.0, answer, 1.0))
-    assert opening_of(apart) > 0.08
-    assert opening_of(met) == 0
+    assert opening_of(motion_of(Spoken(0.0, answer, 1.0, closed=0.0))) > 0.08
+    assert opening_of(motion_of(Spoken(0.0, answer, 1.0, closed=1.0))) == 0
+    for level in (-3.0, 0.0, 2.0):  # of a speaker
+        usual = 0.0
+        for _ in range(500):
+            usual = usual_closure(usual, level, 1.0)
+        assert usual == pytest.approx(level, abs=0.01)
+        assert closure_of(level + 2.0, usual) == 1.0
+        assert closure_of(level, usual) < 0.7
+        assert closure_of(level - 3.0, usual) < 0.05
+    assert usual_closure(1.0, 9.0, 0.0) == 1.0  # pauses teach nothing
 
 
 def test_follower_arrives_without_overshoot() -> None:

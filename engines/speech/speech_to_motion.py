@@ -35,8 +35,11 @@ F32 = NDArray[np.float32]
 
 OPEN_S, SHUT_S = 0.03, 0.12  # how fast a voice lets the mouth move, and its end stills it
 VOICE_KNEE, VOICE_FULL = 0.35, 0.65  # probability of a voice: below it nothing moves, above it everything
-# Probability of closed lips: up to the knee they only draw near, from there to `CLOSURE_FULL` they meet.
-CLOSURE_KNEE, CLOSURE_FULL = 0.25, 0.4
+# How likely closed lips are counts against what is usual for this voice lately: a closure is a short event, and the
+# level of it differs from speaker to speaker more than it does within their speech.
+CLOSURE_USUAL_S = 1.5
+# logits above the usual: from the first on lips draw near, at the second they meet, in a sixth to a fifth of speech
+CLOSURE_NEAR, CLOSURE_MET = -0.6, 0.45
 # the eyes have a life of their own: speech does not say where they look
 _SPOKEN = np.array([not name.startswith("eye") for name in ARKIT_NAMES])
 
@@ -48,7 +51,7 @@ def _no_features() -> F32:
 @dataclass(frozen=True, slots=True)
 class SpeechState:
     """Where a stream stands: features (with the unfinished hop), hops that wait for their second, network, head,
-    how much voice there is, answers given.
+    how much voice there is, the usual logit of closed lips, answers given.
     """
 
     features: FeatureState = field(default_factory=FeatureState)
@@ -56,6 +59,7 @@ class SpeechState:
     network: NetworkState | None = None
     head: HeadState = field(default_factory=HeadState)
     voice: float = 0.0
+    usual_closure: float = 0.0
     answers: int = 0
 
 
@@ -63,12 +67,14 @@ class SpeechState:
 class Spoken:
     """What the sound says of one moment: `time_s` in the stream, `answer` (OUTPUT_COUNT,), `voice` 0 … 1.
 
-    `turn_rad` (3,) is what the head does with the prosody, a rotation about x, y and z.
+    `closed` 0 … 1: how far the lips have met. `turn_rad` (3,): what the head does with the prosody, a rotation about
+    x, y and z.
     """
 
     time_s: float
     answer: F32
     voice: float
+    closed: float = 0.0
     turn_rad: F32 = field(default_factory=lambda: np.zeros(3, np.float32))
 
 
@@ -99,7 +105,7 @@ class SpeechToMotion:
         features, after = log_mel(samples, state.features)
         features = np.concatenate([state.waiting, features])
         network = state.network or NetworkState.fresh(self._network.hidden)
-        voice, head, answers = state.voice, state.head, state.answers
+        voice, head, usual, answers = state.voice, state.head, state.usual_closure, state.answers
         count = len(features) // HOPS
         spoken: list[Spoken] = []
         for row in features[: count * HOPS].reshape(count, INPUT_COUNT):
@@ -108,19 +114,28 @@ class SpeechToMotion:
             wanted = _ramp(_probability(float(answer[0, VOICE])), VOICE_KNEE, VOICE_FULL)
             step_s = OPEN_S if wanted > voice else SHUT_S
             voice += (wanted - voice) * -math.expm1(-1 / (step_s * ANSWER_HZ))
+            logit = float(answer[0, CLOSURE])
+            usual = usual_closure(usual, logit, voice)
+            closed = closure_of(logit, usual)
             head = advance(head, float(np.log(np.exp(row).sum() / HOPS)), voice, 1 / ANSWER_HZ)
-            spoken.append(Spoken(answers / ANSWER_HZ - self.look_ahead_s, answer[0], voice, head.turn_rad))
-        return spoken, SpeechState(after, features[count * HOPS :].copy(), network, head, voice, answers)
+            time_s = answers / ANSWER_HZ - self.look_ahead_s
+            spoken.append(Spoken(time_s, answer[0], voice, closed, head.turn_rad))
+        waiting = features[count * HOPS :].copy()
+        return spoken, SpeechState(after, waiting, network, head, voice, usual, answers)
 
 
 def _probability(logit: float) -> float:
     return 0.5 * (1 + float(np.tanh(0.5 * logit)))
 
 
-def closure_of(probability: float) -> float:
-    """How closed the lips are, 0 … 1: a rare sound on which they meet is worth more than the likeliest answer."""
-    near = min(probability, CLOSURE_KNEE)
-    return near + (1 - near) * _ramp(probability, CLOSURE_KNEE, CLOSURE_FULL)
+def usual_closure(usual: float, logit: float, voice: float) -> float:
+    """The usual logit of closed lips after one answer: its mean over the last `CLOSURE_USUAL_S` of speech."""
+    return usual + (logit - usual) / (CLOSURE_USUAL_S * ANSWER_HZ) if voice > 0.5 else usual
+
+
+def closure_of(logit: float, usual: float) -> float:
+    """How closed the lips are, 0 … 1."""
+    return _ramp(logit - usual, CLOSURE_NEAR, CLOSURE_MET)
 
 
 def motion_of(spoken: Spoken, rest: Motion | None = None) -> Motion:
@@ -131,8 +146,7 @@ def motion_of(spoken: Spoken, rest: Motion | None = None) -> Motion:
         answer = np.zeros(OUTPUT_COUNT)
     moved = np.where(_SPOKEN, answer[:EXPRESSION_COUNT], 0.0) * spoken.voice
     turn = rotation_matrix(answer[ROTATION] * spoken.voice + spoken.turn_rad)
-    closed = closure_of(_probability(float(answer[CLOSURE]))) * spoken.voice
-    closure = np.array([closed, 0, 0], np.float32)
+    closure = np.array([spoken.closed * spoken.voice, 0, 0], np.float32)
     return Motion(
         time_s=spoken.time_s,
         expression=np.clip(rest.expression + moved, -1, 1.5).astype(np.float32),
