@@ -53,13 +53,15 @@ F32 = NDArray[np.float32]
 
 ENVELOPES_S = (0.0, 0.03, 0.06, 0.1, 0.15)  # smoothing of the baseline: the best one over all clips is judged
 LONG_S = 4.0
+CHANCE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """One clip: how long somebody speaks in it, the network and the baseline at each smoothing.
 
-    `tracked_lips`: how the person's own lips fare by the same measure, which is what an alignment can tell.
+    `moved_lips`: with the lips' curve half a second late, which is what chance gives. `tracked_lips`: how the person's
+    own lips fare by the same measure, which is what an alignment can tell.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Judged:
     ours: Opening
     envelopes: tuple[Opening, ...]
     lips: Lips | None
+    moved_lips: Lips | None
     tracked_lips: Lips | None
 
 
@@ -91,12 +94,20 @@ def judge_clips(clips: Sequence[Recording], folds: Path, alignments: Path) -> li
         phones = kept_alignment(alignments / f"{clip.name}.json", clip.sound)
         lips = closure_scores(heard, phones) if phones else None
         tracked = Curve((np.arange(len(clip.openings)) + 1) / 100, clip.openings.astype(np.float64))
+        moved = closure_scores(heard.moved(CHANCE_S), phones) if phones else None
         theirs_lips = closure_scores(tracked, phones) if phones else None
         if ours is not None:
             known_s = float(clip.known[:, 0].sum()) / 100
             out.append(
                 Judged(
-                    clip.name, clip.subject, known_s, ours, tuple(t for t in theirs if t), lips, theirs_lips
+                    clip.name,
+                    clip.subject,
+                    known_s,
+                    ours,
+                    tuple(t for t in theirs if t),
+                    lips,
+                    moved,
+                    theirs_lips,
                 )
             )
     return out
@@ -158,6 +169,7 @@ def lips_row(name: str, lips: Sequence[Lips], subjects: Sequence[str]) -> dict[s
         "on": name,
         "recall": asdict(share([x.shown for x in lips], [x.said for x in lips], subjects)),
         "precision": asdict(share([x.right for x in lips], [x.met for x in lips], subjects)),
+        "shut_share": sum(x.shut_s for x in lips) / max(1e-9, sum(x.speech_s for x in lips)),
     }
 
 
@@ -207,12 +219,15 @@ def plot_clips(clips: Sequence[Recording], judged: Sequence[Judged], folds: Path
     plt.close(figure)
 
 
-def opening_rows(judged: Sequence[Judged]) -> list[dict[str, object]]:
-    """Network, baseline and their difference, over all clips and over those that are long enough to tell."""
+def opening_rows(judged: Sequence[Judged], shifted: str = "") -> list[dict[str, object]]:
+    """Network, baseline and their difference, over all clips and over those that are long enough to tell.
+
+    `shifted`: what the clips' sound was shifted by, for the title.
+    """
     rows: list[dict[str, object]] = []
     for title, some in (
-        ("all clips", list(judged)),
-        (f"{LONG_S:.0f} s and more", [j for j in judged if j.seconds >= LONG_S]),
+        (f"all clips{shifted}", list(judged)),
+        (f"{LONG_S:.0f} s and more{shifted}", [j for j in judged if j.seconds >= LONG_S]),
     ):
         people = [j.subject for j in some]
         best = int(np.argmax([np.median([j.envelopes[k].r for j in some]) for k in range(len(ENVELOPES_S))]))
@@ -280,28 +295,36 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     clips = read_clips(arguments.data, arguments.labels, json.loads((runs / "late.json").read_text()))
     judged = judge_clips(clips, runs / "folds", out / "alignments")
+    as_they_are = read_clips(arguments.data, arguments.labels)
+    openings = opening_rows(judged)
+    raw = judge_clips(as_they_are, runs / "folds", out / "alignments")
+    openings += opening_rows(raw, ", sound not shifted")
     speech = SpeechToMotion()
     with_lips = [(j.lips, j.subject) for j in judged if j.lips is not None]
     people = [s for _, s in with_lips]
     lips = [
         lips_row("clips of unheard speakers", [x for x, _ in with_lips], people),
         lips_row(
-            "the same clips: the people's own lips, tracked",
-            [j.tracked_lips for j in judged if j.tracked_lips],
-            people,
+            "the same, half a second late: chance", [j.moved_lips for j in judged if j.moved_lips], people
+        ),
+        lips_row(
+            "the people's own lips, tracked", [j.tracked_lips for j in judged if j.tracked_lips], people
         ),
     ]
     if arguments.tts:
         synthetic: list[Lips] = []
+        moved: list[Lips] = []
         names: list[str] = []
         for path in tqdm(sorted(arguments.tts.glob("*.npz")), desc="synthetic", mininterval=5):
             heard: Curve = heard_curve(speech, read_sound(path.with_suffix(".flac")))
             synthetic.append(closure_scores(heard, read_phones(path)))
+            moved.append(closure_scores(heard.moved(CHANCE_S), read_phones(path)))
             names.append(path.stem)
         lips.append(lips_row("synthetic voices, other sentences", synthetic, names))
+        lips.append(lips_row("the same, half a second late: chance", moved, names))
     sample = max(clips, key=lambda c: len(c.sound)).sound
     tables: dict[str, list[dict[str, object]]] = {
-        "Opening of the mouth, people not heard in training": opening_rows(judged),
+        "Opening of the mouth, people not heard in training": openings,
         "Lips on p, b and m": lips,
         "No speech: 95th percentile of the opening, of an open vowel": [dict(quiet_openings(speech))],
         "Another microphone: correlation with the opening as it was": [dict(changed_by(speech, sample))],

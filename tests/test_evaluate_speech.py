@@ -378,7 +378,7 @@ def judged(subject: str, seconds: float, ours: Opening, theirs: Opening) -> Judg
     """With a baseline that is worse by 0.1 at every other smoothing than the third."""
     worse = replace(theirs, r=theirs.r - 0.1)
     envelopes = tuple(theirs if k == 2 else worse for k in range(len(ENVELOPES_S)))
-    return Judged(f"{subject}_1", subject, seconds, ours, envelopes, None, None)
+    return Judged(f"{subject}_1", subject, seconds, ours, envelopes, None, None, None)
 
 
 def test_the_network_is_compared_with_the_best_baseline_on_the_same_clips() -> None:
@@ -398,6 +398,17 @@ def test_the_network_is_compared_with_the_best_baseline_on_the_same_clips() -> N
 
 
 def test_recall_is_of_those_said_and_precision_of_those_shown() -> None:
-    row: dict[str, Any] = dict(lips_row("x", [Lips(4, 3, 6, 2), Lips(6, 6, 2, 2)], ["a", "b"]))
+    row: dict[str, Any] = dict(
+        lips_row("x", [Lips(4, 3, 6, 2, 0.5, 2.0), Lips(6, 6, 2, 2, 0.5, 2.0)], ["a", "b"])
+    )
     assert row["recall"]["value"] == pytest.approx(9 / 10)
     assert row["precision"]["value"] == pytest.approx(4 / 8)
+    assert row["shut_share"] == pytest.approx(0.25)
+
+
+def test_how_long_the_lips_are_shut_is_told() -> None:
+    found = closure_scores(lips((0.5, 0.6), (1.0, 1.2), (2.5, 3.0)), WORD)
+    assert found.speech_s == pytest.approx(1.5, abs=0.02)
+    assert found.shut_s == pytest.approx(0.3, abs=0.03)  # the pause after the word does not count
+    moved = closure_scores(lips((0.5, 0.6)).moved(1.0), WORD)
+    assert (moved.shown, moved.right) == (0, 0)

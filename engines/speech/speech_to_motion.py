@@ -38,8 +38,9 @@ VOICE_KNEE, VOICE_FULL = 0.35, 0.65  # probability of a voice: below it nothing 
 # How likely closed lips are counts against what is usual for this voice lately: a closure is a short event, and the
 # level of it differs from speaker to speaker more than it does within their speech.
 CLOSURE_USUAL_S = 1.5
-# logits above the usual: from the first on lips draw near, at the second they meet, in a sixth to a fifth of speech
-CLOSURE_NEAR, CLOSURE_MET = -0.6, 0.45
+# Logits above the usual: from the first on lips draw near, at the second they meet. Higher, and fewer closures are
+# wrong but more of p, b and m are missed.
+CLOSURE_NEAR, CLOSURE_MET = -0.5, 0.55
 # the eyes have a life of their own: speech does not say where they look
 _SPOKEN = np.array([not name.startswith("eye") for name in ARKIT_NAMES])
 

@@ -35,6 +35,10 @@ class Curve:
     times_s: F64
     openings: F64
 
+    def moved(self, seconds: float) -> Curve:
+        """The same, that much later: what chance would give."""
+        return Curve(self.times_s + seconds, self.openings)
+
     def at(self, times_s: F64) -> F64:
         """(M,) between the samples."""
         return np.interp(times_s, self.times_s, self.openings)
@@ -96,12 +100,18 @@ def _correlation(a: F64, b: F64) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Lips:
-    """Of one recording: p, b and m said and of them shown; times the lips met in speech and of these rightly."""
+    """Of one recording: p, b and m said and of them shown; times the lips met in speech and of these rightly.
+
+    `shut_s` of `speech_s`: how long the lips were together while phones sounded. A mouth that is always shut misses
+    nothing.
+    """
 
     said: int
     shown: int
     met: int
     right: int
+    shut_s: float
+    speech_s: float
 
 
 def closure_scores(curve: Curve, phones: Sequence[Phone]) -> Lips:
@@ -118,7 +128,11 @@ def closure_scores(curve: Curve, phones: Sequence[Phone]) -> Lips:
     right = sum(any(_touch(e, p) for p in wanted) for e in events)
     near = [p for p in phones if Articulation.LABIODENTAL in articulations_of(p.symbol)]
     events = [e for e in events if any(_touch(e, p) for p in wanted) or not any(_touch(e, p) for p in near)]
-    return Lips(len(wanted), shown, len(events), right)
+    speaks = np.zeros(len(times), bool)
+    for p in phones:
+        speaks |= (times >= p.start_s) & (times < p.end_s)
+    shut_s, speech_s = float((met & speaks).sum()) / GRID_HZ, float(speaks.sum()) / GRID_HZ
+    return Lips(len(wanted), shown, len(events), right, shut_s, speech_s)
 
 
 def _runs(met: NDArray[np.bool_], times: F64) -> list[tuple[float, float]]:
