@@ -369,8 +369,9 @@ class Session:
         # a packet leaves when its last sample is there, and is played from its first
         audio_ms = PTIME_S * 1000 + OPUS_MS + self._page_waits_ms
         if self.options.drive != "voice":
-            # a camera's frames come past the sound's jitter buffer; the voice is heard behind it
-            audio_ms += AUDIO_PREFETCH_PACKETS * PTIME_S * 1000
+            # a camera's frames come past the sound's way here: the browser's encoder and our jitter buffer;
+            # the voice is heard behind both
+            audio_ms += OPUS_MS + AUDIO_PREFETCH_PACKETS * PTIME_S * 1000
         return wanted_delay_ms(self._video_ms, audio_ms, current_ms, self._trim_ms)
 
     # --- data channel ---------------------------------------------------------------------------------
