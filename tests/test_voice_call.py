@@ -203,7 +203,7 @@ async def test_beep_and_flash_arrive_together() -> None:
 async def test_beep_and_flash_of_a_camera_arrive_together() -> None:
     """A picture of 100 ms: the sound that came with it waits for it, ±20 ms at another aiortc."""
     samples, begins = beeps(16.0, CAMERA_GAPS_S)
-    call = Session(plain_enrollment(), CallOptions(), make_avatar=CopyPainter)
+    call = Session(plain_enrollment(), CallOptions(), make_avatar=CopyPainter)  # type: ignore[arg-type]
     tape = Tape(samples)
     client = Listener(tape, FlashCamera(tape, begins))
     try:
