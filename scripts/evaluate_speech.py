@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,7 +33,15 @@ from engines.speech.network import ANSWER_HZ, load_network
 from engines.speech.speech_to_motion import SpeechToMotion
 from scripts.evaluation.statistics import Estimate, compare
 from scripts.speech.alignment import kept_alignment
-from scripts.speech.data import USUAL_OPENING, Recording, coloured_noise, music, read_clips, read_sound
+from scripts.speech.data import (
+    USUAL_OPENING,
+    Recording,
+    band_of,
+    coloured_noise,
+    music,
+    read_clips,
+    read_sound,
+)
 from scripts.speech.evaluation import (
     FPS,
     LIPS_MEET_BELOW,
@@ -80,36 +88,34 @@ def left_out(path: Path) -> set[str]:
         return set(json.loads((file.metadata() or {})["visavis"])["notes"]["left_out"])
 
 
-def judge_clips(clips: Sequence[Recording], folds: Path, alignments: Path) -> list[Judged]:
-    """Every clip, by the fold without its speaker."""
+def hear_clips(clips: Sequence[Recording], folds: Path) -> dict[str, Curve]:
+    """What the fold without its speaker hears in each clip, by name; clips of people in all folds are left out."""
+    curves: dict[str, Curve] = {}
+    for path in sorted(folds.glob("fold*.safetensors")):
+        speech, unheard = SpeechToMotion(load_network(path)), left_out(path)
+        own = [c for c in clips if c.subject in unheard]
+        curves.update(
+            {c.name: heard_curve(speech, c.sound) for c in tqdm(own, desc=path.stem, mininterval=5)}
+        )
+    return curves
+
+
+def judge_clips(clips: Sequence[Recording], heard: Mapping[str, Curve], alignments: Path) -> list[Judged]:
+    """Every clip that was heard, as `hear_clips` heard it."""
     out: list[Judged] = []
-    paths = sorted(folds.glob("fold*.safetensors"))
-    fold = {s: SpeechToMotion(load_network(p)) for p in paths for s in left_out(p)}
-    for clip in tqdm(clips, desc="clips", mininterval=5):
-        if clip.subject not in fold:
+    for clip in clips:
+        curve = heard.get(clip.name)
+        ours = opening_scores(curve, clip) if curve is not None else None
+        if curve is None or ours is None:
             continue
-        heard = heard_curve(fold[clip.subject], clip.sound)
-        ours = opening_scores(heard, clip)
         theirs = [opening_scores(envelope_curve(clip.sound, s), clip) for s in ENVELOPES_S]
         phones = kept_alignment(alignments / f"{clip.name}.json", clip.sound)
-        lips = closure_scores(heard, phones) if phones else None
         tracked = Curve((np.arange(len(clip.openings)) + 1) / 100, clip.openings.astype(np.float64))
-        moved = closure_scores(heard.moved(CHANCE_S), phones) if phones else None
-        theirs_lips = closure_scores(tracked, phones) if phones else None
-        if ours is not None:
-            known_s = float(clip.known[:, 0].sum()) / 100
-            out.append(
-                Judged(
-                    clip.name,
-                    clip.subject,
-                    known_s,
-                    ours,
-                    tuple(t for t in theirs if t),
-                    lips,
-                    moved,
-                    theirs_lips,
-                )
-            )
+        lips = [
+            closure_scores(c, phones) if phones else None for c in (curve, curve.moved(CHANCE_S), tracked)
+        ]
+        known_s = float(clip.known[:, 0].sum()) / 100
+        out.append(Judged(clip.name, clip.subject, known_s, ours, tuple(t for t in theirs if t), *lips))
     return out
 
 
@@ -135,13 +141,10 @@ def quiet_openings(speech: SpeechToMotion) -> dict[str, float]:
 def changed_by(speech: SpeechToMotion, sound: F32) -> dict[str, float]:
     """Correlation of the opening with that of the sound as it is, for other microphones."""
     as_is = heard_curve(speech, sound)
-    spectrum = np.fft.rfft(sound)
-    bins = np.fft.rfftfreq(len(sound), 1 / RATE_HZ)
-    spectrum[(bins > 3400) | (bins < 300)] = 0
     others = {
         "30 dB quieter": sound * 10**-1.5,
         "12 dB louder, clipped": np.clip(sound * 4, -1, 1),
-        "telephone, 300 to 3400 Hz": np.fft.irfft(spectrum, len(sound)),
+        "telephone, 300 to 3400 Hz": band_of(sound, 300, 3400),
     }
     late = slice(200, None)  # after four seconds the level is known
     return {
@@ -200,18 +203,19 @@ def languages(speech: SpeechToMotion, folder: Path, to: Path) -> list[dict[str, 
     return rows
 
 
-def plot_clips(clips: Sequence[Recording], judged: Sequence[Judged], folds: Path, to: Path) -> None:
+def plot_clips(
+    clips: Sequence[Recording], judged: Sequence[Judged], heard: Mapping[str, Curve], to: Path
+) -> None:
     """Heard and tracked opening of the median clip and of every eighth other, best to worst."""
     by_name = {c.name: c for c in clips}
     ranked = sorted(judged, key=lambda j: -j.ours.r)[::8]
-    fold = {s: p for p in folds.glob("fold*.safetensors") for s in left_out(p)}
     figure, axes = plt.subplots(len(ranked), 1, figsize=(14, 1.5 * len(ranked)), squeeze=False)
     for j, axis in zip(ranked, axes[:, 0], strict=True):
         clip = by_name[j.name]
-        heard = heard_curve(SpeechToMotion(load_network(fold[j.subject])), clip.sound)
+        curve = heard[j.name]
         times = (np.arange(len(clip.openings)) + 1) / 100
         axis.plot(times, np.where(clip.known[:, 0] > 0, clip.openings, np.nan), "k", label="tracked")
-        axis.plot(heard.times_s, heard.openings, "r", label="heard")
+        axis.plot(curve.times_s, curve.openings, "r", label="heard")
         axis.set(xlim=(0, min(10, times[-1])), ylabel=f"{j.name}\nr {j.ours.r:.2f}")
     axes[0, 0].legend(loc="upper right")
     figure.tight_layout(pad=0.3)
@@ -294,10 +298,10 @@ def main() -> None:
     out, runs = arguments.out, arguments.runs
     out.mkdir(parents=True, exist_ok=True)
     clips = read_clips(arguments.data, arguments.labels, json.loads((runs / "late.json").read_text()))
-    judged = judge_clips(clips, runs / "folds", out / "alignments")
-    as_they_are = read_clips(arguments.data, arguments.labels)
+    heard = hear_clips(clips, runs / "folds")
+    judged = judge_clips(clips, heard, out / "alignments")
     openings = opening_rows(judged)
-    raw = judge_clips(as_they_are, runs / "folds", out / "alignments")
+    raw = judge_clips(read_clips(arguments.data, arguments.labels), heard, out / "alignments")
     openings += opening_rows(raw, ", sound not shifted")
     speech = SpeechToMotion()
     with_lips = [(j.lips, j.subject) for j in judged if j.lips is not None]
@@ -316,9 +320,9 @@ def main() -> None:
         moved: list[Lips] = []
         names: list[str] = []
         for path in tqdm(sorted(arguments.tts.glob("*.npz")), desc="synthetic", mininterval=5):
-            heard: Curve = heard_curve(speech, read_sound(path.with_suffix(".flac")))
-            synthetic.append(closure_scores(heard, read_phones(path)))
-            moved.append(closure_scores(heard.moved(CHANCE_S), read_phones(path)))
+            curve, phones = heard_curve(speech, read_sound(path.with_suffix(".flac"))), read_phones(path)
+            synthetic.append(closure_scores(curve, phones))
+            moved.append(closure_scores(curve.moved(CHANCE_S), phones))
             names.append(path.stem)
         lips.append(lips_row("synthetic voices, other sentences", synthetic, names))
         lips.append(lips_row("the same, half a second late: chance", moved, names))
@@ -333,7 +337,7 @@ def main() -> None:
         ],
         "Languages": languages(speech, arguments.data / "speech16k", out / "languages.png"),
     }
-    plot_clips(clips, judged, runs / "folds", out / "curves.png")
+    plot_clips(clips, judged, heard, out / "curves.png")
     (out / "table.json").write_text(json.dumps({**tables, "clips": [asdict(j) for j in judged]}, indent=1))
     text = "\n\n".join(f"## {title}\n\n{table_of(rows)}" for title, rows in tables.items())
     (out / "table.md").write_text(text + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ python -m scripts.train_speech DATA --curves facegood_arkit.npz
 Stages, each with its file under `--runs`, left out when the file is there: `pretrained.safetensors` (phones of
 text-to-speech through visemes, and curves), `late.json` (by how much the sound of each clip is late, as this network
 hears it, which has seen no clip), `folds/fold0 …` (people in clips, each fold without some of them: what
-`scripts.evaluate_speech --folds` judges), `best.safetensors` (everybody: what ships).
+`scripts.evaluate_speech` judges), `best.safetensors` (everybody: what ships).
 
 Losses (IFaceUV § 3.5): squared error on expression and on pose, and inter-frame continuity on both, which compares
 the change from frame to frame. Beyond the paper: the same two and the correlation on the opening of the mouth, which
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from engines.motion import ARKIT_NAMES, EXPRESSION_COUNT
+from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT
 from engines.speech.network import (
     ANSWER_HZ,
     CLOSURE,
@@ -72,11 +72,8 @@ FRAME_STEPS = 2  # continuity is between frames of 25 fps
 # the opening counts most: the eye forgives a wrong smile, not a mouth that is shut on a vowel
 EXPRESSION, OPENING, CORRELATION, POSE, CONTINUITY, CLOSED, VOICED = 0.1, 1.0, 0.5, 0.1, 2.0, 0.005, 0.02
 MOST_GAIN = 2.5
-LATEST_S, USUAL_LATE_S, SPREAD_S = (
-    0.4,
-    0.06,
-    0.06,
-)  # how late sound is looked for, and what clips usually have
+# how late sound is looked for, and what clips usually have
+LATEST_S, USUAL_LATE_S, SPREAD_S = 0.4, 0.06, 0.06
 
 
 class SpeechNet(nn.Module):
@@ -131,7 +128,7 @@ def loss_of(answer: Tensor, batch: Batch, weights: Tensor, opening: Tensor) -> T
         error[..., ROTATION], 1.0
     )
     closed = torch.sigmoid(answer[..., CLOSURE])
-    open_known = known[..., :EXPRESSION_COUNT] @ (opening > 0.25).float()  # where jawOpen is known
+    open_known = known[..., ARKIT_INDEX["jawOpen"]]
     made = torch.relu(answer[..., :EXPRESSION_COUNT] @ opening) / USUAL_OPENING
     gap = gap / USUAL_OPENING
     loss = loss + OPENING * paper(((made - gap) * open_known)[..., None], 1.0)
@@ -308,7 +305,8 @@ def train(
     """All stages that have no file yet."""
     begun = time.monotonic()
     rng = np.random.default_rng(0)
-    rooms = pauses_of([*curves, *read_clips(data, labels)])
+    as_they_are = read_clips(data, labels)
+    rooms = pauses_of([*curves, *as_they_are])
     quiet = (0.12, Quiet(rng, plan.quiet, rooms))
     spoken = (0.25, Pool(scaled_to_usual(synthetic), rng, min(2, plan.variants)))
     drawn = (0.1, Pool(scaled_to_usual(curves), rng, plan.variants))
@@ -322,7 +320,7 @@ def train(
     first = load_net(pretrained, 0.0)
     table = runs / "late.json"
     if not table.is_file():
-        found = {clip.name: late_of(first, clip) for clip in read_clips(data, labels)}
+        found = {clip.name: late_of(first, clip) for clip in as_they_are}
         table.write_text(json.dumps(found, indent=1))
     clips = read_clips(data, labels, json.loads(table.read_text()))
     fold = folds_of({c.subject for c in clips}, plan.folds)

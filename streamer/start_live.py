@@ -22,13 +22,12 @@ from streamer.ledger import Ledger, Snapshot
 from streamer.live import LiveLoop, Outcome
 from streamer.look import AS_IS, Look, require_opaque
 from streamer.sinks.sink import open_sink
-from streamer.sources.heard import HEARD_FPS, HeardSource
+from streamer.sources.heard import HEARD_FPS, HeardSource, heard_driver
 from streamer.sources.sound import SoundFileSource
 from streamer.sources.source import Source
 from streamer.sources.video import VideoSource, is_sound
 from streamer.trackers import DEFAULT_TRACKER, make_tracker
 from streamer.tuning import tune_for_small_pictures
-from streamer.voice import VoiceTracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +69,7 @@ def open_source(spec: str, *, loop: bool = False) -> Source:
 def open_driver(source: Source, tracker: str, on_fault: Callable[[BaseException], None]) -> Driver:
     """What makes motion of the frames of `source`: its own voice where it is heard, else a tracker by name."""
     if isinstance(source, HeardSource):
-        # what a network says of sound is smooth by itself: a filter would only be late
-        return Driver(VoiceTracker(source.voice, HEARD_FPS), smooth=False, on_fault=on_fault)
+        return heard_driver(source, on_fault)
     return Driver(make_tracker(tracker), on_fault=on_fault)
 
 

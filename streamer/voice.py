@@ -7,7 +7,6 @@ shown and what is heard cannot drift apart.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections import deque
 from dataclasses import replace
 
@@ -19,7 +18,7 @@ from engines.motion import Motion
 from engines.speech.features import RATE_HZ
 from engines.speech.speech_to_motion import SpeechState, SpeechToMotion, Spoken, motion_of
 from streamer.idle import with_idle
-from streamer.tracker import Track, Tracker
+from streamer.tracker import NoTracker, Track
 
 KEPT_S = 2.0  # a picture that comes later than this shows the oldest moment kept
 
@@ -70,15 +69,10 @@ class Voice:
     def at(self, time_s: float) -> Spoken | None:
         """What was said at `time_s`, or at the nearest moment known; None before anything is."""
         with self._lock:
-            if not self._said:
-                return None
-            said = list(self._said)
-        k = bisect_right([s.time_s for s in said], time_s)
-        near = said[max(0, k - 1) : k + 1]
-        return min(near, key=lambda s: abs(s.time_s - time_s))
+            return min(self._said, key=lambda s: abs(s.time_s - time_s), default=None)
 
 
-class VoiceTracker(Tracker):
+class VoiceTracker(NoTracker):
     """The `Tracker` of a source whose frames are moments of a `Voice`, with idle life."""
 
     def __init__(self, voice: Voice, grid_hz: float | None = None) -> None:
@@ -94,9 +88,3 @@ class VoiceTracker(Tracker):
     @property
     def neutral(self) -> Motion | None:
         return Motion()
-
-    def retake_neutral(self) -> None:
-        return
-
-    def close(self) -> None:
-        return

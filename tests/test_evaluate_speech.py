@@ -24,6 +24,7 @@ from scripts.evaluate_speech import (
     ENVELOPES_S,
     Judged,
     changed_by,
+    hear_clips,
     judge_clips,
     left_out,
     lips_row,
@@ -340,7 +341,8 @@ def test_everybody_is_judged_by_the_weights_that_have_not_heard_them(
     for clip in clips:
         rows = [["m", 1.0, 1.1], ["ah", 1.1, 9.9]] if clip.subject == "anna" else []
         (tmp_path / f"{clip.name}.json").write_text(json.dumps(rows))
-    anna, bert = judge_clips(clips, tmp_path, tmp_path)  # nothing has left Carl out
+    heard_of = hear_clips(clips, tmp_path)
+    anna, bert = judge_clips(clips, heard_of, tmp_path)  # nothing has left Carl out
     assert (anna.subject, bert.subject) == ("anna", "bert")
     for fold, clip in zip(("fold0", "fold1"), clips, strict=False):
         (heard,) = ears[fold].sounds

@@ -24,15 +24,13 @@ from engines.speech.features import RATE_HZ
 from streamer.sources import sound as sound_module
 from streamer.sources.heard import HEARD_FPS, HeardSource, Loudness
 from streamer.sources.microphone import (
-    RING_S,
-    Block,
     Input,
     InputConfig,
     MicrophoneSource,
     OnBlock,
-    SoundRing,
     open_input,
 )
+from streamer.sources.ring import RING_S, Block, SoundRing
 from streamer.sources.sound import SoundFileSource
 from streamer.sources.source import SourceState
 from streamer.start_live import latency_text, open_driver, open_source

@@ -36,7 +36,7 @@ from engines.speech.network import (
     SpeechNetwork,
     load_network,
 )
-from engines.speech.opening import opening_of, opening_weights, openings_of
+from engines.speech.opening import opening_weights, openings_of
 from engines.speech.prosody import BEARING_RAD, NOD_RAD, Follower, HeadState, advance
 from engines.speech.speech_to_motion import (
     SpeechState,
@@ -239,8 +239,9 @@ def test_opening_is_the_gap_between_the_lips() -> None:
 def test_lips_meet_where_closure_is_likelier_than_usual() -> None:
     answer = np.zeros(OUTPUT_COUNT, np.float32)
     answer[ARKIT_INDEX["jawOpen"]] = 0.3
-    assert opening_of(motion_of(Spoken(0.0, answer, 1.0, closed=0.0))) > 0.08
-    assert opening_of(motion_of(Spoken(0.0, answer, 1.0, closed=1.0))) == 0
+    apart, met = (motion_of(Spoken(0.0, answer, 1.0, closed=c)) for c in (0.0, 1.0))
+    assert openings_of(apart.expression, apart.closure[0]) > 0.08
+    assert openings_of(met.expression, met.closure[0]) == 0
     for level in (-3.0, 0.0, 2.0):  # of a speaker
         usual = 0.0
         for _ in range(500):

@@ -35,7 +35,7 @@ LOWEST_FEATURE = -10.0  # 43 dB below the speaker's level
 
 @dataclass(frozen=True, slots=True)
 class FeatureState:
-    """Where a stream of features stands: samples still needed, the speaker's level, samples seen."""
+    """Where a stream of features stands: samples still needed, and the speaker's level."""
 
     tail: F32 = field(default_factory=lambda: np.zeros(WINDOW - HOP, np.float32))
     level: float = START_LEVEL

@@ -53,7 +53,8 @@ def scaled(features: F32) -> F32:
     return np.asarray(features * FEATURE_SCALE + FEATURE_SHIFT, np.float32)
 
 
-def _sigmoid(x: F32) -> F32:
+def sigmoid(x: F32) -> F32:
+    """Logits as probabilities; by tanh, which overflows nowhere."""
     return np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1))
 
 
@@ -89,8 +90,8 @@ class SpeechNetwork:
             a = np.asarray(x @ self._input[n] + self._input_bias[n], np.float32)
             b = np.asarray(h @ self._hidden[n] + self._hidden_bias[n], np.float32)
             size = self.hidden
-            reset = _sigmoid(a[:, :size] + b[:, :size])
-            update = _sigmoid(a[:, size : 2 * size] + b[:, size : 2 * size])
+            reset = sigmoid(a[:, :size] + b[:, :size])
+            update = sigmoid(a[:, size : 2 * size] + b[:, size : 2 * size])
             new = np.tanh(a[:, 2 * size :] + reset * b[:, 2 * size :])
             x = np.asarray((np.float32(1) - update) * new + update * h, np.float32)
             after.append(x)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from engines.head_model import load_head_model
 from engines.landmark_names import LOWER_LIP, UPPER_LIP
-from engines.motion import Motion
 
 F32 = NDArray[np.float32]
 
@@ -24,11 +23,11 @@ def opening_weights() -> F32:
     The head model is linear, and against gaps measured between landmarks the sum has r > 0.99.
     """
     model = load_head_model()
-    upper, lower, forehead = (
-        model.landmarks(np.concatenate([model.mean_hu[None], model.expression_hu]).transpose(1, 0, 2).reshape(
-            model.vertex_count, -1))[k].reshape(-1, 3)
-        for k in (UPPER_LIP, LOWER_LIP, _FOREHEAD)
-    )  # fmt: skip
+    # the mean head, then what each coefficient adds to it
+    shapes = np.concatenate([model.mean_hu[None], model.expression_hu])
+    columns = shapes.transpose(1, 0, 2).reshape(model.vertex_count, -1)
+    points = model.landmarks(columns).reshape(-1, len(shapes), 3)
+    upper, lower, forehead = points[UPPER_LIP], points[LOWER_LIP], points[_FOREHEAD]
     height = np.linalg.norm(forehead[0] - upper[0])
     down = np.sign(lower[0, 1] - upper[0, 1])
     return (down * (lower - upper)[1:, 1] / height).astype(np.float32)
@@ -38,8 +37,3 @@ def openings_of(expressions: NDArray[np.floating], closures: NDArray[np.floating
     """(…,) opening for β (…, 52) and closure of the lips (…,): 0 where they meet, about 0.12 on an open vowel."""
     gap = np.maximum(np.asarray(expressions) @ opening_weights(), 0)
     return np.asarray(gap * (1 - np.asarray(closures)), np.float32)
-
-
-def opening_of(motion: Motion) -> float:
-    """Opening of one motion."""
-    return float(openings_of(motion.expression, motion.closure[0]))

@@ -28,6 +28,7 @@ from engines.speech.network import (
     NetworkState,
     SpeechNetwork,
     load_network,
+    sigmoid,
 )
 from engines.speech.prosody import HeadState, advance
 
@@ -112,7 +113,7 @@ class SpeechToMotion:
         for row in features[: count * HOPS].reshape(count, INPUT_COUNT):
             answer, network = self._network(row[None], network)
             answers += 1
-            wanted = _ramp(_probability(float(answer[0, VOICE])), VOICE_KNEE, VOICE_FULL)
+            wanted = _ramp(float(sigmoid(answer[0, VOICE])), VOICE_KNEE, VOICE_FULL)
             step_s = OPEN_S if wanted > voice else SHUT_S
             voice += (wanted - voice) * -math.expm1(-1 / (step_s * ANSWER_HZ))
             logit = float(answer[0, CLOSURE])
@@ -123,10 +124,6 @@ class SpeechToMotion:
             spoken.append(Spoken(time_s, answer[0], voice, closed, head.turn_rad))
         waiting = features[count * HOPS :].copy()
         return spoken, SpeechState(after, waiting, network, head, voice, usual, answers)
-
-
-def _probability(logit: float) -> float:
-    return 0.5 * (1 + float(np.tanh(0.5 * logit)))
 
 
 def usual_closure(usual: float, logit: float, voice: float) -> float:

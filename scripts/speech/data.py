@@ -15,7 +15,6 @@ from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT
 from engines.speech.features import FRAME_HZ, HOP, LOWEST_FEATURE, MEL_COUNT, RATE_HZ, log_mel, mel_power
 from engines.speech.network import CLOSURE, HOPS, INPUT_COUNT, OUTPUT_COUNT, ROTATION, VOICE
 from engines.speech.opening import openings_of
-from scripts.head.tracks import is_held_out
 from streamer.sources.sound import sound_blocks
 
 F32 = NDArray[np.float32]
@@ -44,11 +43,6 @@ class Recording:
     targets: F32
     known: F32
     openings: F32
-
-    @property
-    def held_out(self) -> bool:
-        """Whether this speaker is kept for evaluation."""
-        return is_held_out(self.subject)
 
 
 def read_sound(path: Path) -> F32:
@@ -207,6 +201,14 @@ def music(rng: np.random.Generator, count: int) -> F32:
     return (out / (out.std() + 1e-9)).astype(np.float32)
 
 
+def band_of(sound: NDArray[np.floating], lowest_hz: float, highest_hz: float) -> NDArray[np.float64]:
+    """(S,) with nothing outside the band, as a telephone has it."""
+    spectrum = np.fft.rfft(sound)
+    bins = np.fft.rfftfreq(len(sound), 1 / RATE_HZ)
+    spectrum[(bins > highest_hz) | (bins < lowest_hz)] = 0
+    return np.fft.irfft(spectrum, len(sound))
+
+
 @dataclass(frozen=True, slots=True)
 class Sequence:
     """What training reads, one row for `HOPS` hops: features (N, INPUT_COUNT), and of the moment
@@ -249,10 +251,7 @@ def augmented(recording: Recording, rng: np.random.Generator) -> Sequence:
         impulse[0] = 1
         sound = fftconvolve(sound, impulse)[:count]
     if rng.random() < 0.15:  # a telephone
-        spectrum = np.fft.rfft(sound)
-        bins = np.fft.rfftfreq(count, 1 / RATE_HZ)
-        spectrum[(bins > 3600) | (bins < 250)] = 0
-        sound = np.fft.irfft(spectrum, count)
+        sound = band_of(sound, 250, 3600)
     loud = np.sqrt(np.mean(sound**2)) + 1e-9
     if rng.random() < 0.6:
         other = coloured_noise(rng, count) if rng.random() < 0.7 else music(rng, count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from engines.frame import Frame, LatencyTrace
 from engines.speech.features import RATE_HZ
 from streamer.clock import Clock, SystemClock
+from streamer.driver import Driver
 from streamer.sources.source import Source, SourceInfo, SourceState
-from streamer.voice import Voice
+from streamer.voice import Voice, VoiceTracker
 
 F32 = NDArray[np.float32]
 
@@ -148,3 +150,8 @@ def heard_info(name: str, *, is_live: bool, duration_s: float | None = None) -> 
     """What a heard source delivers: blank pictures at `HEARD_FPS`."""
     height, width = _BLANK.shape[:2]
     return SourceInfo(width, height, HEARD_FPS, is_live, duration_s, has_audio=True, name=name)
+
+
+def heard_driver(source: HeardSource, on_fault: Callable[[BaseException], None]) -> Driver:
+    """What makes motion of the moments of `source`: what a network says of sound is smooth by itself."""
+    return Driver(VoiceTracker(source.voice, HEARD_FPS), smooth=False, on_fault=on_fault)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-import av
 import numpy as np
-from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 from engines.errors import DriverError
 from engines.speech.features import RATE_HZ
 from streamer.clock import Clock, SystemClock
 from streamer.devices import portaudio_fix
-from streamer.sources.heard import HeardSource, Piece, heard_info
+from streamer.sources.heard import heard_info
+from streamer.sources.ring import Block, RingSource
 from streamer.sources.source import SourceInfo, SourceState
 from streamer.voice import Voice
 
@@ -27,67 +25,9 @@ F32 = NDArray[np.float32]
 
 # Asked of the device. With less, PulseAudio stalls for up to two seconds when it starts.
 LATENCY_S = 0.1
-RING_S = 2.0  # sound that nobody read is kept this long
 _SILENCE_NS = 2_000_000_000  # no block for this long counts as lost, although the driver says nothing
 _LOOK_S = 0.1
 _JOIN_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """What a device gave: `samples` (S, C) at `rate_hz`, when it came, and in which opening of the device."""
-
-    samples: F32
-    rate_hz: float
-    arrived_ns: int
-    opening: int
-
-    @property
-    def length_s(self) -> float:
-        return len(self.samples) / self.rate_hz
-
-
-class SoundRing:
-    """Blocks between a device's thread and a reader; the oldest go when more than `limit_s` lie unread."""
-
-    def __init__(self, limit_s: float = RING_S) -> None:
-        self._limit_s = limit_s
-        self._changed = threading.Condition(threading.Lock())
-        self._blocks: deque[Block] = deque()
-        self._length_s = 0.0
-        self._lost_s = 0.0
-        self._closed = False
-        self.dropped = 0  # blocks
-
-    def put(self, block: Block) -> None:
-        """Leave a block; waits for nobody but for a reader's moment of taking."""
-        with self._changed:
-            if self._closed:
-                return
-            self._blocks.append(block)
-            self._length_s += block.length_s
-            while self._length_s > self._limit_s + 1e-6 and len(self._blocks) > 1:
-                old = self._blocks.popleft()
-                self._length_s -= old.length_s
-                self._lost_s += old.length_s
-                self.dropped += 1
-            self._changed.notify()
-
-    def take(self, timeout_s: float | None) -> tuple[list[Block], float]:
-        """All unread blocks, and seconds lost before them; waits up to `timeout_s` for the first."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._blocks or self._closed, timeout_s)
-            blocks, lost_s = list(self._blocks), self._lost_s
-            self._blocks.clear()
-            self._length_s = self._lost_s = 0.0
-            return blocks, lost_s
-
-    def close(self) -> None:
-        """Every waiting reader gets nothing. Idempotent."""
-        with self._changed:
-            self._closed = True
-            self._blocks.clear()
-            self._changed.notify_all()
 
 
 class Input(Protocol):
@@ -121,7 +61,7 @@ class InputConfig:
 OnBlock = Callable[[F32, float, bool], None]
 
 
-class MicrophoneSource(HeardSource):
+class MicrophoneSource(RingSource):
     """A microphone whose sound is heard as it comes; `read` gives moments whose motion is known.
 
     The device's thread only leaves blocks in a ring, and opening it again is another thread's work: nothing
@@ -143,14 +83,11 @@ class MicrophoneSource(HeardSource):
         super().__init__(voice or Voice(), clock)
         self._open_device = open_device or open_input
         self._retry_s = retry_s
-        self._ring = SoundRing()
         self._stop = threading.Event()
         self._config = InputConfig(index)
         self._opening = 0
         self._lost = False
         self._last_ns = clock.now_ns()
-        self._heard: Block | None = None
-        self._to_16_khz = Resampler(RATE_HZ)
         self.overflows = 0
         device = self._open()
         # the default is asked for again by being the default, not by its name
@@ -185,11 +122,6 @@ class MicrophoneSource(HeardSource):
         """What the device says of itself."""
         return 1e3 * self._latency_s
 
-    @property
-    def dropped(self) -> int:
-        """Blocks that were not read in time."""
-        return self._ring.dropped
-
     def close(self) -> None:
         """Let go of the microphone; a driver that hangs is left to its daemon thread after 3 s."""
         self._stop.set()
@@ -206,22 +138,6 @@ class MicrophoneSource(HeardSource):
     @property
     def _clipped_notice(self) -> str:
         return f"the microphone {self._name} is too loud and clips; turn its level down"
-
-    def _pieces(self, timeout_s: float | None) -> list[Piece]:
-        blocks, lost_s = self._ring.take(timeout_s)
-        pieces: list[Piece] = []
-        for block in blocks:
-            before = self._heard
-            if before is None or block.opening != before.opening:
-                self._to_16_khz = Resampler(block.rate_hz)
-                if before is not None:
-                    gap_ns = block.arrived_ns - before.arrived_ns
-                    lost_s = max(0.0, gap_ns / 1e9 - block.length_s)
-            self._heard = block
-            samples = self._to_16_khz(block.samples.mean(1, dtype=np.float32))
-            pieces.append(Piece(samples, block.arrived_ns, lost_s))
-            lost_s = 0.0
-        return pieces
 
     def _arrived(self, opening: int, samples: F32, rate_hz: float, overflowed: bool) -> None:
         """In the device's thread."""
@@ -263,22 +179,6 @@ class MicrophoneSource(HeardSource):
         finally:
             if device is not None:
                 device.close()
-
-
-class Resampler:
-    """(S,) mono float32 at `rate_hz` → 16 kHz, piece by piece."""
-
-    def __init__(self, rate_hz: float) -> None:
-        self._rate_hz = round(rate_hz)
-        self._resampler = AudioResampler("fltp", "mono", RATE_HZ) if self._rate_hz != RATE_HZ else None
-
-    def __call__(self, samples: F32) -> F32:
-        if self._resampler is None:
-            return samples
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), "fltp", "mono")
-        frame.sample_rate = self._rate_hz
-        pieces = [np.asarray(p.to_ndarray(), np.float32)[0] for p in self._resampler.resample(frame)]
-        return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
 
 def open_input(config: InputConfig, on_block: OnBlock) -> Input:

@@ -198,12 +198,12 @@ export class Call {
     }
     const waits = {};
     for (const entry of (await pc.getStats()).values()) {
-      if (entry.type === "inbound-rtp") {
-        waits[entry.kind] = this.#meanMs(entry.kind, entry.jitterBufferDelay, entry.jitterBufferEmittedCount);
-      } else if (entry.type === "media-playout") {
+      if (entry.type === "media-playout") {
         waits.playout = this.#meanMs("playout", entry.totalPlayoutDelay, entry.totalSamplesCount);
       }
-      if (entry.type === "inbound-rtp" && entry.kind === "audio") {
+      if (entry.type !== "inbound-rtp") continue;
+      waits[entry.kind] = this.#meanMs(entry.kind, entry.jitterBufferDelay, entry.jitterBufferEmittedCount);
+      if (entry.kind === "audio") {
         this.#audio = { concealed: entry.concealedSamples ?? 0, total: entry.totalSamplesReceived ?? 0 };
       }
     }

@@ -7,6 +7,7 @@ export class Level {
   #meter;
   #context = null;
   #timer = 0;
+  #stream = null;
 
   /** @param {HTMLMeterElement} meter */
   constructor(meter) {
@@ -15,6 +16,8 @@ export class Level {
 
   /** @param {MediaStream | null} stream whose sound to show; null hides the bar */
   show(stream) {
+    if (stream === this.#stream) return;
+    this.#stream = stream;
     clearInterval(this.#timer);
     void this.#context?.close();
     this.#context = null;

@@ -33,9 +33,9 @@ from streamer.ledger import Ledger
 from streamer.look import AS_IS, Look
 from streamer.metrics import Metrics
 from streamer.slot import Slot
-from streamer.sources.heard import HEARD_FPS
+from streamer.sources.heard import heard_driver
 from streamer.trackers import DEFAULT_TRACKER, make_tracker
-from streamer.voice import Voice, VoiceTracker
+from streamer.voice import Voice
 from streamer.webrtc.aiortc_fixes import (
     AUDIO_PREFETCH_PACKETS,
     capture_wall_ms,
@@ -417,25 +417,19 @@ class Session:
             given = {name: value for name, value in data.items() if name != "type"}
             self._set_controls(Controls.from_dict(given, self.controls))
         elif kind == "sound":
-            self._trim_ms = trim_of(data.get("trim_ms", self._trim_ms))
-            self._page_waits_ms = waits_of(data.get("waits_ms", self._page_waits_ms))
+            self._trim_ms = milliseconds_of("trim_ms", data.get("trim_ms", self._trim_ms), MOST_TRIM_MS)
+            waits = data.get("waits_ms", self._page_waits_ms)
+            self._page_waits_ms = milliseconds_of("waits_ms", waits, MOST_DELAY_MS)
         else:
             raise MessageError(
                 f"there is no message {reprlib.repr(kind)}; send one of: controls, recalibrate, sound, ping"
             )
 
 
-def trim_of(value: object) -> float:
-    """Milliseconds by which the sound is to come later. Raises MessageError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST_TRIM_MS:
-        raise MessageError(f"sound: trim_ms must be a number from {-MOST_TRIM_MS:g} to {MOST_TRIM_MS:g}")
-    return float(value)
-
-
-def waits_of(value: object) -> float:
-    """Milliseconds that the page's sound lies in buffers longer than its picture. Raises MessageError for others."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST_DELAY_MS:
-        raise MessageError(f"sound: waits_ms must be a number up to {MOST_DELAY_MS:g}")
+def milliseconds_of(name: str, value: object, most_ms: float) -> float:
+    """A number of the page's "sound" message. Raises MessageError for anything beyond ± `most_ms`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most_ms:
+        raise MessageError(f"sound: {name} must be a number from {-most_ms:g} to {most_ms:g}")
     return float(value)
 
 
@@ -501,7 +495,7 @@ def driver_of(session: Session) -> Driver:
 
     sound = session.sound
     if session.options.drive == "voice" and sound is not None:
-        return Driver(VoiceTracker(sound.voice, HEARD_FPS), smooth=False, on_fault=on_fault)
+        return heard_driver(sound, on_fault)
     tracker = make_tracker(session.options.tracker)
     return Driver(tracker, on_fault=on_fault, said=None if sound is None else said_in(sound))
 

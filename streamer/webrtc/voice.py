@@ -8,8 +8,8 @@ import av
 import numpy as np
 
 from streamer.clock import Clock
-from streamer.sources.heard import HeardSource, Piece, heard_info
-from streamer.sources.microphone import Block, Resampler, SoundRing
+from streamer.sources.heard import heard_info
+from streamer.sources.ring import Block, RingSource
 from streamer.sources.source import SourceInfo, SourceState
 from streamer.voice import Voice
 
@@ -25,17 +25,13 @@ def block_of(frame: av.AudioFrame, arrived_ns: int) -> Block:
     return Block((samples * np.float32(scale)).astype(np.float32), frame.sample_rate, arrived_ns, 0)
 
 
-class CallSound(HeardSource):
+class CallSound(RingSource):
     """`put` on the event loop, `read` in the worker; a worker that is late loses the oldest sound."""
 
     def __init__(self, voice: Voice | None = None, clock: Clock | None = None) -> None:
         """Raises WeightsError when the network's weights are missing or damaged."""
         super().__init__(voice or Voice(), clock)
-        self._ring = SoundRing()
         self._closed = threading.Event()
-        self._to_16_khz: Resampler | None = None
-        self._rate_hz = 0.0
-        self._last_ns = -_FRESH_NS
 
     def put(self, frame: av.AudioFrame) -> None:
         """A decoded packet of the call, now; waits for nothing."""
@@ -54,7 +50,7 @@ class CallSound(HeardSource):
     @property
     def is_fresh(self) -> bool:
         """Whether sound has come within the last moments."""
-        return self._clock.now_ns() - self._last_ns < _FRESH_NS
+        return self._heard is not None and self._clock.now_ns() - self._heard.arrived_ns < _FRESH_NS
 
     @property
     def capture_ms(self) -> float:
@@ -73,15 +69,3 @@ class CallSound(HeardSource):
     @property
     def _clipped_notice(self) -> str:
         return "your microphone is too loud and clips; turn its level down"
-
-    def _pieces(self, timeout_s: float | None) -> list[Piece]:
-        blocks, lost_s = self._ring.take(timeout_s)
-        pieces: list[Piece] = []
-        for block in blocks:
-            self._last_ns = block.arrived_ns
-            if self._to_16_khz is None or block.rate_hz != self._rate_hz:
-                self._to_16_khz, self._rate_hz = Resampler(block.rate_hz), block.rate_hz
-            samples = self._to_16_khz(block.samples.mean(1, dtype=np.float32))
-            pieces.append(Piece(samples, block.arrived_ns, lost_s))
-            lost_s = 0.0
-        return pieces
