@@ -11,10 +11,10 @@ from scipy.spatial import KDTree
 
 from calibration.hair import scalp_weight
 from engines.enrollment import UV_POSITION_SIDE_PX, Enrollment
-from engines.gbuffer import HeadMesh, Viewport, draw_in_uv, rasterise
-from engines.head import photo_viewport, pose_head
 from engines.head_model import HeadModel, Part
 from engines.push_pull import push_pull
+from engines.raster.gbuffer import HeadMesh, Viewport, draw_in_uv, rasterise
+from engines.raster.pose import photo_viewport, pose_head
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

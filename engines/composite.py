@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from engines.background import KEEP, Background, clean_edges, cover
 from engines.enrollment import Enrollment
-from engines.gbuffer import Viewport, rasterise
-from engines.head import photo_viewport, pose_head, pose_in_viewport
 from engines.head_model import load_head_model
-from engines.resample import resample
+from engines.raster.gbuffer import Viewport, rasterise
+from engines.raster.pose import photo_viewport, pose_head, pose_in_viewport
+from engines.raster.resample import resample
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

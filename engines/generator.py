@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.gbuffer import GBuffer, Viewport
 from engines.motion import Motion
+from engines.raster.gbuffer import GBuffer, Viewport
 
 CacheT = TypeVar("CacheT")
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.gbuffer import Viewport
 from engines.geometry import Camera
 from engines.push_pull import push_pull
+from engines.raster.gbuffer import Viewport
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

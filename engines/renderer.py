@@ -19,14 +19,14 @@ from engines.composite import (
     without_old_background,
 )
 from engines.enrollment import Enrollment
-from engines.gbuffer import Viewport, rasterise, seen_triangles
 from engines.generator_names import DEFAULT_GENERATOR
 from engines.generators import make_or_fall_back
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.head import head_viewport, photo_viewport, pose_head, wide_viewport
 from engines.head_model import load_head_model
 from engines.motion import ARKIT_INDEX, Motion
 from engines.outpaint import Pad, missing, moved, outpaint
+from engines.raster.gbuffer import Viewport, rasterise, seen_triangles
+from engines.raster.pose import head_viewport, photo_viewport, pose_head, wide_viewport
 from engines.stage import Box, moving_box, whole
 
 U8 = NDArray[np.uint8]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engines.gbuffer import HeadMesh, Viewport
 from engines.geometry import F64
 from engines.head_model import HeadModel
+from engines.raster.gbuffer import HeadMesh, Viewport
 from engines.retarget import SHIFT_KNEE_HU, ZOOM_KNEE
 
 _BODY_REACH_HU = 1.0  # the body layer moves along this far from the head (0.9) and a little for its smoothing

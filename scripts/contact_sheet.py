@@ -8,7 +8,7 @@ and somebody who does not exist (`scripts/head/clay.py`). Writes into the folder
 - `contact-pose.png`: yaw, pitch and roll, told absolutely.
 - `contact-expression.png`: one movement at a time, as a driver's, added to what the photo shows.
 - `contact-emotions.png`: the 22 emotions of `engines.presets`.
-- `contact-gbuffer.png`: what `engines.conditioning` gives a generator, for the first face.
+- `contact-gbuffer.png`: what `engines.raster.conditioning` gives a generator, for the first face.
 - `contact-sheet.png`: six moments of the recorded motion that ships, over the first two faces.
 """
 
@@ -27,15 +27,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from calibration.enroll import enroll
-from engines.conditioning import computed_flow, computed_occlusion, face_mask, pncc, rendered_face
 from engines.edit import Edit, apply_edit
 from engines.enrollment import Enrollment
-from engines.gbuffer import front_facing, rasterise
 from engines.geometry import Camera, yaw_pitch_roll_deg
-from engines.head import head_viewport, pose_head
 from engines.head_model import Part, load_head_model
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion, MotionTrack, read_motion
 from engines.presets import PRESET_NAMES
+from engines.raster.conditioning import computed_flow, computed_occlusion, face_mask, pncc, rendered_face
+from engines.raster.gbuffer import front_facing, rasterise
+from engines.raster.pose import head_viewport, pose_head
 from engines.renderer import Renderer
 from engines.retarget import Controls, retarget
 from scripts.head.clay import clay_face

@@ -17,8 +17,8 @@ import numpy as np
 from engines.background import Background
 from engines.enrollment import Enrollment, load_enrollment, renamed, save_enrollment
 from engines.errors import EnrollmentError, VisavisError
-from engines.head import head_viewport
-from engines.resample import resample
+from engines.raster.pose import head_viewport
+from engines.raster.resample import resample
 from engines.retarget import Controls
 
 logger = logging.getLogger(__name__)

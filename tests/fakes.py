@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.frame import Frame, LatencyTrace
-from engines.gbuffer import GBuffer, Viewport
 from engines.generator import Generator, GeneratorConfig
 from engines.motion import Motion
+from engines.raster.gbuffer import GBuffer, Viewport
 from streamer.clock import Clock, SystemClock
 from streamer.clock import VirtualClock as FakeClock
 from streamer.sinks.sink import Sink, SinkInfo

@@ -8,8 +8,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.gbuffer import GBuffer, HeadMesh, Viewport, draw_triangles
 from engines.geometry import rotation_from_degrees, rotation_matrix
+from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport, draw_triangles
 
 F32 = NDArray[np.float32]
 POSES = ((0, 0, 0), (25, 0, 0), (-25, 10, 5), (0, -20, 30), (60, 10, -10), (-45, -20, 0))
@@ -54,7 +54,7 @@ def posed(vertices: F32, angles: tuple[float, float, float], side: int = 256) ->
 def draw_on_cpu(
     vertices_px: F32, triangles: NDArray[np.int32], uv: F32, part: NDArray[np.uint8], width: int, height: int
 ) -> tuple[F32, NDArray[np.uint8], F32]:
-    """What `engines.gbuffer` draws: uv, part and depth."""
+    """What `engines.raster.gbuffer` draws: uv, part and depth."""
     corners = triangles.reshape(-1)
     colours = np.empty((len(corners), 3), np.float32)
     colours[:, :2] = uv[corners]

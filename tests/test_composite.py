@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines.composite import composite, make_background
 from engines.enrollment import Enrollment
-from engines.head import head_viewport, photo_viewport
+from engines.raster.pose import head_viewport, photo_viewport
 
 U8 = NDArray[np.uint8]
 

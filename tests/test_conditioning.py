@@ -11,12 +11,12 @@ import torch
 from meshes import bumpy, gbuffer_of, posed
 from numpy.typing import NDArray
 
-from engines import conditioning, conditioning_torch
-from engines.conditioning import HEAD_PARTS, computed_flow, computed_occlusion, face_mask, neural_codes
-from engines.conditioning_torch import UvPicture
-from engines.gbuffer import GBuffer, HeadMesh, Viewport, draw_triangles, extend
-from engines.gbuffer_torch import TorchMesh, rasterise_torch
 from engines.head_model import Part
+from engines.raster import conditioning, conditioning_torch
+from engines.raster.conditioning import HEAD_PARTS, computed_flow, computed_occlusion, face_mask, neural_codes
+from engines.raster.conditioning_torch import UvPicture
+from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport, draw_triangles, extend
+from engines.raster.gbuffer_torch import TorchMesh, rasterise_torch
 
 F32 = NDArray[np.float32]
 HEAD = bumpy()

@@ -123,7 +123,11 @@ def test_commands_are_executable(script: str) -> None:
 def test_the_packages_that_are_built_are_the_packages_there_are() -> None:
     import tomllib
 
+    from setuptools import find_packages
+
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    built = set(settings["tool"]["setuptools"]["packages"])
-    there = {".".join(p.parent.relative_to(ROOT).parts) for p in MODULES if p.name == "__init__.py"}
+    built = set(
+        find_packages(str(ROOT), include=settings["tool"]["setuptools"]["packages"]["find"]["include"])
+    )
+    there = {".".join(p.parent.relative_to(ROOT).parts) for p in MODULES}
     assert built == {name for name in there if not name.startswith("scripts")}

@@ -17,15 +17,15 @@ from skimage import data
 from calibration.enroll import enroll, head_crop
 from engines.enrollment import Enrollment
 from engines.errors import ModelMissing, PhotoError
-from engines.gbuffer import rasterise
 from engines.geometry import yaw_pitch_roll_deg
-from engines.head import decode_head, head_viewport, photo_viewport, pose_head, pose_in_viewport
 from engines.head_model import EYEBALL_RADIUS_HU, Part, load_head_model
 from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT, MEETING
 from engines.motion import ARKIT_INDEX
 from engines.push_pull import push_pull
+from engines.raster.gbuffer import rasterise
+from engines.raster.pose import decode_head, head_viewport, photo_viewport, pose_head, pose_in_viewport
+from engines.raster.resample import resample
 from engines.renderer import Renderer
-from engines.resample import resample
 
 U8 = NDArray[np.uint8]
 MODEL = load_head_model()

@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.gbuffer import (
+from engines.geometry import Camera, rotation_from_degrees
+from engines.head_model import Part, load_head_model
+from engines.landmark_names import IRIS_LEFT, IRIS_RIGHT, LOWER_LIP, UPPER_LIP
+from engines.motion import ARKIT_INDEX
+from engines.raster.gbuffer import (
     GBuffer,
     HeadMesh,
     Viewport,
@@ -24,11 +28,7 @@ from engines.gbuffer import (
     lookup,
     rasterise,
 )
-from engines.geometry import Camera, rotation_from_degrees
-from engines.head import head_viewport, photo_viewport, pose_head
-from engines.head_model import Part, load_head_model
-from engines.landmark_names import IRIS_LEFT, IRIS_RIGHT, LOWER_LIP, UPPER_LIP
-from engines.motion import ARKIT_INDEX
+from engines.raster.pose import head_viewport, photo_viewport, pose_head
 
 F32 = NDArray[np.float32]
 MODEL = load_head_model()

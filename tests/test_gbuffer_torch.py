@@ -13,13 +13,13 @@ from meshes import POSES, Bumpy, bumpy, draw_on_cpu, posed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines import gbuffer_torch
-from engines.conditioning_torch import lookup
 from engines.errors import ModelError
-from engines.gbuffer_torch import TorchGBuffer, TorchMesh, rasterise_torch
 from engines.geometry import Camera, rotation_from_degrees
 from engines.head_model import HeadModel, Part, load_head_model
 from engines.motion import ARKIT_NAMES
+from engines.raster import gbuffer_torch
+from engines.raster.conditioning_torch import lookup
+from engines.raster.gbuffer_torch import TorchGBuffer, TorchMesh, rasterise_torch
 
 F32 = NDArray[np.float32]
 HEAD = bumpy()

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from calibration.hair import REACH_HU, inflate_hair, scalp_weight
 from engines.enrollment import Enrollment
-from engines.gbuffer import HeadMesh, Viewport, rasterise
 from engines.geometry import Camera, Similarity, rotation_from_degrees
-from engines.head import photo_viewport, pose_head, pose_in_viewport
 from engines.head_model import Part, load_head_model
 from engines.landmark_names import LIPS_OUTER, OVAL
+from engines.raster.gbuffer import HeadMesh, Viewport, rasterise
+from engines.raster.pose import photo_viewport, pose_head, pose_in_viewport
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.gbuffer import Viewport
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.head import (
+from engines.head_model import MEETING_LOWER, MEETING_UPPER, load_head_model
+from engines.motion import ARKIT_INDEX, Motion
+from engines.raster.gbuffer import Viewport
+from engines.raster.pose import (
     closure_of,
     decode_head,
     head_viewport,
@@ -21,8 +23,6 @@ from engines.head import (
     pose_head,
     pose_in_viewport,
 )
-from engines.head_model import MEETING_LOWER, MEETING_UPPER, load_head_model
-from engines.motion import ARKIT_INDEX, Motion
 
 F32 = NDArray[np.float32]
 MODEL = load_head_model()

@@ -19,7 +19,6 @@ from engines.background_engine import BackgroundEngine
 from engines.engine import Compiled, OpenVinoEngine, Precision, TorchEngine, engine_cache_folder
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
-from engines.gbuffer import GBuffer, rasterise
 from engines.generators import GENERATORS, make_generator
 from engines.generators.geometric import GeometricGenerator
 from engines.generators.visavis import inputs
@@ -34,9 +33,10 @@ from engines.generators.visavis.generator import (
 )
 from engines.generators.visavis.inputs import Box, Window
 from engines.generators.visavis.networks import VERSION, VisavisNetworks, apply_layers, blending, split_layers
-from engines.head import head_viewport, photo_viewport, pose_head
 from engines.head_model import load_head_model
 from engines.motion import Motion
+from engines.raster.gbuffer import GBuffer, rasterise
+from engines.raster.pose import head_viewport, photo_viewport, pose_head
 from engines.renderer import Renderer
 from engines.weights import WeightsHeader, load_weights, save_weights
 

@@ -14,10 +14,10 @@ from engines.composite import composite, straight
 from engines.edit import Edit, apply_edit
 from engines.enrollment import Enrollment
 from engines.geometry import Camera
-from engines.head import head_viewport, photo_viewport, pose_head, pose_in_viewport, wide_viewport
 from engines.head_model import load_head_model
 from engines.motion import Motion
 from engines.outpaint import Pad, missing, moved, outpaint
+from engines.raster.pose import head_viewport, photo_viewport, pose_head, pose_in_viewport, wide_viewport
 from engines.renderer import Renderer, frame_size, range_of_motion
 from engines.stage import Box, moving_box, whole
 
@@ -99,7 +99,7 @@ def test_small_motions_leave_no_edge_on_the_way_to_the_shoulders(
     """How far the picture moves from the photo fades steadily with the distance from the head."""
     small = apply_edit(small_head.motion, Edit(yaw_deg=3, pitch_deg=2))
     off = np.abs(in_photo.render(small).astype(int) - small_head.photo).max(-1)
-    from engines.gbuffer import rasterise
+    from engines.raster.gbuffer import rasterise
 
     frame = photo_viewport(small_head)
     rest = pose_head(MODEL, small_head, small_head.motion, frame)

@@ -12,15 +12,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.conditioning import PreparedMap, lookup_map, prepare_map
 from engines.enrollment import Enrollment
-from engines.gbuffer import GBuffer, Viewport, extend
 from engines.generator import Generator, GeneratorConfig
 from engines.generators.layers import Body, body_flow, head_mask, make_body, rim_flow
 from engines.generators.masks import planar_map, polygon_mask, region
 from engines.generators.mouth import Mouth, make_mouth, paint_mouth
 from engines.geometry import F64, Similarity, rotation_vector
-from engines.head import pose_head
 from engines.head_model import EYEBALL_RADIUS_HU, HeadModel, Part
 from engines.landmark_names import (
     CORNERS_LEFT,
@@ -31,7 +28,10 @@ from engines.landmark_names import (
     LID_SKIN_RIGHT,
 )
 from engines.motion import Motion
-from engines.resample import resample
+from engines.raster.conditioning import PreparedMap, lookup_map, prepare_map
+from engines.raster.gbuffer import GBuffer, Viewport, extend
+from engines.raster.pose import pose_head
+from engines.raster.resample import resample
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.gbuffer import GBuffer, HeadMesh, Viewport, extend, rasterise
 from engines.generators.masks import planar_map
 from engines.geometry import F64, Similarity
 from engines.head_model import HeadModel
 from engines.push_pull import push_pull
+from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport, extend, rasterise
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

@@ -19,13 +19,13 @@ from engines.enrollment import Enrollment
 from engines.errors import DriverError, PhotoError, VisavisError
 from engines.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
 from engines.frame import Frame
-from engines.gbuffer import Viewport
 from engines.geometry import F64, Camera, rotation_matrix, rotation_vector
-from engines.head import head_viewport
 from engines.head_model import HeadModel
 from engines.landmarks import FaceLandmarks
 from engines.motion import ARKIT_INDEX, Motion
-from engines.resample import resample
+from engines.raster.gbuffer import Viewport
+from engines.raster.pose import head_viewport
+from engines.raster.resample import resample
 from engines.retarget import Controls, retarget
 from scripts.evaluation.clips import Chosen, choose_frames, from_row, read_frames, resized, spread_indices
 from scripts.head.tracks import MIN_FRAMES, Tracked

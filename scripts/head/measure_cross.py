@@ -18,9 +18,9 @@ from calibration.photo import open_photo
 from engines.enrollment import Enrollment
 from engines.fit import ExpressionFit, openings
 from engines.geometry import F64, align_similarity
-from engines.head import head_viewport, pose_head
 from engines.head_model import HeadModel
 from engines.landmarks import LandmarkDetector
+from engines.raster.pose import head_viewport, pose_head
 from engines.retarget import Controls, retarget
 from scripts.head import render_pairs
 from scripts.head.measure_driver import whole_clip_neutral

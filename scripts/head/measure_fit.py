@@ -12,9 +12,9 @@ from calibration.enroll import head_crop, person_of
 from engines.enrollment import Enrollment
 from engines.fit import SURFACE, SourceFit, fit_source, measure_gaze
 from engines.geometry import F64, Camera
-from engines.head import photo_viewport, pose_head
 from engines.head_model import HeadModel
 from engines.motion import Motion
+from engines.raster.pose import photo_viewport, pose_head
 from scripts.head.measure_figures import Figure, Section, column, share_percent, worst
 from scripts.head.tracks import Tracked
 

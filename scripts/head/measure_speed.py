@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from engines.conditioning import computed_flow, computed_occlusion, prepare_map
-from engines.gbuffer import rasterise, seen_triangles
-from engines.head import decode_head, head_viewport, pose_head
 from engines.head_model import HeadModel
 from engines.motion import Motion
+from engines.raster.conditioning import computed_flow, computed_occlusion, prepare_map
+from engines.raster.gbuffer import rasterise, seen_triangles
+from engines.raster.pose import decode_head, head_viewport, pose_head
 from engines.renderer import Renderer, range_of_motion
 from scripts.head.measure_figures import Figure, Section, enrolled
 from scripts.head.measure_loop import make_script, wanted_motions

@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from engines.conditioning import computed_flow, computed_occlusion, face_mask, rendered_face
 from engines.enrollment import Enrollment
-from engines.gbuffer import GBuffer, HeadMesh, Viewport, grid_size, rasterise
-from engines.gbuffer_torch import TorchMesh, rasterise_torch
 from engines.geometry import F64, rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.head import head_viewport, pose_head
 from engines.head_model import HeadModel, Part
 from engines.landmark_names import OVAL
 from engines.motion import ARKIT_INDEX, Motion
-from engines.resample import resample
+from engines.raster.conditioning import computed_flow, computed_occlusion, face_mask, rendered_face
+from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport, grid_size, rasterise
+from engines.raster.gbuffer_torch import TorchMesh, rasterise_torch
+from engines.raster.pose import head_viewport, pose_head
+from engines.raster.resample import resample
 from scripts.head.measure_figures import (
     Figure,
     Section,

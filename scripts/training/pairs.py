@@ -41,7 +41,6 @@ from engines.composite import make_background
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError
 from engines.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
-from engines.gbuffer import rasterise
 from engines.generators.geometric import GeometricGenerator
 from engines.generators.visavis import inputs
 from engines.geometry import (
@@ -52,11 +51,12 @@ from engines.geometry import (
     rotation_matrix,
     rotation_vector,
 )
-from engines.head import head_viewport, pose_head
 from engines.head_model import HeadModel, load_head_model
 from engines.motion import ARKIT_INDEX, Motion
+from engines.raster.gbuffer import rasterise
+from engines.raster.pose import head_viewport, pose_head
+from engines.raster.resample import resample
 from engines.renderer import Renderer
-from engines.resample import resample
 from scripts.head.crops import pictures
 from scripts.head.tracks import Tracked, load_tracks
 from scripts.training.data import CACHE_VERSION

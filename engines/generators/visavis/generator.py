@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.background_engine import BackgroundEngine
-from engines.conditioning import PreparedMap
 from engines.engine import ORDER, Engine
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
-from engines.gbuffer import GBuffer, Viewport, rasterise
 from engines.generator import Generator, GeneratorConfig
 from engines.generators.geometric import GeometricCache, GeometricGenerator
 from engines.generators.visavis import inputs, networks
@@ -31,9 +29,11 @@ from engines.generators.visavis.networks import (
     VisavisNetworks,
 )
 from engines.geometry import F64, Similarity
-from engines.head import head_viewport, pose_head
 from engines.head_model import HeadModel
 from engines.motion import Motion
+from engines.raster.conditioning import PreparedMap
+from engines.raster.gbuffer import GBuffer, Viewport, rasterise
+from engines.raster.pose import head_viewport, pose_head
 from engines.weights import load_weights
 
 F32 = NDArray[np.float32]

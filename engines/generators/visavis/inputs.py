@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.conditioning import PreparedMap, lookup_map, prepare_map
 from engines.enrollment import Enrollment
-from engines.gbuffer import GBuffer, HeadMesh, Viewport
 from engines.geometry import F64, Similarity, rotation_vector
 from engines.head_model import Part
 from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER
 from engines.motion import ARKIT_NAMES, Motion
-from engines.resample import resample
+from engines.raster.conditioning import PreparedMap, lookup_map, prepare_map
+from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport
+from engines.raster.resample import resample
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

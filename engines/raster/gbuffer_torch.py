@@ -1,4 +1,4 @@
-"""The G-buffer in torch: the same picture as `engines.gbuffer`, with gradients, in batches, on any device.
+"""The G-buffer in torch: the same picture as `engines.raster.gbuffer`, with gradients, in batches, on any device.
 
 For training and for a path that stays on the GPU; needs nothing but torch. Which triangle a pixel shows is
 chosen without gradient (so a silhouette pulls at nothing); its barycentrics are then computed again from its

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.gbuffer import Viewport
+from engines.raster.gbuffer import Viewport
 
 U8 = NDArray[np.uint8]
 

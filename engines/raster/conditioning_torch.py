@@ -1,4 +1,4 @@
-"""What the papers condition on, in torch: `engines.conditioning` in batches, with gradients, on any device.
+"""What the papers condition on, in torch: `engines.raster.conditioning` in batches, with gradients, on any device.
 
 Maps and results are channels first, (B, C, S, S) → (B, C, h, w); a map with B = 1 serves the whole batch.
 Lookups are rank-4 `grid_sample`s only, which every engine tier can compile. Equations: see `conditioning`.
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engines.conditioning import HEAD_PARTS
-from engines.gbuffer import GBuffer
+from engines.raster.conditioning import HEAD_PARTS
+from engines.raster.gbuffer import GBuffer
 
 
 class Drawn(Protocol):
@@ -99,7 +99,7 @@ def face_mask(drawn: Drawn, parts: Collection[int] = HEAD_PARTS) -> Tensor:
 
 
 def lookup(texture: Tensor, uv: Tensor) -> Tensor:
-    """`engines.gbuffer.lookup` in torch: (B or 1, C, S, S) at `uv` (B, h, w, 2) → (B, C, h, w).
+    """`engines.raster.gbuffer.lookup` in torch: (B or 1, C, S, S) at `uv` (B, h, w, 2) → (B, C, h, w).
 
     uint8 textures become 0 … 1. A texel's centre is at half a texel, as there.
     """

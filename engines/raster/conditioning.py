@@ -2,7 +2,7 @@
 
 Papers: 000 IFaceUV, 001 Exploiting Multiple Guidance from 3DMM, 002 Geometry Driven Progressive Warping,
 003 one-shot reenactment from PNCC (thesis), 004 Identity-Matched Correspondence Learning. They rasterise each
-of these per frame; here the head is rasterised once (`engines.gbuffer`) and the rest is looked up.
+of these per frame; here the head is rasterised once (`engines.raster.gbuffer`) and the rest is looked up.
 
 All results are float32 on the G-buffer's grid (h, w) and 0 where nothing is drawn. Maps are (S, S[, C]): uint8
 0 … 255 counts as 0 … 1, float32 is taken as it is. `prepare_map` does once per photo what is else done per frame.
@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.gbuffer import GBuffer
 from engines.head_model import Part
+from engines.raster.gbuffer import GBuffer
 
 F32 = NDArray[np.float32]
 
@@ -142,7 +142,7 @@ def prepare_map(uv_map: UvMap) -> PreparedMap:
 
 
 def lookup_map(uv_map: UvMap, uv: F32) -> F32:
-    """Bilinear lookup as `engines.gbuffer.lookup` of a map with any number of channels; uint8 becomes 0 … 1.
+    """Bilinear lookup as `engines.raster.gbuffer.lookup` of a map with any number of channels; uint8 becomes 0 … 1.
 
     (S, S[, C]) at `uv` (h, w, 2) → (h, w[, C]) float32, a new array.
     """

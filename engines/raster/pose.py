@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.errors import EnrollmentError
-from engines.gbuffer import HeadMesh, Viewport
 from engines.geometry import Camera, Similarity
 from engines.head_model import HeadModel, close_gaps
 from engines.motion import ARKIT_INDEX, Motion
+from engines.raster.gbuffer import HeadMesh, Viewport
 
 F32 = NDArray[np.float32]
 
