@@ -18,15 +18,15 @@ from calibration.usable import check_turn, face_in_matte, head_is_cut, look_at_f
 from calibration.uv_maps import with_uv_maps
 from engines.enrollment import Consent, Enrollment
 from engines.errors import PhotoError
-from engines.fit import SourceFit, fit_source, measure_gaze
 from engines.generator_names import DEFAULT_GENERATOR
 from engines.generators import make_or_fall_back
 from engines.geometry import Camera, yaw_pitch_roll_deg
-from engines.head_model import HeadModel, eye_centre, load_head_model
-from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT
-from engines.landmarks import FaceLandmarks, LandmarkDetector
+from engines.head.fit import SourceFit, fit_source, measure_gaze
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT
+from engines.head.landmarks import FaceLandmarks, LandmarkDetector
+from engines.head.model import HeadModel, eye_centre, load_head_model
+from engines.head.surface import spread_delta
 from engines.motion import Motion
-from engines.surface import spread_delta
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from engines.geometry import Similarity
-from engines.head_model import HeadModel, Part
-from engines.surface import laplacian
+from engines.head.model import HeadModel, Part
+from engines.head.surface import laplacian
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.fit import fit_source
 from engines.geometry import F64, rotation_matrix, rotation_vector
-from engines.head_model import HeadModel
+from engines.head.fit import fit_source
+from engines.head.model import HeadModel
 from engines.motion import ARKIT_INDEX, Motion
 
 F32 = NDArray[np.float32]

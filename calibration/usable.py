@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import PhotoError
-from engines.fit import openings
 from engines.geometry import F64
-from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_INNER, LIPS_OUTER, OVAL
-from engines.landmarks import FaceLandmarks
+from engines.head.fit import openings
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_INNER, LIPS_OUTER, OVAL
+from engines.head.landmarks import FaceLandmarks
 from engines.motion import ARKIT_INDEX
 from engines.retarget import Controls
 

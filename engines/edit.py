@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError
 from engines.geometry import rotation_from_degrees, yaw_pitch_roll_deg
-from engines.head_model import HeadModel
+from engines.head.model import HeadModel
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
 from engines.retarget import LIP_OPENERS
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from engines.errors import EnrollmentError
-from engines.landmark_names import LANDMARK_COUNT
+from engines.head.landmark_names import LANDMARK_COUNT
 from engines.motion import Motion
 from engines.retarget import Controls, ControlsError
 

@@ -22,7 +22,7 @@ from engines.enrollment import Enrollment
 from engines.generator_names import DEFAULT_GENERATOR
 from engines.generators import make_or_fall_back
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.head_model import load_head_model
+from engines.head.model import load_head_model
 from engines.motion import ARKIT_INDEX, Motion
 from engines.outpaint import Pad, missing, moved, outpaint
 from engines.raster.gbuffer import Viewport, rasterise, seen_triangles

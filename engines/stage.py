@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engines.geometry import F64
-from engines.head_model import HeadModel
+from engines.head.model import HeadModel
 from engines.raster.gbuffer import HeadMesh, Viewport
 from engines.retarget import SHIFT_KNEE_HU, ZOOM_KNEE
 

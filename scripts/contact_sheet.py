@@ -30,7 +30,7 @@ from calibration.enroll import enroll
 from engines.edit import Edit, apply_edit
 from engines.enrollment import Enrollment
 from engines.geometry import Camera, yaw_pitch_roll_deg
-from engines.head_model import Part, load_head_model
+from engines.head.model import Part, load_head_model
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion, MotionTrack, read_motion
 from engines.presets import PRESET_NAMES
 from engines.raster.conditioning import computed_flow, computed_occlusion, face_mask, pncc, rendered_face

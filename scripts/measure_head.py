@@ -22,7 +22,7 @@ import cv2
 import torch
 
 from engines.errors import VisavisError
-from engines.head_model import load_head_model
+from engines.head.model import load_head_model
 from scripts.head.measure_cross import measure_cross
 from scripts.head.measure_driver import measure_driver
 from scripts.head.measure_figures import Section, astronaut_png, code_digest, spread, to_dict, to_markdown

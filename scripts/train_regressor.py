@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines.head_model import MODEL_PATH, load_head_model
-from engines.landmark_names import LANDMARK_COUNT
-from engines.regressor import NetShape, RegressorNet, face_basis, save_regressor
+from engines.head.landmark_names import LANDMARK_COUNT
+from engines.head.model import MODEL_PATH, load_head_model
+from engines.head.regressor import NetShape, RegressorNet, face_basis, save_regressor
 from scripts.head.crops import read_cache
 from scripts.head.regression import (
     Batch,

@@ -169,7 +169,7 @@ def edit(
         what = Edit(change, yaw, pitch, roll, gaze_yaw, gaze_pitch, neutral)
         motion = apply_edit(enrollment.motion, what)
         if shapes:
-            from engines.head_model import load_head_model
+            from engines.head.model import load_head_model
 
             model = load_head_model()
             enrollment = reshape(enrollment, model, identity_change(model, shapes))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment, save_enrollment
 from engines.errors import DriverError, GeneratorError, SinkError
 from engines.frame import Frame
-from engines.landmarks import LandmarkDetector
+from engines.head.landmarks import LandmarkDetector
 from engines.motion import Motion, MotionTrack, read_motion, write_motion
 from engines.retarget import Controls
 from streamer import animate as animate_module

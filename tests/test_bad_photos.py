@@ -28,7 +28,7 @@ from calibration.usable import (
 from engines.enrollment import Enrollment
 from engines.errors import PhotoError
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER
 from engines.motion import ARKIT_INDEX, Motion
 from engines.renderer import Renderer
 from engines.retarget import Controls, retarget

@@ -11,7 +11,7 @@ import torch
 from meshes import bumpy, gbuffer_of, posed
 from numpy.typing import NDArray
 
-from engines.head_model import Part
+from engines.head.model import Part
 from engines.raster import conditioning, conditioning_torch
 from engines.raster.conditioning import HEAD_PARTS, computed_flow, computed_occlusion, face_mask, neural_codes
 from engines.raster.conditioning_torch import UvPicture

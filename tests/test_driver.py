@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.frame import Frame
 from engines.geometry import Camera, rotation_matrix, rotation_vector
-from engines.landmarks import FaceLandmarks, LandmarkDetector
+from engines.head.landmarks import FaceLandmarks, LandmarkDetector
 from engines.motion import Motion
 from streamer.driver import Drive, Driver
 from streamer.tracker import Track

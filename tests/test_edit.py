@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engines.edit import FRONTAL, Edit, EditError, apply_edit, identity_change, reshape
 from engines.enrollment import Enrollment
 from engines.geometry import rotation_from_degrees, yaw_pitch_roll_deg
-from engines.head_model import HeadModel
+from engines.head.model import HeadModel
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT, Motion
 
 

@@ -18,8 +18,8 @@ from calibration.enroll import enroll, head_crop
 from engines.enrollment import Enrollment
 from engines.errors import ModelMissing, PhotoError
 from engines.geometry import yaw_pitch_roll_deg
-from engines.head_model import EYEBALL_RADIUS_HU, Part, load_head_model
-from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT, MEETING
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT, MEETING
+from engines.head.model import EYEBALL_RADIUS_HU, Part, load_head_model
 from engines.motion import ARKIT_INDEX
 from engines.push_pull import push_pull
 from engines.raster.gbuffer import rasterise

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from engines import enrollment as module
 from engines.enrollment import Consent, Enrollment, load_enrollment, renamed, save_enrollment, write_private
 from engines.errors import EnrollmentError
-from engines.head_model import load_head_model
+from engines.head.model import load_head_model
 from engines.motion import Motion
 from engines.raster.pose import head_viewport, pose_head
 from engines.retarget import Controls

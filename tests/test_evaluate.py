@@ -22,7 +22,7 @@ from engines.enrollment import Enrollment
 from engines.errors import GeneratorError, PhotoError
 from engines.generators import GENERATORS, generator_names
 from engines.generators.geometric import GeometricGenerator
-from engines.head_model import load_head_model
+from engines.head.model import load_head_model
 from engines.renderer import Renderer
 from scripts.evaluate import parse
 from scripts.evaluation import protocols

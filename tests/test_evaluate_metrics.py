@@ -10,10 +10,9 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
-from engines.fit import ExpressionFit, fit_driver, openings
 from engines.geometry import Similarity, rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.head_model import load_head_model
-from engines.landmark_names import (
+from engines.head.fit import ExpressionFit, fit_driver, openings
+from engines.head.landmark_names import (
     CORNERS_LEFT,
     CORNERS_RIGHT,
     EYE_LEFT,
@@ -22,6 +21,7 @@ from engines.landmark_names import (
     LIPS_OUTER,
     OVAL,
 )
+from engines.head.model import load_head_model
 from scripts.evaluation import metrics
 from scripts.evaluation.features import PerceptualMeasure, distances, pooled
 from scripts.evaluation.metrics import Gaussian, frechet_distance

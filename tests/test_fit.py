@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.fit import (
+from engines.geometry import Camera, Similarity, rotation_from_degrees, rotation_vector
+from engines.head.fit import (
     EXPRESSION_HIGH,
     EXPRESSION_LOW,
     ExpressionFit,
@@ -21,9 +22,7 @@ from engines.fit import (
     measure_gaze,
     openings,
 )
-from engines.geometry import Camera, Similarity, rotation_from_degrees, rotation_vector
-from engines.head_model import EYEBALL_RADIUS_HU, load_head_model
-from engines.landmark_names import (
+from engines.head.landmark_names import (
     CORNERS_LEFT,
     CORNERS_RIGHT,
     IRIS_LEFT,
@@ -31,6 +30,7 @@ from engines.landmark_names import (
     LANDMARK_COUNT,
     MEETING,
 )
+from engines.head.model import EYEBALL_RADIUS_HU, load_head_model
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT
 
 F32 = NDArray[np.float32]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.geometry import Camera, rotation_from_degrees
-from engines.head_model import Part, load_head_model
-from engines.landmark_names import IRIS_LEFT, IRIS_RIGHT, LOWER_LIP, UPPER_LIP
+from engines.head.landmark_names import IRIS_LEFT, IRIS_RIGHT, LOWER_LIP, UPPER_LIP
+from engines.head.model import Part, load_head_model
 from engines.motion import ARKIT_INDEX
 from engines.raster.gbuffer import (
     GBuffer,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engines.errors import ModelError
 from engines.geometry import Camera, rotation_from_degrees
-from engines.head_model import HeadModel, Part, load_head_model
+from engines.head.model import HeadModel, Part, load_head_model
 from engines.motion import ARKIT_NAMES
 from engines.raster import gbuffer_torch
 from engines.raster.conditioning_torch import lookup

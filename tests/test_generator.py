@@ -19,9 +19,9 @@ from engines.generator import Generator
 from engines.generators import GENERATORS, generator_names, make_generator
 from engines.generators.geometric import GeometricGenerator, opening_ratio
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.head_model import load_head_model
-from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER, OVAL
-from engines.landmarks import LandmarkDetector
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER, OVAL
+from engines.head.landmarks import LandmarkDetector
+from engines.head.model import load_head_model
 from engines.motion import ARKIT_INDEX, Motion
 from engines.raster.gbuffer import rasterise
 from engines.raster.pose import head_viewport, photo_viewport, pose_head

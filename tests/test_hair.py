@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from calibration.hair import REACH_HU, inflate_hair, scalp_weight
 from engines.enrollment import Enrollment
 from engines.geometry import Camera, Similarity, rotation_from_degrees
-from engines.head_model import Part, load_head_model
-from engines.landmark_names import LIPS_OUTER, OVAL
+from engines.head.landmark_names import LIPS_OUTER, OVAL
+from engines.head.model import Part, load_head_model
 from engines.raster.gbuffer import HeadMesh, Viewport, rasterise
 from engines.raster.pose import photo_viewport, pose_head, pose_in_viewport
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.head_model import MEETING_LOWER, MEETING_UPPER, load_head_model
+from engines.head.model import MEETING_LOWER, MEETING_UPPER, load_head_model
 from engines.motion import ARKIT_INDEX, Motion
 from engines.raster.gbuffer import Viewport
 from engines.raster.pose import (

@@ -19,18 +19,7 @@ from scipy.spatial import cKDTree
 
 from engines.errors import ModelError
 from engines.geometry import rotation_from_degrees, rotation_matrix
-from engines.head_model import (
-    EYEBALL_RADIUS_HU,
-    MEETING_LOWER,
-    MEETING_UPPER,
-    MODEL_PATH,
-    Part,
-    close_gaps,
-    eye_centre,
-    load_head_model,
-    turn_eyes,
-)
-from engines.landmark_names import (
+from engines.head.landmark_names import (
     EYE_LEFT,
     EYE_RIGHT,
     LANDMARK_COUNT,
@@ -41,6 +30,17 @@ from engines.landmark_names import (
     LOWER_LIP,
     MEETING,
     UPPER_LIP,
+)
+from engines.head.model import (
+    EYEBALL_RADIUS_HU,
+    MEETING_LOWER,
+    MEETING_UPPER,
+    MODEL_PATH,
+    Part,
+    close_gaps,
+    eye_centre,
+    load_head_model,
+    turn_eyes,
 )
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT
 

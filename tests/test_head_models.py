@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from scipy.io import savemat
 from scipy.sparse import csc_matrix
 
-from engines import head_models
 from engines.errors import ModelError
 from engines.geometry import rotation_matrix
-from engines.head_model import HeadModel, Joints, Part
-from engines.head_models import adapt, bfm, flame, ict, load_model, mesh
-from engines.landmark_names import IRIS_LEFT, IRIS_RIGHT, LANDMARK_COUNT, LIPS_INNER, MEETING
+from engines.head import others as head_models
+from engines.head.landmark_names import IRIS_LEFT, IRIS_RIGHT, LANDMARK_COUNT, LIPS_INNER, MEETING
+from engines.head.model import HeadModel, Joints, Part
+from engines.head.others import adapt, bfm, flame, ict, load_model, mesh
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT
 
 F64 = NDArray[np.float64]
@@ -804,7 +804,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_without_scipy_the_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, "bfm", bfm_fields())
     monkeypatch.setattr(head_models, "load_head_model", reference)
-    for name in [n for n in sys.modules if n.startswith("engines.head_models.")]:
+    for name in [n for n in sys.modules if n.startswith("engines.head.others.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "scipy.spatial", None)
     with pytest.raises(ModelError, match="pip install scipy"):

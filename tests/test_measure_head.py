@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.landmark_names import CORNERS_LEFT, CORNERS_RIGHT
+from engines.head.landmark_names import CORNERS_LEFT, CORNERS_RIGHT
 from engines.motion import ARKIT_INDEX, Motion
 from scripts.head.measure_cross import Looked, Seen, closed_in_pictures, pooled
 from scripts.head.measure_driver import left_percent

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from calibration.neutral import CALIBRATION_S, EASE_S, DriverNeutral, NeutralEstimator
 from engines.geometry import rotation_from_degrees, yaw_pitch_roll_deg
-from engines.head_model import load_head_model
+from engines.head.model import load_head_model
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
 
 F32 = NDArray[np.float32]

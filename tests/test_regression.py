@@ -15,10 +15,9 @@ from PIL import Image
 from skimage import data
 
 from engines.geometry import rotation_from_degrees, rotation_matrix, yaw_pitch_roll_deg
-from engines.head_model import HeadModel, load_head_model
-from engines.landmark_names import LANDMARK_COUNT
-from engines.motion import ARKIT_INDEX, ARKIT_NAMES
-from engines.regressor import (
+from engines.head.landmark_names import LANDMARK_COUNT
+from engines.head.model import HeadModel, load_head_model
+from engines.head.regressor import (
     INPUT_PX,
     SCALE_PX_PER_HU,
     SKIN_LANDMARKS,
@@ -30,6 +29,7 @@ from engines.regressor import (
     move_points,
     rotation_from_6d,
 )
+from engines.motion import ARKIT_INDEX, ARKIT_NAMES
 from scripts.head import crops as cropping
 from scripts.head.crops import Crops, background_box, read_cache, write_cache
 from scripts.head.no_faces import clouds, invented, letters, shapes, shuffled

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from engines.errors import ModelError
 from engines.geometry import rotation_matrix
-from engines.head_model import HeadModel, load_head_model
-from engines.landmark_names import LANDMARK_COUNT
-from engines.regressor import (
+from engines.head.landmark_names import LANDMARK_COUNT
+from engines.head.model import HeadModel, load_head_model
+from engines.head.regressor import (
     CROP_PER_FACE,
     FORMAT,
     INPUT_PX,

@@ -14,17 +14,17 @@ from skimage import data
 from engines.errors import DriverError
 from engines.frame import Frame
 from engines.geometry import Camera
-from engines.head_model import HeadModel, load_head_model
-from engines.landmark_names import LANDMARK_COUNT
-from engines.landmarks import LandmarkDetector
-from engines.motion import ARKIT_INDEX
-from engines.regressor import (
+from engines.head.landmark_names import LANDMARK_COUNT
+from engines.head.landmarks import LandmarkDetector
+from engines.head.model import HeadModel, load_head_model
+from engines.head.regressor import (
     INPUT_PX,
     SKIN_LANDMARKS,
     CropBox,
     Layout,
     face_extent,
 )
+from engines.motion import ARKIT_INDEX
 from scripts.head.regression import (
     GOOD_PER_FACE,
     GOOD_SHIFT,

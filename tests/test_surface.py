@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from meshes import bumpy
 from numpy.typing import NDArray
 
-from engines.head_model import EYEBALL_RADIUS_HU, Part, load_head_model
-from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_INNER, LIPS_OUTER
-from engines.surface import SURFACE, Spread, laplacian, spread_delta, spread_of
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_INNER, LIPS_OUTER
+from engines.head.model import EYEBALL_RADIUS_HU, Part, load_head_model
+from engines.head.surface import SURFACE, Spread, laplacian, spread_delta, spread_of
 
 F64 = NDArray[np.float64]
 MODEL = load_head_model()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from calibration.uv_maps import draw_uv_maps, mirrored_uv, with_uv_maps
 from engines.enrollment import UV_POSITION_SIDE_PX, Enrollment
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.head_model import Part, load_head_model
+from engines.head.model import Part, load_head_model
 from engines.raster.gbuffer import GBuffer, lookup, rasterise
 from engines.raster.pose import head_viewport, photo_viewport, pose_head
 from engines.raster.resample import resample

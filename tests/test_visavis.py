@@ -33,7 +33,7 @@ from engines.generators.visavis.generator import (
 )
 from engines.generators.visavis.inputs import Box, Window
 from engines.generators.visavis.networks import VERSION, VisavisNetworks, apply_layers, blending, split_layers
-from engines.head_model import load_head_model
+from engines.head.model import load_head_model
 from engines.motion import Motion
 from engines.raster.gbuffer import GBuffer, rasterise
 from engines.raster.pose import head_viewport, photo_viewport, pose_head

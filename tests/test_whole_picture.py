@@ -14,7 +14,7 @@ from engines.composite import composite, straight
 from engines.edit import Edit, apply_edit
 from engines.enrollment import Enrollment
 from engines.geometry import Camera
-from engines.head_model import load_head_model
+from engines.head.model import load_head_model
 from engines.motion import Motion
 from engines.outpaint import Pad, missing, moved, outpaint
 from engines.raster.pose import head_viewport, photo_viewport, pose_head, pose_in_viewport, wide_viewport

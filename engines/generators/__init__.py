@@ -9,7 +9,7 @@ from engines.errors import GeneratorError, WeightsError
 from engines.generator import Generator
 from engines.generator_names import FALLBACK_GENERATOR
 from engines.generators.geometric import GeometricGenerator
-from engines.head_model import HeadModel
+from engines.head.model import HeadModel
 
 
 def _visavis(model: HeadModel) -> Generator[Any]:

@@ -18,8 +18,7 @@ from engines.generators.layers import Body, body_flow, head_mask, make_body, rim
 from engines.generators.masks import planar_map, polygon_mask, region
 from engines.generators.mouth import Mouth, make_mouth, paint_mouth
 from engines.geometry import F64, Similarity, rotation_vector
-from engines.head_model import EYEBALL_RADIUS_HU, HeadModel, Part
-from engines.landmark_names import (
+from engines.head.landmark_names import (
     CORNERS_LEFT,
     CORNERS_RIGHT,
     EYE_LEFT,
@@ -27,6 +26,7 @@ from engines.landmark_names import (
     LID_SKIN_LEFT,
     LID_SKIN_RIGHT,
 )
+from engines.head.model import EYEBALL_RADIUS_HU, HeadModel, Part
 from engines.motion import Motion
 from engines.raster.conditioning import PreparedMap, lookup_map, prepare_map
 from engines.raster.gbuffer import GBuffer, Viewport, extend

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engines.generators.masks import planar_map
 from engines.geometry import F64, Similarity
-from engines.head_model import HeadModel
+from engines.head.model import HeadModel
 from engines.push_pull import push_pull
 from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport, extend, rasterise
 

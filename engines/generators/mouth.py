@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.generators.masks import planar_map, polygon_mask, region
 from engines.geometry import F64, Similarity
-from engines.head_model import HeadModel, Part
-from engines.landmark_names import LIPS_INNER, LOWER_LIP, UPPER_LIP
+from engines.head.landmark_names import LIPS_INNER, LOWER_LIP, UPPER_LIP
+from engines.head.model import HeadModel, Part
 from engines.motion import ARKIT_INDEX
 from engines.raster.gbuffer import HeadMesh, draw_triangles, extend, front_facing
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.head_model import Part
+from engines.head.model import Part
 from engines.raster.gbuffer import GBuffer
 
 F32 = NDArray[np.float32]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.geometry import F64, Similarity
-from engines.head_model import HeadModel
+from engines.head.model import HeadModel
 
 F32 = NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.errors import EnrollmentError
 from engines.geometry import Camera, Similarity
-from engines.head_model import HeadModel, close_gaps
+from engines.head.model import HeadModel, close_gaps
 from engines.motion import ARKIT_INDEX, Motion
 from engines.raster.gbuffer import HeadMesh, Viewport
 

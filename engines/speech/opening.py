@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.head_model import load_head_model
-from engines.landmark_names import LOWER_LIP, UPPER_LIP
+from engines.head.landmark_names import LOWER_LIP, UPPER_LIP
+from engines.head.model import load_head_model
 
 F32 = NDArray[np.float32]
 

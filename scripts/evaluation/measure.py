@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.fit import LIPS_CLOSED, ExpressionFit, fit_driver, openings
 from engines.geometry import F64, rotation_matrix, rotation_vector
-from engines.head_model import HeadModel
-from engines.landmarks import FaceLandmarks, LandmarkDetector
+from engines.head.fit import LIPS_CLOSED, ExpressionFit, fit_driver, openings
+from engines.head.landmarks import FaceLandmarks, LandmarkDetector
+from engines.head.model import HeadModel
 from engines.renderer import Renderer
 from scripts.evaluation import metrics
 from scripts.evaluation.clips import spread_indices

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
 from engines.geometry import F64, yaw_pitch_roll_deg
-from engines.landmark_names import (
+from engines.head.landmark_names import (
     CORNERS_LEFT,
     CORNERS_RIGHT,
     EYE_LEFT,

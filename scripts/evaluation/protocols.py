@@ -17,11 +17,11 @@ from calibration.enroll import enroll, head_crop
 from calibration.neutral import DriverNeutral
 from engines.enrollment import Enrollment
 from engines.errors import DriverError, PhotoError, VisavisError
-from engines.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
 from engines.frame import Frame
 from engines.geometry import F64, Camera, rotation_matrix, rotation_vector
-from engines.head_model import HeadModel
-from engines.landmarks import FaceLandmarks
+from engines.head.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
+from engines.head.landmarks import FaceLandmarks
+from engines.head.model import HeadModel
 from engines.motion import ARKIT_INDEX, Motion
 from engines.raster.gbuffer import Viewport
 from engines.raster.pose import head_viewport

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from engines.generators import make_generator
 from engines.geometry import F64
-from engines.head_model import HeadModel, load_head_model
+from engines.head.model import HeadModel, load_head_model
 from scripts.evaluation.clips import EvaluationError, find_clips, find_portraits, load_clips, spread_indices
 from scripts.evaluation.features import PerceptualMeasure, load_recognisers
 from scripts.evaluation.measure import Drawn, Eye, Row, Truth, draw, look_at_truth, measure

@@ -14,7 +14,7 @@ from typing import Any
 from engines.errors import GeneratorError
 from engines.generator import Generator
 from engines.generators import GENERATORS, generator_names
-from engines.head_model import HeadModel
+from engines.head.model import HeadModel
 
 # shows the photo, whatever the driver does: the floor that every generator must beat; drawn by nobody
 SOURCE_COPY = "source-copy"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.geometry import F64
-from engines.head_model import Part
+from engines.head.model import Part
 from engines.motion import ARKIT_NAMES
 
 I64 = NDArray[np.int64]

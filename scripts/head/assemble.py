@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from engines.geometry import F64
-from engines.head_model import EYEBALL_RADIUS_HU, Part, eye_centre
-from engines.head_models import adapt
-from engines.landmark_names import (
+from engines.head.landmark_names import (
     EYE_LEFT,
     EYE_RIGHT,
     IRIS_LEFT,
@@ -21,7 +19,9 @@ from engines.landmark_names import (
     LIPS_INNER,
     LIPS_OUTER,
 )
-from engines.surface import Spread
+from engines.head.model import EYEBALL_RADIUS_HU, Part, eye_centre
+from engines.head.others import adapt
+from engines.head.surface import Spread
 from scripts.head.anny import RawHead
 from scripts.head.register import SURFACE, Embedding, Registered, nearest_on_surface
 

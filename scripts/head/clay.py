@@ -20,10 +20,10 @@ from PIL import Image
 
 from calibration.enroll import person_of
 from calibration.hair import scalp_weight
-from engines.fit import SourceFit
 from engines.geometry import Similarity, rotation_from_degrees, rotation_matrix
-from engines.head_model import HeadModel, Part, close_gaps, load_head_model
-from engines.landmark_names import LIPS_INNER, LIPS_OUTER
+from engines.head.fit import SourceFit
+from engines.head.landmark_names import LIPS_INNER, LIPS_OUTER
+from engines.head.model import HeadModel, Part, close_gaps, load_head_model
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT
 from engines.raster.gbuffer import draw_triangles, front_facing
 

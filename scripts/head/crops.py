@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from calibration.photo import open_photo
-from engines.fit import ExpressionFit, fit_driver, fit_source, measure_closure, measure_gaze, openings
 from engines.geometry import align_similarity, rotation_vector
-from engines.head_model import HeadModel, load_head_model
+from engines.head.fit import ExpressionFit, fit_driver, fit_source, measure_closure, measure_gaze, openings
+from engines.head.model import HeadModel, load_head_model
+from engines.head.regressor import SKIN_LANDMARKS, CropBox, box_around, cut, face_extent, move_points
 from engines.motion import ARKIT_INDEX
-from engines.regressor import SKIN_LANDMARKS, CropBox, box_around, cut, face_extent, move_points
 from scripts.head.tracks import Tracked, load_tracks
 
 F32 = NDArray[np.float32]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.geometry import F64, align_similarity
-from engines.surface import Spread
+from engines.head.surface import Spread
 from scripts.head.anny import RawHead
 from scripts.head.assemble import Head, spread_all
 from scripts.head.learn import HALF_FACE_HU, Clip, fit_weights

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.fit import EXPRESSION_HIGH, EXPRESSION_LOW
 from engines.geometry import F64, align_similarity
-from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LANDMARK_COUNT, LIPS_INNER, LIPS_OUTER, SURFACE
+from engines.head.fit import EXPRESSION_HIGH, EXPRESSION_LOW
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LANDMARK_COUNT, LIPS_INNER, LIPS_OUTER, SURFACE
 from engines.motion import ARKIT_NAMES, EXPRESSION_COUNT
 from scripts.head.tracks import Tracked
 

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from calibration.photo import open_photo
 from engines.enrollment import Enrollment
-from engines.fit import ExpressionFit, openings
 from engines.geometry import F64, align_similarity
-from engines.head_model import HeadModel
-from engines.landmarks import LandmarkDetector
+from engines.head.fit import ExpressionFit, openings
+from engines.head.landmarks import LandmarkDetector
+from engines.head.model import HeadModel
 from engines.raster.pose import head_viewport, pose_head
 from engines.retarget import Controls, retarget
 from scripts.head import render_pairs

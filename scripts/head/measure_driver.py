@@ -10,9 +10,9 @@ import numpy as np
 from tqdm import tqdm
 
 from calibration.neutral import CALIBRATION_S, EASE_S, NeutralEstimator
-from engines.fit import SURFACE, ExpressionFit, fit_driver, landmark_weights, measure_gaze
 from engines.geometry import F64, Camera, align_similarity
-from engines.head_model import HeadModel
+from engines.head.fit import SURFACE, ExpressionFit, fit_driver, landmark_weights, measure_gaze
+from engines.head.model import HeadModel
 from scripts.head.learn import HALF_FACE_HU, fit_clip, start_clip
 from scripts.head.measure_figures import Figure, Section, column, mean_of, worst
 from scripts.head.tracks import Tracked

@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from calibration.enroll import head_crop, person_of
 from engines.enrollment import Enrollment
-from engines.fit import SURFACE, SourceFit, fit_source, measure_gaze
 from engines.geometry import F64, Camera
-from engines.head_model import HeadModel
+from engines.head.fit import SURFACE, SourceFit, fit_source, measure_gaze
+from engines.head.model import HeadModel
 from engines.motion import Motion
 from engines.raster.pose import photo_viewport, pose_head
 from scripts.head.measure_figures import Figure, Section, column, share_percent, worst

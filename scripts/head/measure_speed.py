@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from engines.head_model import HeadModel
+from engines.head.model import HeadModel
 from engines.motion import Motion
 from engines.raster.conditioning import computed_flow, computed_occlusion, prepare_map
 from engines.raster.gbuffer import rasterise, seen_triangles

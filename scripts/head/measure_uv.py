@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from engines.enrollment import Enrollment
 from engines.geometry import F64, rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.head_model import HeadModel, Part
-from engines.landmark_names import OVAL
+from engines.head.landmark_names import OVAL
+from engines.head.model import HeadModel, Part
 from engines.motion import ARKIT_INDEX, Motion
 from engines.raster.conditioning import computed_flow, computed_occlusion, face_mask, rendered_face
 from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport, grid_size, rasterise

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from engines.errors import VisavisError
 from engines.geometry import F64
-from engines.landmark_names import CORNERS_LEFT, CORNERS_RIGHT
+from engines.head.landmark_names import CORNERS_LEFT, CORNERS_RIGHT
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from engines.geometry import F64, Similarity, align_similarity
-from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LANDMARK_COUNT, LIPS_INNER, LIPS_OUTER, SURFACE
-from engines.surface import Spread
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LANDMARK_COUNT, LIPS_INNER, LIPS_OUTER, SURFACE
+from engines.head.surface import Spread
 from scripts.head.anny import RawHead
 
 I64 = NDArray[np.int64]

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engines.geometry import F64, rotation_matrix
-from engines.motion import ARKIT_INDEX, ARKIT_NAMES
-from engines.regressor import (
+from engines.head.regressor import (
     INPUT_PX,
     SCALE_PX_PER_HU,
     SKIN_LANDMARKS,
@@ -25,6 +24,7 @@ from engines.regressor import (
     face_extent,
     move_points,
 )
+from engines.motion import ARKIT_INDEX, ARKIT_NAMES
 from scripts.head.crops import CACHE_PX, Crops, decode
 from scripts.head.no_faces import invented, shuffled
 

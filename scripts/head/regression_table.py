@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from engines.engine import EngineError, OpenVinoEngine, TorchEngine
 from engines.geometry import align_similarity, rotation_vector, yaw_pitch_roll_deg
-from engines.head_model import HeadModel, load_head_model
-from engines.motion import ARKIT_INDEX
-from engines.regressor import (
+from engines.head.model import HeadModel, load_head_model
+from engines.head.regressor import (
     CROP_PER_FACE,
     INPUT_PX,
     SKIN_LANDMARKS,
@@ -31,6 +30,7 @@ from engines.regressor import (
     read_output,
     without_norm,
 )
+from engines.motion import ARKIT_INDEX
 from scripts.head.crops import CACHE_PX, decode
 from scripts.head.regression import Samples, warp
 from scripts.head.tracks import is_held_out
@@ -118,8 +118,8 @@ def _landmark_error(got: F64 | F32, want: F32) -> float:
 
 def _by_mediapipe(samples: Samples, model: HeadModel, rows: Sequence[int]) -> tuple[_Seen, list[int], float]:
     """MediaPipe on the same crops (doubled); which rows it answered, and ms for each."""
-    from engines.fit import measure_gaze
-    from engines.landmarks import LandmarkDetector
+    from engines.head.fit import measure_gaze
+    from engines.head.landmarks import LandmarkDetector
 
     seen, answered, spent = _Seen([], [], [], [], []), list[int](), list[float]()
     detector = LandmarkDetector(video=False)

@@ -21,7 +21,7 @@ from calibration.enroll import find_face
 from calibration.photo import open_photo
 from engines.errors import PhotoError
 from engines.geometry import F64
-from engines.landmarks import LandmarkDetector
+from engines.head.landmarks import LandmarkDetector
 
 Record = dict[str, NDArray[np.generic]]
 

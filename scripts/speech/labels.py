@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from calibration.neutral import DriverNeutral
 from engines.frame import Frame
-from engines.landmark_names import LOWER_LIP, UPPER_LIP
-from engines.landmarks import FaceLandmarks, LandmarkDetector
+from engines.head.landmark_names import LOWER_LIP, UPPER_LIP
+from engines.head.landmarks import FaceLandmarks, LandmarkDetector
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
 from streamer.trackers.mediapipe import MediaPipeTracker
 

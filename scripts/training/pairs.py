@@ -40,7 +40,6 @@ from calibration.matte import cut_out
 from engines.composite import make_background
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError
-from engines.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
 from engines.generators.geometric import GeometricGenerator
 from engines.generators.visavis import inputs
 from engines.geometry import (
@@ -51,7 +50,8 @@ from engines.geometry import (
     rotation_matrix,
     rotation_vector,
 )
-from engines.head_model import HeadModel, load_head_model
+from engines.head.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
+from engines.head.model import HeadModel, load_head_model
 from engines.motion import ARKIT_INDEX, Motion
 from engines.raster.gbuffer import rasterise
 from engines.raster.pose import head_viewport, pose_head

@@ -14,9 +14,8 @@ from calibration.neutral import DriverNeutral, NeutralEstimator
 from engines.engine import compile_best
 from engines.frame import Frame
 from engines.geometry import Camera
-from engines.head_model import HeadModel, load_head_model
-from engines.motion import ARKIT_INDEX, Motion
-from engines.regressor import (
+from engines.head.model import HeadModel, load_head_model
+from engines.head.regressor import (
     CROP_PER_FACE,
     INPUT_PX,
     CropBox,
@@ -31,6 +30,7 @@ from engines.regressor import (
     place_head,
     read_output,
 )
+from engines.motion import ARKIT_INDEX, Motion
 from streamer.tracker import Track, Tracker
 
 F32 = NDArray[np.float32]
@@ -93,7 +93,7 @@ def compiled_reader() -> tuple[Reader, Layout]:
 
 def mediapipe_finder() -> FaceFinder:
     """First looks by MediaPipe, for pictures full of small faces; needs a mediapipe that loads."""
-    from engines.landmarks import LandmarkDetector
+    from engines.head.landmarks import LandmarkDetector
 
     detector = LandmarkDetector(video=False)
 

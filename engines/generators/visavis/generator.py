@@ -29,7 +29,7 @@ from engines.generators.visavis.networks import (
     VisavisNetworks,
 )
 from engines.geometry import F64, Similarity
-from engines.head_model import HeadModel
+from engines.head.model import HeadModel
 from engines.motion import Motion
 from engines.raster.conditioning import PreparedMap
 from engines.raster.gbuffer import GBuffer, Viewport, rasterise

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.geometry import F64, Similarity, rotation_vector
-from engines.head_model import Part
-from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER
+from engines.head.model import Part
 from engines.motion import ARKIT_NAMES, Motion
 from engines.raster.conditioning import PreparedMap, lookup_map, prepare_map
 from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport

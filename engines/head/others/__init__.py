@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from engines.errors import ModelError
-from engines.head_model import HeadModel, load_head_model
+from engines.head.model import HeadModel, load_head_model
 
 
 class _Reader(Protocol):

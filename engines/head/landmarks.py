@@ -13,7 +13,7 @@ import numpy as np
 from mediapipe.tasks.python import BaseOptions, vision
 from numpy.typing import NDArray
 
-from engines.landmark_names import LANDMARK_COUNT
+from engines.head.landmark_names import LANDMARK_COUNT
 from engines.models import find_model
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT
 

@@ -1,6 +1,6 @@
 """ICT-FaceKit (MIT): 53 expressions named as ARKit's, mouth interior, eyeballs, UVs. In cm, y up, z to the viewer.
 
-`python -m engines.head_models.ict FACEXMODEL_FOLDER OUT.npz` packs the .obj files of ICT-FaceKit.
+`python -m engines.head.others.ict FACEXMODEL_FOLDER OUT.npz` packs the .obj files of ICT-FaceKit.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from engines.errors import ModelError
 from engines.geometry import F32, F64
-from engines.head_model import HeadModel, Part
-from engines.head_models.adapt import (
+from engines.head.landmark_names import LANDMARK_COUNT
+from engines.head.model import HeadModel, Part
+from engines.head.others.adapt import (
     IBUG_FROM,
     IBUG_TO_MEDIAPIPE,
     IDENTITY_MODES,
@@ -24,9 +25,8 @@ from engines.head_models.adapt import (
     assemble,
     at_vertices,
 )
-from engines.head_models.files import SEE, Array, Shape, check, indices, read_npz
-from engines.head_models.mesh import I64, Box, Surface, components, into_box
-from engines.landmark_names import LANDMARK_COUNT
+from engines.head.others.files import SEE, Array, Shape, check, indices, read_npz
+from engines.head.others.mesh import I64, Box, Surface, components, into_box
 from engines.motion import ARKIT_NAMES
 
 KIND = "ict"
@@ -301,7 +301,7 @@ def _read_obj(file: Path) -> tuple[F64, F64, list[list[tuple[int, int]]]]:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m engines.head_models.ict FACEXMODEL_FOLDER OUT.npz")
+        sys.exit("usage: python -m engines.head.others.ict FACEXMODEL_FOLDER OUT.npz")
     try:
         pack(Path(sys.argv[1]), Path(sys.argv[2]))
     except ModelError as failure:

@@ -11,8 +11,9 @@ from scipy.interpolate import RBFInterpolator
 
 from engines.errors import ModelError
 from engines.geometry import F32, F64, Similarity, align_similarity, rotation_matrix
-from engines.head_model import HeadModel, Part, build_model
-from engines.head_models.mesh import (
+from engines.head.landmark_names import LANDMARK_COUNT, LIPS_INNER, MEETING
+from engines.head.model import HeadModel, Part, build_model
+from engines.head.others.mesh import (
     I64,
     Box,
     Surface,
@@ -21,7 +22,6 @@ from engines.head_models.mesh import (
     eye_uv,
     split_at_seams,
 )
-from engines.landmark_names import LANDMARK_COUNT, LIPS_INNER, MEETING
 from engines.motion import ARKIT_INDEX
 
 _FAR_HU = 0.06  # a mesh whose surface is farther from a face than this is none

@@ -1,6 +1,6 @@
 """The head 3DMM: `V(α, β) = V̄ + B_id α + B_exp β + δ`, eyeballs turned by the gaze; posed by a similarity.
 
-One interface for every basis: ours (`load_head_model`), ICT-FaceKit, FLAME and BFM (`engines.head_models`).
+One interface for every basis: ours (`load_head_model`), ICT-FaceKit, FLAME and BFM (`engines.head.others`).
 Axes: x right as seen, y down, z away from the camera; one head unit (hu) is 10 cm. "Right" and "left" are
 the subject's: the right eye is at the picture's left.
 """
@@ -19,14 +19,14 @@ from safetensors import SafetensorError, safe_open
 
 from engines.errors import ModelError
 from engines.geometry import rotation_from_degrees, rotation_matrix
-from engines.landmark_names import LANDMARK_COUNT, MEETING
+from engines.head.landmark_names import LANDMARK_COUNT, MEETING
 from engines.motion import EXPRESSION_COUNT
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
-MODEL_PATH = Path(__file__).parent / "data" / "head_model.safetensors"
+MODEL_PATH = Path(__file__).parents[1] / "data" / "head_model.safetensors"
 FORMAT, VERSION = "visavis-head-model", 1
 EYEBALL_RADIUS_HU = 0.12  # 12 mm
 LID_CLEARANCE_HU = 0.004

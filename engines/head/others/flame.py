@@ -15,10 +15,10 @@ import numpy as np
 
 from engines.errors import ModelError
 from engines.geometry import F32, F64
-from engines.head_model import HeadModel, Part
-from engines.head_models.adapt import IDENTITY_MODES, TO_OUR_AXES, Embedding, RawHead, assemble
-from engines.head_models.files import SEE, Array, Shape, check, indices, read_npz
-from engines.head_models.mesh import I64, into_box
+from engines.head.model import HeadModel, Part
+from engines.head.others.adapt import IDENTITY_MODES, TO_OUR_AXES, Embedding, RawHead, assemble
+from engines.head.others.files import SEE, Array, Shape, check, indices, read_npz
+from engines.head.others.mesh import I64, into_box
 
 KIND = "flame"
 HU_PER_M = 10.0

@@ -14,8 +14,8 @@ import numpy as np
 
 from engines.errors import ModelError
 from engines.geometry import F32
-from engines.head_model import HeadModel, Part
-from engines.head_models.adapt import (
+from engines.head.model import HeadModel, Part
+from engines.head.others.adapt import (
     IBUG_FROM,
     IBUG_TO_MEDIAPIPE,
     IDENTITY_MODES,
@@ -25,7 +25,7 @@ from engines.head_models.adapt import (
     assemble,
     at_vertices,
 )
-from engines.head_models.files import SEE, Array, Shape, check, indices, read_npz
+from engines.head.others.files import SEE, Array, Shape, check, indices, read_npz
 
 KIND = "bfm"
 FIELDS: dict[str, Shape] = {

@@ -22,14 +22,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from engines.errors import ModelError
 from engines.geometry import F64, Similarity, rotation_from_degrees, rotation_matrix
-from engines.head_model import HeadModel
-from engines.landmark_names import IRIS_LEFT, IRIS_RIGHT, LANDMARK_COUNT
+from engines.head.landmark_names import IRIS_LEFT, IRIS_RIGHT, LANDMARK_COUNT
+from engines.head.model import HeadModel
 from engines.motion import EXPRESSION_COUNT
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
-WEIGHTS_PATH = Path(__file__).parent / "data" / "regressor.safetensors"
+WEIGHTS_PATH = Path(__file__).parents[1] / "data" / "regressor.safetensors"
 FORMAT, VERSION = "visavis-regressor", 1
 _AGAIN = "make it again with scripts/train_regressor.py, or install visavis again"
 

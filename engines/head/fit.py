@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.geometry import F64, Similarity, align_similarity
-from engines.head_model import EYEBALL_RADIUS_HU, HeadModel
-from engines.landmark_names import (
+from engines.head.landmark_names import (
     CORNERS_LEFT,
     CORNERS_RIGHT,
     EYE_LEFT,
@@ -26,6 +25,7 @@ from engines.landmark_names import (
     LIPS_OUTER,
     SURFACE,
 )
+from engines.head.model import EYEBALL_RADIUS_HU, HeadModel
 from engines.motion import EXPRESSION_COUNT
 
 F32 = NDArray[np.float32]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 
 from engines.geometry import F64
-from engines.head_model import HeadModel, Part
-from engines.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_INNER, LIPS_OUTER, SURFACE
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_INNER, LIPS_OUTER, SURFACE
+from engines.head.model import HeadModel, Part
 
 _BEND = 1.0  # thin plate: smooth across landmarks
 _STRETCH = 0.06  # membrane: no linear growth where landmarks end
