@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engines.errors import ModelMissing
 from engines.models import find_model
-from engines.push_pull import push_pull
+from engines.picture.push_pull import push_pull
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

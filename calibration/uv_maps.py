@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 from calibration.hair import scalp_weight
 from engines.enrollment import UV_POSITION_SIDE_PX, Enrollment
 from engines.head.model import HeadModel, Part
-from engines.push_pull import push_pull
+from engines.picture.push_pull import push_pull
 from engines.raster.gbuffer import HeadMesh, Viewport, draw_in_uv, rasterise
 from engines.raster.pose import photo_viewport, pose_head
 

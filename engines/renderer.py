@@ -9,8 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.background import KEEP, Background, BackgroundError
-from engines.composite import (
+from engines.enrollment import Enrollment
+from engines.generator_names import DEFAULT_GENERATOR
+from engines.generators import make_or_fall_back
+from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
+from engines.head.model import load_head_model
+from engines.motion import ARKIT_INDEX, Motion
+from engines.picture.background import KEEP, Background, BackgroundError
+from engines.picture.composite import (
     behind_person,
     composite,
     make_background,
@@ -18,16 +24,10 @@ from engines.composite import (
     straight,
     without_old_background,
 )
-from engines.enrollment import Enrollment
-from engines.generator_names import DEFAULT_GENERATOR
-from engines.generators import make_or_fall_back
-from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.head.model import load_head_model
-from engines.motion import ARKIT_INDEX, Motion
-from engines.outpaint import Pad, missing, moved, outpaint
+from engines.picture.moving_box import Box, moving_box, whole
+from engines.picture.outpaint import Pad, missing, moved, outpaint
 from engines.raster.gbuffer import Viewport, rasterise, seen_triangles
 from engines.raster.pose import head_viewport, photo_viewport, pose_head, wide_viewport
-from engines.stage import Box, moving_box, whole
 
 U8 = NDArray[np.uint8]
 Framing = Literal["head", "photo"]

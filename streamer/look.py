@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.photo import open_photo
-from engines.background import KEEP, Background, BackgroundError, read_colour
 from engines.errors import PhotoError
+from engines.picture.background import KEEP, Background, BackgroundError, read_colour
 from engines.renderer import Aspect
 
 BACKGROUND_CHOICES = "keep, blur, transparent, a colour such as '#00ff00', or a picture file"

@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engines.background import Background
 from engines.enrollment import Enrollment, load_enrollment, renamed, save_enrollment
 from engines.errors import EnrollmentError, VisavisError
+from engines.picture.background import Background
 from engines.raster.pose import head_viewport
 from engines.raster.resample import resample
 from engines.retarget import Controls

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from engines.background import KEEP, Background, BackgroundError, clean_edges, cover, read_colour
+from engines.picture.background import KEEP, Background, BackgroundError, clean_edges, cover, read_colour
 from streamer.look import AS_IS, read_background, read_picture, require_opaque
 
 U8 = NDArray[np.uint8]

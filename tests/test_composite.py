@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engines.composite import composite, make_background
 from engines.enrollment import Enrollment
+from engines.picture.composite import composite, make_background
 from engines.raster.pose import head_viewport, photo_viewport
 
 U8 = NDArray[np.uint8]

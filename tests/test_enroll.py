@@ -21,7 +21,7 @@ from engines.geometry import yaw_pitch_roll_deg
 from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT, MEETING
 from engines.head.model import EYEBALL_RADIUS_HU, Part, load_head_model
 from engines.motion import ARKIT_INDEX
-from engines.push_pull import push_pull
+from engines.picture.push_pull import push_pull
 from engines.raster.gbuffer import rasterise
 from engines.raster.pose import decode_head, head_viewport, photo_viewport, pose_head, pose_in_viewport
 from engines.raster.resample import resample

@@ -25,10 +25,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import ValidationError
 
-from engines.background import Background
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.generator_names import generator_for_calls
 from engines.generators import generator_names
+from engines.picture.background import Background
 from engines.presets import preset_names
 from engines.retarget import Controls
 from streamer import __version__, server

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.background import Background, BackgroundError
-from engines.composite import composite, straight
 from engines.edit import Edit, apply_edit
 from engines.enrollment import Enrollment
 from engines.geometry import Camera
 from engines.head.model import load_head_model
 from engines.motion import Motion
-from engines.outpaint import Pad, missing, moved, outpaint
+from engines.picture.background import Background, BackgroundError
+from engines.picture.composite import composite, straight
+from engines.picture.moving_box import Box, moving_box, whole
+from engines.picture.outpaint import Pad, missing, moved, outpaint
 from engines.raster.pose import head_viewport, photo_viewport, pose_head, pose_in_viewport, wide_viewport
 from engines.renderer import Renderer, frame_size, range_of_motion
-from engines.stage import Box, moving_box, whole
 
 U8 = NDArray[np.uint8]
 MODEL = load_head_model()

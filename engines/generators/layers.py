@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engines.generators.masks import planar_map
 from engines.geometry import F64, Similarity
 from engines.head.model import HeadModel
-from engines.push_pull import push_pull
+from engines.picture.push_pull import push_pull
 from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport, extend, rasterise
 
 F32 = NDArray[np.float32]

@@ -37,7 +37,6 @@ from tqdm import tqdm
 
 from calibration.enroll import enroll
 from calibration.matte import cut_out
-from engines.composite import make_background
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError
 from engines.generators.geometric import GeometricGenerator
@@ -53,6 +52,7 @@ from engines.geometry import (
 from engines.head.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
 from engines.head.model import HeadModel, load_head_model
 from engines.motion import ARKIT_INDEX, Motion
+from engines.picture.composite import make_background
 from engines.raster.gbuffer import rasterise
 from engines.raster.pose import head_viewport, pose_head
 from engines.raster.resample import resample

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.geometry import Camera
-from engines.push_pull import push_pull
+from engines.picture.push_pull import push_pull
 from engines.raster.gbuffer import Viewport
 
 F32 = NDArray[np.float32]

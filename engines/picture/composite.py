@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.background import KEEP, Background, clean_edges, cover
 from engines.enrollment import Enrollment
 from engines.head.model import load_head_model
+from engines.picture.background import KEEP, Background, clean_edges, cover
 from engines.raster.gbuffer import Viewport, rasterise
 from engines.raster.pose import photo_viewport, pose_head, pose_in_viewport
 from engines.raster.resample import resample
