@@ -18,8 +18,8 @@ from calibration.usable import check_turn, face_in_matte, head_is_cut, look_at_f
 from calibration.uv_maps import with_uv_maps
 from engines.enrollment import Consent, Enrollment
 from engines.errors import PhotoError
-from engines.generator_names import DEFAULT_GENERATOR
-from engines.generators import make_or_fall_back
+from engines.generators.names import DEFAULT_GENERATOR
+from engines.generators.open import open_generator_or_fallback
 from engines.geometry import Camera, yaw_pitch_roll_deg
 from engines.head.fit import SourceFit, fit_source, measure_gaze
 from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT
@@ -114,7 +114,7 @@ def enroll_photo(photo: Photo, *, name: str, consent: str | None = None) -> Enro
 
 def with_features(model: HeadModel, enrollment: Enrollment) -> Enrollment:
     """With what the default generator's encoder makes of the photo; as it is where its weights do not load."""
-    generator, _ = make_or_fall_back(DEFAULT_GENERATOR, model)
+    generator, _ = open_generator_or_fallback(DEFAULT_GENERATOR, model)
     return replace(enrollment, features=dict(generator.features_of(enrollment)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class VisavisError(Exception):
     """A failure with a one-line message that names the fix; shown without a traceback."""
@@ -37,3 +39,8 @@ class WeightsError(GeneratorError):
 
 class ModelError(VisavisError):
     """A head model file is truncated, of another format, or lacks a field; the message names what was expected."""
+
+
+def no_such(what: str, name: str, choices: Iterable[str]) -> str:
+    """What every family says of a name that it does not have."""
+    return f"there is no {what} {name!r:.80}; choose one of: {', '.join(choices)}"

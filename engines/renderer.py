@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.generator_names import DEFAULT_GENERATOR
-from engines.generators import make_or_fall_back
+from engines.generators.names import DEFAULT_GENERATOR
+from engines.generators.open import open_generator_or_fallback
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.head.model import load_head_model
 from engines.motion import ARKIT_INDEX, Motion
@@ -108,7 +108,7 @@ class Renderer:
             self.viewport = head_viewport(enrollment, size_px)
         else:
             self.viewport = wide_viewport(enrollment, *frame_size(size_px, aspect))
-        self._generator, fallback = make_or_fall_back(generator, self._model)
+        self._generator, fallback = open_generator_or_fallback(generator, self._model)
         self.notice = "; ".join(n for n in (fallback, _no_matte(enrollment, background)) if n) or None
         self._pad = self._missing(aspect)
         scene = outpaint(enrollment, self._pad)

@@ -32,8 +32,8 @@ from calibration.enroll import enroll
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.errors import DriverError, VisavisError
 from engines.frame import STAGES, Frame, LatencyTrace
-from engines.generator_names import DEFAULT_GENERATOR, FALLBACK_GENERATOR
-from engines.generators import generator_names
+from engines.generators.names import DEFAULT_GENERATOR, FALLBACK_GENERATOR
+from engines.generators.open import GENERATORS
 from engines.motion import ARKIT_INDEX, Motion, MotionTrack
 from engines.renderer import Renderer
 from engines.retarget import Controls, retarget
@@ -336,7 +336,7 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=10.0, help="length of the made driver and of the run"
     )
-    parser.add_argument("--generator", choices=generator_names(), default=DEFAULT_GENERATOR)
+    parser.add_argument("--generator", choices=sorted(GENERATORS), default=DEFAULT_GENERATOR)
     parser.add_argument("--only", choices=["pipelined"], help="leave everything else out")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)

@@ -20,7 +20,7 @@ import cv2
 import torch
 
 from engines.errors import VisavisError
-from engines.generators import generator_names
+from engines.generators.open import GENERATORS
 from scripts.evaluation.bars import BASELINE
 from scripts.evaluation.run import Config, evaluate
 from scripts.evaluation.variants import SOURCE_COPY, known_names
@@ -53,7 +53,7 @@ def parse(arguments: list[str] | None = None) -> tuple[Config, int]:
     )
     parser.add_argument("--threads", type=_positive, default=1, help="of torch and OpenCV (default: 1)")
     given = parser.parse_args(arguments)
-    named = given.generators.split(",") if given.generators else generator_names()
+    named = given.generators.split(",") if given.generators else sorted(GENERATORS)
     named += given.variants.split(",") if given.variants else []
     names = tuple(dict.fromkeys([SOURCE_COPY, BASELINE, *(n.strip() for n in named)]))
     unknown = sorted(set(names) - set(known_names()))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engines.enrollment import Enrollment
 from engines.errors import DriverError, SinkError
-from engines.generator_names import DEFAULT_GENERATOR
+from engines.generators.names import DEFAULT_GENERATOR
 from engines.motion import Motion, write_motion
 from engines.renderer import Framing, Renderer
 from engines.retarget import Controls

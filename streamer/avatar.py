@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.frame import Frame, LatencyTrace
-from engines.generator_names import DEFAULT_GENERATOR
+from engines.generators.names import DEFAULT_GENERATOR
 from engines.renderer import Framing, Renderer
 from engines.retarget import Controls, retarget
 from streamer.clock import Clock, SystemClock

@@ -16,7 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from engines.errors import VisavisError
-from engines.generator_names import DEFAULT_GENERATOR
+from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
 from streamer.cli_stills import AspectChoice, AspectName, BackgroundText, add_still_commands
 from streamer.control_options import with_controls

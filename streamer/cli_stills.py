@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engines.errors import VisavisError
-from engines.generator_names import DEFAULT_GENERATOR
+from engines.generators.names import DEFAULT_GENERATOR
 from streamer.terminal import progress_bar, quiet_native, say_note, working
 
 if TYPE_CHECKING:

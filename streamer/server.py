@@ -22,9 +22,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from calibration.enroll import enroll
 from engines.enrollment import Enrollment
-from engines.errors import VisavisError
-from engines.generator_names import generator_for_calls
-from engines.generators import generator_names
+from engines.errors import VisavisError, no_such
+from engines.generators.names import GENERATOR_NAMES, generators_for_calls
 from engines.presets import preset_names
 from engines.renderer import Aspect
 from engines.retarget import Controls
@@ -137,12 +136,6 @@ def _too_large(settings: ServeSettings) -> str:
     return f"the picture is larger than {settings.max_photo_mb:g} MB; send a smaller one"
 
 
-def call_generators() -> list[str]:
-    """All generators by name, first the one that draws when the page names none."""
-    usual = generator_for_calls(len(os.sched_getaffinity(0)))
-    return [usual, *(name for name in generator_names() if name != usual)]
-
-
 def create_app(
     settings: ServeSettings,
     store: AvatarStore,
@@ -154,6 +147,7 @@ def create_app(
     """The application. `look` is how calls start; `make_avatar` replaces the tracker and generator in tests."""
     aiortc_fixes.apply(offer_loopback=settings.loopback)
     metrics = metrics or Metrics()
+    cores = len(os.sched_getaffinity(0))
     calls = Calls(metrics, settings.max_sessions, make_avatar)
     backgrounds = BackgroundStore(settings.max_uploads)
     # Not the default executor: aiortc encodes there, and an enrollment takes a second. One thread, so that
@@ -244,7 +238,7 @@ def create_app(
         public = store.public()
         return {
             "avatars": [{"name": n, "title": e.title} for n, e in public],
-            "generators": call_generators(),
+            "generators": generators_for_calls(cores),
             "trackers": list(tracker_names()),
             "emotions": list(preset_names()),
             "default": public[0][0] if public else None,
@@ -312,16 +306,12 @@ def create_app(
             raise HTTPException(
                 404, f"there is no avatar {name!r}; GET /api/avatars lists them, or enroll a photo"
             )
-        generator = body.generator or call_generators()[0]
-        if generator not in generator_names():
-            raise HTTPException(
-                400, f"there is no generator {generator!r}; choose one of: {', '.join(generator_names())}"
-            )
+        generator = body.generator or generators_for_calls(cores)[0]
+        if generator not in GENERATOR_NAMES:
+            raise HTTPException(400, no_such("generator", generator, GENERATOR_NAMES))
         tracker = body.tracker or DEFAULT_TRACKER
         if tracker not in tracker_names():
-            raise HTTPException(
-                400, f"there is no tracker {tracker!r}; choose one of: {', '.join(tracker_names())}"
-            )
+            raise HTTPException(400, no_such("tracker", tracker, tracker_names()))
         wanted = look_of(body, look, backgrounds)
         options = CallOptions(
             generator, body.size & ~1, body.mode, body.drive, tracker, wanted, body.trim_ms, body.voice_helps

@@ -12,7 +12,7 @@ from types import FrameType
 
 from engines.enrollment import load_enrollment
 from engines.errors import DriverError, SinkError
-from engines.generator_names import DEFAULT_GENERATOR
+from engines.generators.names import DEFAULT_GENERATOR
 from engines.renderer import Renderer
 from engines.retarget import Controls
 from streamer.avatar import Avatar

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.frame import Frame, LatencyTrace
-from engines.generator import Generator, GeneratorConfig
+from engines.generators.generator import Generator, GeneratorConfig
 from engines.motion import Motion
 from engines.raster.gbuffer import GBuffer, Viewport
 from streamer.clock import Clock, SystemClock

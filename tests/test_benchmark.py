@@ -9,7 +9,7 @@ from fakes import FakeGenerator, FakeTracker
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
 from engines.frame import Frame
-from engines.generators import GENERATORS
+from engines.generators.open import GENERATORS
 from scripts import benchmark
 from scripts.benchmark import percentiles_of, run_pipelined
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.errors import GeneratorError
-from engines.generator import Generator
-from engines.generators import GENERATORS, generator_names, make_generator
-from engines.generators.geometric import GeometricGenerator, opening_ratio
+from engines.generators.generator import Generator
+from engines.generators.geometric.generator import GeometricGenerator, opening_ratio
+from engines.generators.open import GENERATORS, open_generator
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER, OVAL
 from engines.head.landmarks import LandmarkDetector
@@ -337,9 +337,9 @@ def test_marks_come_in_order(astronaut: Enrollment, head: Renderer) -> None:
 
 
 def test_an_unknown_generator_names_the_choices(astronaut: Enrollment) -> None:
-    assert "geometric" in generator_names()
+    assert "geometric" in GENERATORS
     with pytest.raises(GeneratorError, match=r"there is no generator 'nope'; choose one of: .*geometric"):
-        make_generator("nope", MODEL)
+        open_generator("nope", MODEL)
     with pytest.raises(GeneratorError, match="choose one of"):
         Renderer(astronaut, generator="nope")
 

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.generators.geometric import draw_canvas
-from engines.generators.layers import BODY_GRID_PX, Body, body_flow, head_mask, make_body
+from engines.generators.geometric.generator import draw_canvas
+from engines.generators.geometric.layers import BODY_GRID_PX, Body, body_flow, head_mask, make_body
 from engines.geometry import Similarity, rotation_from_degrees, rotation_matrix
 from engines.head.model import load_head_model
 from engines.raster.gbuffer import HeadMesh, Viewport, rasterise

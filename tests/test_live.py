@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment, save_enrollment
 from engines.errors import DriverError, GeneratorError, SinkError, WeightsError
 from engines.frame import Frame
-from engines.generators import GENERATORS
+from engines.generators.open import GENERATORS
 from engines.motion import Motion
 from streamer.avatar import FAULT_EASE_S, Avatar
 from streamer.clock import SystemClock

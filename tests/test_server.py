@@ -26,8 +26,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
-from engines.generator_names import generator_for_calls
-from engines.generators import generator_names
+from engines.generators.names import GENERATOR_NAMES, generator_for_calls, generators_for_calls
 from engines.picture.background import Background
 from engines.presets import preset_names
 from engines.retarget import Controls
@@ -35,7 +34,7 @@ from streamer import __version__, server
 from streamer.clock import SystemClock
 from streamer.config import ServeSettings
 from streamer.look import Look
-from streamer.server import call_generators, create_app
+from streamer.server import create_app
 from streamer.store import AvatarStore, BackgroundStore, picture_of
 from streamer.trackers import tracker_names
 from streamer.webrtc.session import CallOptions, build_avatar
@@ -135,20 +134,20 @@ def test_the_page_and_its_files_come_with_a_strict_policy(client: TestClient) ->
 def test_a_small_computer_calls_with_the_generator_that_is_fluent() -> None:
     assert generator_for_calls(2) == "geometric"
     assert generator_for_calls(4) == "visavis"
-    assert sorted(call_generators()) == generator_names()
-    assert call_generators()[0] == generator_for_calls(len(os.sched_getaffinity(0)))
+    assert sorted(generators_for_calls(2)) == sorted(GENERATOR_NAMES)
+    assert generators_for_calls(2)[0] == generator_for_calls(2)
 
 
 def test_avatars_are_listed_in_order(client: TestClient) -> None:
     assert client.get("/api/avatars").json() == {
         "avatars": [{"name": "red", "title": "red"}, {"name": "green", "title": "green"}],
-        "generators": call_generators(),
+        "generators": generators_for_calls(len(os.sched_getaffinity(0))),
         "trackers": list(tracker_names()),
         "emotions": list(preset_names()),
         "default": "red",
         "look": {"background": "keep", "aspect": "1:1"},
     }
-    assert "geometric" in generator_names()
+    assert "geometric" in GENERATOR_NAMES
 
 
 def test_controls_are_saved_with_an_avatar(client: TestClient, offers: dict[str, str]) -> None:

@@ -19,8 +19,8 @@ from engines.background_engine import BackgroundEngine
 from engines.engine import Compiled, OpenVinoEngine, Precision, TorchEngine, engine_cache_folder
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
-from engines.generators import GENERATORS, make_generator
-from engines.generators.geometric import GeometricGenerator
+from engines.generators.geometric.generator import GeometricGenerator
+from engines.generators.open import GENERATORS, open_generator
 from engines.generators.visavis import inputs
 from engines.generators.visavis.generator import (
     WEIGHTS_PATH,
@@ -398,7 +398,7 @@ def test_bad_weights_are_refused_and_geometric_draws(
         VisavisGenerator(MODEL, weights=path)
     monkeypatch.setitem(GENERATORS, "visavis", lambda model: VisavisGenerator(model, weights=path))
     with pytest.raises(WeightsError):
-        make_generator("visavis", MODEL)
+        open_generator("visavis", MODEL)
     renderer = Renderer(astronaut, generator="visavis", size_px=128)
     assert renderer.generator_name == "geometric"
     assert renderer.notice is not None

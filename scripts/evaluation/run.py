@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from engines.generators import make_generator
+from engines.generators.open import open_generator
 from engines.geometry import F64
 from engines.head.model import HeadModel, load_head_model
 from scripts.evaluation.clips import EvaluationError, find_clips, find_portraits, load_clips, spread_indices
@@ -127,7 +127,7 @@ def count_gflop(model: HeadModel, name: str) -> float | None:
     A generator with networks lists them as `networks`: (module, example inputs) of one frame each. None when one
     does not run on its example.
     """
-    networks: Any = getattr(make_generator(name, model), "networks", None) or ()
+    networks: Any = getattr(open_generator(name, model), "networks", None) or ()
     total = 0
     for module, inputs in networks:
         counter = FlopCounterMode(display=False)

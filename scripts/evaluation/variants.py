@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from engines.errors import GeneratorError
-from engines.generator import Generator
-from engines.generators import GENERATORS, generator_names
+from engines.generators.generator import Generator
+from engines.generators.open import GENERATORS
 from engines.head.model import HeadModel
 
 # shows the photo, whatever the driver does: the floor that every generator must beat; drawn by nobody
@@ -44,7 +44,7 @@ ABLATIONS = tuple(VARIANTS)
 
 def known_names() -> list[str]:
     """Every name that can be evaluated."""
-    return sorted({SOURCE_COPY, *generator_names(), *VARIANTS})
+    return sorted({SOURCE_COPY, *GENERATORS, *VARIANTS})
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from calibration.enroll import enroll
 from calibration.matte import cut_out
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError
-from engines.generators.geometric import GeometricGenerator
+from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.visavis import inputs
 from engines.geometry import (
     F64,

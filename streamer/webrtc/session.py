@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError, WeightsError
-from engines.generator_names import DEFAULT_GENERATOR
+from engines.generators.names import DEFAULT_GENERATOR
 from engines.motion import Motion
 from engines.renderer import Renderer
 from engines.retarget import Controls

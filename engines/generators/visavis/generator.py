@@ -17,8 +17,8 @@ from engines.background_engine import BackgroundEngine
 from engines.engine import ORDER, Engine
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
-from engines.generator import Generator, GeneratorConfig
-from engines.generators.geometric import GeometricCache, GeometricGenerator
+from engines.generators.generator import Generator, GeneratorConfig
+from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
 from engines.generators.visavis import inputs, networks
 from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WHERE_PX, WINDOW_PX, Box, Window
 from engines.generators.visavis.networks import (

@@ -1,7 +1,8 @@
-"""Which generator draws when none is named; apart from the generators, so that a command line need not load them."""
+"""Which generators there are and which one draws when none is named; imports nothing, so that a command line may."""
 
 from __future__ import annotations
 
+GENERATOR_NAMES = ("geometric", "visavis")
 DEFAULT_GENERATOR = "visavis"
 FALLBACK_GENERATOR = "geometric"  # needs no weights
 
@@ -12,3 +13,9 @@ CORES_FOR_CALLS = 4
 def generator_for_calls(cores: int) -> str:
     """Which generator draws in a call when the page names none, on a computer with `cores`: a call must be fluent."""
     return DEFAULT_GENERATOR if cores >= CORES_FOR_CALLS else FALLBACK_GENERATOR
+
+
+def generators_for_calls(cores: int) -> list[str]:
+    """All generators by name, first the one that draws when the page names none."""
+    usual = generator_for_calls(cores)
+    return [usual, *(name for name in GENERATOR_NAMES if name != usual)]

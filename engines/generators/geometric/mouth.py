@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.generators.masks import planar_map, polygon_mask, region
+from engines.generators.geometric.masks import planar_map, polygon_mask, region
 from engines.geometry import F64, Similarity
 from engines.head.landmark_names import LIPS_INNER, LOWER_LIP, UPPER_LIP
 from engines.head.model import HeadModel, Part

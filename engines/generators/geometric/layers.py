@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.generators.masks import planar_map
+from engines.generators.geometric.masks import planar_map
 from engines.geometry import F64, Similarity
 from engines.head.model import HeadModel
 from engines.picture.push_pull import push_pull

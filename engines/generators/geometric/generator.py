@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.generator import Generator, GeneratorConfig
-from engines.generators.layers import Body, body_flow, head_mask, make_body, rim_flow
-from engines.generators.masks import planar_map, polygon_mask, region
-from engines.generators.mouth import Mouth, make_mouth, paint_mouth
+from engines.generators.generator import Generator, GeneratorConfig
+from engines.generators.geometric.layers import Body, body_flow, head_mask, make_body, rim_flow
+from engines.generators.geometric.masks import planar_map, polygon_mask, region
+from engines.generators.geometric.mouth import Mouth, make_mouth, paint_mouth
 from engines.geometry import F64, Similarity, rotation_vector
 from engines.head.landmark_names import (
     CORNERS_LEFT,

@@ -1,0 +1,44 @@
+"""`open_generator`: a generator by its name. A new one stands here and in `names`, and can be chosen everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from engines.errors import GeneratorError, WeightsError, no_such
+from engines.generators.generator import Generator
+from engines.generators.names import FALLBACK_GENERATOR
+from engines.head.model import HeadModel
+
+
+def _geometric(model: HeadModel) -> Generator[Any]:
+    from engines.generators.geometric.generator import GeometricGenerator
+
+    return GeometricGenerator(model)
+
+
+def _visavis(model: HeadModel) -> Generator[Any]:
+    from engines.generators.visavis.generator import VisavisGenerator  # torch takes a second to import
+
+    return VisavisGenerator(model)
+
+
+GENERATORS: dict[str, Callable[[HeadModel], Generator[Any]]] = {"geometric": _geometric, "visavis": _visavis}
+
+
+def open_generator(name: str, model: HeadModel) -> Generator[Any]:
+    """The generator called `name`.
+
+    Raises GeneratorError listing the names there are, or WeightsError when its weights do not load.
+    """
+    if name not in GENERATORS:
+        raise GeneratorError(no_such("generator", name, GENERATORS))
+    return GENERATORS[name](model)
+
+
+def open_generator_or_fallback(name: str, model: HeadModel) -> tuple[Generator[Any], str | None]:
+    """The generator called `name`, or `geometric` and a sentence for the user when its weights do not load."""
+    try:
+        return open_generator(name, model), None
+    except WeightsError as error:
+        return open_generator(FALLBACK_GENERATOR, model), f"drawing with {FALLBACK_GENERATOR}: {error}"
