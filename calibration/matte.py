@@ -13,7 +13,7 @@ from mediapipe.tasks.python import BaseOptions, vision
 from numpy.typing import NDArray
 
 from engines.errors import ModelMissing
-from engines.models import find_model
+from engines.model_files import find_model
 from engines.picture.push_pull import push_pull
 
 F32 = NDArray[np.float32]

@@ -203,7 +203,7 @@ is_set_up() {
 # Always checked: 0.1 s when they are there, and somebody may have emptied the cache.
 fetch_models() {
     local report
-    report="$(cd -- "$ROOT" && "$PYTHON" -m engines.models 2>&1)" || fail "$report"
+    report="$(cd -- "$ROOT" && "$PYTHON" -m engines.model_files 2>&1)" || fail "$report"
 }
 
 setup() {

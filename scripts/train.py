@@ -21,9 +21,9 @@ import cv2
 import torch
 from torch import nn
 
+from engines.compile.weights import WeightsHeader, save_weights
 from engines.errors import VisavisError
 from engines.generators.visavis.networks import VERSION, VisavisNetworks
-from engines.weights import WeightsHeader, save_weights
 from scripts.training.data import read_pairs
 from scripts.training.loop import Settings, Training, train
 from scripts.training.task import Task

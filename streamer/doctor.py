@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from engines.errors import ModelMissing
-from engines.models import MODELS, find_model
+from engines.model_files import MODELS, find_model
 from streamer.probes import brief, run_probes
 
 Status = Literal["ok", "missing", "warn"]
@@ -180,7 +180,7 @@ def model_checks() -> list[Check]:
         try:
             checks.append(Check(name, "ok", str(find_model(name, download=False))))
         except ModelMissing:
-            fix = f"{_PYTHON} -m engines.models"
+            fix = f"{_PYTHON} -m engines.model_files"
             checks.append(Check(name, "missing", "no file with the pinned sha256 was found", fix))
     return checks
 

@@ -80,7 +80,7 @@ def probe(items: Iterable[str]) -> None:
 
 
 def _engine_facts() -> dict[str, Any]:
-    module: Any = importlib.import_module("engines.engine")
+    module: Any = importlib.import_module("engines.compile.engine")
     tiers: Any = module.tiers()
     return {
         "tiers": [{"name": t.name, "available": bool(t.available), "reason": str(t.reason)} for t in tiers]

@@ -13,7 +13,7 @@ import uvicorn
 
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.errors import EnrollmentError
-from engines.models import cache_folder
+from engines.model_files import cache_folder
 from engines.retarget import Controls
 from streamer.config import ServeSettings
 from streamer.demo import DEMO_PHOTO

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engines.models import MODELS
+from engines.model_files import MODELS
 from streamer import doctor, probes
 from streamer.doctor import CORE, LIBRARIES, Check, diagnose, render_text, to_json
 from streamer.probes import run_probes
@@ -111,16 +111,16 @@ def test_libraries() -> None:
 
 
 def test_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("engines.models.cache_folder", lambda: tmp_path)
-    monkeypatch.setattr("engines.models._in_installed_packages", lambda spec: tmp_path / spec.name)
+    monkeypatch.setattr("engines.model_files.cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("engines.model_files._in_installed_packages", lambda spec: tmp_path / spec.name)
     assert {check.status for check in doctor.model_checks()} == {"ok"}
     monkeypatch.undo()
-    monkeypatch.setattr("engines.models.cache_folder", lambda: tmp_path)
-    monkeypatch.setattr("engines.models.importlib.metadata.distributions", list)
+    monkeypatch.setattr("engines.model_files.cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("engines.model_files.importlib.metadata.distributions", list)
     monkeypatch.delenv("VISAVIS_MODELS", raising=False)
     for check in doctor.model_checks():
         assert check.status == "missing"
-        assert check.fix.endswith("-m engines.models")
+        assert check.fix.endswith("-m engines.model_files")
 
 
 CARD = {"cards": ["NVIDIA H200, 580.65.06, 143771 MiB"]}
@@ -169,7 +169,7 @@ def test_engine_tiers_show_why_they_are_refused() -> None:
     none = doctor.engine_checks({"error": None, "tiers": tiers[:1]})
     assert none[0].status == "missing"
     assert none[0].fix
-    assert doctor.engine_checks({"error": "ModuleNotFoundError: engines.engine"})[0].status == "warn"
+    assert doctor.engine_checks({"error": "ModuleNotFoundError: engines.compile.engine"})[0].status == "warn"
 
 
 DEVICES: dict[str, Any] = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engines.engine import (
+from engines.compile.engine import (
     ORDER,
     Compiled,
     Engine,

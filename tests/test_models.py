@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from engines import models
+from engines import model_files as models
 from engines.errors import ModelMissing, VisavisError
-from engines.models import MODELS, ModelSpec, find_model
+from engines.model_files import MODELS, ModelSpec, find_model
 
 CONTENT = bytes(range(256)) * 40
 
@@ -309,7 +309,7 @@ def test_the_command_fetches_and_tells(
 
 
 def test_the_cache_is_the_users_own(tmp_path: Path) -> None:
-    code = "from engines.models import cache_folder; print(cache_folder())"
+    code = "from engines.model_files import cache_folder; print(cache_folder())"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
     out, _ = done.communicate()

@@ -17,10 +17,10 @@ from fakes import write_video
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engines.compile.weights import load_weights
 from engines.enrollment import Enrollment
 from engines.generators.visavis.generator import load_networks
 from engines.renderer import Renderer
-from engines.weights import load_weights
 from scripts.head.tracks import is_held_out
 from scripts.training import pairs as making
 from scripts.training.data import Draw, Pairs, prefetched, read_pairs

@@ -15,8 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from test_generator import moved
 
-from engines.background_engine import BackgroundEngine
-from engines.engine import Compiled, OpenVinoEngine, Precision, TorchEngine, engine_cache_folder
+from engines.compile.background_engine import BackgroundEngine
+from engines.compile.engine import Compiled, OpenVinoEngine, Precision, TorchEngine, engine_cache_folder
+from engines.compile.weights import WeightsHeader, load_weights, save_weights
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
 from engines.generators.geometric.generator import GeometricGenerator
@@ -38,7 +39,6 @@ from engines.motion import Motion
 from engines.raster.gbuffer import GBuffer, rasterise
 from engines.raster.pose import head_viewport, photo_viewport, pose_head
 from engines.renderer import Renderer
-from engines.weights import WeightsHeader, load_weights, save_weights
 
 U8 = NDArray[np.uint8]
 MODEL = load_head_model()

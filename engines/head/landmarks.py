@@ -14,7 +14,7 @@ from mediapipe.tasks.python import BaseOptions, vision
 from numpy.typing import NDArray
 
 from engines.head.landmark_names import LANDMARK_COUNT
-from engines.models import find_model
+from engines.model_files import find_model
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT
 
 F32 = NDArray[np.float32]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.geometry import F64
-from engines.models import find_model
+from engines.model_files import find_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.engine import EngineError, OpenVinoEngine, TorchEngine
+from engines.compile.engine import EngineError, OpenVinoEngine, TorchEngine
 from engines.geometry import align_similarity, rotation_vector, yaw_pitch_roll_deg
 from engines.head.model import HeadModel, load_head_model
 from engines.head.regressor import (

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.background_engine import BackgroundEngine
-from engines.engine import ORDER, Engine
+from engines.compile.background_engine import BackgroundEngine
+from engines.compile.engine import ORDER, Engine
+from engines.compile.weights import load_weights
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
 from engines.generators.generator import Generator, GeneratorConfig
@@ -34,7 +35,6 @@ from engines.motion import Motion
 from engines.raster.conditioning import PreparedMap
 from engines.raster.gbuffer import GBuffer, Viewport, rasterise
 from engines.raster.pose import head_viewport, pose_head
-from engines.weights import load_weights
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

@@ -1,6 +1,6 @@
 """`find_model`: where the model files that visavis needs but does not ship are found, and how they get here.
 
-`python -m engines.models` fetches all of them.
+`python -m engines.model_files` fetches all of them.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _find(spec: ModelSpec, explicit: Path | None, download: bool) -> tuple[Path,
         if found := attempt(place, look):
             return found
     if not download:
-        raise _missing(spec, tried, f"{shlex.quote(sys.executable)} -m engines.models")
+        raise _missing(spec, tried, f"{shlex.quote(sys.executable)} -m engines.model_files")
     with _fetching:
         with contextlib.suppress(_NotHere):  # another thread may have fetched it meanwhile
             return _checked(spec, cached), f"cache {cached}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from engines.engine import (
+from engines.compile.engine import (
     ORDER,
     Compiled,
     Engine,

@@ -1,0 +1,1 @@
+"""Networks made fast: the `Engine` contract and its tiers, building in the background, weights files."""
