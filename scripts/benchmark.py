@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 from calibration.enroll import enroll
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.errors import DriverError, VisavisError
-from engines.frame import STAGES, Frame, LatencyTrace
 from engines.generators.names import DEFAULT_GENERATOR, FALLBACK_GENERATOR
 from engines.generators.open import GENERATORS
 from engines.motion import ARKIT_INDEX, Motion, MotionTrack
@@ -44,6 +43,7 @@ from streamer.clock import SystemClock
 from streamer.demo import DEMO_PHOTO, demo_track, looped
 from streamer.driver import Drive, Driver
 from streamer.filters import MotionFilter
+from streamer.frame import STAGES, Frame, LatencyTrace
 from streamer.pipeline import TrackThenDraw
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import SinkInfo

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.frame import Frame, LatencyTrace
 from engines.generators.names import DEFAULT_GENERATOR
 from engines.renderer import Framing, Renderer
 from engines.retarget import Controls, retarget
 from streamer.clock import Clock, SystemClock
 from streamer.driver import Drive, Driver
+from streamer.frame import Frame, LatencyTrace
 
 logger = logging.getLogger(__name__)
 

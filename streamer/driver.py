@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.frame import Frame
 from engines.motion import Motion
 from streamer.blend import Blend, with_voice
 from streamer.filters import MotionFilter
+from streamer.frame import Frame
 from streamer.presence import Presence, advance
 from streamer.tracker import Track, Tracker
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from engines.frame import STAGES, LatencyTrace
+from streamer.frame import STAGES, LatencyTrace
 from streamer.metrics import Metrics, Percentiles, QuantileSketch, percentiles
 from streamer.trace import TRACE_FORMAT, TRACE_VERSION, TraceWriter
 

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engines.frame import Frame
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, Pacer
+from streamer.frame import Frame
 from streamer.ledger import Ledger
 from streamer.pipeline import TrackThenDraw
 from streamer.sinks.sink import Sink, SinkClosed, SinkInfo

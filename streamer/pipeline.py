@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from engines.frame import Frame
 from streamer.avatar import Avatar, Driven, Shown
 from streamer.clock import Clock
+from streamer.frame import Frame
 from streamer.idle import IDLE_AFTER_S, IDLE_FPS
 from streamer.slot import Slot
 

@@ -14,12 +14,12 @@ from typing import TypeVar
 import numpy as np
 
 from calibration.neutral import CALIBRATION_S
-from engines.frame import Frame, LatencyTrace
 from engines.motion import Motion, read_motion
 from engines.speech.speech_to_motion import SpeechToMotion, motions_of
 from streamer.clock import Clock
 from streamer.driver import Drive, Driver
 from streamer.filters import centred
+from streamer.frame import Frame, LatencyTrace
 from streamer.idle import with_idle
 from streamer.sources.heard import HEARD_FPS
 from streamer.sources.sound import sound_blocks, sound_seconds

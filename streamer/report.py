@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.frame import STAGES
+from streamer.frame import STAGES
 from streamer.metrics import Percentiles, percentiles
 from streamer.trace import EventRecord, Trace, TraceError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from engines.errors import VisavisError
-from engines.frame import STAGES, LatencyTrace
+from streamer.frame import STAGES, LatencyTrace
 
 log = logging.getLogger(__name__)
 

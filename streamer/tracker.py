@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.neutral import DriverNeutral
-from engines.frame import Frame
 from engines.motion import Motion
+from streamer.frame import Frame
 
 
 @dataclass(frozen=True, slots=True)

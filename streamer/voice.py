@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.frame import Frame
 from engines.motion import Motion
 from engines.speech.features import RATE_HZ
 from engines.speech.speech_to_motion import SpeechState, SpeechToMotion, Spoken, motion_of
+from streamer.frame import Frame
 from streamer.idle import with_idle
 from streamer.tracker import NoTracker, Track
 

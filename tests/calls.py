@@ -24,11 +24,11 @@ from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, MediaStreamT
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.frame import Frame, LatencyTrace
 from engines.motion import Motion
 from engines.retarget import Controls
 from streamer.avatar import Driven, Shown
 from streamer.driver import Drive
+from streamer.frame import Frame, LatencyTrace
 from streamer.webrtc.media import video_frame_of
 from streamer.webrtc.session import Session
 

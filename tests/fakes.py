@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.frame import Frame, LatencyTrace
 from engines.generators.generator import Generator, GeneratorConfig
 from engines.motion import Motion
 from engines.raster.gbuffer import GBuffer, Viewport
 from streamer.clock import Clock, SystemClock
 from streamer.clock import VirtualClock as FakeClock
+from streamer.frame import Frame, LatencyTrace
 from streamer.sinks.sink import Sink, SinkInfo
 from streamer.sources.source import Source, SourceInfo, SourceState
 from streamer.tracker import Track, Tracker

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment, save_enrollment
 from engines.errors import DriverError, GeneratorError, SinkError
-from engines.frame import Frame
 from engines.head.landmarks import LandmarkDetector
 from engines.motion import Motion, MotionTrack, read_motion, write_motion
 from engines.retarget import Controls
@@ -30,6 +29,7 @@ from streamer import animate as animate_module
 from streamer import recordings
 from streamer.animate import Done, Job, animate
 from streamer.demo import demo_track
+from streamer.frame import Frame
 from streamer.recordings import ahead
 from streamer.sinks.file import FileSink
 from streamer.trace import TraceError, read_trace

@@ -8,10 +8,10 @@ from fakes import FakeGenerator, FakeTracker
 
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
-from engines.frame import Frame
 from engines.generators.open import GENERATORS
 from scripts import benchmark
 from scripts.benchmark import percentiles_of, run_pipelined
+from streamer.frame import Frame
 
 CLIP = [Frame(np.full((16, 16, 3), k, np.uint8), k / 30, 0, sequence=k) for k in range(5)]
 

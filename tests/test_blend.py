@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from fakes import FakeTracker
 
-from engines.frame import Frame
 from engines.motion import ARKIT_INDEX, Motion
 from streamer.blend import FADE_S, Blend, with_voice
 from streamer.driver import Driver
+from streamer.frame import Frame
 
 JAW, BLINK = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["eyeBlinkLeft"]
 

@@ -12,11 +12,11 @@ from fakes import FakeTracker
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.frame import Frame
 from engines.geometry import Camera, rotation_matrix, rotation_vector
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
 from engines.motion import Motion
 from streamer.driver import Drive, Driver
+from streamer.frame import Frame
 from streamer.tracker import Track
 from streamer.trackers.mediapipe import MediaPipeTracker
 

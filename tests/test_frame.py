@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engines.frame import STAGES, Frame, LatencyTrace
+from streamer.frame import STAGES, Frame, LatencyTrace
 
 
 def test_marks_make_new_traces() -> None:

@@ -19,8 +19,8 @@ from hearing import JAW, EchoSpeech, tone, write_wav
 from numpy.typing import NDArray
 
 from engines.errors import DriverError
-from engines.frame import Frame
 from engines.speech.features import RATE_HZ
+from streamer.frame import Frame
 from streamer.sources import sound as sound_module
 from streamer.sources.heard import HEARD_FPS, HeardSource, Loudness
 from streamer.sources.microphone import (

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from engines.frame import STAGES, LatencyTrace
 from streamer import trace as trace_module
+from streamer.frame import STAGES, LatencyTrace
 from streamer.ledger import Ledger
 from streamer.metrics import Metrics, QuantileSketch, percentiles
 from streamer.trace import TraceError, read_trace

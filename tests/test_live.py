@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment, save_enrollment
 from engines.errors import DriverError, GeneratorError, SinkError, WeightsError
-from engines.frame import Frame
 from engines.generators.open import GENERATORS
 from engines.motion import Motion
 from streamer.avatar import FAULT_EASE_S, Avatar
 from streamer.clock import SystemClock
 from streamer.driver import Driver
+from streamer.frame import Frame
 from streamer.idle import IDLE_AFTER_S
 from streamer.ledger import Ledger
 from streamer.live import LiveLoop, Outcome

@@ -16,7 +16,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.frame import LatencyTrace
+from streamer.frame import LatencyTrace
 from streamer.slot import Slot
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.media import (

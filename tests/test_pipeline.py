@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from fakes import FakeTracker, picture
 
-from engines.frame import STAGES, Frame, LatencyTrace
 from engines.motion import ARKIT_INDEX, Motion
 from streamer.avatar import Driven, Shown
 from streamer.clock import SystemClock
 from streamer.driver import Drive, Driver
+from streamer.frame import STAGES, Frame, LatencyTrace
 from streamer.idle import IDLE_AFTER_S
 from streamer.pipeline import TrackThenDraw
 from streamer.presence import EASE_S, HOLD_S

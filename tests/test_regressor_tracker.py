@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from skimage import data
 
 from engines.errors import DriverError
-from engines.frame import Frame
 from engines.geometry import Camera
 from engines.head.landmark_names import LANDMARK_COUNT
 from engines.head.landmarks import LandmarkDetector
@@ -29,6 +28,7 @@ from scripts.head.regression import (
     GOOD_PER_FACE,
     GOOD_SHIFT,
 )
+from streamer.frame import Frame
 from streamer.trackers import make_tracker, tracker_names
 from streamer.trackers.regressor import RegressorTracker, search_boxes
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from engines.frame import LatencyTrace
+from streamer.frame import LatencyTrace
 from streamer.report import summarise, write_perfetto, write_report
 from streamer.trace import EventRecord, FrameRecord, Trace, TraceError
 

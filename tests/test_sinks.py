@@ -24,7 +24,7 @@ from fakes import FakeSink, picture, sine, write_video
 from numpy.typing import NDArray
 
 from engines.errors import DriverError, SinkError
-from engines.frame import Frame, LatencyTrace
+from streamer.frame import Frame, LatencyTrace
 from streamer.sinks.file import FileSink, pad_to_even
 from streamer.sinks.sink import Sink, SinkClosed, SinkInfo, fit_picture, open_sink
 from streamer.sinks.virtualcam import VirtualCameraSink, driver_fix, find_device
@@ -277,7 +277,7 @@ WRITER = """
     import sys, time
     import numpy as np
     from pathlib import Path
-    from engines.frame import Frame
+    from streamer.frame import Frame
     from streamer.sinks.file import FileSink
     from streamer.sinks.sink import SinkInfo
     image = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)

@@ -13,8 +13,8 @@ import pytest
 from clips import DemoClip, demo_clip  # noqa: F401
 
 from engines.enrollment import Enrollment, save_enrollment
-from engines.frame import Frame
 from streamer import start_live
+from streamer.frame import Frame
 from streamer.sinks.sink import Sink, SinkInfo
 from streamer.start_live import LiveOptions, run_live
 

@@ -13,13 +13,13 @@ from hearing import tone, write_wav
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment, save_enrollment
-from engines.frame import Frame
 from engines.motion import ARKIT_INDEX
 from engines.speech.features import RATE_HZ
 from streamer.animate import Job, animate
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
 from streamer.driver import Driver
+from streamer.frame import Frame
 from streamer.ledger import Ledger
 from streamer.live import LiveLoop
 from streamer.sources.sound import SoundFileSource

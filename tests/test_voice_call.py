@@ -24,11 +24,11 @@ from calls import HEIGHT_PX, WIDTH_PX, Camera, Client, Painter, only_loopback, p
 from hearing import JAW, EchoSpeech
 
 from engines.errors import WeightsError
-from engines.frame import Frame
 from engines.speech.speech_to_motion import SpeechToMotion
 from streamer.avatar import Driven, Shown
 from streamer.config import ServeSettings
 from streamer.driver import Drive
+from streamer.frame import Frame
 from streamer.server import create_app
 from streamer.sources.heard import HEARD_FPS
 from streamer.store import AvatarStore

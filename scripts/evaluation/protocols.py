@@ -17,7 +17,6 @@ from calibration.enroll import enroll, head_crop
 from calibration.neutral import DriverNeutral
 from engines.enrollment import Enrollment
 from engines.errors import DriverError, PhotoError, VisavisError
-from engines.frame import Frame
 from engines.geometry import F64, Camera, rotation_matrix, rotation_vector
 from engines.head.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
 from engines.head.landmarks import FaceLandmarks
@@ -29,6 +28,7 @@ from engines.raster.resample import resample
 from engines.retarget import Controls, retarget
 from scripts.evaluation.clips import Chosen, choose_frames, from_row, read_frames, resized, spread_indices
 from scripts.head.tracks import MIN_FRAMES, Tracked
+from streamer.frame import Frame
 from streamer.trackers.mediapipe import MediaPipeTracker
 
 U8 = NDArray[np.uint8]

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engines.enrollment import Enrollment
-from engines.frame import Frame
 from engines.geometry import F64, rotation_from_degrees, rotation_matrix, rotation_vector, yaw_pitch_roll_deg
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
 from engines.renderer import Renderer
@@ -28,6 +27,7 @@ from scripts.head.measure_figures import (
     worst,
 )
 from scripts.head.tracks import Tracked
+from streamer.frame import Frame
 from streamer.trackers.mediapipe import MediaPipeTracker
 
 U8 = NDArray[np.uint8]

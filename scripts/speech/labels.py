@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from calibration.neutral import DriverNeutral
-from engines.frame import Frame
 from engines.head.landmark_names import LOWER_LIP, UPPER_LIP
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
+from streamer.frame import Frame
 from streamer.trackers.mediapipe import MediaPipeTracker
 
 F32 = NDArray[np.float32]

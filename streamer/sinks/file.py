@@ -24,7 +24,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from engines.errors import SinkError
-from engines.frame import Frame
+from streamer.frame import Frame
 from streamer.sinks.sink import Sink, SinkInfo, fit_picture
 from streamer.sinks.soundtrack import MP4_SOUND, WEBM_SOUND, SoundFormat, Soundtrack, open_soundtrack
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import SinkError
-from engines.frame import Frame
+from streamer.frame import Frame
 
 U8 = NDArray[np.uint8]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from engines.errors import SinkError
-from engines.frame import Frame
+from streamer.frame import Frame
 from streamer.sinks.sink import Sink, SinkInfo, fit_picture
 
 V4L2_FOLDER = Path("/sys/class/video4linux")

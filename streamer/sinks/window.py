@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from engines.errors import SinkError
-from engines.frame import Frame
+from streamer.frame import Frame
 from streamer.sinks.sink import U8, Sink, SinkClosed, SinkInfo, fit_picture
 
 _TITLE = "visavis (q or Esc closes)"

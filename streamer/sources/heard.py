@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.frame import Frame, LatencyTrace
 from engines.speech.features import RATE_HZ
 from streamer.clock import Clock, SystemClock
 from streamer.driver import Driver
+from streamer.frame import Frame, LatencyTrace
 from streamer.sources.source import Source, SourceInfo, SourceState
 from streamer.voice import Voice, VoiceTracker
 

@@ -14,9 +14,9 @@ from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 from engines.errors import DriverError
-from engines.frame import Frame
 from engines.speech.features import RATE_HZ
 from streamer.clock import Clock
+from streamer.frame import Frame
 from streamer.sources.heard import HeardSource, Piece, heard_info
 from streamer.sources.source import SourceInfo, SourceState
 from streamer.sources.video import open_media

@@ -8,7 +8,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Self
 
-from engines.frame import Frame
+from streamer.frame import Frame
 
 
 class SourceState(Enum):

@@ -23,8 +23,8 @@ from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
 from engines.errors import DriverError
-from engines.frame import Frame, LatencyTrace
 from streamer.clock import Clock, SystemClock
+from streamer.frame import Frame, LatencyTrace
 from streamer.sources.source import Source, SourceInfo, SourceState
 
 U8 = NDArray[np.uint8]

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import DriverError
-from engines.frame import Frame, LatencyTrace
 from streamer.clock import Clock, SystemClock
+from streamer.frame import Frame, LatencyTrace
 from streamer.slot import Slot
 from streamer.sources.source import Source, SourceInfo, SourceState
 

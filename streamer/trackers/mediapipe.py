@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.neutral import DriverNeutral, NeutralEstimator
-from engines.frame import Frame
 from engines.geometry import F64, Camera
 from engines.head.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
 from engines.head.model import HeadModel, load_head_model
 from engines.motion import ARKIT_INDEX, Motion
+from streamer.frame import Frame
 from streamer.tracker import Track, Tracker
 
 F32 = NDArray[np.float32]

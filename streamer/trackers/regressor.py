@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from calibration.neutral import DriverNeutral, NeutralEstimator
 from engines.compile.engine import compile_best
-from engines.frame import Frame
 from engines.geometry import Camera
 from engines.head.model import HeadModel, load_head_model
 from engines.head.regressor import (
@@ -31,6 +30,7 @@ from engines.head.regressor import (
     read_output,
 )
 from engines.motion import ARKIT_INDEX, Motion
+from streamer.frame import Frame
 from streamer.tracker import Track, Tracker
 
 F32 = NDArray[np.float32]

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
-from engines.frame import Frame, LatencyTrace
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, Pacer
 from streamer.demo import demo_track, looped
 from streamer.driver import Drive
+from streamer.frame import Frame, LatencyTrace
 from streamer.pipeline import TrackThenDraw
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ
