@@ -40,15 +40,16 @@ from streamer.animate import Job, animate
 from streamer.avatar import Avatar, Shown
 from streamer.cli import quiet_native
 from streamer.clock import SystemClock
-from streamer.demo import DEMO_PHOTO, demo_track, looped
-from streamer.driver import Drive, Driver
-from streamer.filters import MotionFilter
+from streamer.drive.demo import DEMO_PHOTO, demo_track, looped
+from streamer.drive.driver import Drive, Driver
+from streamer.drive.filters import MotionFilter
+from streamer.drive.trackers.names import DEFAULT_TRACKER
+from streamer.drive.trackers.open import open_tracker
 from streamer.frame import STAGES, Frame, LatencyTrace
 from streamer.pipeline import TrackThenDraw
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import SinkInfo
 from streamer.sources.video import VideoSource
-from streamer.trackers import DEFAULT_TRACKER, make_tracker
 from streamer.tuning import tune_for_small_pictures
 
 F64 = NDArray[np.float64]
@@ -126,7 +127,7 @@ def stage_times_ms(
     with ExitStack() as stack:
         source = stack.enter_context(VideoSource(driver))
         sink = stack.enter_context(FileSink(output))
-        moving = Driver(make_tracker(DEFAULT_TRACKER))
+        moving = Driver(open_tracker(DEFAULT_TRACKER))
         stack.callback(moving.close)
         avatar = Avatar(enrollment, moving, generator=generator, size_px=size_px, clock=clock)
         sink.open(SinkInfo(*avatar.size_px, source.info.fps))
@@ -205,7 +206,7 @@ def run_pipelined(
         pipeline.stop()
 
     with ExitStack() as stack:
-        moving = Driver(make_tracker(DEFAULT_TRACKER), on_fault=lambda error: failed("tracked", error))
+        moving = Driver(open_tracker(DEFAULT_TRACKER), on_fault=lambda error: failed("tracked", error))
         stack.callback(moving.close)
         avatar = TellingAvatar(
             enrollment, moving, generator=generator, size_px=size_px, clock=clock, on_fault=failed

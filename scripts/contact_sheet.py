@@ -40,7 +40,7 @@ from engines.renderer import Renderer
 from engines.retarget import Controls, retarget
 from scripts.head.clay import clay_face
 from scripts.head.measure_figures import astronaut_png
-from streamer.demo import DEMO_MOTION
+from streamer.drive.demo import DEMO_MOTION
 from streamer.emotions import emotion_motion
 
 F32 = NDArray[np.float32]

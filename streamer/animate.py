@@ -17,13 +17,13 @@ from engines.renderer import Framing, Renderer
 from engines.retarget import Controls
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
-from streamer.driver import Driver
+from streamer.drive.driver import Driver
+from streamer.drive.trackers.names import DEFAULT_TRACKER
 from streamer.ledger import Ledger
 from streamer.look import AS_IS, Look
 from streamer.recordings import Step, ahead, recording_of
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import Sink, SinkInfo
-from streamer.trackers import DEFAULT_TRACKER
 from streamer.tuning import tune_for_small_pictures
 
 

@@ -15,7 +15,7 @@ from engines.generators.names import DEFAULT_GENERATOR
 from engines.renderer import Framing, Renderer
 from engines.retarget import Controls, retarget
 from streamer.clock import Clock, SystemClock
-from streamer.driver import Drive, Driver
+from streamer.drive.driver import Drive, Driver
 from streamer.frame import Frame, LatencyTrace
 
 logger = logging.getLogger(__name__)

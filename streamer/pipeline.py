@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 
 from streamer.avatar import Avatar, Driven, Shown
 from streamer.clock import Clock
+from streamer.drive.idle import IDLE_AFTER_S, IDLE_FPS
 from streamer.frame import Frame
-from streamer.idle import IDLE_AFTER_S, IDLE_FPS
 from streamer.slot import Slot
 
 NoteT = TypeVar("NoteT")

@@ -17,15 +17,15 @@ from calibration.neutral import CALIBRATION_S
 from engines.motion import Motion, read_motion
 from engines.speech.speech_to_motion import SpeechToMotion, motions_of
 from streamer.clock import Clock
-from streamer.driver import Drive, Driver
-from streamer.filters import centred
+from streamer.drive.driver import Drive, Driver
+from streamer.drive.filters import centred
+from streamer.drive.idle import with_idle
+from streamer.drive.trackers.open import open_tracker
+from streamer.drive.trackers.tracker import NoTracker, Tracker
 from streamer.frame import Frame, LatencyTrace
-from streamer.idle import with_idle
 from streamer.sources.heard import HEARD_FPS
 from streamer.sources.sound import sound_blocks, sound_seconds
 from streamer.sources.video import VideoSource, is_sound
-from streamer.tracker import NoTracker, Tracker
-from streamer.trackers import make_tracker
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ class _VideoFile(Recording):
         self._source: VideoSource | None = None
 
     def open_tracker(self) -> Tracker:
-        self._tracker = make_tracker(self._tracker_name)
+        self._tracker = open_tracker(self._tracker_name)
         return self._tracker
 
     @property
@@ -127,7 +127,7 @@ class _VideoFile(Recording):
 
     def steps(self, driver: Driver, stack: ExitStack) -> Steps:
         if self._tracker is not None:
-            calibrate(self._tracker, make_tracker(self._tracker_name), self.path)
+            calibrate(self._tracker, open_tracker(self._tracker_name), self.path)
         self._source = source = stack.enter_context(VideoSource(self.path))
         fps, seconds = source.info.fps, source.info.duration_s
         frames = stack.enter_context(closing(ahead(_frames(source))))

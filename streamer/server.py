@@ -29,6 +29,7 @@ from engines.renderer import Aspect
 from engines.retarget import Controls
 from streamer import __version__
 from streamer.config import ServeSettings
+from streamer.drive.trackers.names import DEFAULT_TRACKER, TRACKER_NAMES
 from streamer.look import AS_IS, Look, read_background, read_picture, require_opaque
 from streamer.metrics import Metrics
 from streamer.store import (
@@ -39,7 +40,6 @@ from streamer.store import (
     picture_of,
     write_controls,
 )
-from streamer.trackers import DEFAULT_TRACKER, tracker_names
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import MOST_TRIM_MS, CallOptions, Drive, MakeAvatar, OfferError, Session
 
@@ -239,7 +239,7 @@ def create_app(
         return {
             "avatars": [{"name": n, "title": e.title} for n, e in public],
             "generators": generators_for_calls(cores),
-            "trackers": list(tracker_names()),
+            "trackers": list(TRACKER_NAMES),
             "emotions": list(preset_names()),
             "default": public[0][0] if public else None,
             "look": {"background": look.background.mode, "aspect": look.aspect},
@@ -310,8 +310,8 @@ def create_app(
         if generator not in GENERATOR_NAMES:
             raise HTTPException(400, no_such("generator", generator, GENERATOR_NAMES))
         tracker = body.tracker or DEFAULT_TRACKER
-        if tracker not in tracker_names():
-            raise HTTPException(400, no_such("tracker", tracker, tracker_names()))
+        if tracker not in TRACKER_NAMES:
+            raise HTTPException(400, no_such("tracker", tracker, TRACKER_NAMES))
         wanted = look_of(body, look, backgrounds)
         options = CallOptions(
             generator, body.size & ~1, body.mode, body.drive, tracker, wanted, body.trim_ms, body.voice_helps

@@ -17,7 +17,9 @@ from engines.renderer import Renderer
 from engines.retarget import Controls
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
-from streamer.driver import Driver
+from streamer.drive.driver import Driver
+from streamer.drive.trackers.names import DEFAULT_TRACKER
+from streamer.drive.trackers.open import open_tracker
 from streamer.ledger import Ledger, Snapshot
 from streamer.live import LiveLoop, Outcome
 from streamer.look import AS_IS, Look, require_opaque
@@ -26,7 +28,6 @@ from streamer.sources.heard import HEARD_FPS, HeardSource, heard_driver
 from streamer.sources.sound import SoundFileSource
 from streamer.sources.source import Source
 from streamer.sources.video import VideoSource, is_sound
-from streamer.trackers import DEFAULT_TRACKER, make_tracker
 from streamer.tuning import tune_for_small_pictures
 
 
@@ -70,7 +71,7 @@ def open_driver(source: Source, tracker: str, on_fault: Callable[[BaseException]
     """What makes motion of the frames of `source`: its own voice where it is heard, else a tracker by name."""
     if isinstance(source, HeardSource):
         return heard_driver(source, on_fault)
-    return Driver(make_tracker(tracker), on_fault=on_fault)
+    return Driver(open_tracker(tracker), on_fault=on_fault)
 
 
 def latency_text(source: HeardSource) -> str:

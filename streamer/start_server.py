@@ -16,7 +16,7 @@ from engines.errors import EnrollmentError
 from engines.model_files import cache_folder
 from engines.retarget import Controls
 from streamer.config import ServeSettings
-from streamer.demo import DEMO_PHOTO
+from streamer.drive.demo import DEMO_PHOTO
 from streamer.look import AS_IS, Look
 from streamer.server import create_app
 from streamer.store import AvatarStore

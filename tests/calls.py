@@ -27,7 +27,7 @@ from engines.enrollment import Enrollment
 from engines.motion import Motion
 from engines.retarget import Controls
 from streamer.avatar import Driven, Shown
-from streamer.driver import Drive
+from streamer.drive.driver import Drive
 from streamer.frame import Frame, LatencyTrace
 from streamer.webrtc.media import video_frame_of
 from streamer.webrtc.session import Session

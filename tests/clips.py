@@ -16,7 +16,7 @@ from engines.enrollment import Enrollment
 from engines.motion import Motion
 from engines.renderer import Framing, Renderer
 from engines.retarget import Controls, retarget
-from streamer.demo import demo_track, looped
+from streamer.drive.demo import demo_track, looped
 
 U8 = NDArray[np.uint8]
 DemoClip = Callable[..., Path]

@@ -19,10 +19,10 @@ from engines.motion import Motion
 from engines.raster.gbuffer import GBuffer, Viewport
 from streamer.clock import Clock, SystemClock
 from streamer.clock import VirtualClock as FakeClock
+from streamer.drive.trackers.tracker import Track, Tracker
 from streamer.frame import Frame, LatencyTrace
 from streamer.sinks.sink import Sink, SinkInfo
 from streamer.sources.source import Source, SourceInfo, SourceState
-from streamer.tracker import Track, Tracker
 
 __all__ = [
     "FakeClock",

@@ -28,7 +28,7 @@ from engines.retarget import Controls
 from streamer import animate as animate_module
 from streamer import recordings
 from streamer.animate import Done, Job, animate
-from streamer.demo import demo_track
+from streamer.drive.demo import demo_track
 from streamer.frame import Frame
 from streamer.recordings import ahead
 from streamer.sinks.file import FileSink

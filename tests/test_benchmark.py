@@ -19,7 +19,7 @@ CLIP = [Frame(np.full((16, 16, 3), k, np.uint8), k / 30, 0, sequence=k) for k in
 @pytest.fixture
 def tracker(astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> FakeTracker:
     fake = FakeTracker([astronaut.motion], neutral=astronaut.motion)
-    monkeypatch.setattr(benchmark, "make_tracker", lambda _: fake)
+    monkeypatch.setattr(benchmark, "open_tracker", lambda _: fake)
     monkeypatch.setattr(benchmark, "WARM_UP_FRAMES", 4)
     return fake
 

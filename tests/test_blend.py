@@ -7,8 +7,8 @@ import pytest
 from fakes import FakeTracker
 
 from engines.motion import ARKIT_INDEX, Motion
-from streamer.blend import FADE_S, Blend, with_voice
-from streamer.driver import Driver
+from streamer.drive.driver import Driver
+from streamer.drive.voice_helps import FADE_S, Blend, with_voice
 from streamer.frame import Frame
 
 JAW, BLINK = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["eyeBlinkLeft"]

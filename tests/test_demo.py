@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from calibration.enroll import enroll
 from engines.geometry import yaw_pitch_roll_deg
 from engines.motion import ARKIT_INDEX, Motion
-from streamer.demo import DEMO_MOTION, DEMO_PHOTO, LOOP_FADE_S, demo_track, looped
+from streamer.drive.demo import DEMO_MOTION, DEMO_PHOTO, LOOP_FADE_S, demo_track, looped
 
 TRACK = demo_track()
 LENGTH_S = TRACK.duration_s - LOOP_FADE_S

@@ -15,10 +15,10 @@ from engines.enrollment import Enrollment
 from engines.geometry import Camera, rotation_matrix, rotation_vector
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
 from engines.motion import Motion
-from streamer.driver import Drive, Driver
+from streamer.drive.driver import Drive, Driver
+from streamer.drive.trackers.mediapipe import MediaPipeTracker
+from streamer.drive.trackers.tracker import Track
 from streamer.frame import Frame
-from streamer.tracker import Track
-from streamer.trackers.mediapipe import MediaPipeTracker
 
 FPS = 25.0
 FACE = Motion(expression=np.full(52, 0.5, np.float32), translation_hu=np.array([0, 0, 8], np.float32))

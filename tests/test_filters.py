@@ -13,8 +13,8 @@ from OneEuroFilter import OneEuroFilter
 
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector, yaw_pitch_roll_deg
 from engines.motion import ARKIT_INDEX, Motion
-from streamer.demo import demo_track
-from streamer.filters import EXPRESSION, GAZE, POSE, MotionFilter, OneEuroConfig, OneEuroState, one_euro
+from streamer.drive.demo import demo_track
+from streamer.drive.filters import EXPRESSION, GAZE, POSE, MotionFilter, OneEuroConfig, OneEuroState, one_euro
 
 F64 = NDArray[np.float64]
 FPS = 25.0

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from engines.errors import DriverError
 from engines.speech.features import RATE_HZ
+from streamer.drive.voice import Voice
 from streamer.frame import Frame
 from streamer.sources import sound as sound_module
 from streamer.sources.heard import HEARD_FPS, HeardSource, Loudness
@@ -34,7 +35,6 @@ from streamer.sources.ring import RING_S, Block, SoundRing
 from streamer.sources.sound import SoundFileSource
 from streamer.sources.source import SourceState
 from streamer.start_live import latency_text, open_driver, open_source
-from streamer.voice import Voice
 
 F32 = NDArray[np.float32]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engines.geometry import rotation_from_degrees, yaw_pitch_roll_deg
 from engines.motion import ARKIT_INDEX, Motion
-from streamer.idle import BLINK_S, blink_at, saccade_at, with_idle
+from streamer.drive.idle import BLINK_S, blink_at, saccade_at, with_idle
 
 LEFT, RIGHT = ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]
 times = st.floats(0, 1e6)

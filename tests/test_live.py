@@ -20,9 +20,9 @@ from engines.generators.open import GENERATORS
 from engines.motion import Motion
 from streamer.avatar import FAULT_EASE_S, Avatar
 from streamer.clock import SystemClock
-from streamer.driver import Driver
+from streamer.drive.driver import Driver
+from streamer.drive.idle import IDLE_AFTER_S
 from streamer.frame import Frame
-from streamer.idle import IDLE_AFTER_S
 from streamer.ledger import Ledger
 from streamer.live import LiveLoop, Outcome
 from streamer.sinks.sink import Sink, SinkClosed

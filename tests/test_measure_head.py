@@ -41,7 +41,7 @@ from scripts.head.recognition import (
 from scripts.head.render_pairs import Pair, read_plan, write_plan
 from scripts.head.tracks import Tracked
 from scripts.measure_head import parse
-from streamer.driver import Drive
+from streamer.drive.driver import Drive
 
 
 def _tracked(name: str, subject: str) -> Tracked:

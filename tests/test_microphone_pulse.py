@@ -35,7 +35,7 @@ import psutil
 from hearing import JAW, EchoSpeech
 from streamer.sources.microphone import MicrophoneSource
 from streamer.sources.heard import HEARD_FPS
-from streamer.voice import Voice
+from streamer.drive.voice import Voice
 seconds = float(sys.argv[1])
 voice = Voice(EchoSpeech())
 rows, memory = [], []

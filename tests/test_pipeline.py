@@ -15,13 +15,13 @@ from fakes import FakeTracker, picture
 from engines.motion import ARKIT_INDEX, Motion
 from streamer.avatar import Driven, Shown
 from streamer.clock import SystemClock
-from streamer.driver import Drive, Driver
+from streamer.drive.driver import Drive, Driver
+from streamer.drive.idle import IDLE_AFTER_S
+from streamer.drive.presence import EASE_S, HOLD_S
+from streamer.drive.trackers.tracker import Track
 from streamer.frame import STAGES, Frame, LatencyTrace
-from streamer.idle import IDLE_AFTER_S
 from streamer.pipeline import TrackThenDraw
-from streamer.presence import EASE_S, HOLD_S
 from streamer.slot import Slot
-from streamer.tracker import Track
 
 CLOCK = SystemClock()
 FPS = 30.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.motion import Motion
-from streamer.presence import EASE_S, HOLD_S, RECOVER_FRAMES, Presence, PresenceLabel, advance
+from streamer.drive.presence import EASE_S, HOLD_S, RECOVER_FRAMES, Presence, PresenceLabel, advance
 
 FPS = 25.0
 NEUTRAL = Motion(expression=np.full(52, 0.1, np.float32))

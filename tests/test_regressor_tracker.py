@@ -28,9 +28,10 @@ from scripts.head.regression import (
     GOOD_PER_FACE,
     GOOD_SHIFT,
 )
+from streamer.drive.trackers.names import TRACKER_NAMES
+from streamer.drive.trackers.open import open_tracker
+from streamer.drive.trackers.regressor import RegressorTracker, search_boxes
 from streamer.frame import Frame
-from streamer.trackers import make_tracker, tracker_names
-from streamer.trackers.regressor import RegressorTracker, search_boxes
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -202,18 +203,18 @@ def test_a_finder_says_where_to_look_first(model: HeadModel, network: SquareFind
 
 
 def test_trackers_are_chosen_by_name() -> None:
-    assert tracker_names() == ("mediapipe", "regressor")
+    assert TRACKER_NAMES == ("mediapipe", "regressor")
     with pytest.raises(DriverError, match=r"hat.*mediapipe, regressor"):
-        make_tracker("hat")
+        open_tracker("hat")
 
 
 def test_a_broken_mediapipe_leaves_the_regressor() -> None:
     program = (
         "import sys; sys.modules['mediapipe'] = None\n"
         "from engines.errors import DriverError\n"
-        "from streamer.trackers import make_tracker\n"
-        "import streamer.trackers.regressor\n"
-        "try:\n    make_tracker('mediapipe')\n"
+        "from streamer.drive.trackers.open import open_tracker\n"
+        "import streamer.drive.trackers.regressor\n"
+        "try:\n    open_tracker('mediapipe')\n"
         "except DriverError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -225,7 +226,7 @@ def test_a_real_face_is_read_from_its_pixels() -> None:
     detector = LandmarkDetector(video=False)
     truth = detector.detect(image)[0].points_px
     detector.close()
-    with make_tracker("regressor") as tracker:
+    with open_tracker("regressor") as tracker:
         tracks = [tracker.track(Frame(image, k / 30, 0)) for k in range(10)]
         empty = tracker.track(Frame(np.full_like(image, 60), 11 / 30, 0))
     assert tracks[-1].motion is not None

@@ -33,10 +33,10 @@ from engines.retarget import Controls
 from streamer import __version__, server
 from streamer.clock import SystemClock
 from streamer.config import ServeSettings
+from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.look import Look
 from streamer.server import create_app
 from streamer.store import AvatarStore, BackgroundStore, picture_of
-from streamer.trackers import tracker_names
 from streamer.webrtc.session import CallOptions, build_avatar
 
 URL = "http://127.0.0.1:8000"
@@ -142,7 +142,7 @@ def test_avatars_are_listed_in_order(client: TestClient) -> None:
     assert client.get("/api/avatars").json() == {
         "avatars": [{"name": "red", "title": "red"}, {"name": "green", "title": "green"}],
         "generators": generators_for_calls(len(os.sched_getaffinity(0))),
-        "trackers": list(tracker_names()),
+        "trackers": list(TRACKER_NAMES),
         "emotions": list(preset_names()),
         "default": "red",
         "look": {"background": "keep", "aspect": "1:1"},

@@ -18,15 +18,15 @@ from engines.speech.features import RATE_HZ
 from streamer.animate import Job, animate
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
-from streamer.driver import Driver
+from streamer.drive.driver import Driver
+from streamer.drive.trackers.tracker import NoTracker
+from streamer.drive.voice import Voice
 from streamer.frame import Frame
 from streamer.ledger import Ledger
 from streamer.live import LiveLoop
 from streamer.sources.sound import SoundFileSource
 from streamer.sources.source import SourceState
 from streamer.start_live import LiveOptions, open_driver, run_live
-from streamer.tracker import NoTracker
-from streamer.voice import Voice
 
 F32 = NDArray[np.float32]
 JAW = ARKIT_INDEX["jawOpen"]

@@ -28,7 +28,7 @@ from scripts.training.errors import TrainingError
 from scripts.training.loop import CHECKPOINT, Settings, Training, rate_at, read_table, train
 from scripts.training.task import Batch, Judged, Task
 from scripts.training.visavis_task import LossWeights, VisavisTask, warp
-from streamer.demo import demo_track, looped
+from streamer.drive.demo import demo_track, looped
 
 U8 = NDArray[np.uint8]
 ROOT = Path(__file__).parents[1]

@@ -27,12 +27,12 @@ from engines.errors import WeightsError
 from engines.speech.speech_to_motion import SpeechToMotion
 from streamer.avatar import Driven, Shown
 from streamer.config import ServeSettings
-from streamer.driver import Drive
+from streamer.drive.driver import Drive
+from streamer.drive.voice import Voice
 from streamer.frame import Frame
 from streamer.server import create_app
 from streamer.sources.heard import HEARD_FPS
 from streamer.store import AvatarStore
-from streamer.voice import Voice
 from streamer.webrtc import aiortc_fixes, session
 from streamer.webrtc.media import video_frame_of
 from streamer.webrtc.session import (

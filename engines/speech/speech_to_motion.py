@@ -2,7 +2,7 @@
 
 The network answers for a moment `look_ahead_s` back. What the paper lacks is added here: the mouth is still
 without a voice, lips that the network calls closed meet, and the head goes with the prosody. Blinks, saccades and
-sway are `streamer.idle`'s.
+sway are `streamer.drive.idle`'s.
 """
 
 from __future__ import annotations

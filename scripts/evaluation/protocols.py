@@ -28,8 +28,8 @@ from engines.raster.resample import resample
 from engines.retarget import Controls, retarget
 from scripts.evaluation.clips import Chosen, choose_frames, from_row, read_frames, resized, spread_indices
 from scripts.head.tracks import MIN_FRAMES, Tracked
+from streamer.drive.trackers.mediapipe import MediaPipeTracker
 from streamer.frame import Frame
-from streamer.trackers.mediapipe import MediaPipeTracker
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]

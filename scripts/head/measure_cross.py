@@ -37,9 +37,9 @@ from scripts.head.measure_figures import (
 from scripts.head.recognition import NETS, Recogniser, RecognitionError, cosine
 from scripts.head.render_pairs import Pair, draw_pairs
 from scripts.head.tracks import Tracked
-from streamer.driver import Drive, Driver
+from streamer.drive.driver import Drive, Driver
+from streamer.drive.trackers.mediapipe import MediaPipeTracker
 from streamer.sources.video import VideoSource
-from streamer.trackers.mediapipe import MediaPipeTracker
 
 DRIVERS, SOURCES_OF_EACH = 8, 2
 STRIDE = 2

@@ -27,8 +27,8 @@ from scripts.head.measure_figures import (
     worst,
 )
 from scripts.head.tracks import Tracked
+from streamer.drive.trackers.mediapipe import MediaPipeTracker
 from streamer.frame import Frame
-from streamer.trackers.mediapipe import MediaPipeTracker
 
 U8 = NDArray[np.uint8]
 

@@ -22,9 +22,9 @@ from calibration.enroll import enroll
 from engines.errors import VisavisError
 from engines.renderer import Renderer
 from engines.retarget import Controls, retarget
-from streamer.driver import Drive, Driver
+from streamer.drive.driver import Drive, Driver
+from streamer.drive.trackers.mediapipe import MediaPipeTracker
 from streamer.sources.video import VideoSource
-from streamer.trackers.mediapipe import MediaPipeTracker
 
 SIZE_PX = 512
 

@@ -21,8 +21,8 @@ from calibration.neutral import DriverNeutral
 from engines.head.landmark_names import LOWER_LIP, UPPER_LIP
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
+from streamer.drive.trackers.mediapipe import MediaPipeTracker
 from streamer.frame import Frame
-from streamer.trackers.mediapipe import MediaPipeTracker
 
 F32 = NDArray[np.float32]
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from engines.speech.features import RATE_HZ
 from streamer.clock import Clock, SystemClock
-from streamer.driver import Driver
+from streamer.drive.driver import Driver
+from streamer.drive.voice import Voice, VoiceTracker
 from streamer.frame import Frame, LatencyTrace
 from streamer.sources.source import Source, SourceInfo, SourceState
-from streamer.voice import Voice, VoiceTracker
 
 F32 = NDArray[np.float32]
 

@@ -16,10 +16,10 @@ from engines.errors import DriverError
 from engines.speech.features import RATE_HZ
 from streamer.clock import Clock, SystemClock
 from streamer.devices import portaudio_fix
+from streamer.drive.voice import Voice
 from streamer.sources.heard import heard_info
 from streamer.sources.ring import Block, RingSource
 from streamer.sources.source import SourceInfo, SourceState
-from streamer.voice import Voice
 
 F32 = NDArray[np.float32]
 

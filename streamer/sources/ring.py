@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from engines.speech.features import RATE_HZ
 from streamer.clock import Clock
+from streamer.drive.voice import Voice
 from streamer.sources.heard import HeardSource, Piece
-from streamer.voice import Voice
 
 F32 = NDArray[np.float32]
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from engines.errors import DriverError
 from engines.speech.features import RATE_HZ
 from streamer.clock import Clock
+from streamer.drive.voice import Voice
 from streamer.frame import Frame
 from streamer.sources.heard import HeardSource, Piece, heard_info
 from streamer.sources.source import SourceInfo, SourceState
 from streamer.sources.video import open_media
-from streamer.voice import Voice
 
 F32 = NDArray[np.float32]
 

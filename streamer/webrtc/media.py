@@ -15,7 +15,7 @@ import numpy as np
 from aiortc.mediastreams import MediaStreamTrack
 from numpy.typing import NDArray
 
-from streamer.driver import DriverState
+from streamer.drive.driver import DriverState
 from streamer.frame import LatencyTrace
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ, capture_wall_ms, receive_newest

@@ -28,14 +28,15 @@ from engines.retarget import Controls
 from engines.speech.speech_to_motion import SpeechToMotion, motion_of
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
-from streamer.driver import Driver
+from streamer.drive.driver import Driver
+from streamer.drive.trackers.names import DEFAULT_TRACKER
+from streamer.drive.trackers.open import open_tracker
+from streamer.drive.voice import Voice
 from streamer.ledger import Ledger
 from streamer.look import AS_IS, Look
 from streamer.metrics import Metrics
 from streamer.slot import Slot
 from streamer.sources.heard import heard_driver
-from streamer.trackers import DEFAULT_TRACKER, make_tracker
-from streamer.voice import Voice
 from streamer.webrtc.aiortc_fixes import (
     AUDIO_PREFETCH_PACKETS,
     capture_wall_ms,
@@ -496,7 +497,7 @@ def driver_of(session: Session) -> Driver:
     sound = session.sound
     if session.options.drive == "voice" and sound is not None:
         return heard_driver(sound, on_fault)
-    tracker = make_tracker(session.options.tracker)
+    tracker = open_tracker(session.options.tracker)
     return Driver(tracker, on_fault=on_fault, said=None if sound is None else said_in(sound))
 
 

@@ -8,10 +8,10 @@ import av
 import numpy as np
 
 from streamer.clock import Clock
+from streamer.drive.voice import Voice
 from streamer.sources.heard import heard_info
 from streamer.sources.ring import Block, RingSource
 from streamer.sources.source import SourceInfo, SourceState
-from streamer.voice import Voice
 
 _FRESH_NS = 300_000_000
 

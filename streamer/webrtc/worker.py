@@ -12,8 +12,8 @@ import numpy as np
 
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, Pacer
-from streamer.demo import demo_track, looped
-from streamer.driver import Drive
+from streamer.drive.demo import demo_track, looped
+from streamer.drive.driver import Drive
 from streamer.frame import Frame, LatencyTrace
 from streamer.pipeline import TrackThenDraw
 from streamer.slot import Slot

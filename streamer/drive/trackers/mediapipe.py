@@ -11,8 +11,8 @@ from engines.head.fit import ExpressionFit, fit_driver, measure_closure, measure
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
 from engines.head.model import HeadModel, load_head_model
 from engines.motion import ARKIT_INDEX, Motion
+from streamer.drive.trackers.tracker import Track, Tracker
 from streamer.frame import Frame
-from streamer.tracker import Track, Tracker
 
 F32 = NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from engines.motion import Motion, blend
-from streamer.idle import with_idle
+from streamer.drive.idle import with_idle
 
 PresenceLabel = Literal["tracking", "holding", "idle"]
 

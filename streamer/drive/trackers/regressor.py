@@ -30,8 +30,8 @@ from engines.head.regressor import (
     read_output,
 )
 from engines.motion import ARKIT_INDEX, Motion
+from streamer.drive.trackers.tracker import Track, Tracker
 from streamer.frame import Frame
-from streamer.tracker import Track, Tracker
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from engines.motion import Motion
 from engines.speech.features import RATE_HZ
 from engines.speech.speech_to_motion import SpeechState, SpeechToMotion, Spoken, motion_of
+from streamer.drive.idle import with_idle
+from streamer.drive.trackers.tracker import NoTracker, Track
 from streamer.frame import Frame
-from streamer.idle import with_idle
-from streamer.tracker import NoTracker, Track
 
 KEPT_S = 2.0  # a picture that comes later than this shows the oldest moment kept
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engines.motion import Motion, MotionTrack, blend, read_motion
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 DEMO_MOTION = DATA / "demo_motion.jsonl"
 DEMO_PHOTO = DATA / "demo.jpg"
 LOOP_FADE_S = 0.6

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.motion import Motion
-from streamer.blend import Blend, with_voice
-from streamer.filters import MotionFilter
+from streamer.drive.filters import MotionFilter
+from streamer.drive.presence import Presence, advance
+from streamer.drive.trackers.tracker import Track, Tracker
+from streamer.drive.voice_helps import Blend, with_voice
 from streamer.frame import Frame
-from streamer.presence import Presence, advance
-from streamer.tracker import Track, Tracker
 
 DriverState = Literal["calibrating", "tracking", "holding", "idle", "fault"]
 

@@ -1,0 +1,6 @@
+"""Which trackers there are; imports nothing, so that a command line may."""
+
+from __future__ import annotations
+
+TRACKER_NAMES = ("mediapipe", "regressor")
+DEFAULT_TRACKER = "mediapipe"
