@@ -19,7 +19,7 @@ from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
 from streamer.drive.driver import Driver
 from streamer.drive.trackers.names import DEFAULT_TRACKER
-from streamer.ledger import Ledger
+from streamer.latency.ledger import Ledger
 from streamer.look import AS_IS, Look
 from streamer.recordings import Step, ahead, recording_of
 from streamer.sinks.file import FileSink

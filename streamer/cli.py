@@ -319,8 +319,8 @@ def latency(
 
     Example: `visavis latency trace.jsonl -o report.html`
     """
-    from streamer.report import summarise, write_perfetto, write_report
-    from streamer.trace import read_trace
+    from streamer.latency.report import summarise, write_perfetto, write_report
+    from streamer.latency.trace import read_trace
 
     data = read_trace(trace)
     target = output or trace.with_suffix(".html")

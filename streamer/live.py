@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, Pacer
 from streamer.frame import Frame
-from streamer.ledger import Ledger
+from streamer.latency.ledger import Ledger
 from streamer.pipeline import TrackThenDraw
 from streamer.sinks.sink import Sink, SinkClosed, SinkInfo
 from streamer.slot import Slot

@@ -30,8 +30,8 @@ from engines.retarget import Controls
 from streamer import __version__
 from streamer.config import ServeSettings
 from streamer.drive.trackers.names import DEFAULT_TRACKER, TRACKER_NAMES
+from streamer.latency.metrics import Metrics
 from streamer.look import AS_IS, Look, read_background, read_picture, require_opaque
-from streamer.metrics import Metrics
 from streamer.store import (
     BACKGROUND_PREFIX,
     AvatarStore,

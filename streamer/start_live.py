@@ -20,7 +20,7 @@ from streamer.clock import SystemClock
 from streamer.drive.driver import Driver
 from streamer.drive.trackers.names import DEFAULT_TRACKER
 from streamer.drive.trackers.open import open_tracker
-from streamer.ledger import Ledger, Snapshot
+from streamer.latency.ledger import Ledger, Snapshot
 from streamer.live import LiveLoop, Outcome
 from streamer.look import AS_IS, Look, require_opaque
 from streamer.sinks.sink import open_sink

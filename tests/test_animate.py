@@ -30,9 +30,9 @@ from streamer import recordings
 from streamer.animate import Done, Job, animate
 from streamer.drive.demo import demo_track
 from streamer.frame import Frame
+from streamer.latency.trace import TraceError, read_trace
 from streamer.recordings import ahead
 from streamer.sinks.file import FileSink
-from streamer.trace import TraceError, read_trace
 
 ROOT = Path(__file__).parent.parent
 NTSC = Fraction(30000, 1001)

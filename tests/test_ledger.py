@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from streamer import trace as trace_module
 from streamer.frame import STAGES, LatencyTrace
-from streamer.ledger import Ledger
-from streamer.metrics import Metrics, QuantileSketch, percentiles
-from streamer.trace import TraceError, read_trace
+from streamer.latency import trace as trace_module
+from streamer.latency.ledger import Ledger
+from streamer.latency.metrics import Metrics, QuantileSketch, percentiles
+from streamer.latency.trace import TraceError, read_trace
 
 MS = 1_000_000
 

@@ -23,7 +23,7 @@ from streamer.clock import SystemClock
 from streamer.drive.driver import Driver
 from streamer.drive.idle import IDLE_AFTER_S
 from streamer.frame import Frame
-from streamer.ledger import Ledger
+from streamer.latency.ledger import Ledger
 from streamer.live import LiveLoop, Outcome
 from streamer.sinks.sink import Sink, SinkClosed
 from streamer.sources.source import Source

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from streamer.frame import LatencyTrace
-from streamer.report import summarise, write_perfetto, write_report
-from streamer.trace import EventRecord, FrameRecord, Trace, TraceError
+from streamer.latency.report import summarise, write_perfetto, write_report
+from streamer.latency.trace import EventRecord, FrameRecord, Trace, TraceError
 
 MS = 1_000_000
 START_NS = 10**12

@@ -22,7 +22,7 @@ from streamer.drive.driver import Driver
 from streamer.drive.trackers.tracker import NoTracker
 from streamer.drive.voice import Voice
 from streamer.frame import Frame
-from streamer.ledger import Ledger
+from streamer.latency.ledger import Ledger
 from streamer.live import LiveLoop
 from streamer.sources.sound import SoundFileSource
 from streamer.sources.source import SourceState

@@ -32,9 +32,9 @@ from streamer.drive.driver import Driver
 from streamer.drive.trackers.names import DEFAULT_TRACKER
 from streamer.drive.trackers.open import open_tracker
 from streamer.drive.voice import Voice
-from streamer.ledger import Ledger
+from streamer.latency.ledger import Ledger
+from streamer.latency.metrics import Metrics
 from streamer.look import AS_IS, Look
-from streamer.metrics import Metrics
 from streamer.slot import Slot
 from streamer.sources.heard import heard_driver
 from streamer.webrtc.aiortc_fixes import (

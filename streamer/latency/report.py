@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.frame import STAGES
-from streamer.metrics import Percentiles, percentiles
-from streamer.trace import EventRecord, Trace, TraceError
+from streamer.latency.metrics import Percentiles, percentiles
+from streamer.latency.trace import EventRecord, Trace, TraceError
 
 _MAX_TIMELINE_BINS = 400
 _MAX_RATE_BINS = 120

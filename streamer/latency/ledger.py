@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 
 from streamer.frame import STAGES, LatencyTrace
-from streamer.metrics import Metrics, Percentiles, QuantileSketch, percentiles
-from streamer.trace import TRACE_FORMAT, TRACE_VERSION, TraceWriter
+from streamer.latency.metrics import Metrics, Percentiles, QuantileSketch, percentiles
+from streamer.latency.trace import TRACE_FORMAT, TRACE_VERSION, TraceWriter
 
 log = logging.getLogger(__name__)
 

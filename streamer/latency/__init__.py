@@ -1,0 +1,1 @@
+"""Where each frame's time goes: ledger, metrics, traces and reports."""
