@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import cv2
 
 from streamer.sinks.virtualcam import V4L2_FOLDER, driver_fix
+from streamer.sources.portaudio import load_portaudio, portaudio_fix
 
 _PROBED_CAMERAS = 6
 _LOOPBACK_DRIVERS = ("v4l2 loopback", "v4l2loopback")
@@ -82,13 +82,6 @@ def list_devices(
     return Devices(cameras, microphones, speakers, virtual, tuple(notes))
 
 
-def portaudio_fix(platform: str = sys.platform) -> str:
-    """What to do where sound devices cannot be reached at all."""
-    if platform.startswith("linux"):
-        return "run `sudo apt-get install -y libportaudio2`"
-    return "reinstall sounddevice: `pip install --force-reinstall sounddevice`"
-
-
 def _v4l2_devices(folder: Path) -> tuple[tuple[Device, ...], tuple[Device, ...]]:
     """(cameras, virtual cameras); a camera's further nodes, which carry metadata, are left out."""
     cameras: list[Device] = []
@@ -128,7 +121,7 @@ def _camera_opens(number: int) -> bool:
 def _query_audio() -> list[dict[str, Any]]:
     """`sounddevice`'s list with `default_input` and `default_output` marked on each."""
     # Importing it fails where the PortAudio library is missing, so nothing else depends on it.
-    sounddevice: Any = importlib.import_module("sounddevice")
+    sounddevice = load_portaudio()
     chosen_input, chosen_output = sounddevice.default.device
     return [
         {**device, "default_input": n == chosen_input, "default_output": n == chosen_output}

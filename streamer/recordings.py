@@ -24,8 +24,9 @@ from streamer.drive.trackers.open import open_tracker
 from streamer.drive.trackers.tracker import NoTracker, Tracker
 from streamer.frame import Frame, LatencyTrace
 from streamer.sources.heard import HEARD_FPS
+from streamer.sources.names import is_motion, is_sound
 from streamer.sources.sound import sound_blocks, sound_seconds
-from streamer.sources.video import VideoSource, is_sound
+from streamer.sources.video import VideoSource
 
 T = TypeVar("T")
 
@@ -137,7 +138,7 @@ class _VideoFile(Recording):
 
 def recording_of(path: Path, tracker: str, clock: Clock) -> Recording:
     """The recording that `path` is by its name: motion (.jsonl), sound, else video followed by `tracker`."""
-    if path.suffix.lower() == ".jsonl":
+    if is_motion(path):
         return _MotionFile(path, clock)
     return _SoundFile(path, clock) if is_sound(path) else _VideoFile(path, clock, tracker)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from engines.enrollment import load_enrollment
-from engines.errors import DriverError, SinkError
+from engines.errors import SinkError
 from engines.generators.names import DEFAULT_GENERATOR
 from engines.renderer import Renderer
 from engines.retarget import Controls
@@ -23,11 +23,10 @@ from streamer.drive.trackers.open import open_tracker
 from streamer.latency.ledger import Ledger, Snapshot
 from streamer.live import LiveLoop, Outcome
 from streamer.look import AS_IS, Look, require_opaque
-from streamer.sinks.sink import open_sink
+from streamer.sinks.open import open_sink
 from streamer.sources.heard import HEARD_FPS, HeardSource, heard_driver
-from streamer.sources.sound import SoundFileSource
+from streamer.sources.open import open_source
 from streamer.sources.source import Source
-from streamer.sources.video import VideoSource, is_sound
 from streamer.tuning import tune_for_small_pictures
 
 
@@ -47,24 +46,6 @@ class LiveOptions:
     trace: Path | None = None
     trim_ms: float = 0.0  # in a file the sound comes this much later than the picture; below 0, earlier
     controls: Mapping[str, object] = field(default_factory=dict[str, object])
-
-
-def open_source(spec: str, *, loop: bool = False) -> Source:
-    """`webcam`, `webcam:N`, `mic`, `mic:N`, or a file of sound or video, played at its own pace."""
-    kind, _, index = spec.partition(":")
-    if kind in ("webcam", "mic"):
-        if index and not index.isdigit():
-            what = "camera" if kind == "webcam" else "microphone"
-            raise DriverError(f"{spec!r} is no {what}; write {kind}:N with a number from `visavis devices`")
-        if kind == "mic":
-            from streamer.sources.microphone import MicrophoneSource
-
-            return MicrophoneSource(int(index) if index else None)
-        from streamer.sources.webcam import WebcamSource
-
-        return WebcamSource(int(index or 0))
-    path = Path(spec)
-    return SoundFileSource(path, loop=loop) if is_sound(path) else VideoSource(path, loop=loop, realtime=True)
 
 
 def open_driver(source: Source, tracker: str, on_fault: Callable[[BaseException], None]) -> Driver:

@@ -23,6 +23,7 @@ from engines.speech.features import RATE_HZ
 from streamer.drive.voice import Voice
 from streamer.frame import Frame
 from streamer.sources import sound as sound_module
+from streamer.sources.blocks import RING_S, Block, SoundRing
 from streamer.sources.heard import HEARD_FPS, HeardSource, Loudness
 from streamer.sources.microphone import (
     Input,
@@ -31,10 +32,10 @@ from streamer.sources.microphone import (
     OnBlock,
     open_input,
 )
-from streamer.sources.ring import RING_S, Block, SoundRing
+from streamer.sources.open import open_source
 from streamer.sources.sound import SoundFileSource
 from streamer.sources.source import SourceState
-from streamer.start_live import latency_text, open_driver, open_source
+from streamer.start_live import latency_text, open_driver
 
 F32 = NDArray[np.float32]
 
@@ -483,7 +484,7 @@ def test_without_portaudio_the_package_is_named(monkeypatch: pytest.MonkeyPatch)
     def missing(name: str) -> None:
         raise OSError("PortAudio library not found")
 
-    monkeypatch.setattr("streamer.sources.microphone.importlib.import_module", missing)
+    monkeypatch.setattr("streamer.sources.portaudio.importlib.import_module", missing)
     with pytest.raises(DriverError, match="libportaudio2" if sys.platform == "linux" else "sounddevice"):
         open_input(InputConfig(), lambda *_: None)
 

@@ -26,8 +26,9 @@ from streamer.frame import Frame
 from streamer.latency.ledger import Ledger
 from streamer.live import LiveLoop, Outcome
 from streamer.sinks.sink import Sink, SinkClosed
+from streamer.sources.open import open_source
 from streamer.sources.source import Source
-from streamer.start_live import LiveOptions, open_source, run_live
+from streamer.start_live import LiveOptions, run_live
 
 FPS = 25.0
 THREADS = ("loop", "capture", "tracking", "drawing")

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from engines.errors import DriverError, SinkError
 from streamer.frame import Frame, LatencyTrace
 from streamer.sinks.file import FileSink, pad_to_even
-from streamer.sinks.sink import Sink, SinkClosed, SinkInfo, fit_picture, open_sink
+from streamer.sinks.open import open_sink
+from streamer.sinks.sink import Sink, SinkClosed, SinkInfo, fit_picture
 from streamer.sinks.virtualcam import VirtualCameraSink, driver_fix, find_device
 from streamer.sinks.window import WindowSink, display_problem, windows_hang
 from streamer.sources.video import VideoSource

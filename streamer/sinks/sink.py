@@ -1,10 +1,9 @@
-"""`Sink`: where finished pictures go (a file, a window, a virtual camera), and how a user names one."""
+"""`Sink`: where finished pictures go (a file, a window, a virtual camera)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,8 +15,6 @@ from engines.errors import SinkError
 from streamer.frame import Frame
 
 U8 = NDArray[np.uint8]
-
-SINK_CHOICES = "window, virtualcam, virtualcam:NAME, or a file name that ends in .mp4"
 
 
 class SinkClosed(SinkError):
@@ -73,31 +70,6 @@ class Sink(ABC):
             self.close()
         else:
             self.abort()
-
-
-def open_sink(
-    spec: str, *, audio_from: Path | None = None, audio_delay_s: float = 0.0, crf: int = 18
-) -> Sink:
-    """The sink that `spec` names: `window`, `virtualcam`, `virtualcam:NAME` or a file; not yet opened.
-
-    `audio_from`, `audio_delay_s` and `crf` concern files only. Raises SinkError naming the choices, or the fix
-    for a file name that cannot work, before any work is done.
-    """
-    # Each kind brings its own heavy or optional library: load the one that is wanted.
-    if spec == "window":
-        from streamer.sinks.window import WindowSink
-
-        return WindowSink()
-    kind, _, name = spec.partition(":")
-    if kind == "virtualcam":
-        from streamer.sinks.virtualcam import VirtualCameraSink
-
-        return VirtualCameraSink(name or None)
-    if not spec.strip():
-        raise SinkError(f"no output was named; choose {SINK_CHOICES}")
-    from streamer.sinks.file import FileSink
-
-    return FileSink(Path(spec), audio_from=audio_from, audio_delay_s=audio_delay_s, crf=crf)
 
 
 def fit_picture(image: U8, width_px: int, height_px: int) -> U8:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 from engines.errors import DriverError
 from engines.speech.features import RATE_HZ
 from streamer.clock import Clock, SystemClock
-from streamer.devices import portaudio_fix
 from streamer.drive.voice import Voice
+from streamer.sources.blocks import Block, RingSource
 from streamer.sources.heard import heard_info
-from streamer.sources.ring import Block, RingSource
+from streamer.sources.portaudio import load_portaudio, portaudio_fix
 from streamer.sources.source import SourceInfo, SourceState
 
 F32 = NDArray[np.float32]
@@ -187,7 +186,7 @@ def open_input(config: InputConfig, on_block: OnBlock) -> Input:
     Raises DriverError naming the fix: PortAudio is missing, there is no such microphone, or it is refused.
     """
     try:
-        sound: Any = importlib.import_module("sounddevice")
+        sound = load_portaudio()
     except (ImportError, OSError) as error:  # it loads PortAudio, a system library, when it is imported
         raise DriverError(f"microphones cannot be reached ({error}); {portaudio_fix()}") from error
     try:

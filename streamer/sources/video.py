@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from engines.errors import DriverError
 from streamer.clock import Clock, SystemClock
 from streamer.frame import Frame, LatencyTrace
+from streamer.sources.names import is_sound
 from streamer.sources.source import Source, SourceInfo, SourceState
 
 U8 = NDArray[np.uint8]
@@ -304,14 +305,6 @@ class AudioTrack:
 
 
 # cover pictures of music files are video streams to FFmpeg
-_SOUND_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif"}
-
-
-def is_sound(path: Path) -> bool:
-    """Whether `path` is named like sound without a picture."""
-    return path.suffix.lower() in _SOUND_SUFFIXES
-
-
 def audio_of(path: Path) -> AudioTrack | None:
     """The first audio track of `path`, or None when it has none; DriverError when it is neither video nor sound."""
     if is_sound(path):

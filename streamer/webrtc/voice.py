@@ -9,8 +9,8 @@ import numpy as np
 
 from streamer.clock import Clock
 from streamer.drive.voice import Voice
+from streamer.sources.blocks import Block, RingSource
 from streamer.sources.heard import heard_info
-from streamer.sources.ring import Block, RingSource
 from streamer.sources.source import SourceInfo, SourceState
 
 _FRESH_NS = 300_000_000
