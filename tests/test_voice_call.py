@@ -34,6 +34,7 @@ from streamer.server import create_app
 from streamer.sources.heard import HEARD_FPS
 from streamer.store import AvatarStore
 from streamer.webrtc import aiortc_fixes, session
+from streamer.webrtc.call_sound import CallSound, block_of
 from streamer.webrtc.media import video_frame_of
 from streamer.webrtc.session import (
     MOST_TRIM_MS,
@@ -43,7 +44,6 @@ from streamer.webrtc.session import (
     Session,
     milliseconds_of,
 )
-from streamer.webrtc.voice import CallSound, block_of
 
 LOUD = 0.1
 RATE_HZ = 48_000

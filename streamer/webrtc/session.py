@@ -43,6 +43,7 @@ from streamer.webrtc.aiortc_fixes import (
     receive_newest,
     with_start_bitrate,
 )
+from streamer.webrtc.call_sound import CallSound
 from streamer.webrtc.media import (
     MOST_DELAY_MS,
     OPUS_MS,
@@ -53,7 +54,6 @@ from streamer.webrtc.media import (
     SlotTrack,
     wanted_delay_ms,
 )
-from streamer.webrtc.voice import CallSound
 from streamer.webrtc.worker import Incoming, Worker
 
 logger = logging.getLogger(__name__)

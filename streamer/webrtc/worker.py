@@ -18,8 +18,8 @@ from streamer.frame import Frame, LatencyTrace
 from streamer.pipeline import TrackThenDraw
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ
+from streamer.webrtc.call_sound import CallSound
 from streamer.webrtc.media import Outgoing, rgb_of, video_frame_of
-from streamer.webrtc.voice import CallSound
 
 logger = logging.getLogger(__name__)
 

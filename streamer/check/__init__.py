@@ -1,0 +1,1 @@
+"""What this computer has: devices, and the doctor that names what is missing."""
