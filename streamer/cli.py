@@ -259,7 +259,7 @@ def serve(
 
     Example: `visavis serve --avatar me.avatar` then open http://localhost:8000
     """
-    from streamer.config import read_settings
+    from streamer.serve.config import read_settings
 
     settings = read_settings(host=host, port=port, token=token, tls_cert=tls_cert, tls_key=tls_key)
     if not settings.loopback and not token:
@@ -272,7 +272,7 @@ def serve(
     listener = listen(host, port)
     with quiet_native():
         from streamer.look import Look, read_background, require_opaque
-        from streamer.start_server import serve_forever
+        from streamer.serve.start import serve_forever
 
         look = Look(read_background(background), aspect.value)
         require_opaque(look.background, "a video call")

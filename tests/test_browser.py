@@ -23,9 +23,9 @@ from PIL import Image
 from engines.enrollment import Enrollment, save_enrollment
 from engines.presets import preset_names
 from engines.retarget import Controls
-from streamer.config import ServeSettings
-from streamer.server import create_app
-from streamer.store import AvatarStore
+from streamer.serve.app import create_app
+from streamer.serve.config import ServeSettings
+from streamer.serve.store import AvatarStore
 from streamer.webrtc.session import Session
 
 pytestmark = pytest.mark.browser

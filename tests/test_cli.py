@@ -436,7 +436,8 @@ def test_options_come_before_what_is_saved(
     call, avatar: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """In `animate`, `run` and `serve` alike; what was not typed is as it was saved."""
-    from streamer import animate, start_live, start_server
+    from streamer import animate, start_live
+    from streamer.serve import start as start_server
 
     own = tmp_path / "own.avatar"
     shutil.copy(avatar, own)

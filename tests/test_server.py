@@ -30,13 +30,14 @@ from engines.generators.names import GENERATOR_NAMES, generator_for_calls, gener
 from engines.picture.background import Background
 from engines.presets import preset_names
 from engines.retarget import Controls
-from streamer import __version__, server
+from streamer import __version__
 from streamer.clock import SystemClock
-from streamer.config import ServeSettings
 from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.look import Look
-from streamer.server import create_app
-from streamer.store import AvatarStore, BackgroundStore, picture_of
+from streamer.serve import app as server
+from streamer.serve.app import create_app
+from streamer.serve.config import ServeSettings
+from streamer.serve.store import AvatarStore, BackgroundStore, picture_of
 from streamer.webrtc.session import CallOptions, build_avatar
 
 URL = "http://127.0.0.1:8000"

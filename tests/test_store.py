@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from engines.enrollment import Enrollment
-from streamer.store import PICTURE_PX, AvatarStore, picture_of
+from streamer.serve.store import PICTURE_PX, AvatarStore, picture_of
 
 
 def test_public_avatars_are_listed_in_order_under_unique_names(astronaut: Enrollment) -> None:

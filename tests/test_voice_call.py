@@ -26,13 +26,13 @@ from hearing import JAW, EchoSpeech
 from engines.errors import WeightsError
 from engines.speech.speech_to_motion import SpeechToMotion
 from streamer.avatar import Driven, Shown
-from streamer.config import ServeSettings
 from streamer.drive.driver import Drive
 from streamer.drive.voice import Voice
 from streamer.frame import Frame
-from streamer.server import create_app
+from streamer.serve.app import create_app
+from streamer.serve.config import ServeSettings
+from streamer.serve.store import AvatarStore
 from streamer.sources.heard import HEARD_FPS
-from streamer.store import AvatarStore
 from streamer.webrtc import aiortc_fixes, session
 from streamer.webrtc.call_sound import CallSound, block_of
 from streamer.webrtc.media import video_frame_of

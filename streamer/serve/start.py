@@ -15,11 +15,11 @@ from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.errors import EnrollmentError
 from engines.model_files import cache_folder
 from engines.retarget import Controls
-from streamer.config import ServeSettings
 from streamer.drive.demo import DEMO_PHOTO
 from streamer.look import AS_IS, Look
-from streamer.server import create_app
-from streamer.store import AvatarStore
+from streamer.serve.app import create_app
+from streamer.serve.config import ServeSettings
+from streamer.serve.store import AvatarStore
 from streamer.tuning import tune_for_small_pictures
 
 DEMO_CONSENT = "public domain portrait (NASA, Eileen Collins)"

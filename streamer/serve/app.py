@@ -28,11 +28,11 @@ from engines.presets import preset_names
 from engines.renderer import Aspect
 from engines.retarget import Controls
 from streamer import __version__
-from streamer.config import ServeSettings
 from streamer.drive.trackers.names import DEFAULT_TRACKER, TRACKER_NAMES
 from streamer.latency.metrics import Metrics
 from streamer.look import AS_IS, Look, read_background, read_picture, require_opaque
-from streamer.store import (
+from streamer.serve.config import ServeSettings
+from streamer.serve.store import (
     BACKGROUND_PREFIX,
     AvatarStore,
     BackgroundStore,
@@ -45,7 +45,7 @@ from streamer.webrtc.session import MOST_TRIM_MS, CallOptions, Drive, MakeAvatar
 
 logger = logging.getLogger(__name__)
 
-WEB = Path(__file__).parent / "web"
+WEB = Path(__file__).parents[1] / "web"
 CLOSE_WITHIN_S = 2.0
 FORM_BYTES = 1 << 20  # what a form may hold besides its photo
 _POLICY = (
