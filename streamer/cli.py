@@ -345,7 +345,7 @@ def doctor(json_output: Annotated[bool, typer.Option("--json", help="Print JSON.
     Example: `visavis doctor`
     """
     with quiet_native():
-        from streamer.doctor import diagnose, render_text, to_json
+        from streamer.check.doctor import diagnose, render_text, to_json
 
         checks = diagnose()
     print(to_json(checks) if json_output else render_text(checks))
@@ -358,7 +358,7 @@ def devices() -> None:
     Example: `visavis devices`
     """
     with quiet_native():
-        from streamer.devices import list_devices
+        from streamer.check.devices import list_devices
 
         found = list_devices()
     print(found.render())

@@ -265,7 +265,7 @@ def test_debug_anywhere_shows_the_traceback(tmp_path: Path, place: int) -> None:
 
 
 def test_a_bug_is_one_line_that_asks_for_the_traceback(call, monkeypatch: pytest.MonkeyPatch) -> None:
-    from streamer import devices
+    from streamer.check import devices
 
     def broken() -> None:
         raise ZeroDivisionError("division\nby zero")
@@ -276,7 +276,7 @@ def test_a_bug_is_one_line_that_asks_for_the_traceback(call, monkeypatch: pytest
 
 
 def test_ctrl_c_says_stopped(call, monkeypatch: pytest.MonkeyPatch) -> None:
-    from streamer import devices
+    from streamer.check import devices
 
     def interrupted() -> None:
         raise KeyboardInterrupt

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streamer.devices import Device, Devices, list_devices
+from streamer.check.devices import Device, Devices, list_devices
 
 
 def no_audio() -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from engines.model_files import MODELS
-from streamer import doctor, probes
-from streamer.doctor import CORE, LIBRARIES, Check, diagnose, render_text, to_json
-from streamer.probes import run_probes
+from streamer.check import doctor, probes
+from streamer.check.doctor import CORE, LIBRARIES, Check, diagnose, render_text, to_json
+from streamer.check.probes import run_probes
 
 
 @pytest.fixture

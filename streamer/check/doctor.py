@@ -21,7 +21,7 @@ from rich.text import Text
 
 from engines.errors import ModelMissing
 from engines.model_files import MODELS, find_model
-from streamer.probes import brief, run_probes
+from streamer.check.probes import brief, run_probes
 
 Status = Literal["ok", "missing", "warn"]
 Report = Mapping[str, dict[str, Any]]

@@ -50,10 +50,15 @@ def _start(items: Sequence[str], files: contextlib.ExitStack) -> tuple[subproces
     """A probe process and its output: a file, because a pipe stays open in what a probe may leave behind."""
     output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the stack
     files.enter_context(output)
-    here = str(Path(__file__).resolve().parent.parent)
+    here = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from streamer.probes import probe; probe(sys.argv[1:])", *items],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from streamer.check.probes import probe; probe(sys.argv[1:])",
+            *items,
+        ],
         # without PYTHONSAFEPATH whatever lies in the current folder could be imported instead
         env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
         stdin=subprocess.DEVNULL,
@@ -88,7 +93,7 @@ def _engine_facts() -> dict[str, Any]:
 
 
 def _device_facts() -> dict[str, Any]:
-    listing: Any = importlib.import_module("streamer.devices")
+    listing: Any = importlib.import_module("streamer.check.devices")
     virtualcam: Any = importlib.import_module("streamer.sinks.virtualcam")
     # away from Linux a camera is only found by opening it, with its light: not a doctor's to do
     devices: Any = listing.list_devices(camera_opens=lambda _number: False)
