@@ -38,7 +38,7 @@ from engines.renderer import Renderer
 from engines.retarget import Controls, retarget
 from streamer.animate import Job, animate
 from streamer.avatar import Avatar, Shown
-from streamer.cli import quiet_native
+from streamer.cli.terminal import quiet_native
 from streamer.clock import SystemClock
 from streamer.drive.demo import DEMO_PHOTO, demo_track, looped
 from streamer.drive.driver import Drive, Driver

@@ -40,8 +40,8 @@ from engines.renderer import Renderer
 from engines.retarget import Controls, retarget
 from scripts.head.clay import clay_face
 from scripts.head.measure_figures import astronaut_png
+from streamer.cli.emotions import emotion_motion
 from streamer.drive.demo import DEMO_MOTION
-from streamer.emotions import emotion_motion
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

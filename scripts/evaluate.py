@@ -24,7 +24,7 @@ from engines.generators.open import GENERATORS
 from scripts.evaluation.bars import BASELINE
 from scripts.evaluation.run import Config, evaluate
 from scripts.evaluation.variants import SOURCE_COPY, known_names
-from streamer.terminal import quiet_native
+from streamer.cli.terminal import quiet_native
 
 
 def parse(arguments: list[str] | None = None) -> tuple[Config, int]:

@@ -31,7 +31,7 @@ from scripts.head.measure_loop import loop_photos, measure_loop
 from scripts.head.measure_speed import measure_speed
 from scripts.head.measure_uv import measure_uv
 from scripts.head.tracks import load_tracks
-from streamer.terminal import quiet_native
+from streamer.cli.terminal import quiet_native
 
 SECTIONS = ("fit", "driver", "loop", "uv", "cross", "speed")
 LOOP_PORTRAITS = 4

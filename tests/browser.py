@@ -100,7 +100,7 @@ class Server:
 def served(*arguments: str) -> Iterator[Server]:
     """`visavis serve` on a free port until the block ends."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "streamer.cli", "serve", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "streamer.cli.main", "serve", "--port", "0", *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )

@@ -374,7 +374,7 @@ def test_ctrl_c_leaves_no_half_file(
     out.write_bytes(b"the old one")
     arguments = ["animate", str(tmp_path / "a.avatar"), "--driver", "streamer/data/demo_motion.jsonl"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamer.cli", *arguments, "-o", str(out)],
+        [sys.executable, "-m", "streamer.cli.main", *arguments, "-o", str(out)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

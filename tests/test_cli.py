@@ -27,15 +27,16 @@ from PIL import Image
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.presets import PRESET_NAMES
 from engines.retarget import CHOICES, Controls
-from streamer import __version__, cli
-from streamer.control_options import OPTIONS, MotionMode, RegionChoice
+from streamer import __version__
+from streamer.cli import main as cli
+from streamer.cli.controls import OPTIONS, MotionMode, RegionChoice
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "enroll", "animate", "run", "serve", "emotions", "frontalize", "edit", "settings", "latency", "doctor", "devices",
 )  # fmt: skip
 # started as users start it; every run is a real process, so only whole flows are
-VISAVIS = [sys.executable, "-m", "streamer.cli"]
+VISAVIS = [sys.executable, "-m", "streamer.cli.main"]
 
 
 def visavis(
@@ -107,8 +108,8 @@ def test_help_lists_every_command_and_is_what_no_command_shows(call) -> None:
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     code = (
         "import sys; sys.argv = ['visavis', 'animate', '--help']\n"
-        "import streamer.cli\n"
-        "try: streamer.cli.main()\n"
+        "import streamer.cli.main\n"
+        "try: streamer.cli.main.main()\n"
         "except SystemExit: pass\n"
         "print([m for m in ('torch', 'mediapipe', 'cv2', 'av', 'openvino', 'numpy') if m in sys.modules])"
     )

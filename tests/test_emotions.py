@@ -12,8 +12,8 @@ from PIL import Image
 from engines.errors import SinkError
 from engines.motion import EXPRESSION_COUNT, Motion
 from engines.presets import PRESET_NAMES, PresetError, preset_motion
-from streamer.emotions import LABEL_PX, draw_emotions, emotion_motion, sheet_of
-from streamer.stills import require_png, write_png
+from streamer.cli.emotions import LABEL_PX, draw_emotions, emotion_motion, sheet_of
+from streamer.cli.pictures import require_png, write_png
 
 SMILING = Motion(
     expression=np.full(EXPRESSION_COUNT, 0.4, np.float32),

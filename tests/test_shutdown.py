@@ -20,10 +20,10 @@ import pytest
 from calls import Camera, Client, only_loopback, until
 
 from engines.enrollment import Enrollment, save_enrollment
-from streamer.cli import listen
+from streamer.cli.main import listen
 from streamer.webrtc import aiortc_fixes
 
-COMMAND = [sys.executable, "-m", "streamer.cli"]
+COMMAND = [sys.executable, "-m", "streamer.cli.main"]
 START_WITHIN_S = 60
 END_WITHIN_S = 3.0
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("VISAVIS_")}

@@ -1,4 +1,4 @@
-"""Sound devices through PortAudio, which is a system library: loaded when it is used, with the fix where it is missing."""
+"""Sound devices through PortAudio, a system library: loaded when it is used, with the fix where it is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: enroll, animate, run, serve, latency, doctor, devices; stills are in `cli_stills`."""
+"""The command line: enroll, animate, run, serve, latency, doctor, devices; stills are in `stills`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import typer
 from engines.errors import VisavisError
 from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
-from streamer.cli_stills import AspectChoice, AspectName, BackgroundText, add_still_commands
-from streamer.control_options import with_controls
-from streamer.terminal import err, progress_bar, quiet_native, say_note, working
+from streamer.cli.controls import with_controls
+from streamer.cli.stills import AspectChoice, AspectName, BackgroundText, add_still_commands
+from streamer.cli.terminal import err, progress_bar, quiet_native, say_note, working
 
 # Heavy imports (torch-sized libraries, MediaPipe) happen inside the commands: `--help` answers at once.
 

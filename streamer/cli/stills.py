@@ -11,7 +11,7 @@ import typer
 
 from engines.errors import VisavisError
 from engines.generators.names import DEFAULT_GENERATOR
-from streamer.terminal import progress_bar, quiet_native, say_note, working
+from streamer.cli.terminal import progress_bar, quiet_native, say_note, working
 
 if TYPE_CHECKING:
     from engines.enrollment import Enrollment
@@ -70,8 +70,8 @@ def emotions(
         from engines.enrollment import load_enrollment
         from engines.errors import SinkError
         from engines.renderer import Renderer
-        from streamer.emotions import draw_emotions, sheet_of
-        from streamer.stills import require_folder, write_png
+        from streamer.cli.emotions import draw_emotions, sheet_of
+        from streamer.cli.pictures import require_folder, write_png
 
         enrollment = load_enrollment(avatar)
         if output.exists() and not output.is_dir():
@@ -106,8 +106,8 @@ def frontalize(
         from dataclasses import replace
 
         from engines.edit import FRONTAL, apply_edit
+        from streamer.cli.pictures import enrollment_of, require_png
         from streamer.look import Look, read_background
-        from streamer.stills import enrollment_of, require_png
 
         require_png(output)
         look = Look(read_background(background), aspect.value)
@@ -160,8 +160,8 @@ def edit(
     with quiet_native():
         from engines.edit import Edit, apply_edit, identity_change, reshape
         from engines.enrollment import load_enrollment
+        from streamer.cli.pictures import require_png
         from streamer.look import Look, read_background
-        from streamer.stills import require_png
 
         require_png(output)
         look = Look(read_background(background), aspect.value)
@@ -226,7 +226,7 @@ def _draw(
     enrollment: Enrollment, motion: Motion, output: Path, size_px: int, generator: str, look: Look
 ) -> None:
     from engines.renderer import Renderer
-    from streamer.stills import write_png
+    from streamer.cli.pictures import write_png
 
     renderer = Renderer(
         enrollment, generator=generator, size_px=size_px & ~1, background=look.background, aspect=look.aspect

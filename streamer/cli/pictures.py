@@ -1,4 +1,4 @@
-"""Still pictures of an avatar: drawing one, and writing PNG files whole or not at all."""
+"""Pictures of an avatar: drawing one, and writing PNG files whole or not at all."""
 
 from __future__ import annotations
 
