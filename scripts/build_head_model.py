@@ -39,7 +39,7 @@ from scripts.head.canonical import canonical_mesh
 from scripts.head.identity import Densifier, learn_identity
 from scripts.head.learn import learn_expressions, learn_template, residual_percent
 from scripts.head.register import register
-from scripts.head.tracks import load_tracks
+from scripts.people.tracks import load_tracks
 
 NECK_HU = (0.0, 0.95, 0.75)  # about the fourth vertebra
 

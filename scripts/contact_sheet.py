@@ -39,7 +39,7 @@ from engines.raster.pose import head_viewport, pose_head
 from engines.renderer import Renderer
 from engines.retarget import Controls, retarget
 from scripts.head.clay import clay_face
-from scripts.head.measure_figures import astronaut_png
+from scripts.measure.figures import astronaut_png
 from streamer.cli.emotions import emotion_motion
 from streamer.drive.demo import DEMO_MOTION
 

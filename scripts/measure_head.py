@@ -23,14 +23,14 @@ import torch
 
 from engines.errors import VisavisError
 from engines.head.model import load_head_model
-from scripts.head.measure_cross import measure_cross
-from scripts.head.measure_driver import measure_driver
-from scripts.head.measure_figures import Section, astronaut_png, code_digest, spread, to_dict, to_markdown
-from scripts.head.measure_fit import measure_fit
-from scripts.head.measure_loop import loop_photos, measure_loop
-from scripts.head.measure_speed import measure_speed
-from scripts.head.measure_uv import measure_uv
-from scripts.head.tracks import load_tracks
+from scripts.measure.cross import measure_cross
+from scripts.measure.driver import measure_driver
+from scripts.measure.figures import Section, astronaut_png, code_digest, spread, to_dict, to_markdown
+from scripts.measure.fit import measure_fit
+from scripts.measure.loop import loop_photos, measure_loop
+from scripts.measure.speed import measure_speed
+from scripts.measure.uv import measure_uv
+from scripts.people.tracks import load_tracks
 from streamer.cli.terminal import quiet_native
 
 SECTIONS = ("fit", "driver", "loop", "uv", "cross", "speed")

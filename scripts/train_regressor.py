@@ -1,4 +1,4 @@
-"""Train the regressor on a crop cache (`scripts/head/crops.py`) and write its weights.
+"""Train the regressor on a crop cache (`scripts/regressor/crops.py`) and write its weights.
 
 python scripts/train_regressor.py CACHE -o engines/data/regressor.safetensors --minutes 40 [--resume FILE]
 
@@ -32,8 +32,9 @@ from torch import Tensor
 from engines.head.landmark_names import LANDMARK_COUNT
 from engines.head.model import MODEL_PATH, load_head_model
 from engines.head.regressor import NetShape, RegressorNet, face_basis, save_regressor
-from scripts.head.crops import read_cache
-from scripts.head.regression import (
+from scripts.people.tracks import is_held_out
+from scripts.regressor.crops import read_cache
+from scripts.regressor.regression import (
     Batch,
     Samples,
     TorchBasis,
@@ -44,7 +45,6 @@ from scripts.head.regression import (
     mirror_points,
     read_labels,
 )
-from scripts.head.tracks import is_held_out
 
 HEAD_POINTS = 256  # beside the landmarks: ears, skull, neck
 PORTRAIT_SHARE = 0.25
@@ -247,7 +247,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cache", type=Path, help="folder that scripts.head.crops has filled and labelled")
+    parser.add_argument(
+        "cache", type=Path, help="folder that scripts.regressor.crops has filled and labelled"
+    )
     parser.add_argument("-o", "--output", type=Path, help="weights file; left out: none is written")
     parser.add_argument("--minutes", type=float, default=40, help="time budget, resumed time included")
     parser.add_argument("--resume", type=Path, help="go on from this checkpoint")
@@ -288,7 +290,7 @@ def main() -> None:
         save_regressor(arguments.output, net, notes)
         print(f"{arguments.output}: {arguments.output.stat().st_size} bytes")
     # here, not above: the table needs OpenVINO and MediaPipe, training does not
-    from scripts.head.regression_table import measure, print_table
+    from scripts.regressor.table import measure, print_table
 
     print_table(measure(samples, net, arguments.frames, arguments.mediapipe_frames))
 

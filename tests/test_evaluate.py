@@ -38,7 +38,7 @@ from scripts.evaluation.pictures import LABEL_PX, differences, flicker_strip, gr
 from scripts.evaluation.protocols import absolute_motions, driven, pair_up, png_of, turn_deg
 from scripts.evaluation.run import Config, count_gflop, evaluate
 from scripts.evaluation.variants import SOURCE_COPY, VARIANTS, known_names, registered
-from scripts.head.tracks import Tracked, is_held_out
+from scripts.people.tracks import Tracked, is_held_out
 
 U8 = NDArray[np.uint8]
 

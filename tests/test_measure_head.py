@@ -12,9 +12,9 @@ import torch
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.head.landmark_names import CORNERS_LEFT, CORNERS_RIGHT
 from engines.motion import ARKIT_INDEX, Motion
-from scripts.head.measure_cross import Looked, Seen, closed_in_pictures, pooled
-from scripts.head.measure_driver import left_percent
-from scripts.head.measure_figures import (
+from scripts.measure.cross import Looked, Seen, closed_in_pictures, pooled
+from scripts.measure.driver import left_percent
+from scripts.measure.figures import (
     Figure,
     Section,
     code_digest,
@@ -26,11 +26,13 @@ from scripts.head.measure_figures import (
     to_markdown,
     worst,
 )
-from scripts.head.measure_fit import error_percent
-from scripts.head.measure_loop import AXES, CHANNELS, REST_FRAMES, compare, make_script, moments, relative_deg
-from scripts.head.measure_speed import timed
-from scripts.head.measure_uv import POSES, SAME_UV, posed_motion, same_share
-from scripts.head.recognition import (
+from scripts.measure.fit import error_percent
+from scripts.measure.loop import AXES, CHANNELS, REST_FRAMES, compare, make_script, moments, relative_deg
+from scripts.measure.render_pairs import Pair, read_plan, write_plan
+from scripts.measure.speed import timed
+from scripts.measure.uv import POSES, SAME_UV, posed_motion, same_share
+from scripts.measure_head import parse
+from scripts.people.recognition import (
     Graph,
     RecognitionError,
     align_face,
@@ -38,9 +40,7 @@ from scripts.head.recognition import (
     five_points,
     similarity_2d,
 )
-from scripts.head.render_pairs import Pair, read_plan, write_plan
-from scripts.head.tracks import Tracked
-from scripts.measure_head import parse
+from scripts.people.tracks import Tracked
 from streamer.drive.driver import Drive
 
 

@@ -30,10 +30,11 @@ from engines.head.regressor import (
     rotation_from_6d,
 )
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES
-from scripts.head import crops as cropping
-from scripts.head.crops import Crops, background_box, read_cache, write_cache
-from scripts.head.no_faces import clouds, invented, letters, shapes, shuffled
-from scripts.head.regression import (
+from scripts.people.tracks import Tracked
+from scripts.regressor import crops as cropping
+from scripts.regressor.crops import Crops, background_box, read_cache, write_cache
+from scripts.regressor.no_faces import clouds, invented, letters, shapes, shuffled
+from scripts.regressor.regression import (
     BAD_PER_FACE,
     BAD_SHIFT,
     GOOD_PER_FACE,
@@ -54,8 +55,7 @@ from scripts.head.regression import (
     rotation_from_6d_torch,
     unit_cube,
 )
-from scripts.head.regression_table import within_clips
-from scripts.head.tracks import Tracked
+from scripts.regressor.table import within_clips
 
 U8 = NDArray[np.uint8]
 

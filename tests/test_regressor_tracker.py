@@ -24,7 +24,7 @@ from engines.head.regressor import (
     face_extent,
 )
 from engines.motion import ARKIT_INDEX
-from scripts.head.regression import (
+from scripts.regressor.regression import (
     GOOD_PER_FACE,
     GOOD_SHIFT,
 )

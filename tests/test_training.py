@@ -21,7 +21,7 @@ from engines.compile.weights import load_weights
 from engines.enrollment import Enrollment
 from engines.generators.visavis.generator import load_networks
 from engines.renderer import Renderer
-from scripts.head.tracks import is_held_out
+from scripts.people.tracks import is_held_out
 from scripts.training import pairs as making
 from scripts.training.data import Draw, Pairs, prefetched, read_pairs
 from scripts.training.errors import TrainingError

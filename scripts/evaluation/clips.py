@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from engines.errors import DriverError, VisavisError
 from engines.geometry import F64
-from scripts.head.tracks import MIN_FRAMES, Tracked, is_held_out, read_subjects, subject_of, track_clip
+from scripts.people.tracks import MIN_FRAMES, Tracked, is_held_out, read_subjects, subject_of, track_clip
 
 U8 = NDArray[np.uint8]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engines.errors import VisavisError
 from engines.geometry import F64
-from scripts.head.recognition import NETS, Recogniser
+from scripts.people.recognition import NETS, Recogniser
 from scripts.perceptual import PerceptualFeatures, perceptual_distance
 
 U8 = NDArray[np.uint8]

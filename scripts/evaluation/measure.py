@@ -21,7 +21,7 @@ from scripts.evaluation.clips import spread_indices
 from scripts.evaluation.features import PerceptualMeasure, distances, pooled
 from scripts.evaluation.protocols import Protocol, Shot, Take, bin_of
 from scripts.evaluation.variants import SOURCE_COPY
-from scripts.head.recognition import Recogniser, cosine
+from scripts.people.recognition import Recogniser, cosine
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]

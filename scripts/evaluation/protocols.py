@@ -27,7 +27,7 @@ from engines.raster.pose import head_viewport
 from engines.raster.resample import resample
 from engines.retarget import Controls, retarget
 from scripts.evaluation.clips import Chosen, choose_frames, from_row, read_frames, resized, spread_indices
-from scripts.head.tracks import MIN_FRAMES, Tracked
+from scripts.people.tracks import MIN_FRAMES, Tracked
 from streamer.drive.trackers.mediapipe import MediaPipeTracker
 from streamer.frame import Frame
 

@@ -11,7 +11,7 @@ from scripts.head.anny import RawHead
 from scripts.head.assemble import Head, spread_all
 from scripts.head.learn import HALF_FACE_HU, Clip, fit_weights
 from scripts.head.register import SURFACE
-from scripts.head.tracks import Tracked
+from scripts.people.tracks import Tracked
 
 MODES = 60
 _PASSES = 3

@@ -15,7 +15,7 @@ from engines.geometry import F64, align_similarity
 from engines.head.fit import EXPRESSION_HIGH, EXPRESSION_LOW
 from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LANDMARK_COUNT, LIPS_INNER, LIPS_OUTER, SURFACE
 from engines.motion import ARKIT_NAMES, EXPRESSION_COUNT
-from scripts.head.tracks import Tracked
+from scripts.people.tracks import Tracked
 
 PRIOR_STRENGTH = 0.02
 HALF_FACE_HU = 0.8

@@ -57,8 +57,8 @@ from engines.raster.gbuffer import rasterise
 from engines.raster.pose import head_viewport, pose_head
 from engines.raster.resample import resample
 from engines.renderer import Renderer
-from scripts.head.crops import pictures
-from scripts.head.tracks import Tracked, load_tracks
+from scripts.people.tracks import Tracked, load_tracks
+from scripts.regressor.crops import pictures
 from scripts.training.data import CACHE_VERSION
 from scripts.training.errors import TrainingError
 

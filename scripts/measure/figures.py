@@ -16,7 +16,7 @@ from PIL import Image
 from calibration.enroll import enroll
 from engines.enrollment import Enrollment
 from engines.geometry import F64
-from scripts.head.tracks import Tracked
+from scripts.people.tracks import Tracked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from engines.geometry import F64, rotation_from_degrees, rotation_matrix, rotati
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
 from engines.renderer import Renderer
 from engines.retarget import Controls, retarget
-from scripts.head.measure_figures import (
+from scripts.measure.figures import (
     Figure,
     Section,
     astronaut_png,
@@ -26,7 +26,7 @@ from scripts.head.measure_figures import (
     pearson,
     worst,
 )
-from scripts.head.tracks import Tracked
+from scripts.people.tracks import Tracked
 from streamer.drive.trackers.mediapipe import MediaPipeTracker
 from streamer.frame import Frame
 

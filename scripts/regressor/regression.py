@@ -25,8 +25,8 @@ from engines.head.regressor import (
     move_points,
 )
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES
-from scripts.head.crops import CACHE_PX, Crops, decode
-from scripts.head.no_faces import invented, shuffled
+from scripts.regressor.crops import CACHE_PX, Crops, decode
+from scripts.regressor.no_faces import invented, shuffled
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -60,7 +60,7 @@ class Labels:
 
 
 def read_labels(path: Path) -> Labels:
-    """What `scripts.head.crops label` wrote."""
+    """What `scripts.regressor.crops label` wrote."""
     with np.load(path) as data:
         return Labels(**{name: data[name].astype(np.float32) for name in Labels.__slots__})
 

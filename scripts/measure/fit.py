@@ -15,8 +15,8 @@ from engines.head.fit import SURFACE, SourceFit, fit_source, measure_gaze
 from engines.head.model import HeadModel
 from engines.motion import Motion
 from engines.raster.pose import photo_viewport, pose_head
-from scripts.head.measure_figures import Figure, Section, column, share_percent, worst
-from scripts.head.tracks import Tracked
+from scripts.measure.figures import Figure, Section, column, share_percent, worst
+from scripts.people.tracks import Tracked
 
 SIGMAS = 3.0
 

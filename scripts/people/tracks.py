@@ -1,6 +1,6 @@
 """Landmark tracks of clips and portraits, cached on disk, and the split by subject.
 
-python -m scripts.head.tracks DATA [--tracks runs/tracks]
+python -m scripts.people.tracks DATA [--tracks runs/tracks]
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from engines.geometry import F64, Camera, align_similarity
 from engines.head.fit import SURFACE, ExpressionFit, fit_driver, landmark_weights, measure_gaze
 from engines.head.model import HeadModel
 from scripts.head.learn import HALF_FACE_HU, fit_clip, start_clip
-from scripts.head.measure_figures import Figure, Section, column, mean_of, worst
-from scripts.head.tracks import Tracked
+from scripts.measure.figures import Figure, Section, column, mean_of, worst
+from scripts.people.tracks import Tracked
 
 CLIP_FPS = 25.0
 

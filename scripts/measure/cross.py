@@ -22,9 +22,9 @@ from engines.head.landmarks import LandmarkDetector
 from engines.head.model import HeadModel
 from engines.raster.pose import head_viewport, pose_head
 from engines.retarget import Controls, retarget
-from scripts.head import render_pairs
-from scripts.head.measure_driver import whole_clip_neutral
-from scripts.head.measure_figures import (
+from scripts.measure import render_pairs
+from scripts.measure.driver import whole_clip_neutral
+from scripts.measure.figures import (
     Figure,
     Section,
     column,
@@ -34,9 +34,9 @@ from scripts.head.measure_figures import (
     spread,
     worst,
 )
-from scripts.head.recognition import NETS, Recogniser, RecognitionError, cosine
-from scripts.head.render_pairs import Pair, draw_pairs
-from scripts.head.tracks import Tracked
+from scripts.measure.render_pairs import Pair, draw_pairs
+from scripts.people.recognition import NETS, Recogniser, RecognitionError, cosine
+from scripts.people.tracks import Tracked
 from streamer.drive.driver import Drive, Driver
 from streamer.drive.trackers.mediapipe import MediaPipeTracker
 from streamer.sources.video import VideoSource

@@ -31,9 +31,9 @@ from engines.head.regressor import (
     without_norm,
 )
 from engines.motion import ARKIT_INDEX
-from scripts.head.crops import CACHE_PX, decode
-from scripts.head.regression import Samples, warp
-from scripts.head.tracks import is_held_out
+from scripts.people.tracks import is_held_out
+from scripts.regressor.crops import CACHE_PX, decode
+from scripts.regressor.regression import Samples, warp
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -17,8 +17,8 @@ from engines.raster.conditioning import computed_flow, computed_occlusion, prepa
 from engines.raster.gbuffer import rasterise, seen_triangles
 from engines.raster.pose import decode_head, head_viewport, pose_head
 from engines.renderer import Renderer, range_of_motion
-from scripts.head.measure_figures import Figure, Section, enrolled
-from scripts.head.measure_loop import make_script, wanted_motions
+from scripts.measure.figures import Figure, Section, enrolled
+from scripts.measure.loop import make_script, wanted_motions
 
 GRID_PX, PICTURE_PX = 256, 512
 FRAMES = 120

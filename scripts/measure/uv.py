@@ -22,7 +22,7 @@ from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport, grid_size, raste
 from engines.raster.gbuffer_torch import TorchMesh, rasterise_torch
 from engines.raster.pose import head_viewport, pose_head
 from engines.raster.resample import resample
-from scripts.head.measure_figures import (
+from scripts.measure.figures import (
     Figure,
     Section,
     column,

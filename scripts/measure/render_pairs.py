@@ -1,6 +1,6 @@
 """Draw driver × source pairs to PNG files; knows only what every version of the product has.
 
-    python scripts/head/render_pairs.py PLAN.json FOLDER
+    python scripts/measure/render_pairs.py PLAN.json FOLDER
 
 The plan is a list of {"name", "clip", "photo", "frames"}; pictures go to FOLDER/NAME/FRAME.png. With another
 checkout first in PYTHONPATH this draws the same frames as that version does.

@@ -1,7 +1,7 @@
 """The regressor's training cache: face crops as JPEG with their landmarks, and labels fitted to these.
 
-    python -m scripts.head.crops cut DATA CACHE [--tracks runs/tracks]
-    python -m scripts.head.crops label CACHE
+    python -m scripts.regressor.crops cut DATA CACHE [--tracks runs/tracks]
+    python -m scripts.regressor.crops label CACHE
 
 `cut` reads the pictures once; `label` needs the landmarks alone, so that it can be repeated in a minute when
 the head model or the fit has changed. Training needs nothing but the cache.
@@ -27,7 +27,7 @@ from engines.head.fit import ExpressionFit, fit_driver, fit_source, measure_clos
 from engines.head.model import HeadModel, load_head_model
 from engines.head.regressor import SKIN_LANDMARKS, CropBox, box_around, cut, face_extent, move_points
 from engines.motion import ARKIT_INDEX
-from scripts.head.tracks import Tracked, load_tracks
+from scripts.people.tracks import Tracked, load_tracks
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

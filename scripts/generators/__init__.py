@@ -1,0 +1,1 @@
+"""Training of generators: pairs, what a training reads, the loop, and a task for each generator."""

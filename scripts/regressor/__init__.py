@@ -1,0 +1,1 @@
+"""Training of our own tracker: crops, no-faces, the network and its table."""
