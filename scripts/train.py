@@ -1,6 +1,6 @@
 """Train a generator on a cache of pairs, on a CPU (bfloat16) or a GPU, for as many minutes as you have.
 
-    python -m scripts.training.pairs DATA runs/pairs        # once: your clips → pairs
+    python -m scripts.generators.pairs DATA runs/pairs        # once: your clips → pairs
     python -m scripts.train runs/pairs --generator visavis --minutes 60 -o my.safetensors
 
 Run it again with more minutes and it goes on where it stopped. Pictures and curves lie in the runs folder. The
@@ -24,10 +24,10 @@ from torch import nn
 from engines.compile.weights import WeightsHeader, save_weights
 from engines.errors import VisavisError
 from engines.generators.visavis.networks import VERSION, VisavisNetworks
-from scripts.training.data import read_pairs
-from scripts.training.loop import Settings, Training, train
-from scripts.training.task import Task
-from scripts.training.visavis_task import LossWeights, VisavisTask
+from scripts.generators.data import read_pairs
+from scripts.generators.loop import Settings, Training, train
+from scripts.generators.task import Task
+from scripts.generators.visavis_task import LossWeights, VisavisTask
 
 LICENCE = "MIT; trained on clips of which most allow research only, so use the weights for research"
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cache", type=Path, help="folder that scripts.training.pairs has filled")
+    parser.add_argument("cache", type=Path, help="folder that scripts.generators.pairs has filled")
     parser.add_argument("--generator", choices=sorted(TRAINABLE), default="visavis")
     parser.add_argument(
         "-o", "--output", type=Path, help="weights file for the best weights; left out: runs/…/best"

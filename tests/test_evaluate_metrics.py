@@ -25,8 +25,8 @@ from engines.head.model import load_head_model
 from scripts.evaluation import metrics
 from scripts.evaluation.features import PerceptualMeasure, distances, pooled
 from scripts.evaluation.metrics import Gaussian, frechet_distance
+from scripts.evaluation.perceptual import CHANNELS
 from scripts.evaluation.protocols import bin_of, turn_deg
-from scripts.perceptual import CHANNELS
 
 U8 = NDArray[np.uint8]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scripts.perceptual import CHANNELS, PerceptualFeatures, perceptual_distance
+from scripts.evaluation.perceptual import CHANNELS, PerceptualFeatures, perceptual_distance
 
 
 @pytest.fixture(scope="module")

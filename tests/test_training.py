@@ -21,13 +21,13 @@ from engines.compile.weights import load_weights
 from engines.enrollment import Enrollment
 from engines.generators.visavis.generator import load_networks
 from engines.renderer import Renderer
+from scripts.generators import pairs as making
+from scripts.generators.data import Draw, Pairs, prefetched, read_pairs
+from scripts.generators.errors import TrainingError
+from scripts.generators.loop import CHECKPOINT, Settings, Training, rate_at, read_table, train
+from scripts.generators.task import Batch, Judged, Task
+from scripts.generators.visavis_task import LossWeights, VisavisTask, warp
 from scripts.people.tracks import is_held_out
-from scripts.training import pairs as making
-from scripts.training.data import Draw, Pairs, prefetched, read_pairs
-from scripts.training.errors import TrainingError
-from scripts.training.loop import CHECKPOINT, Settings, Training, rate_at, read_table, train
-from scripts.training.task import Batch, Judged, Task
-from scripts.training.visavis_task import LossWeights, VisavisTask, warp
 from streamer.drive.demo import demo_track, looped
 
 U8 = NDArray[np.uint8]
@@ -342,5 +342,5 @@ def test_a_command_that_cannot_train_says_so_in_one_line(tmp_path: Path) -> None
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr.startswith("train: ")
-    assert "scripts.training.pairs" in done.stderr
+    assert "scripts.generators.pairs" in done.stderr
     assert "Traceback" not in done.stderr

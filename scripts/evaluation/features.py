@@ -12,8 +12,8 @@ from torch import Tensor
 
 from engines.errors import VisavisError
 from engines.geometry import F64
+from scripts.evaluation.perceptual import PerceptualFeatures, perceptual_distance
 from scripts.people.recognition import NETS, Recogniser
-from scripts.perceptual import PerceptualFeatures, perceptual_distance
 
 U8 = NDArray[np.uint8]
 _BATCH = 8

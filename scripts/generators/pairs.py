@@ -1,6 +1,6 @@
 """The training cache: pairs (photo, driving frame) of one person, as the generator will see them.
 
-    python -m scripts.training.pairs DATA CACHE [--tracks runs/tracks] [--jobs 2]
+    python -m scripts.generators.pairs DATA CACHE [--tracks runs/tracks] [--jobs 2]
 
 DATA is any folder with clips (.mp4) and, if you like, portraits/ (pictures). Of every clip some frames are enrolled
 as if they were photos; other frames of the clip drive them through the head model (identity of the photo, motion of
@@ -57,10 +57,10 @@ from engines.raster.gbuffer import rasterise
 from engines.raster.pose import head_viewport, pose_head
 from engines.raster.resample import resample
 from engines.renderer import Renderer
+from scripts.generators.data import CACHE_VERSION
+from scripts.generators.errors import TrainingError
 from scripts.people.tracks import Tracked, load_tracks
 from scripts.regressor.crops import pictures
-from scripts.training.data import CACHE_VERSION
-from scripts.training.errors import TrainingError
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

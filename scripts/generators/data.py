@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.training.errors import TrainingError
+from scripts.generators.errors import TrainingError
 
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
@@ -24,7 +24,7 @@ CACHE_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Everything that `scripts.training.pairs` wrote: one dict of arrays for each item, and rows (item, row)."""
+    """Everything that `scripts.generators.pairs` wrote: one dict of arrays for each item, and rows (item, row)."""
 
     items: list[Arrays]
     names: list[str]
@@ -35,7 +35,7 @@ class Pairs:
 
 def read_pairs(cache: Path) -> Pairs:
     """Load a cache. Raises TrainingError when there is none, it is of another version, or has nobody to train on."""
-    again = f"make it with: python -m scripts.training.pairs DATA {cache}"
+    again = f"make it with: python -m scripts.generators.pairs DATA {cache}"
     try:
         report = json.loads((cache / "report.json").read_text(encoding="utf-8"))
         version, entries = int(report["version"]), dict(report["items"])

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scripts.training.data import Draw, Pairs, prefetched
-from scripts.training.errors import TrainingError
-from scripts.training.task import Batch, Judged, Task
+from scripts.generators.data import Draw, Pairs, prefetched
+from scripts.generators.errors import TrainingError
+from scripts.generators.task import Batch, Judged, Task
 
 CHECKPOINT = "last.pt"
 CHECKPOINT_S, LOG_S, JUDGE_S = 120.0, 30.0, 400.0

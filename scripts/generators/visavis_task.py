@@ -18,9 +18,9 @@ from engines.generators.visavis.networks import (
     apply_layers,
     soft_window,
 )
-from scripts.perceptual import PerceptualFeatures, perceptual_distance
-from scripts.training.data import Pairs, gather
-from scripts.training.task import Batch, Judged, Task
+from scripts.evaluation.perceptual import PerceptualFeatures, perceptual_distance
+from scripts.generators.data import Pairs, gather
+from scripts.generators.task import Batch, Judged, Task
 
 U8 = NDArray[np.uint8]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scripts.training.data import Pairs
+from scripts.generators.data import Pairs
 
 Batch = dict[str, Tensor]
 
