@@ -1,0 +1,73 @@
+"""Files written whole or not at all: into a hidden neighbour, down to the disk, and only then under their name."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from engines.errors import SinkError
+
+PRIVATE = 0o600
+
+
+class WholeFile:
+    """A file in the making: write to `part`, then `keep` or `drop` it.
+
+    Until `keep` whatever had the name `path` stays as it was. Raises OSError, as writing does.
+    """
+
+    def __init__(self, path: Path, *, mode: int = 0o666) -> None:
+        """Make the hidden neighbour, empty, with `mode` less the umask."""
+        self.path = path
+        # the ending stays at the end: some writers choose their format by it, others append it where it is missing
+        self.part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+        os.close(os.open(self.part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+
+    def keep(self) -> None:
+        """Give the file its name; some file systems notice a full disk only here."""
+        with self.part.open("rb+") as file:
+            os.fsync(file.fileno())
+        self.part.replace(self.path)
+
+    def drop(self) -> None:
+        """Remove what was written; never raises, may be called after `keep` and again."""
+        with suppress(OSError):
+            self.part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_file(path: Path, *, mode: int = 0o666) -> Generator[Path]:
+    """A path to write to that becomes `path` when the block ends well, and is removed when it does not."""
+    file = WholeFile(path, mode=mode)
+    try:
+        yield file.part
+        file.keep()
+    finally:
+        file.drop()
+
+
+def write_whole(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
+    """Write `data` (text as UTF-8) to `path`, whole or not at all. Raises OSError."""
+    with whole_file(path, mode=mode) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def require_writable(path: Path, option: str, example: str) -> None:
+    """Raise SinkError where no file can be written to `path`: known before the work, not after it.
+
+    `option` is what the user would choose another place with, `example` a file name to show.
+    """
+    if path.is_dir():
+        raise SinkError(f"{path} is a folder; name a file in it, such as {path / example}")
+    require_folder(path.parent, option)
+
+
+def require_folder(folder: Path, option: str) -> None:
+    """Raise SinkError where `folder` is missing or may not be written."""
+    if not folder.is_dir():
+        raise SinkError(f"the folder {folder} does not exist; make it with `mkdir -p {folder}`")
+    if not os.access(folder, os.W_OK):
+        raise SinkError(f"the folder {folder} may not be written; choose another with {option}")
