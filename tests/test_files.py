@@ -81,7 +81,7 @@ def test_two_writers_do_not_share_a_part(tmp_path: Path) -> None:
 
 
 def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(SinkError, match="is a folder; name a file in it, such as .*out.png"):
+    with pytest.raises(SinkError, match=r"is a folder; name a file in it, such as .*out\.png"):
         require_writable(tmp_path, "-o", "out.png")
     with pytest.raises(SinkError, match="mkdir -p"):
         require_writable(tmp_path / "no" / "a.png", "-o", "out.png")
