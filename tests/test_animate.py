@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import DemoClip, demo_clip, length_s, onset_s, pictures_of, render, sound_of, times_of  # noqa: F401
-from fakes import picture, sine, write_video
+from fakes import AT_LAST_S, picture, sine, write_video
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment, save_enrollment
@@ -378,13 +378,13 @@ def test_ctrl_c_leaves_no_half_file(
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        deadline_s = time.monotonic() + 40
+        deadline_s = time.monotonic() + AT_LAST_S
         while not [p for p in out.parent.glob(".*.part") if p.stat().st_size > 0]:
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             assert time.monotonic() < deadline_s, "nothing was being written"
             time.sleep(0.02)
         process.send_signal(sign)
-        stdout, stderr = process.communicate(timeout=15)
+        stdout, stderr = process.communicate(timeout=AT_LAST_S)
     finally:
         with suppress(ProcessLookupError):
             process.kill()

