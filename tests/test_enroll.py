@@ -218,7 +218,7 @@ def test_a_photo_turned_by_exif(astronaut: Enrollment, orientation: int) -> None
 
 
 def test_a_grey_photo(astronaut: Enrollment) -> None:
-    e = enroll(encoded(cv2.cvtColor(PERSON, cv2.COLOR_RGB2GRAY)))
+    e = enroll(encoded(np.asarray(cv2.cvtColor(PERSON, cv2.COLOR_RGB2GRAY), np.uint8)))
     same_face(e, astronaut)
     assert_usable(e)
     drawn = own_picture(e)[0].astype(int)
@@ -245,14 +245,13 @@ def test_a_small_photo_with_a_tilted_head(turn_deg: float) -> None:
 
 def timed(photo: Path | bytes) -> tuple[Enrollment, float]:
     """The best of three: a busy computer is no slow enrolling."""
-    best_s = np.inf
-    for _ in range(3):
+    best_s, tries = np.inf, 0
+    while True:
         start = time.perf_counter()
         e = enroll(photo)
-        best_s = min(best_s, time.perf_counter() - start)
-        if best_s < 3:
-            break
-    return e, best_s
+        best_s, tries = min(best_s, time.perf_counter() - start), tries + 1
+        if best_s < 3 or tries == 3:
+            return e, best_s
 
 
 def test_a_24_megapixel_photo(astronaut: Enrollment) -> None:

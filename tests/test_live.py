@@ -18,6 +18,7 @@ from engines.enrollment import Enrollment, save_enrollment
 from engines.errors import DriverError, GeneratorError, SinkError, WeightsError
 from engines.generators.open import GENERATORS
 from engines.motion import Motion
+from engines.raster.gbuffer import GBuffer
 from streamer.avatar import FAULT_EASE_S, Avatar
 from streamer.clock import SystemClock
 from streamer.drive.driver import Driver
@@ -43,9 +44,9 @@ class SlowGenerator(FakeGenerator):
         super().__init__(GREY)
         self.seconds = 0.0
 
-    def render(self, *arguments: object) -> NDArray[np.uint8]:
+    def render(self, cache: tuple[int, int], gbuffer: GBuffer, motion: Motion) -> NDArray[np.uint8]:
         time.sleep(self.seconds)
-        return super().render(*arguments)  # type: ignore[arg-type]
+        return super().render(cache, gbuffer, motion)
 
 
 @dataclass(frozen=True)

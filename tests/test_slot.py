@@ -159,7 +159,7 @@ def test_a_waiter_whose_loop_died_does_not_break_the_producer() -> None:
     loop.close()
     assert slot.put(1) is False
     assert slot.take(0) == 1
-    task._log_destroy_pending = False  # abandoning it is what this test is about
+    task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue] abandoned on purpose
 
 
 def test_a_put_is_seen_soon() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from clips import DemoClip, demo_clip  # noqa: F401
+from clips import DemoClip
 
 from engines.enrollment import Enrollment, save_enrollment
 from streamer import start_live
@@ -58,11 +58,7 @@ LONG = Soak(600.0, 60.0, 1.0)
 
 @pytest.mark.parametrize("soak", [SHORT, pytest.param(LONG, marks=pytest.mark.soak)], ids=["20s", "10min"])
 def test_run_keeps_memory_and_lag_flat(
-    astronaut: Enrollment,
-    demo_clip: DemoClip,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    soak: Soak,
+    astronaut: Enrollment, demo_clip: DemoClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soak: Soak
 ) -> None:
     save_enrollment(astronaut, tmp_path / "a.avatar")
     sink = GaugeSink()
