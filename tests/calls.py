@@ -208,7 +208,7 @@ class Client:
             while True:
                 frame = await track.recv()
                 if isinstance(frame, av.VideoFrame):
-                    image = frame.to_ndarray(format="rgb24")
+                    image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                     whole = image.shape[:2] == (HEIGHT_PX, WIDTH_PX)
                     number = self._unwrapped(number_in(image)) if whole else -1
                     colour = colour_in(image) if whole else (0, 0, 0)

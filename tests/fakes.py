@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -286,12 +287,13 @@ def write_video(
     rate = Fraction(fps).limit_denominator(1001)
     tick = Fraction(1, 90000)
     with av.open(str(path), "w", options=options or {}) as container:
-        stream = container.add_stream(codec, rate=rate)
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=rate))
         stream.pix_fmt = "yuv420p"
         stream.codec_context.gop_size = gop
         stream.time_base = stream.codec_context.time_base = tick
-        sound = container.add_stream(audio_codec, rate=audio_rate_hz) if audio is not None else None
-        if sound is not None:
+        sound = None
+        if audio is not None:
+            sound = cast(av.AudioStream, container.add_stream(audio_codec, rate=audio_rate_hz))
             sound.layout = "mono"
         if tags is not None:
             tags(stream)

@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 from browser import PATIENCE_MS, SHARED_CLIPS, Server, find_chromium, flags, served, wait_for, write_camera
 from calls import GREEN, RED, Painter, plain_enrollment
-from clips import DemoClip, demo_clip  # noqa: F401 (a fixture)
+from clips import DemoClip
 from PIL import Image
 
 from engines.enrollment import Enrollment, save_enrollment
@@ -41,7 +41,7 @@ PLAYING = "window.visavis && window.visavis.stats().shown > 30"
 
 
 @pytest.fixture(scope="module")
-def camera(demo_clip: DemoClip, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:  # noqa: F811
+def camera(demo_clip: DemoClip, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A talking face for the fake camera: a real clip in development, else one rendered by visavis."""
     folder = tmp_path_factory.mktemp("camera")
     clip = SHARED_CLIPS / "AOC_01.mp4"

@@ -217,7 +217,7 @@ def test_a_photo_turned_by_exif(astronaut: Enrollment, orientation: int) -> None
 
 
 def test_a_grey_photo(astronaut: Enrollment) -> None:
-    e = enroll(encoded(cv2.cvtColor(PERSON, cv2.COLOR_RGB2GRAY)))
+    e = enroll(encoded(np.asarray(cv2.cvtColor(PERSON, cv2.COLOR_RGB2GRAY), np.uint8)))
     same_face(e, astronaut)
     assert_usable(e)
     drawn = own_picture(e)[0].astype(int)

@@ -263,7 +263,7 @@ class Bomb:
     """Would run when unpickled."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("touch /tmp/visavis-was-unpickled",)
+        return os.system, ("touch /tmp/visavis-was-unpickled",)  # pyright: ignore[reportDeprecated]
 
 
 @pytest.mark.parametrize(

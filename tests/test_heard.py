@@ -154,8 +154,9 @@ def test_three_hours_are_read_as_they_are_heard(tmp_path: Path, monkeypatch: pyt
     tracemalloc.start()
     try:
         start = tracemalloc.get_traced_memory()[0]
-        for _ in range(25 * 240):
-            frame = source.read()
+        for _ in range(25 * 240 - 1):
+            source.read()
+        frame = source.read()
         grown = tracemalloc.get_traced_memory()[0] - start
     finally:
         tracemalloc.stop()

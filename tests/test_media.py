@@ -88,7 +88,9 @@ def test_a_picture_survives_the_codec() -> None:
     from aiortc.codecs.vpx import vp8_depayload
 
     frames = decoder.decode(JitterFrame(b"".join(vp8_depayload(p) for p in payloads), time))
-    assert np.abs(rgb_of(frames[0]).astype(int) - image).mean() < 6
+    decoded = frames[0]
+    assert isinstance(decoded, av.VideoFrame)
+    assert np.abs(rgb_of(decoded).astype(int) - image).mean() < 6
 
 
 @given(st.lists(st.integers(-(2**33), 2**33), max_size=60))

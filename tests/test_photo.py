@@ -309,7 +309,7 @@ def test_scaling_averages_instead_of_skipping_pixels() -> None:
 
 def test_50_megapixel_jpeg_is_never_decoded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 60, (577, 866, 3), np.uint8)
-    texture = cv2.resize(noise, (8660, 5770), interpolation=cv2.INTER_LINEAR)
+    texture = np.asarray(cv2.resize(noise, (8660, 5770), interpolation=cv2.INTER_LINEAR), np.uint8)
     for y in range(0, 5770, 577):  # in strips: the test itself should stay small
         texture[y : y + 577] += quarters(8660, 5770)[y : y + 577] // 2
     data = saved(texture, "JPEG", quality=85)

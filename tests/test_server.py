@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,7 @@ URL = "http://127.0.0.1:8000"
 @contextmanager
 def serving(
     store: AvatarStore | None = None, *, base_url: str = URL, **settings: Any
-) -> Iterator[TestClient]:
+) -> Generator[TestClient]:
     if store is None:
         store = AvatarStore()
         store.add_public(plain_enrollment(RED, "red"))
@@ -65,8 +65,8 @@ def client() -> Iterator[TestClient]:
 def offers() -> dict[str, str]:
     """SDP offers of a client that is not there any more."""
 
-    async def make(**kinds: bool) -> str:
-        client = Client(**kinds)
+    async def make(*, audio: bool = False, video: bool = True) -> str:
+        client = Client(audio=audio, video=video)
         try:
             return await client.offer()
         finally:
@@ -597,7 +597,9 @@ def test_settings_come_from_the_environment_and_are_checked(monkeypatch: pytest.
 
 def test_a_picture_of_an_avatar_is_its_head_crop(astronaut: Enrollment) -> None:
     data = np.frombuffer(picture_of(astronaut), np.uint8)
-    image = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     left, top, side = astronaut.crop_px
     centre = image[96:160, 96:160].reshape(-1, 3).mean(0)
     y, x, half = round(top + side / 2), round(left + side / 2), round(side / 8)

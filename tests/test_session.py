@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ async def calling(
     colour: tuple[int, int, int] = RED,
     *,
     enrollment: Enrollment | None = None,
-) -> AsyncIterator[Call]:
+) -> AsyncGenerator[Call]:
     painters: list[Painter] = []
 
     def make_avatar(session: Session) -> Painter:
@@ -433,9 +433,10 @@ async def test_closing_frees_everything() -> None:
 
     def left() -> set[object]:
         idle = {t for t in threading.enumerate() if t.name.startswith("asyncio_")}  # the loop's own executor
-        return {t for t in asyncio.all_tasks() - tasks if not t.done()} | (
-            set(threading.enumerate()) - threads - idle
-        )
+        return {
+            *(t for t in asyncio.all_tasks() - tasks if not t.done()),
+            *(set(threading.enumerate()) - threads - idle),
+        }
 
     await until(lambda: not left(), f"tasks and threads gone: {left()}")
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,7 +57,7 @@ class Server:
 
 
 @contextmanager
-def serving(avatar: Path, *more: str, port: int = 0) -> Iterator[Server]:
+def serving(avatar: Path, *more: str, port: int = 0) -> Generator[Server]:
     process = subprocess.Popen(
         [*COMMAND, "serve", "--avatar", str(avatar), "--port", str(port), *more],
         stdout=subprocess.PIPE,

@@ -161,4 +161,4 @@ def test_a_waiter_whose_loop_died_does_not_break_the_producer() -> None:
     loop.close()
     assert slot.put(1) is False
     assert slot.take(0) == 1
-    task._log_destroy_pending = False  # abandoning it is what this test is about
+    task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue] abandoned on purpose

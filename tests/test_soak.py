@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from clips import DemoClip, demo_clip  # noqa: F401
+from clips import DemoClip
 
 from engines.enrollment import Enrollment, save_enrollment
 from scripts.benchmarks.soak import soak
@@ -40,7 +40,7 @@ class CountedSink(Sink):
 
 def test_a_run_keeps_none_of_its_pictures(
     astronaut: Enrollment,
-    demo_clip: DemoClip,  # noqa: F811
+    demo_clip: DemoClip,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -68,7 +68,7 @@ def test_a_run_keeps_none_of_its_pictures(
 )
 def test_run_keeps_memory_and_lag_flat(
     astronaut: Enrollment,
-    demo_clip: DemoClip,  # noqa: F811
+    demo_clip: DemoClip,
     tmp_path: Path,
     seconds: float,
     warm_up_s: float,

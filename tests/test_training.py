@@ -61,7 +61,10 @@ def clips(astronaut: Enrollment, tmp_path_factory: pytest.TempPathFactory) -> Pa
             for t in times
         ]
         tinted = [
-            np.roll(f, k, axis=2) if k == 2 else cv2.convertScaleAbs(f, alpha=1 - 0.2 * k) for f in frames
+            np.roll(f, k, axis=2)
+            if k == 2
+            else np.asarray(cv2.convertScaleAbs(f, alpha=1 - 0.2 * k), np.uint8)
+            for f in frames
         ]
         write_video(folder / f"{name_of(held_out, taken)}_01.mp4", iter(tinted), fps=25, audio=None)
     return folder

@@ -56,7 +56,7 @@ def test_the_colours_draw_the_photo_again(astronaut: Enrollment) -> None:
 
 def test_positions_lead_back_into_the_photo(astronaut: Enrollment) -> None:
     g, _, seen = drawn(astronaut, 256)
-    at = np.asarray(lookup(astronaut.uv_position_px, g.uv))
+    at = np.asarray(lookup(astronaut.uv_position_px, g.uv), np.float32)
     y, x = np.nonzero((seen > 250) & (g.part == Part.SKIN))
     centres = np.stack([x + 0.5, y + 0.5], -1) / g.viewport.scale + (
         g.viewport.origin_x_px,
