@@ -21,7 +21,7 @@ from engines.errors import WeightsError
 from engines.generators.generator import Generator, GeneratorConfig
 from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
 from engines.generators.visavis import inputs, networks
-from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WHERE_PX, WINDOW_PX, Box, Window
+from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WHERE_PX, WINDOW_PX, TurnedBox, Window
 from engines.generators.visavis.networks import (
     VERSION,
     NetworkConfig,
@@ -295,7 +295,7 @@ def blend_window(picture: U8, layers: U8, window: Window) -> None:
     picture[y0:y1, x0:x1] = cv2.subtract(cv2.add(under, large(added)), large(taken))
 
 
-def blend_box(picture: U8, layers: U8, box: Box, *, mirrored: bool = False) -> None:
+def blend_box(picture: U8, layers: U8, box: TurnedBox, *, mirrored: bool = False) -> None:
     """The same in a crop's place, within the person; layers (7, s, s)."""
     size = layers.shape[1]
     more, less = cv2.merge([*layers[:3], cv2.bitwise_not(layers[3])]), cv2.merge(list(layers[4:]))
