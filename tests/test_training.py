@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from engines.compile.weights import load_weights
 from engines.enrollment import Enrollment
 from engines.generators.visavis.generator import load_networks
+from engines.generators.visavis.networks import KIND
 from engines.renderer import Renderer
 from scripts.generators import pairs as making
 from scripts.generators.data import Draw, Pairs, prefetched, read_pairs
@@ -335,7 +336,7 @@ def test_two_minutes_on_three_clips_lower_the_loss(cache: Path, tmp_path: Path) 
     assert judged[-1]["score"] < judged[0]["score"]
     for name in ("grid.png", "curves.png"):
         assert cv2.imread(str(tmp_path / "run" / name)) is not None
-    _, about = load_weights(output, "visavis", 1)
+    _, about = load_weights(output, KIND)
     assert about.licence == "mine"
     assert load_networks(output)[0].training is False
 
