@@ -18,6 +18,7 @@ from engines.compile.background_engine import BackgroundEngine
 from engines.compile.engine import ORDER, Engine
 from engines.compile.weights import WeightsHeader, build_network
 from engines.enrollment import Enrollment
+from engines.errors import WeightsError
 from engines.generators.generator import Generator, GeneratorConfig
 from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
 from engines.generators.visavis import inputs, networks
@@ -88,7 +89,7 @@ class VisavisGenerator(Generator[VisavisCache]):
         if model.name != OWN_HEAD_MODEL:
             raise WeightsError(
                 f"the weights of visavis were trained on its own head model, not on {model.name}; "
-                "enroll the photo without --head-model to draw with them"
+                "enroll the photo with --head-model visavis to draw with them"
             )
         self._model = model
         self._base = GeometricGenerator(model)
