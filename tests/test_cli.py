@@ -561,7 +561,7 @@ def test_ctrl_c_in_a_run_keeps_what_was_recorded(
     )
     try:
         deadline_s = time.monotonic() + 40
-        while not [p for p in tmp_path.glob(".*.part") if p.stat().st_size > 0]:
+        while not [p for p in tmp_path.glob(".*.part*") if p.stat().st_size > 0]:
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             assert time.monotonic() < deadline_s, "nothing was being written"
             time.sleep(0.02)

@@ -336,7 +336,7 @@ def fail_with(error: BaseException) -> Callable[[int], None]:
 
 
 def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.os, "fsync", fail_with(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    monkeypatch.setattr("engines.files.os.fsync", fail_with(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
     with pytest.raises(EnrollmentError, match="No space left on device; free some space"):
         save_enrollment(tiny(), tmp_path / "x.avatar")
     assert names(tmp_path) == []
@@ -349,7 +349,7 @@ def test_an_interrupted_write_leaves_the_old_file(
     saved: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     old = saved.read_bytes()
-    monkeypatch.setattr(module.os, "fsync", fail_with(error))
+    monkeypatch.setattr("engines.files.os.fsync", fail_with(error))
     with pytest.raises((type(error), EnrollmentError)):
         save_enrollment(replace(tiny(), name="somebody else"), saved)
     assert saved.read_bytes() == old

@@ -255,7 +255,7 @@ def test_interrupted_while_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def interrupt(fd: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("streamer.sinks.file.os.fsync", interrupt)
+    monkeypatch.setattr("engines.files.os.fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(FileSink(tmp_path / "out.mp4"), frames_at([0, 0.1]), SinkInfo(64, 48, 10))
     assert list(tmp_path.iterdir()) == []

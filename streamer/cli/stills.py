@@ -69,14 +69,15 @@ def emotions(
     with quiet_native():
         from engines.enrollment import load_enrollment
         from engines.errors import SinkError
+        from engines.files import require_folder
         from engines.renderer import Renderer
         from streamer.cli.emotions import draw_emotions, sheet_of
-        from streamer.cli.pictures import require_folder, write_png
+        from streamer.cli.pictures import write_png
 
         enrollment = load_enrollment(avatar)
         if output.exists() and not output.is_dir():
             raise SinkError(f"{output} is a file; name a folder with -o")
-        require_folder(output if output.is_dir() else output.parent)
+        require_folder(output if output.is_dir() else output.parent, "-o")
         renderer = Renderer(enrollment, generator=generator, size_px=size & ~1)
         renderer.wait_until_compiled()  # one engine for all pictures
         with progress_bar("drawing") as advance:
