@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engines.enrollment import Enrollment, load_enrollment
+from engines.enrollment import Enrollment, load_enrollment, with_head_model_found
 from engines.errors import SinkError
 from engines.files import require_writable, write_whole
 
@@ -39,13 +39,13 @@ def write_png(path: Path, picture: U8) -> None:
         ) from error
 
 
-def enrollment_of(path: Path) -> Enrollment:
-    """An .avatar file, or any other file as a photo that is enrolled in memory only.
+def enrollment_of(path: Path, head_model: str | None = None) -> Enrollment:
+    """An .avatar file, or any other file as a photo that is enrolled in memory only, on the head of `head_model`.
 
-    Raises EnrollmentError or PhotoError.
+    Of an avatar `head_model` says where its own may have moved. Raises EnrollmentError, PhotoError or ModelError.
     """
     if path.suffix.lower() == AVATAR_SUFFIX:
-        return load_enrollment(path)
+        return with_head_model_found(load_enrollment(path), head_model)
     from calibration.enroll import enroll
 
-    return enroll(path)
+    return enroll(path, head_model=head_model)

@@ -31,6 +31,7 @@ from engines.generators.visavis.networks import (
 )
 from engines.geometry import F64, Similarity
 from engines.head.model import HeadModel
+from engines.head.names import OWN_HEAD_MODEL
 from engines.motion import Motion
 from engines.raster.conditioning import PreparedMap
 from engines.raster.gbuffer import GBuffer, Viewport, rasterise
@@ -72,7 +73,7 @@ class VisavisCache:
 
 
 class VisavisGenerator(Generator[VisavisCache]):
-    """See the module. Raises WeightsError when the weights do not load."""
+    """See the module. Raises WeightsError when the weights do not load, or learnt another head than `model`."""
 
     def __init__(
         self,
@@ -83,6 +84,12 @@ class VisavisGenerator(Generator[VisavisCache]):
         engines: Sequence[Engine] = ORDER,
     ) -> None:
         """Serves with torch at once; `engines` are tried in order meanwhile."""
+        # the networks read PNCC and parts, and both are this one head's
+        if model.name != OWN_HEAD_MODEL:
+            raise WeightsError(
+                f"the weights of visavis were trained on its own head model, not on {model.name}; "
+                "enroll the photo without --head-model to draw with them"
+            )
         self._model = model
         self._base = GeometricGenerator(model)
         self._switches = switches or Switches()
