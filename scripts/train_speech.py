@@ -30,7 +30,7 @@ from engines.files import write_whole
 from engines.motion import EXPRESSION_COUNT
 from engines.speech.network import ANSWER_HZ, CLOSURE, KIND, VOICE
 from engines.speech.opening import opening_weights, openings_of
-from engines.speech.speech_to_motion import closure_of, usual_closure
+from engines.speech.speech_to_motion import heard_closure, usual_closure
 from scripts.speech.data import (
     LOOK_AHEAD_HOPS,
     MOUTH,
@@ -82,7 +82,7 @@ def shown_openings(answers: F32) -> F32:
     for k, answer in enumerate(answers):
         logit = float(answer[CLOSURE])
         usual = usual_closure(usual, logit, float(answer[VOICE] > 0))
-        closed[k] = closure_of(logit, usual)
+        closed[k] = heard_closure(logit, usual)
     return openings_of(answers[:, :EXPRESSION_COUNT], closed)
 
 

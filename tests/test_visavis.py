@@ -30,7 +30,7 @@ from engines.generators.visavis.generator import (
     load_networks,
     move,
 )
-from engines.generators.visavis.inputs import Box, Window
+from engines.generators.visavis.inputs import TurnedBox, Window
 from engines.generators.visavis.networks import KIND, VisavisNetworks, apply_layers, blending, split_layers
 from engines.head.model import load_head_model
 from engines.motion import Motion
@@ -66,7 +66,10 @@ def drawn(astronaut: Enrollment) -> dict[str, U8]:
 def test_a_crop_and_its_place_in_the_window_are_the_same_place(rng: np.random.Generator) -> None:
     picture = cv2.GaussianBlur(rng.integers(0, 255, (200, 200, 1), np.uint8), (0, 0), 4)
     window = Window(20, 10, 160)
-    for box in (Box(np.array([90.0, 80.0]), 50.0, 0.3), Box(np.array([120.5, 101.25]), 33.0, -0.7)):
+    for box in (
+        TurnedBox(np.array([90.0, 80.0]), 50.0, 0.3),
+        TurnedBox(np.array([120.5, 101.25]), 33.0, -0.7),
+    ):
         for mirrored in (False, True):
             cut = inputs.cut_box(picture, box, 48, mirrored=mirrored).astype(np.float32)
             place = torch.from_numpy(inputs.place_in_window(box, window, 48, mirrored=mirrored))[None]
@@ -83,9 +86,11 @@ def rng() -> np.random.Generator:
 
 def test_a_mirrored_crop_is_the_crop_mirrored(rng: np.random.Generator) -> None:
     picture = rng.integers(0, 255, (100, 120, 3), np.uint8)
-    box = Box(np.array([60.0, 50.0]), 40.0, 0.2)
+    box = TurnedBox(np.array([60.0, 50.0]), 40.0, 0.2)
     plain = inputs.cut_box(picture, box, 32).astype(np.int16)
-    assert np.abs(plain[:, ::-1] - inputs.cut_box(picture, box, 32, mirrored=True)).max() <= 16
+    assert (
+        np.abs(plain[:, ::-1] - inputs.cut_box(picture, box, 32, mirrored=True).astype(np.int16)).max() <= 16
+    )
 
 
 def test_a_window_beyond_the_picture_repeats_its_edge(rng: np.random.Generator) -> None:
@@ -149,7 +154,7 @@ def test_nothing_to_change_leaves_every_pixel(rng: np.random.Generator) -> None:
     window = Window(0, 0, 90)
     assert (move(picture, np.zeros((64, 64, 2), np.float32), window) == before).all()
     blend_window(picture, as_bytes(torch.zeros(1, 9, 128, 128)), window)
-    blend_box(picture, as_bytes(torch.zeros(1, 7, 96, 96)), Box(np.array([40.0, 40.0]), 30.0, 0.1))
+    blend_box(picture, as_bytes(torch.zeros(1, 7, 96, 96)), TurnedBox(np.array([40.0, 40.0]), 30.0, 0.1))
     assert (picture == before).all()
 
 
@@ -179,7 +184,7 @@ def test_painted_crops_stay_within_the_person() -> None:
     picture[:50] = (100, 100, 100, 255)
     layers = torch.zeros(1, 7, 96, 96)
     layers[:, 3:] = 1
-    blend_box(picture, as_bytes(layers), Box(np.array([50.0, 50.0]), 40.0, 0.0))
+    blend_box(picture, as_bytes(layers), TurnedBox(np.array([50.0, 50.0]), 40.0, 0.0))
     assert picture[40, 50].tolist() == [255, 255, 255, 255]
     assert not picture[60, 50].any()
 
@@ -279,9 +284,10 @@ def test_the_engines_draw_the_same_picture(astronaut: Enrollment) -> None:
     assert eager.wait_until_compiled(120)
     plain = eager.render(cache, gbuffer, motion)
     assert eager.engine_name == "torch"
+    bounds: tuple[tuple[Precision, float], ...] = (("fp32", 1e-3), ("bf16", 0.06))
     for (module, _), given in zip(eager.networks, seen[-2:], strict=True):
         expected = TorchEngine().compile(module, given, "fp32")(*given)
-        for precision, bound in (("fp32", 1e-3), ("bf16", 0.06)):
+        for precision, bound in bounds:
             got = OpenVinoEngine().compile(module, given, precision)(*given)
             for e, g in zip(expected, got, strict=True):
                 assert float((e - g).abs().max()) < bound, precision
@@ -311,7 +317,7 @@ def test_what_was_exported_is_kept_and_made_again_when_damaged(
 def test_torch_serves_until_an_engine_is_built_and_when_none_can_be() -> None:
     module, given = torch.nn.Conv2d(3, 4, 3).eval(), (torch.rand(1, 3, 16, 16),)
     engine = BackgroundEngine(module, given, "conv", order=())
-    assert engine.wait(60)
+    assert engine.wait(600)
     assert engine.tier_name == "torch"
     assert torch.allclose(engine(*given)[0], module(*given), atol=1e-6)
 

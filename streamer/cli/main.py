@@ -19,7 +19,7 @@ from engines.errors import VisavisError
 from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
 from streamer.cli.controls import with_controls
-from streamer.cli.stills import AspectChoice, AspectName, BackgroundText, add_still_commands
+from streamer.cli.stills import AspectChoice, AspectName, BackgroundText, HeadModelSpec, add_still_commands
 from streamer.cli.terminal import err, progress_bar, quiet_native, say_note, working
 
 # Heavy imports (torch-sized libraries, MediaPipe) happen inside the commands: `--help` answers at once.
@@ -89,6 +89,7 @@ def enroll(
     consent: Annotated[
         str | None, typer.Option(help="Who agreed to be an avatar; stored in the file.")
     ] = None,
+    head_model: HeadModelSpec = None,
 ) -> None:
     """Turn one photo into an avatar file.
 
@@ -103,7 +104,7 @@ def enroll(
         from calibration.enroll import enroll as enroll_photo
         from engines.enrollment import save_enrollment
 
-        enrollment = enroll_photo(photo, consent=(consent or "").strip() or None)
+        enrollment = enroll_photo(photo, consent=(consent or "").strip() or None, head_model=head_model)
         save_enrollment(enrollment, target)
     for notice in enrollment.notices:
         say_note(notice)
@@ -248,6 +249,7 @@ def serve(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) for https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    head_model: HeadModelSpec = None,
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
     *,
@@ -261,7 +263,9 @@ def serve(
     """
     from streamer.serve.config import read_settings
 
-    settings = read_settings(host=host, port=port, token=token, tls_cert=tls_cert, tls_key=tls_key)
+    settings = read_settings(
+        host=host, port=port, token=token, tls_cert=tls_cert, tls_key=tls_key, head_model=head_model
+    )
     if not settings.loopback and not token:
         raise VisavisError(
             f"{host} can be reached from other computers: give --token SECRET (and --tls-cert, --tls-key)"
@@ -319,7 +323,9 @@ def latency(
 
     Example: `visavis latency trace.jsonl -o report.html`
     """
-    from streamer.latency.report import summarise, write_perfetto, write_report
+    from streamer.latency.perfetto import write_perfetto
+    from streamer.latency.report import write_report
+    from streamer.latency.summary import summarise
     from streamer.latency.trace import read_trace
 
     data = read_trace(trace)

@@ -11,6 +11,7 @@ import typer
 
 from engines.errors import VisavisError
 from engines.generators.names import DEFAULT_GENERATOR
+from engines.head.names import HEAD_MODEL_SETTING
 from streamer.cli.terminal import progress_bar, quiet_native, say_note, working
 
 if TYPE_CHECKING:
@@ -22,6 +23,16 @@ AvatarFile = Annotated[Path, typer.Argument(help="An .avatar file from `visavis 
 PngFile = Annotated[Path, typer.Option("-o", "--output", help="The .png to write.")]
 Size = Annotated[int, typer.Option(min=64, max=1024, help="Side of the picture in pixels.")]
 GeneratorName = Annotated[str, typer.Option(help="Which generator draws.")]
+
+
+HeadModelSpec = Annotated[
+    str | None,
+    typer.Option(
+        envvar=HEAD_MODEL_SETTING,
+        metavar="KIND:FILE",
+        help="The head model to fit: ict:FILE, flame:FILE or bfm:FILE; visavis is its own.",
+    ),
+]
 
 
 BackgroundText = Annotated[
@@ -69,18 +80,21 @@ def emotions(
     with quiet_native():
         from engines.enrollment import load_enrollment
         from engines.errors import SinkError
+        from engines.files import require_folder
         from engines.renderer import Renderer
         from streamer.cli.emotions import draw_emotions, sheet_of
-        from streamer.cli.pictures import require_folder, write_png
+        from streamer.cli.pictures import write_png
 
         enrollment = load_enrollment(avatar)
         if output.exists() and not output.is_dir():
             raise SinkError(f"{output} is a file; name a folder with -o")
-        require_folder(output if output.is_dir() else output.parent)
+        require_folder(output if output.is_dir() else output.parent, "-o")
         renderer = Renderer(enrollment, generator=generator, size_px=size & ~1)
         renderer.wait_until_compiled()  # one engine for all pictures
         with progress_bar("drawing") as advance:
             pictures = draw_emotions(renderer.render, enrollment.motion, strength, advance)
+        if renderer.notice:
+            say_note(renderer.notice)
         if sheet:
             pictures["sheet"] = sheet_of(pictures)
         output.mkdir(exist_ok=True)
@@ -97,6 +111,7 @@ def frontalize(
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
     generator: GeneratorName = DEFAULT_GENERATOR,
+    head_model: HeadModelSpec = None,
 ) -> None:
     """Turn the head of a photo to look straight at the camera.
 
@@ -112,7 +127,7 @@ def frontalize(
         require_png(output)
         look = Look(read_background(background), aspect.value)
         with working("enrolling"):
-            enrollment = enrollment_of(photo)
+            enrollment = enrollment_of(photo, head_model)
         motion = apply_edit(enrollment.motion, replace(FRONTAL, neutral=neutral))
         _draw(enrollment, motion, output, size, generator, look)
     for notice in enrollment.notices:
@@ -159,7 +174,7 @@ def edit(
     shapes = {_mode(name): sigma for name, sigma in _numbers(shape or [], "--shape", "0=1.5")}
     with quiet_native():
         from engines.edit import Edit, apply_edit, identity_change, reshape
-        from engines.enrollment import load_enrollment
+        from engines.enrollment import head_model_of, load_enrollment
         from streamer.cli.pictures import require_png
         from streamer.look import Look, read_background
 
@@ -169,9 +184,7 @@ def edit(
         what = Edit(change, yaw, pitch, roll, gaze_yaw, gaze_pitch, neutral)
         motion = apply_edit(enrollment.motion, what)
         if shapes:
-            from engines.head.model import load_head_model
-
-            model = load_head_model()
+            model = head_model_of(enrollment)
             enrollment = reshape(enrollment, model, identity_change(model, shapes))
         _draw(enrollment, motion, output, size, generator, look)
     print(output)

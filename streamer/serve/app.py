@@ -263,7 +263,9 @@ def create_app(
         if len(data) > limit:
             raise HTTPException(413, _too_large(settings))
         loop = asyncio.get_running_loop()
-        enrollment = await loop.run_in_executor(enrolling, lambda: enroll(data, consent=consent.strip()))
+        enrollment = await loop.run_in_executor(
+            enrolling, lambda: enroll(data, consent=consent.strip(), head_model=settings.head_model)
+        )
         title = Path(photo.filename or "photo").stem[:40] or "photo"
         name = store.add_upload(enrollment, title)
         logger.info("a photo was enrolled, consent recorded")

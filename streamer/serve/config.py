@@ -23,6 +23,7 @@ class ServeSettings(BaseSettings):
     tls_key: Path | None = None
     max_sessions: int = Field(default=4, ge=1)
     max_uploads: int = Field(default=32, ge=1)
+    head_model: str | None = None
     max_photo_mb: float = Field(default=60, gt=0)
 
     @property

@@ -21,7 +21,7 @@ from engines.enrollment import Enrollment
 from engines.generators.generator import Generator, GeneratorConfig
 from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
 from engines.generators.visavis import inputs, networks
-from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WHERE_PX, WINDOW_PX, Box, Window
+from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WHERE_PX, WINDOW_PX, TurnedBox, Window
 from engines.generators.visavis.networks import (
     KIND,
     NetworkConfig,
@@ -31,6 +31,7 @@ from engines.generators.visavis.networks import (
 )
 from engines.geometry import F64, Similarity
 from engines.head.model import HeadModel
+from engines.head.names import OWN_HEAD_MODEL
 from engines.motion import Motion
 from engines.raster.conditioning import PreparedMap
 from engines.raster.gbuffer import GBuffer, Viewport, rasterise
@@ -72,7 +73,7 @@ class VisavisCache:
 
 
 class VisavisGenerator(Generator[VisavisCache]):
-    """See the module. Raises WeightsError when the weights do not load."""
+    """See the module. Raises WeightsError when the weights do not load, or learnt another head than `model`."""
 
     def __init__(
         self,
@@ -83,6 +84,12 @@ class VisavisGenerator(Generator[VisavisCache]):
         engines: Sequence[Engine] = ORDER,
     ) -> None:
         """Serves with torch at once; `engines` are tried in order meanwhile."""
+        # the networks read PNCC and parts, and both are this one head's
+        if model.name != OWN_HEAD_MODEL:
+            raise WeightsError(
+                f"the weights of visavis were trained on its own head model, not on {model.name}; "
+                "enroll the photo without --head-model to draw with them"
+            )
         self._model = model
         self._base = GeometricGenerator(model)
         self._switches = switches or Switches()
@@ -293,7 +300,7 @@ def blend_window(picture: U8, layers: U8, window: Window) -> None:
     picture[y0:y1, x0:x1] = cv2.subtract(cv2.add(under, large(added)), large(taken))
 
 
-def blend_box(picture: U8, layers: U8, box: Box, *, mirrored: bool = False) -> None:
+def blend_box(picture: U8, layers: U8, box: TurnedBox, *, mirrored: bool = False) -> None:
     """The same in a crop's place, within the person; layers (7, s, s)."""
     size = layers.shape[1]
     more, less = cv2.merge([*layers[:3], cv2.bitwise_not(layers[3])]), cv2.merge(list(layers[4:]))
