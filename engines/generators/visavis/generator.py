@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.compile.background_engine import BackgroundEngine
-from engines.compile.engine import ORDER, Engine
+from engines.compile.engine import Engine
 from engines.compile.weights import load_weights
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
@@ -80,9 +80,9 @@ class VisavisGenerator(Generator[VisavisCache]):
         *,
         weights: Path = WEIGHTS_PATH,
         switches: Switches | None = None,
-        engines: Sequence[Engine] = ORDER,
+        engines: Sequence[Engine] | None = None,
     ) -> None:
-        """Serves with torch at once; `engines` are tried in order meanwhile."""
+        """Serves with torch at once; `engines` (None: the declared order) are tried in turn meanwhile."""
         self._model = model
         self._base = GeometricGenerator(model)
         self._switches = switches or Switches()
