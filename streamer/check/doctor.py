@@ -20,10 +20,10 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.text import Text
 
-from engines.errors import ModelError, ModelMissing
+from engines.errors import ModelError, ModelMissing, brief
 from engines.head.names import HEAD_MODEL_SETTING, OWN_HEAD_MODEL
 from engines.model_files import MODELS, find_model
-from streamer.check.probes import brief, run_probes
+from streamer.check.probes import run_probes
 
 Status = Literal["ok", "missing", "warn"]
 Report = Mapping[str, dict[str, Any]]
