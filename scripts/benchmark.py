@@ -45,7 +45,7 @@ from streamer.drive.driver import Drive, Driver
 from streamer.drive.filters import MotionFilter
 from streamer.drive.trackers.names import DEFAULT_TRACKER
 from streamer.drive.trackers.open import open_tracker
-from streamer.frame import STAGES, Frame, LatencyTrace
+from streamer.frame import STAGES, Frame, LatencyTrace, Moment
 from streamer.pipeline import TrackThenDraw
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import SinkInfo
@@ -86,7 +86,7 @@ def make_clip(enrollment: Enrollment, path: Path, seconds: float, fps: float, si
         sink.open(SinkInfo(size_px, size_px, fps))
         for k in range(round(seconds * fps)):
             motion = retarget(looped(demo_track(), k / fps), rest, enrollment.motion, Controls())
-            sink.write(Frame(renderer.render(motion), k / fps, 0, sequence=k))
+            sink.write(Frame(k / fps, 0, sequence=k, image=renderer.render(motion)))
 
 
 def shift_ms(raw: F64, filtered: F64, fps: float) -> float:
@@ -133,7 +133,7 @@ def stage_times_ms(
         sink.open(SinkInfo(*avatar.size_px, source.info.fps))
         while (frame := source.read()) is not None:
             driven = avatar.track(frame)
-            shown = avatar.show_drive(driven.drive, driven.frame).frame
+            shown = avatar.show_drive(driven.drive, driven.moment).frame
             sink.write(shown)
             trace = shown.mark("encoded", clock.now_ns()).trace
             for stage, ms in (trace.stage_ms() | {"total": trace.total_ms()}).items():
@@ -169,10 +169,10 @@ class TellingAvatar(Avatar):
 
     on_drawing: Callable[[], None]
 
-    def show_drive(self, drive: Drive, frame: Frame) -> Shown:
+    def show_drive(self, drive: Drive, moment: Moment) -> Shown:
         """As an avatar does, having told."""
         self.on_drawing()
-        return super().show_drive(drive, frame)
+        return super().show_drive(drive, moment)
 
 
 def run_pipelined(
@@ -196,7 +196,7 @@ def run_pipelined(
             return None
         k, taken = taken, taken + 1
         image, now_ns = clip[k % len(clip)].image, clock.now_ns()
-        return Frame(image, k / clip_fps, now_ns, LatencyTrace({"captured": now_ns}), k), None
+        return Frame(k / clip_fps, now_ns, LatencyTrace({"captured": now_ns}), k, image=image), None
 
     def give(shown: Shown, _: None) -> None:
         given.append((shown.frame.sequence, shown.frame.trace))

@@ -15,13 +15,13 @@ from engines.generators.names import DEFAULT_GENERATOR
 from engines.motion import Motion, write_motion
 from engines.renderer import Framing, Renderer
 from engines.retarget import Controls
-from streamer.avatar import Avatar, Shown
+from streamer.avatar import Avatar, Driven, Shown
 from streamer.clock import Clock, SystemClock
 from streamer.drive.driver import Driver
 from streamer.drive.trackers.names import DEFAULT_TRACKER
 from streamer.latency.ledger import Ledger
 from streamer.look import AS_IS, Look
-from streamer.recordings import Step, ahead, recording_of
+from streamer.recordings import ahead, recording_of
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import Sink, SinkInfo
 from streamer.tuning import tune_for_small_pictures
@@ -153,6 +153,6 @@ def _write_motion(path: Path, motions: list[Motion], fps: float, neutral: Motion
         part.unlink(missing_ok=True)
 
 
-def _drawn(steps: Iterable[Step], avatar: Avatar) -> Iterator[Shown]:
+def _drawn(steps: Iterable[Driven], avatar: Avatar) -> Iterator[Shown]:
     for step in steps:
-        yield avatar.show_drive(step.drive, step.frame)
+        yield avatar.show_drive(step.drive, step.moment)

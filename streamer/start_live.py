@@ -17,16 +17,14 @@ from engines.renderer import Renderer
 from engines.retarget import Controls
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
-from streamer.drive.driver import Driver
+from streamer.drive.open import open_driver
 from streamer.drive.trackers.names import DEFAULT_TRACKER
-from streamer.drive.trackers.open import open_tracker
 from streamer.latency.ledger import Ledger, Snapshot
 from streamer.live import LiveLoop, Outcome
 from streamer.look import AS_IS, Look, require_opaque
 from streamer.sinks.open import open_sink
-from streamer.sources.heard import HEARD_FPS, HeardSource, heard_driver
+from streamer.sources.heard import HeardSource, latency_text
 from streamer.sources.open import open_source
-from streamer.sources.source import Source
 from streamer.tuning import tune_for_small_pictures
 
 
@@ -46,25 +44,6 @@ class LiveOptions:
     trace: Path | None = None
     trim_ms: float = 0.0  # in a file the sound comes this much later than the picture; below 0, earlier
     controls: Mapping[str, object] = field(default_factory=dict[str, object])
-
-
-def open_driver(source: Source, tracker: str, on_fault: Callable[[BaseException], None]) -> Driver:
-    """What makes motion of the frames of `source`: its own voice where it is heard, else a tracker by name."""
-    if isinstance(source, HeardSource):
-        return heard_driver(source, on_fault)
-    return Driver(open_tracker(tracker), on_fault=on_fault)
-
-
-def latency_text(source: HeardSource) -> str:
-    """How much later than a sound its picture can be, but for the drawing."""
-    own_ms, frame_ms = source.voice.speech.latency_ms, 1e3 / HEARD_FPS
-    return (
-        f"lips follow the voice by {own_ms:.0f} ms (features and look-ahead), up to {frame_ms:.0f} ms to the next "
-        f"picture, and {source.capture_ms:.0f} ms in the sound device"
-        if source.info.is_live
-        else f"lips follow the voice by {own_ms:.0f} ms (features and look-ahead) and up to {frame_ms:.0f} ms to the "
-        "next picture"
-    )
 
 
 def run_live(options: LiveOptions, say: Callable[[str], None] | None = None) -> tuple[Outcome, Snapshot]:
@@ -88,7 +67,8 @@ def run_live(options: LiveOptions, say: Callable[[str], None] | None = None) -> 
         )
         source = stack.enter_context(open_source(options.source, loop=options.loop))
         ledger = stack.enter_context(Ledger(trace_path=options.trace))
-        driver = open_driver(source, options.tracker, lambda error: ledger.fault("tracked", error))
+        tracker = options.tracker if source.info.size_px else None
+        driver = open_driver(tracker, lambda error: ledger.fault("tracked", error))
         stack.callback(driver.close)
         renderer = Renderer(
             enrollment, generator=options.generator, size_px=options.size_px, background=background,

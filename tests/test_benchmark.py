@@ -13,7 +13,7 @@ from scripts import benchmark
 from scripts.benchmark import percentiles_of, run_pipelined
 from streamer.frame import Frame
 
-CLIP = [Frame(np.full((16, 16, 3), k, np.uint8), k / 30, 0, sequence=k) for k in range(5)]
+CLIP = [Frame(k / 30, 0, sequence=k, image=np.full((16, 16, 3), k, np.uint8)) for k in range(5)]
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_unknown_stages_are_refused_by_name() -> None:
 
 def test_a_frame_keeps_everything_but_its_trace() -> None:
     image = np.zeros((2, 3, 3), np.uint8)
-    frame = Frame(image, 1.5, 77, sequence=9)
+    frame = Frame(1.5, 77, sequence=9, image=image)
     marked = frame.mark("decoded", 99)
     assert marked.image is image
     assert (marked.pts_s, marked.capture_time_ns, marked.sequence) == (1.5, 77, 9)

@@ -728,8 +728,8 @@ def test_a_call_draws_with_its_look(astronaut: Enrollment) -> None:
     avatar = build_avatar(stand_in)  # type: ignore[arg-type]
     try:
         assert avatar.size_px == (228, 128)
-        frame = avatar.track_idle(0.0, 0)
-        picture = avatar.show_drive(frame.drive, frame.frame).frame.image
+        driven = avatar.track_idle(0.0, 0)
+        picture = avatar.show_drive(driven.drive, driven.moment).frame.image
         assert picture.shape == (128, 228, 3)
         assert (picture[:30, :20] == (9, 200, 9)).all()
     finally:

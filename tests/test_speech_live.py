@@ -19,14 +19,14 @@ from streamer.animate import Job, animate
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
 from streamer.drive.driver import Driver
+from streamer.drive.open import open_driver
 from streamer.drive.trackers.tracker import NoTracker
 from streamer.drive.voice import Voice
-from streamer.frame import Frame
 from streamer.latency.ledger import Ledger
 from streamer.live import LiveLoop
 from streamer.sources.sound import SoundFileSource
 from streamer.sources.source import SourceState
-from streamer.start_live import LiveOptions, open_driver, run_live
+from streamer.start_live import LiveOptions, run_live
 
 F32 = NDArray[np.float32]
 JAW = ARKIT_INDEX["jawOpen"]
@@ -86,12 +86,12 @@ def test_a_notice_is_said_once_while_it_runs_and_not_again_at_the_end(astronaut:
 def opening(path: Path) -> F32:
     """(N,) jaw of every moment of a file, by the network that ships."""
     source = SoundFileSource(path, Voice(), clock=FakeClock())
-    driver = open_driver(source, "none", lambda error: pytest.fail(str(error)))
+    driver = open_driver(None, lambda error: pytest.fail(str(error)))
     jaws: list[float] = []
     while source.state is not SourceState.ENDED:
-        frame: Frame | None = source.read(timeout_s=0.1)
-        if frame is not None:
-            jaws.append(float(driver.drive(frame).motion.expression[JAW]))
+        moment = source.read(timeout_s=0.1)
+        if moment is not None:
+            jaws.append(float(driver.drive(moment).motion.expression[JAW]))
     return np.array(jaws, np.float32)
 
 

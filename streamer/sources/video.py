@@ -184,8 +184,7 @@ class VideoSource(Source):
         self._end_s = 0.0
         duration_s = self._pass.duration_s
         self._info = SourceInfo(
-            width_px=first.image.shape[1],
-            height_px=first.image.shape[0],
+            size_px=(first.image.shape[1], first.image.shape[0]),
             fps=self._pass.fps,
             is_live=False,
             duration_s=None if loop else duration_s,
@@ -227,7 +226,7 @@ class VideoSource(Source):
         if captured_ns is None:
             return None
         trace = LatencyTrace().mark("captured", captured_ns).mark("decoded", self._clock.now_ns())
-        frame = Frame(picture.image, pts_s, captured_ns, trace, self._sequence)
+        frame = Frame(pts_s, captured_ns, trace, self._sequence, image=picture.image)
         self._sequence += 1
         return frame
 

@@ -29,14 +29,13 @@ from engines.speech.speech_to_motion import SpeechToMotion, motion_of
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
 from streamer.drive.driver import Driver
+from streamer.drive.open import open_driver
 from streamer.drive.trackers.names import DEFAULT_TRACKER
-from streamer.drive.trackers.open import open_tracker
 from streamer.drive.voice import Voice
 from streamer.latency.ledger import Ledger
 from streamer.latency.metrics import Metrics
 from streamer.look import AS_IS, Look
 from streamer.slot import Slot
-from streamer.sources.heard import heard_driver
 from streamer.webrtc.aiortc_fixes import (
     AUDIO_PREFETCH_PACKETS,
     capture_wall_ms,
@@ -494,11 +493,10 @@ def driver_of(session: Session) -> Driver:
     def on_fault(error: BaseException) -> None:
         session.ledger.fault("tracked", error)
 
+    if session.options.drive == "voice":
+        return open_driver(None, on_fault)
     sound = session.sound
-    if session.options.drive == "voice" and sound is not None:
-        return heard_driver(sound, on_fault)
-    tracker = open_tracker(session.options.tracker)
-    return Driver(tracker, on_fault=on_fault, said=None if sound is None else said_in(sound))
+    return open_driver(session.options.tracker, on_fault, said=None if sound is None else said_in(sound))
 
 
 def mesh_points(landmarks_px: NDArray[np.float32], width_px: int, height_px: int) -> list[int]:

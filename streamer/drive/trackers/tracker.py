@@ -66,7 +66,7 @@ class Tracker(ABC):
 
 
 class NoTracker(Tracker):
-    """Where nothing is tracked: motion comes from a file or from sound."""
+    """Where nothing is tracked: motion comes from a file or from sound; of a picture it sees nothing."""
 
     def track(self, frame: Frame) -> Track:
         return Track(None)
