@@ -41,11 +41,12 @@ from streamer.avatar import Avatar, Shown
 from streamer.cli.terminal import quiet_native
 from streamer.clock import SystemClock
 from streamer.drive.demo import DEMO_PHOTO, demo_track, looped
-from streamer.drive.driver import Drive, Driver
+from streamer.drive.driver import Drive
 from streamer.drive.filters import MotionFilter
+from streamer.drive.open import open_driver
 from streamer.drive.trackers.names import DEFAULT_TRACKER
-from streamer.drive.trackers.open import open_tracker
 from streamer.frame import STAGES, Frame, LatencyTrace, Moment
+from streamer.options import AvatarOptions
 from streamer.pipeline import TrackThenDraw
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import SinkInfo
@@ -127,9 +128,9 @@ def stage_times_ms(
     with ExitStack() as stack:
         source = stack.enter_context(VideoSource(driver))
         sink = stack.enter_context(FileSink(output))
-        moving = Driver(open_tracker(DEFAULT_TRACKER))
+        moving = open_driver(DEFAULT_TRACKER)
         stack.callback(moving.close)
-        avatar = Avatar(enrollment, moving, generator=generator, size_px=size_px, clock=clock)
+        avatar = Avatar(enrollment, moving, AvatarOptions(generator=generator, size_px=size_px), clock=clock)
         sink.open(SinkInfo(*avatar.size_px, source.info.fps))
         while (frame := source.read()) is not None:
             driven = avatar.track(frame)
@@ -206,11 +207,10 @@ def run_pipelined(
         pipeline.stop()
 
     with ExitStack() as stack:
-        moving = Driver(open_tracker(DEFAULT_TRACKER), on_fault=lambda error: failed("tracked", error))
+        moving = open_driver(DEFAULT_TRACKER, lambda error: failed("tracked", error))
         stack.callback(moving.close)
-        avatar = TellingAvatar(
-            enrollment, moving, generator=generator, size_px=size_px, clock=clock, on_fault=failed
-        )
+        options = AvatarOptions(generator=generator, size_px=size_px)
+        avatar = TellingAvatar(enrollment, moving, options, clock=clock, on_fault=failed)
         avatar.on_drawing = room.release
         if avatar.notice:
             print(f"benchmark: {avatar.notice}", file=sys.stderr)

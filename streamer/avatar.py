@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.generators.names import DEFAULT_GENERATOR
-from engines.renderer import Framing, Renderer
-from engines.retarget import Controls, retarget
+from engines.retarget import retarget
 from streamer.clock import Clock, SystemClock
 from streamer.drive.driver import Drive, Driver
 from streamer.frame import Frame, LatencyTrace, Moment
+from streamer.options import AvatarOptions
 
 logger = logging.getLogger(__name__)
 
@@ -45,29 +44,24 @@ class Avatar:
     """One session's avatar: `track` a moment, then `show_drive`.
 
     One thread tracks, one draws, the same or another; `controls` may be set and `driver.recalibrate` called
-    from any. Without `controls` it starts with those saved with the enrollment.
+    from any. Raises as `Renderer` does.
     """
 
     def __init__(
         self,
         enrollment: Enrollment,
         driver: Driver,
+        options: AvatarOptions | None = None,
         *,
-        generator: str = DEFAULT_GENERATOR,
-        framing: Framing = "head",
-        size_px: int = 512,
-        controls: Controls | None = None,
         clock: Clock | None = None,
         on_fault: OnFault | None = None,
-        renderer: Renderer | None = None,
     ) -> None:
-        self.controls = controls or enrollment.controls or Controls()
+        options = options or AvatarOptions()
+        self.controls = options.controls_for(enrollment)
         self.driver = driver
         self._clock = clock or SystemClock()
         self._on_fault = on_fault
-        self._renderer = renderer or Renderer(
-            enrollment, generator=generator, framing=framing, size_px=size_px
-        )
+        self._renderer = options.renderer_for(enrollment)
         self._source = enrollment.motion
         # drawn now, while everything works: what a broken generator eases into
         self._neutral_picture = self._renderer.render(self._source)
@@ -89,6 +83,10 @@ class Avatar:
     def generator_name(self) -> str:
         """The generator at work."""
         return self._renderer.generator_name
+
+    def wait_until_compiled(self) -> bool:
+        """For a file, which one engine draws from the first picture to the last; see `Renderer`."""
+        return self._renderer.wait_until_compiled()
 
     def track(self, moment: Moment) -> Driven:
         """What one driving moment asks for. Only the tracking thread may call it."""

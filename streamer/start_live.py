@@ -1,63 +1,54 @@
-"""Putting a live run together: avatar file, source and sink by name, ledger, loop."""
+"""Putting a live run together: source and sink by name, avatar, ledger, loop."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from engines.enrollment import load_enrollment
+from engines.enrollment import Enrollment
 from engines.errors import SinkError
-from engines.generators.names import DEFAULT_GENERATOR
-from engines.renderer import Renderer
-from engines.retarget import Controls
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
 from streamer.drive.open import open_driver
-from streamer.drive.trackers.names import DEFAULT_TRACKER
 from streamer.latency.ledger import Ledger, Snapshot
 from streamer.live import LiveLoop, Outcome
-from streamer.look import AS_IS, Look, require_opaque
+from streamer.look import require_opaque
+from streamer.options import AvatarOptions
+from streamer.sinks.names import DEFAULT_SINK, SINK_NAMES
 from streamer.sinks.open import open_sink
 from streamer.sources.heard import HeardSource, latency_text
+from streamer.sources.names import DEFAULT_SOURCE
 from streamer.sources.open import open_source
 from streamer.tuning import tune_for_small_pictures
 
 
 @dataclass(frozen=True, slots=True)
-class LiveOptions:
-    """What `visavis run` was asked for; `controls` come before those saved with the avatar."""
+class LiveOptions(AvatarOptions):
+    """What `visavis run` was asked for; `trim_ms` is for a file's sound in a file."""
 
-    avatar: Path
-    source: str = "webcam"
-    sink: str = "window"
-    generator: str = DEFAULT_GENERATOR
-    tracker: str = DEFAULT_TRACKER
-    size_px: int = 512
-    look: Look = AS_IS
+    source: str = DEFAULT_SOURCE
+    sink: str = DEFAULT_SINK
     loop: bool = False
     seconds: float | None = None
     trace: Path | None = None
-    trim_ms: float = 0.0  # in a file the sound comes this much later than the picture; below 0, earlier
-    controls: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
-def run_live(options: LiveOptions, say: Callable[[str], None] | None = None) -> tuple[Outcome, Snapshot]:
+def run_live(
+    enrollment: Enrollment, options: LiveOptions, say: Callable[[str], None] | None = None
+) -> tuple[Outcome, Snapshot]:
     """Run until the source ends, the window is closed, Ctrl-C, or `seconds` are over.
 
     `say`: told at once what the user may want to know meanwhile; what it was told is not in the outcome's notice.
     """
     tune_for_small_pictures()
     clock = SystemClock()
-    enrollment = load_enrollment(options.avatar)
-    controls = Controls.from_dict(options.controls, enrollment.controls)
     _require_apart(options)
-    background = options.look.background
-    require_opaque(background, "what `visavis run` sends")
+    require_opaque(options.look.background, "what `visavis run` sends")
     with ExitStack() as stack:
         source_path = Path(options.source)
         # a repeated file has no one time at which its sound would belong
@@ -70,14 +61,8 @@ def run_live(options: LiveOptions, say: Callable[[str], None] | None = None) -> 
         tracker = options.tracker if source.info.size_px else None
         driver = open_driver(tracker, lambda error: ledger.fault("tracked", error))
         stack.callback(driver.close)
-        renderer = Renderer(
-            enrollment, generator=options.generator, size_px=options.size_px, background=background,
-            aspect=options.look.aspect,
-        )  # fmt: skip
-        avatar = Avatar(
-            enrollment, driver, controls=controls, clock=clock, on_fault=ledger.fault, renderer=renderer
-        )
-        steady = options.sink.partition(":")[0] in ("window", "virtualcam")
+        avatar = Avatar(enrollment, driver, options, clock=clock, on_fault=ledger.fault)
+        steady = options.sink.partition(":")[0] in SINK_NAMES
         loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=steady, say=say)
         if say and isinstance(source, HeardSource):
             say(latency_text(source))

@@ -38,7 +38,8 @@ from streamer.serve import app as server
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore, BackgroundStore, picture_of
-from streamer.webrtc.session import CallOptions, build_avatar
+from streamer.webrtc.call_options import CallOptions
+from streamer.webrtc.session import build_avatar
 
 URL = "http://127.0.0.1:8000"
 
@@ -715,9 +716,8 @@ def test_the_oldest_background_goes() -> None:
 
 
 def test_a_call_draws_with_its_look(astronaut: Enrollment) -> None:
-    options = CallOptions(
-        "geometric", 128, drive="demo", look=Look(Background("colour", colour=(9, 200, 9)), "16:9")
-    )
+    look = Look(Background("colour", colour=(9, 200, 9)), "16:9")
+    options = CallOptions(generator="geometric", size_px=128, drive="demo", look=look)
     stand_in = SimpleNamespace(
         enrollment=astronaut,
         options=options,

@@ -18,7 +18,8 @@ from calls import BLUE, GREEN, RED, Camera, Client, Painter, near, only_loopback
 from engines.enrollment import Enrollment
 from engines.retarget import Controls
 from streamer.webrtc import aiortc_fixes
-from streamer.webrtc.session import CallOptions, OfferError, Session
+from streamer.webrtc.call_options import CallOptions
+from streamer.webrtc.session import OfferError, Session
 
 FRAME_S = 1 / Camera.FPS
 

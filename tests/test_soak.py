@@ -12,7 +12,7 @@ import psutil
 import pytest
 from clips import DemoClip, demo_clip  # noqa: F401
 
-from engines.enrollment import Enrollment, save_enrollment
+from engines.enrollment import Enrollment
 from streamer import start_live
 from streamer.frame import Frame
 from streamer.sinks.sink import Sink, SinkInfo
@@ -64,12 +64,11 @@ def test_run_keeps_memory_and_lag_flat(
     monkeypatch: pytest.MonkeyPatch,
     soak: Soak,
 ) -> None:
-    save_enrollment(astronaut, tmp_path / "a.avatar")
     sink = GaugeSink()
     monkeypatch.setattr(start_live, "open_sink", lambda _, **options: sink)
     clip = demo_clip(3, 25, 512)  # short, so that it is opened again many times
-    options = LiveOptions(tmp_path / "a.avatar", str(clip), "gauge", loop=True, seconds=soak.seconds)
-    outcome, snapshot = run_live(options)
+    options = LiveOptions(str(clip), "gauge", loop=True, seconds=soak.seconds)
+    outcome, snapshot = run_live(astronaut, options)
 
     memory = np.array([m for m in sink.rss_mb if m[0] > soak.warm_up_s])
     slope = float(np.polyfit(memory[:, 0] / 60, memory[:, 1], 1)[0])

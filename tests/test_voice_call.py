@@ -33,16 +33,11 @@ from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore
 from streamer.sources.heard import HEARD_FPS
 from streamer.webrtc import aiortc_fixes, session
+from streamer.webrtc.call_options import MOST_TRIM_MS, CallOptions
 from streamer.webrtc.call_sound import CallSound, block_of
 from streamer.webrtc.media import video_frame_of
-from streamer.webrtc.session import (
-    MOST_TRIM_MS,
-    CallOptions,
-    MessageError,
-    OfferError,
-    Session,
-    milliseconds_of,
-)
+from streamer.webrtc.messages import MessageError, milliseconds_of
+from streamer.webrtc.session import OfferError, Session
 
 LOUD = 0.1
 RATE_HZ = 48_000

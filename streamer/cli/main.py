@@ -212,16 +212,27 @@ def run(
     Example: `visavis run me.avatar --from webcam --to virtualcam`
     """
     with quiet_native():
+        from engines.enrollment import load_enrollment
+        from engines.retarget import Controls
         from streamer.look import Look, read_background
         from streamer.start_live import LiveOptions, run_live
 
         look = Look(read_background(background), aspect.value)
+        enrollment = load_enrollment(avatar)
         options = LiveOptions(
-            avatar=avatar, source=source, sink=sink, generator=generator, tracker=tracker,
-            size_px=_height(size, aspect), look=look, loop=loop, seconds=seconds, trace=trace, trim_ms=trim_ms,
-            controls=controls,
-        )  # fmt: skip
-        outcome, snapshot = run_live(options, say_note)
+            source=source,
+            sink=sink,
+            generator=generator,
+            tracker=tracker,
+            size_px=_height(size, aspect),
+            look=look,
+            loop=loop,
+            seconds=seconds,
+            trace=trace,
+            trim_ms=trim_ms,
+            controls=Controls.from_dict(controls, enrollment.controls),
+        )
+        outcome, snapshot = run_live(enrollment, options, say_note)
     if outcome.notice:
         say_note(outcome.notice)
     lag = f", lag p50 {snapshot.run_total_ms.p50:.0f} ms" if snapshot.run_total_ms else ""

@@ -69,15 +69,15 @@ def emotions(
     with quiet_native():
         from engines.enrollment import load_enrollment
         from engines.errors import SinkError
-        from engines.renderer import Renderer
         from streamer.cli.emotions import draw_emotions, sheet_of
         from streamer.cli.pictures import require_folder, write_png
+        from streamer.options import AvatarOptions
 
         enrollment = load_enrollment(avatar)
         if output.exists() and not output.is_dir():
             raise SinkError(f"{output} is a file; name a folder with -o")
         require_folder(output if output.is_dir() else output.parent)
-        renderer = Renderer(enrollment, generator=generator, size_px=size & ~1)
+        renderer = AvatarOptions(generator=generator, size_px=size & ~1).renderer_for(enrollment)
         renderer.wait_until_compiled()  # one engine for all pictures
         with progress_bar("drawing") as advance:
             pictures = draw_emotions(renderer.render, enrollment.motion, strength, advance)
@@ -225,12 +225,10 @@ def add_still_commands(app: typer.Typer) -> None:
 def _draw(
     enrollment: Enrollment, motion: Motion, output: Path, size_px: int, generator: str, look: Look
 ) -> None:
-    from engines.renderer import Renderer
     from streamer.cli.pictures import write_png
+    from streamer.options import AvatarOptions
 
-    renderer = Renderer(
-        enrollment, generator=generator, size_px=size_px & ~1, background=look.background, aspect=look.aspect
-    )
+    renderer = AvatarOptions(generator=generator, size_px=size_px & ~1, look=look).renderer_for(enrollment)
     renderer.wait_until_compiled()  # the same picture each time
     if renderer.notice:
         say_note(renderer.notice)
