@@ -34,7 +34,7 @@ from streamer import __version__
 from streamer.clock import SystemClock
 from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.look import Look
-from streamer.serve import app as server
+from streamer.serve import routes
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore, BackgroundStore, picture_of
@@ -295,7 +295,7 @@ def test_consent_is_kept_with_the_upload(
         heard.append(consent)
         return astronaut
 
-    monkeypatch.setattr(server, "enroll", fake_enroll)
+    monkeypatch.setattr(routes, "enroll", fake_enroll)
     assert upload(client, b"x", consent="  Ada Lovelace ").status_code == 201
     assert heard == ["Ada Lovelace"]
     for consent in ("", "   ", "\n"):
@@ -621,7 +621,7 @@ def send_background(client: httpx.Client, data: bytes) -> httpx.Response:
 def look_in(client: TestClient) -> Look:
     """The look of the one call that is up."""
     app = client.app
-    (session,) = app.state.calls.sessions  # type: ignore[attr-defined]
+    (session,) = app.state.service.calls.sessions  # type: ignore[attr-defined]
     return session.options.look
 
 
