@@ -18,8 +18,10 @@ from fakes import FakeClock, FakeSource, picture, read_all, set_display_matrix, 
 from numpy.typing import NDArray
 
 from engines.errors import DriverError
+from streamer.sources.audio_track import audio_of
 from streamer.sources.source import SourceState
-from streamer.sources.video import VideoSource, audio_of, upright
+from streamer.sources.video import VideoSource
+from streamer.sources.video_reading import upright
 from streamer.sources.webcam import CameraConfig, WebcamSource, capture_time_ns
 
 U8 = NDArray[np.uint8]

@@ -16,7 +16,7 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
-from streamer.sources.video import AudioTrack, audio_of
+from streamer.sources.audio_track import AudioTrack, audio_of
 
 F32 = NDArray[np.float32]
 

@@ -19,8 +19,8 @@ from streamer.clock import Clock
 from streamer.drive.driver import Heard
 from streamer.drive.voice import Voice
 from streamer.sources.heard import HeardSource, Piece, heard_info
+from streamer.sources.media_file import open_media
 from streamer.sources.source import SourceInfo, SourceState
-from streamer.sources.video import open_media
 
 F32 = NDArray[np.float32]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
-from typing import Self
 
+from streamer.closing import Closing
 from streamer.frame import Moment
 
 
@@ -36,7 +35,7 @@ class SourceInfo:
     name: str
 
 
-class Source(ABC):
+class Source(Closing):
     """A stream of moments; a constructed source is open, and raises DriverError when that fails.
 
     The loop over any source:
@@ -82,11 +81,3 @@ class Source(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of the file or device; `read` then gives None. Idempotent."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
