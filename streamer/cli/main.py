@@ -19,8 +19,25 @@ from engines.errors import VisavisError
 from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
 from streamer.cli.controls import with_controls
-from streamer.cli.stills import AspectChoice, AspectName, BackgroundText, add_still_commands
+from streamer.cli.options import (
+    AspectChoice,
+    AspectName,
+    AvatarFile,
+    BackgroundText,
+    GeneratorName,
+    Height,
+    SinkName,
+    SourceName,
+    TraceFile,
+    TrackerName,
+    TrimMs,
+    height_px,
+)
+from streamer.cli.stills import add_still_commands
 from streamer.cli.terminal import err, progress_bar, quiet_native, say_note, working
+from streamer.drive.trackers.names import DEFAULT_TRACKER
+from streamer.sinks.names import DEFAULT_SINK
+from streamer.sources.names import DEFAULT_SOURCE
 
 # Heavy imports (torch-sized libraries, MediaPipe) happen inside the commands: `--help` answers at once.
 
@@ -43,14 +60,6 @@ class FramingChoice(StrEnum):
 
     head = "head"
     photo = "photo"
-
-
-TrimMs = Annotated[
-    float,
-    typer.Option(
-        min=-1000, max=1000, help="In a file, sound this many ms later than the picture (−: earlier)."
-    ),
-]
 
 
 def _show_version(wanted: bool) -> None:
@@ -115,7 +124,7 @@ def enroll(
 @app.command()
 @with_controls
 def animate(
-    avatar: Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")],
+    avatar: AvatarFile,
     driver: Annotated[
         Path, typer.Option(help="A video of a face, speech (.wav …), or a motion file (.jsonl).")
     ],
@@ -123,14 +132,9 @@ def animate(
         Path,
         typer.Option("-o", "--output", help="The .mp4 to write; a transparent one is a .mov or .webm."),
     ],
-    generator: Annotated[str, typer.Option(help="Which generator draws.")] = DEFAULT_GENERATOR,
-    tracker: Annotated[
-        str, typer.Option(help="What follows the driver's face: mediapipe or regressor.")
-    ] = "mediapipe",
-    size: Annotated[
-        int | None,
-        typer.Option(min=64, max=1024, help="Height of the picture in pixels (default 512; 720 in 16:9)."),
-    ] = None,
+    generator: GeneratorName = DEFAULT_GENERATOR,
+    tracker: TrackerName = DEFAULT_TRACKER,
+    size: Height = None,
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
     framing: Annotated[
@@ -139,7 +143,7 @@ def animate(
     ] = FramingChoice.head,
     trim_ms: TrimMs = 0.0,
     motion_out: Annotated[Path | None, typer.Option(help="Also write the motion here (.jsonl).")] = None,
-    trace: Annotated[Path | None, typer.Option(help="Also write each frame's times here (.jsonl).")] = None,
+    trace: TraceFile = None,
     *,
     controls: dict[str, object],
 ) -> None:
@@ -163,7 +167,7 @@ def animate(
             output=output,
             generator=generator,
             tracker=tracker,
-            size_px=_height(size, aspect),
+            size_px=height_px(size, aspect),
             controls=Controls.from_dict(controls, enrollment.controls),
             framing=framing.value,
             look=look,
@@ -181,27 +185,18 @@ def animate(
 @app.command()
 @with_controls
 def run(
-    avatar: Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")],
-    source: Annotated[
-        str, typer.Option("--from", help="webcam, webcam:N, mic, mic:N, or a file of video or speech.")
-    ] = "webcam",
-    sink: Annotated[
-        str, typer.Option("--to", help="window, virtualcam, virtualcam:NAME, or a .mp4 file.")
-    ] = "window",
-    generator: Annotated[str, typer.Option(help="Which generator draws.")] = DEFAULT_GENERATOR,
-    tracker: Annotated[
-        str, typer.Option(help="What follows the driver's face: mediapipe or regressor.")
-    ] = "mediapipe",
-    size: Annotated[
-        int | None,
-        typer.Option(min=64, max=1024, help="Height of the picture in pixels (default 512; 720 in 16:9)."),
-    ] = None,
+    avatar: AvatarFile,
+    source: SourceName = DEFAULT_SOURCE,
+    sink: SinkName = DEFAULT_SINK,
+    generator: GeneratorName = DEFAULT_GENERATOR,
+    tracker: TrackerName = DEFAULT_TRACKER,
+    size: Height = None,
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
     loop: Annotated[bool, typer.Option("--loop", help="Repeat a file for ever.")] = False,
     trim_ms: TrimMs = 0.0,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop by itself after this long.")] = None,
-    trace: Annotated[Path | None, typer.Option(help="Also write each frame's times here (.jsonl).")] = None,
+    trace: TraceFile = None,
     *,
     controls: dict[str, object],
 ) -> None:
@@ -224,7 +219,7 @@ def run(
             sink=sink,
             generator=generator,
             tracker=tracker,
-            size_px=_height(size, aspect),
+            size_px=height_px(size, aspect),
             look=look,
             loop=loop,
             seconds=seconds,
@@ -295,11 +290,6 @@ def serve(
             controls=controls,
             look=look,
         )
-
-
-def _height(size: int | None, aspect: AspectChoice) -> int:
-    """The picture's height in pixels, even: what was asked for, else what is usual for its shape."""
-    return (size or (512 if aspect is AspectChoice.square else 720)) & ~1
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 
 from engines.errors import VisavisError
 from engines.generators.names import DEFAULT_GENERATOR
+from streamer.cli.options import AspectChoice, AspectName, AvatarFile, BackgroundText, GeneratorName, Side
 from streamer.cli.terminal import progress_bar, quiet_native, say_note, working
 
 if TYPE_CHECKING:
@@ -18,32 +18,7 @@ if TYPE_CHECKING:
     from engines.motion import Motion
     from streamer.look import Look
 
-AvatarFile = Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")]
 PngFile = Annotated[Path, typer.Option("-o", "--output", help="The .png to write.")]
-Size = Annotated[int, typer.Option(min=64, max=1024, help="Side of the picture in pixels.")]
-GeneratorName = Annotated[str, typer.Option(help="Which generator draws.")]
-
-
-BackgroundText = Annotated[
-    str,
-    typer.Option(
-        metavar="KEEP|BLUR|TRANSPARENT|#RRGGBB|PICTURE",
-        help="Behind the person: keep (the photo's own), blur, transparent, a colour, or a picture file.",
-    ),
-]
-
-
-class AspectChoice(StrEnum):
-    """The picture's shape."""
-
-    square = "1:1"
-    wide = "16:9"
-
-
-AspectName = Annotated[
-    AspectChoice,
-    typer.Option(help="Shape of the picture: 1:1, or 16:9 as calls have it; --size is its height."),
-]
 
 
 class ArgumentError(VisavisError):
@@ -59,7 +34,7 @@ def emotions(
     sheet: Annotated[
         bool, typer.Option("--sheet", help="Also write sheet.png: all of them, with their names.")
     ] = False,
-    size: Size = 512,
+    size: Side = 512,
     generator: GeneratorName = DEFAULT_GENERATOR,
 ) -> None:
     """Draw an avatar with each of 22 emotions: neutral, six basic ones and 15 mixed ones.
@@ -93,7 +68,7 @@ def frontalize(
     photo: Annotated[Path, typer.Argument(help="A photo with one face, or an .avatar file.")],
     output: PngFile,
     neutral: Annotated[bool, typer.Option("--neutral", help="Also take the expression away.")] = False,
-    size: Size = 512,
+    size: Side = 512,
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
     generator: GeneratorName = DEFAULT_GENERATOR,
@@ -146,7 +121,7 @@ def edit(
         ),
     ] = None,
     neutral: Annotated[bool, typer.Option("--neutral", help="Start from no expression.")] = False,
-    size: Size = 512,
+    size: Side = 512,
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
     generator: GeneratorName = DEFAULT_GENERATOR,

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
-import av.container
-import av.error
-
 from streamer.closing import Closing
+from streamer.pyav import av
 from streamer.sources.media_file import open_media
 from streamer.sources.names import is_sound
 from streamer.sources.video_reading import VideoReading

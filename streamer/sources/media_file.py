@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
-import av.container
-import av.error
-
 from engines.errors import DriverError
+from streamer.pyav import av
 from streamer.sources.names import is_sound
 
 # FFmpeg also opens pictures, text (as ANSI art) and lists of addresses; none of them is a driving video.

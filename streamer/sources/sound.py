@@ -6,11 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
-import av
-import av.container
-import av.error
 import numpy as np
-from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 from engines.errors import DriverError
@@ -18,6 +14,7 @@ from engines.speech.features import RATE_HZ
 from streamer.clock import Clock
 from streamer.drive.driver import Heard
 from streamer.drive.voice import Voice
+from streamer.pyav import AudioResampler, av
 from streamer.sources.heard import HeardSource, Piece, heard_info
 from streamer.sources.media_file import open_media
 from streamer.sources.source import SourceInfo, SourceState

@@ -10,18 +10,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
-import av
-import av.container
-import av.error
 import numpy as np
-from av.sidedata.sidedata import SideData
-from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Disposition
-from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
 from engines.errors import DriverError
 from streamer.closing import Closing
+from streamer.pyav import Colorspace, Disposition, SideData, SideDataType, av
 from streamer.sources.media_file import open_media
 
 U8 = NDArray[np.uint8]
