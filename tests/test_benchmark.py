@@ -9,8 +9,11 @@ from fakes import FakeGenerator, FakeTracker
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
 from engines.generators.open import GENERATORS
-from scripts import benchmark
-from scripts.benchmark import percentiles_of, run_pipelined
+from scripts.benchmarks import pipelined
+from scripts.benchmarks.measured import percentiles_of
+from scripts.benchmarks.pipelined import run_pipelined
+from streamer.drive.trackers.names import DEFAULT_TRACKER
+from streamer.drive.trackers.open import TRACKERS
 from streamer.frame import Frame
 
 CLIP = [Frame(k / 30, 0, sequence=k, image=np.full((16, 16, 3), k, np.uint8)) for k in range(5)]
@@ -19,8 +22,8 @@ CLIP = [Frame(k / 30, 0, sequence=k, image=np.full((16, 16, 3), k, np.uint8)) fo
 @pytest.fixture
 def tracker(astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> FakeTracker:
     fake = FakeTracker([astronaut.motion], neutral=astronaut.motion)
-    monkeypatch.setattr(benchmark, "open_tracker", lambda _: fake)
-    monkeypatch.setattr(benchmark, "WARM_UP_FRAMES", 4)
+    monkeypatch.setitem(TRACKERS, DEFAULT_TRACKER, lambda: fake)
+    monkeypatch.setattr(pipelined, "WARM_UP_FRAMES", 4)
     return fake
 
 
