@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from pathlib import Path
 
 from engines.enrollment import Enrollment
 from engines.errors import DriverError, SinkError
+from engines.files import require_writable, whole_file
 from engines.motion import Motion, write_motion
 from streamer.avatar import Avatar, Driven, Shown
 from streamer.clock import Clock, SystemClock
@@ -60,7 +59,7 @@ def animate(
     clock = clock or SystemClock()
     recording = recording_of(job.driver, job.tracker, clock)
     if job.motion_output:
-        _require_writable(job.motion_output)
+        require_writable(job.motion_output, "--motion-out", "motion.jsonl")
     with ExitStack() as stack:
         sink: Sink = stack.enter_context(
             FileSink(
@@ -108,29 +107,16 @@ def animate(
     return Done(count, seconds, faces, tuple(notices))
 
 
-def _require_writable(path: Path) -> None:
-    """Raise SinkError when a motion file cannot be written there: known before the work, not after it."""
-    if path.is_dir():
-        raise SinkError(f"{path} is a folder; name a file in it, such as {path / 'motion.jsonl'}")
-    if not path.parent.is_dir():
-        raise SinkError(f"the folder {path.parent} does not exist; make it with `mkdir -p {path.parent}`")
-    if not os.access(path.parent, os.W_OK):
-        raise SinkError(f"the folder {path.parent} may not be written; choose another with --motion-out")
-
-
 def _write_motion(path: Path, motions: list[Motion], fps: float, neutral: Motion | None) -> None:
     """Whole or not at all, as the video is."""
-    part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
-        write_motion(part, motions, fps, neutral)
-        part.replace(path)
+        with whole_file(path) as part:
+            write_motion(part, motions, fps, neutral)
     except OSError as error:
         raise SinkError(
             f"cannot write the motion {path} ({error.strerror}); the video was kept; "
             "free some space or choose another file with --motion-out"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _drawn(steps: Iterable[Driven], avatar: Avatar) -> Iterator[Shown]:
