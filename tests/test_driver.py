@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.geometry import Camera, rotation_matrix, rotation_vector
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
-from engines.motion import Motion
-from streamer.drive.driver import Drive, Driver
+from engines.motion import ARKIT_INDEX, Motion
+from streamer.drive.driver import Drive, Driver, Heard
 from streamer.drive.trackers.mediapipe import MediaPipeTracker
 from streamer.drive.trackers.tracker import Track
-from streamer.frame import Frame
+from streamer.frame import Frame, Moment
 
 FPS = 25.0
 FACE = Motion(expression=np.full(52, 0.5, np.float32), translation_hu=np.array([0, 0, 8], np.float32))
@@ -38,6 +38,24 @@ def play(
 
 def states(drives: Sequence[Drive]) -> list[str]:
     return [d.state for d in drives]
+
+
+def test_what_is_heard_needs_no_tracker_and_no_smoothing() -> None:
+    tracker = FakeTracker([None])
+    driver = Driver(tracker)
+    drives = [driver.drive(Heard(k / FPS, k, sequence=k, motion=FACE)) for k in range(5)]
+    assert tracker.calls == 0
+    assert states(drives) == ["tracking"] * 5
+    jaw = ARKIT_INDEX["jawOpen"]
+    assert [d.motion.expression[jaw] for d in drives] == [FACE.expression[jaw]] * 5
+    assert [d.motion.time_s for d in drives] == pytest.approx([k / FPS for k in range(5)])
+
+
+def test_a_moment_that_shows_and_says_nothing_is_no_face() -> None:
+    tracker = FakeTracker([FACE])
+    drive = Driver(tracker).drive(Moment(1.0, 0))
+    assert tracker.calls == 0
+    assert not drive.face
 
 
 def test_a_tracked_face_passes_with_its_neutral() -> None:

@@ -68,6 +68,7 @@ def test_a_file_is_heard_at_its_own_pace(tmp_path: Path, rate_hz: int, channels:
     clock = FakeClock(start_ns=5_000_000_000)
     with SoundFileSource(path, Voice(EchoSpeech()), clock=clock) as source:
         assert source.info.duration_s == pytest.approx(1.2, abs=0.01)
+        assert source.info.size_px is None, "there are no pictures"
         frames = heard(source)
     assert [f.sequence for f in frames] == list(range(30))
     assert [f.pts_s for f in frames] == pytest.approx([k / HEARD_FPS for k in range(30)])

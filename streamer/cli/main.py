@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +22,7 @@ from streamer.cli.options import (
     AspectName,
     AvatarFile,
     BackgroundText,
+    FramingChoice,
     GeneratorName,
     Height,
     SinkName,
@@ -53,13 +52,6 @@ app = typer.Typer(
 INTERRUPTED = 130
 # Newer typers carry a click of their own, so the class is named through what typer exports.
 UsageError = typer.BadParameter.__mro__[1]
-
-
-class FramingChoice(StrEnum):
-    """What the picture shows."""
-
-    head = "head"
-    photo = "photo"
 
 
 def _show_version(wanted: bool) -> None:
@@ -266,6 +258,7 @@ def serve(
     Example: `visavis serve --avatar me.avatar` then open http://localhost:8000
     """
     from streamer.serve.config import read_settings
+    from streamer.serve.listener import listen
 
     settings = read_settings(host=host, port=port, token=token, tls_cert=tls_cert, tls_key=tls_key)
     if not settings.loopback and not token:
@@ -290,22 +283,6 @@ def serve(
             controls=controls,
             look=look,
         )
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound, listening socket; raises VisavisError when the port is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen()  # now, not when the imports are done: two servers that start at once must not share a port
-    except OSError as error:
-        listener.close()
-        raise VisavisError(
-            f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port"
-        ) from error
-    return listener
 
 
 @app.command()

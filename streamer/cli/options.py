@@ -71,6 +71,13 @@ AspectName = Annotated[
 ]
 
 
+class FramingChoice(StrEnum):
+    """What the picture shows."""
+
+    head = "head"
+    photo = "photo"
+
+
 def height_px(size: int | None, aspect: AspectChoice) -> int:
     """The picture's height in pixels, even: what was asked for, else what is usual for its shape."""
     return (size or (512 if aspect is AspectChoice.square else 720)) & ~1
