@@ -265,7 +265,7 @@ WRITER = """
         sink.open(SinkInfo(96, 96, 30))
         k = 0
         while True:
-            sink.write(Frame(image, k / 30, 0))
+            sink.write(Frame(k / 30, 0, image=image))
             k += 1
             if k == 30:
                 print("writing", flush=True)
