@@ -452,7 +452,9 @@ def test_options_come_before_what_is_saved(
         raise Enough
 
     monkeypatch.setattr(animate, "animate", lambda _enrollment, job, **_: stop(job.controls))
-    monkeypatch.setattr(start_live, "Avatar", lambda *_, controls, **__: stop(controls))
+    monkeypatch.setattr(
+        start_live, "Avatar", lambda _enrollment, _driver, options, **__: stop(options.controls)
+    )
     monkeypatch.setattr(
         start_server, "create_app", lambda _, store, **__: stop(store.public()[0][1].enrollment.controls)
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +114,31 @@ def test_no_cycles_among_modules() -> None:
 
     for name in graph:
         visit(name, ())
+
+
+def test_pyav_is_loaded_after_opencv() -> None:
+    """Windows hang for ever otherwise: streamer/pyav.py."""
+    early = [
+        f"{named(path)}: {name}"
+        for folder in ("sources", "sinks")
+        for path in sorted((ROOT / "streamer" / folder).glob("*.py"))
+        for name in imported(ast.parse(path.read_text()))
+        if name.split(".")[0] == "av"
+    ]
+    assert early == []
+
+
+@pytest.mark.parametrize(
+    "module", [named(p).removesuffix(".py").replace("/", ".") for p in MODULES if p.name == "names.py"]
+)
+def test_names_import_nothing_slow(module: str) -> None:
+    """Nor do the packages they are in: a command line may import them."""
+    code = (
+        f"import sys, {module}\n"
+        "print([m for m in ('torch', 'mediapipe', 'cv2', 'av', 'openvino', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")

@@ -18,6 +18,7 @@ from engines.compile.background_engine import BackgroundEngine
 from engines.compile.engine import Engine
 from engines.compile.weights import WeightsHeader, build_network
 from engines.enrollment import Enrollment
+from engines.errors import WeightsError
 from engines.generators.generator import Generator, GeneratorConfig
 from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
 from engines.generators.visavis import inputs, networks
