@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -167,14 +168,15 @@ def stage(astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
         loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=repeat)
         it = Stage(
             clock,
-            source,
-            sink,
+            # a test that gives another source or sink steps and looks at its own
+            cast(StepSource, source),
+            cast(FakeSink, sink),
             generator,
             generator_gate,
             tracker,
             ledger,
             avatar,
-            loop,  # type: ignore[arg-type]
+            loop,
         )
 
         def note(frame: Frame) -> None:
