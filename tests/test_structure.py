@@ -6,11 +6,14 @@ import ast
 import re
 import subprocess
 import sys
+from difflib import unified_diff
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from tree import MODULES, ROOT, circle_in, dotted, imports_of_each, named
+
+from scripts.house_plan import DOCUMENT, plan, shortened, with_plan
 
 IMPORTS = imports_of_each()
 FOLDERS = sorted({name.rpartition(".")[0] for name in IMPORTS})  # "" is the root
@@ -110,3 +113,34 @@ def test_names_load_nothing_heavy(path: Path) -> None:
     code = f"import sys, {dotted(path)}; print(*sorted({set(HEAVY)!r} & sys.modules.keys()))"
     asked = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (asked.stdout.strip(), asked.stderr) == ("", "")
+
+
+def test_the_house_plan_is_the_tree() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    differences = unified_diff(
+        text.splitlines(), with_plan(text).splitlines(), "documented", "there", lineterm="", n=0
+    )
+    told = "\n".join(differences)
+    assert not told, f"`python -m scripts.house_plan` mends it:\n{told}"
+
+
+def test_the_house_plan_names_every_module() -> None:
+    depths: list[str] = []
+    there: set[str] = set()
+    for row in plan().splitlines():
+        name = row.split()[0]
+        depth = (len(row) - len(row.lstrip())) // 2
+        depths[depth:] = [name]
+        if "." not in name and not name.endswith("/"):
+            there.add("".join(depths))
+    modules = {named(path).removesuffix(".py") for path in MODULES if path.name != "__init__.py"}
+    assert there - {"scripts/run", "scripts/test"} == modules
+
+
+def test_a_phrase_ends_with_a_thought() -> None:
+    assert shortened("`Slot`: one value. Nothing queues.") == "`Slot`: one value"
+    assert shortened("A mean (Casiez et al. 2012).") == "A mean (Casiez et al. 2012)"
+    assert (
+        shortened("The tree of the code " + "(and more of it) " * 8)
+        == "The tree of the code " + "(and more of it) " * 3 + "(and more of it)"
+    )
