@@ -140,7 +140,9 @@ def test_the_house_plan_names_every_module() -> None:
 def test_a_phrase_ends_with_a_thought() -> None:
     assert shortened("`Slot`: one value. Nothing queues.") == "`Slot`: one value"
     assert shortened("A mean (Casiez et al. 2012).") == "A mean (Casiez et al. 2012)"
-    assert (
-        shortened("The tree of the code " + "(and more of it) " * 8)
-        == "The tree of the code " + "(and more of it) " * 3 + "(and more of it)"
+    long = (
+        "Speech (a microphone, a file, a call) becomes motion, heads "
+        + "nod " * 12
+        + "and phrases (long, short) turn"
     )
+    assert shortened(long) == "Speech (a microphone, a file, a call) becomes motion"
