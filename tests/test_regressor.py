@@ -255,7 +255,7 @@ def test_a_wrong_header_names_the_fix(tmp_path: Path, change: dict[str, object],
     rewrite(tmp_path / "r", GOOD_HEADER | change)
     with pytest.raises(ModelError, match=words) as caught:
         load_regressor(tmp_path / "r")
-    assert "scripts/train_regressor.py" in str(caught.value)
+    assert "scripts.train_regressor" in str(caught.value)
 
 
 def test_broken_files_name_the_fix(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def save_weights(path: Path, networks: nn.Module, header: WeightsHeader) -> None
 
 def load_weights(path: Path, generator: str, version: int) -> tuple[dict[str, Tensor], WeightsHeader]:
     """(float32 tensors, header). Raises WeightsError when the file is missing, damaged, or of another version."""
-    again = "install visavis again, or train anew: python -m scripts.train --help"
+    again = "install visavis again, or in a checkout train anew: python -m scripts.train --help"
     if not path.is_file():
         raise WeightsError(f"the weights {path} are missing; {again}")
     try:

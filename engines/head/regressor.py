@@ -31,7 +31,7 @@ U8 = NDArray[np.uint8]
 
 WEIGHTS_PATH = Path(__file__).parents[1] / "data" / "regressor.safetensors"
 FORMAT, VERSION = "visavis-regressor", 1
-_AGAIN = "make it again with scripts/train_regressor.py, or install visavis again"
+_AGAIN = "install visavis again, or in a checkout train anew: python -m scripts.train_regressor --help"
 
 INPUT_PX = 128
 CROP_PER_FACE = 1.4  # side of the crop over the longer side of the landmarks' box

@@ -101,7 +101,7 @@ class SpeechNetwork:
 def load_network(path: Path | None = None) -> SpeechNetwork:
     """The trained network. Raises WeightsError when the file is missing, damaged or of another version."""
     path = path or WEIGHTS
-    again = "install visavis again, or train anew: python -m scripts.train_speech --help"
+    again = "install visavis again, or in a checkout train anew: python -m scripts.train_speech --help"
     if not path.is_file():
         raise WeightsError(f"the weights {path} are missing; {again}")
     try:

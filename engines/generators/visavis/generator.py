@@ -239,8 +239,8 @@ def load_networks(weights: Path) -> tuple[VisavisNetworks, str]:
         nets.load_state_dict(tensors)
     except (RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"the weights {weights} do not fit the networks; install visavis again, or train anew: "
-            "python -m scripts.train --help"
+            f"the weights {weights} do not fit the networks; install visavis again, or in a checkout "
+            "train anew: python -m scripts.train --help"
         ) from error
     return nets.eval(), header.sha256
 
