@@ -16,9 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import cast
 
-import cv2  # noqa: F401  # pyright: ignore[reportUnusedImport]  # before PyAV, see `windows_hang`
-
-# isort: split
 import av
 import av.container
 import av.error

@@ -9,9 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
-import cv2  # noqa: F401  # pyright: ignore[reportUnusedImport]  # before PyAV, see `windows_hang`
-
-# isort: split
 import av
 import av.container
 import av.error

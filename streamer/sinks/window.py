@@ -120,11 +120,7 @@ class _Cv2Screen:
 
 
 def windows_hang(modules: Sequence[str]) -> bool:
-    """Whether `modules`, in the order they were loaded, have PyAV before OpenCV.
-
-    Both bring their own libxcb, and with PyAV's first, OpenCV's windows hang for ever (PyAV-Org/PyAV#978,
-    opencv/opencv#29195). So whatever loads PyAV in `sources` and `sinks` imports cv2 before it.
-    """
+    """Whether `modules`, in the order they were loaded, have PyAV before OpenCV (see streamer/sinks)."""
     return "av" in modules and "cv2" in modules and modules.index("av") < modules.index("cv2")
 
 

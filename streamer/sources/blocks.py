@@ -6,9 +6,6 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-import cv2  # noqa: F401  # pyright: ignore[reportUnusedImport]  # before PyAV, see `windows_hang`
-
-# isort: split
 import av
 import numpy as np
 from av.audio.resampler import AudioResampler

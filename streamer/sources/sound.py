@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
-import cv2  # noqa: F401  # pyright: ignore[reportUnusedImport]  # before PyAV, see `windows_hang`
-
-# isort: split
 import av
 import av.container
 import av.error

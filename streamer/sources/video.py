@@ -12,9 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
-import cv2  # noqa: F401  # pyright: ignore[reportUnusedImport]  # before PyAV, see `windows_hang`
-
-# isort: split
 import av
 import av.container
 import av.error

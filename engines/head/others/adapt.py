@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
 
 from engines.errors import ModelError
-from engines.geometry import F32, F64, Similarity, align_similarity
+from engines.geometry import F32, F64, Similarity, align_similarity, rotation_matrix
 from engines.head.landmark_names import LANDMARK_COUNT, LIPS_INNER, MEETING
 from engines.head.model import HeadModel, Part, build_model
 from engines.head.others.mesh import (
@@ -22,9 +22,9 @@ from engines.head.others.mesh import (
     eye_uv,
     split_at_seams,
 )
-from engines.head.others.registration import after, approach, inverse
 from engines.motion import ARKIT_INDEX
 
+_FAR_HU = 0.06  # a mesh whose surface is farther from a face than this is none
 IDENTITY_MODES = 100  # more are finer than a photo tells and only cost memory
 JAW_OPEN = ARKIT_INDEX["jawOpen"]
 FACE_COUNT = 468  # the landmarks after these are the irises
@@ -170,9 +170,7 @@ def place(raw: RawHead, reference: HeadModel) -> tuple[RawHead, Similarity]:
             trust = reference.fit_weight[known.ids] / max(float(reference.fit_weight.max()), 1e-9) + 0.1
             to_reference = align_similarity(known.of(raw.vertices_hu), target[known.ids], trust)
         else:
-            to_reference = inverse(
-                approach(raw.vertices_hu, raw.triangles[raw.part == Part.SKIN], target[:FACE_COUNT])
-            )
+            to_reference = _inverse(_approach(raw, target[:FACE_COUNT]))
     except ValueError as error:
         raise ModelError(f"{raw.path} does not look like a face: {error}") from error
     # the size is the user's head's own: only turn and move
@@ -189,7 +187,67 @@ def place(raw: RawHead, reference: HeadModel) -> tuple[RawHead, Similarity]:
         jaw_hu=None if raw.jaw_hu is None else raw.jaw_hu @ rotation.T + shift,
         neck_hu=None if raw.neck_hu is None else raw.neck_hu @ rotation.T + shift,
     )
-    return placed, after(Similarity(1.0, rotation, shift), inverse(to_reference))
+    return placed, _after(Similarity(1.0, rotation, shift), _inverse(to_reference))
+
+
+def _inverse(s: Similarity) -> Similarity:
+    rotation = s.rotation.T
+    return Similarity(1 / s.scale, rotation, -rotation @ s.shift / s.scale)
+
+
+def _approach(raw: RawHead, face: F64) -> Similarity:
+    """Iterative closest points of the reference's face (P, 3) on the raw skin: the similarity onto it."""
+    surface = Surface(raw.vertices_hu, raw.triangles[raw.part == Part.SKIN], near=4)
+    own = raw.vertices_hu[np.unique(surface.triangles)]
+    # the middle of the box across, the tip of the nose (what is nearest to the camera) down and away
+    middle = (own[:, 0].min() + own[:, 0].max()) / 2
+    near_middle = own[np.abs(own[:, 0] - middle) < 0.15 * np.ptp(own[:, 0])]
+    tip = near_middle[near_middle[:, 2].argmin()]
+    nose = face[face[:, 2].argmin()]
+    guess = Similarity(1.0, np.eye(3), np.array([middle, tip[1], tip[2]]) - nose)
+    best, best_error = guess, np.inf
+    for step in range(30):
+        moved = guess.apply(face)
+        triangle, weights = surface.nearest(moved)
+        off = surface.at(triangle, weights) - moved
+        distance = np.linalg.norm(off, axis=1)
+        error = float(np.median(distance))
+        if error < best_error:
+            best, best_error = guess, error
+        trust = 1 / (1 + (distance / (1.5 * error + 1e-6)) ** 2)
+        if step < 10:
+            # no size yet: fitted too early it shrinks the face into the nearest bump
+            step_to = align_similarity(moved, moved + off, trust)
+            centre = trust @ moved / trust.sum()
+            shift = centre + trust @ off / trust.sum() - step_to.rotation @ centre
+            guess = _after(Similarity(1.0, step_to.rotation, shift), guess)
+        else:
+            guess = _after(_slide(moved, off, surface.normals(triangle), trust), guess)
+        if not 0.75 < guess.scale < 1.3:
+            break
+    if best_error > _FAR_HU:
+        raise ValueError(f"its surface stays {10 * best_error:.1f} cm away from one")
+    return best
+
+
+def _slide(points: F64, off: F64, normals: F64, trust: F64) -> Similarity:
+    """The small similarity that brings `points` (P, 3) onto planes: least squares of what is left along normals."""
+    centre = points.mean(0)
+    arm = points - centre
+    rows = np.concatenate([np.cross(arm, normals), normals, (arm * normals).sum(1, keepdims=True)], 1)
+    gram = rows.T @ (rows * trust[:, None])
+    damping = 1e-3 * float(np.trace(gram)) / len(gram)  # what the shape does not tell stays
+    x = np.linalg.solve(gram + damping * np.eye(len(gram)), rows.T @ (trust * (off * normals).sum(1)))
+    rotation, scale = rotation_matrix(x[:3]), 1 + float(x[6])
+    return Similarity(scale, rotation, centre + x[3:6] - scale * rotation @ centre)
+
+
+def _after(second: Similarity, first: Similarity) -> Similarity:
+    return Similarity(
+        second.scale * first.scale,
+        second.rotation @ first.rotation,
+        second.scale * second.rotation @ first.shift + second.shift,
+    )
 
 
 def embed(head: RawHead, to_mesh: Similarity, reference: HeadModel) -> Embedding:
