@@ -30,10 +30,10 @@ class SinkError(VisavisError):
 
 
 class GeneratorError(VisavisError):
-    """A generator is unknown or its weights do not load."""
+    """A generator is unknown."""
 
 
-class WeightsError(GeneratorError):
+class WeightsError(VisavisError):
     """A weights file is missing, damaged or of another version; the message names the file and the fix."""
 
 

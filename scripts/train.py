@@ -18,12 +18,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))  # also when run as a file
 
 import cv2
+import numpy as np
 import torch
 from torch import nn
 
-from engines.compile.weights import WeightsHeader, save_weights
+from engines.compile.weights import NetworkKind, WeightsHeader, arrays_of, save_weights
 from engines.errors import VisavisError
-from engines.generators.visavis.networks import VERSION, VisavisNetworks
+from engines.generators.visavis.networks import KIND, VisavisNetworks
 from scripts.generators.data import read_pairs
 from scripts.generators.loop import Settings, Training, train
 from scripts.generators.task import Task
@@ -34,10 +35,10 @@ LICENCE = "MIT; trained on clips of which most allow research only, so use the w
 
 @dataclass(frozen=True, slots=True)
 class Trainable:
-    """How a generator is trained: `task` on a device, the `version` of its weights, their `config`."""
+    """How a generator is trained: `task` on a device, the `kind` of its weights, their `config`."""
 
     task: Callable[[torch.device, bool], Task]
-    version: int
+    kind: NetworkKind
     config: Callable[[nn.Module], Mapping[str, object]]
 
 
@@ -50,7 +51,7 @@ def _config(networks: nn.Module) -> Mapping[str, object]:
     return asdict(networks.config)
 
 
-TRAINABLE: dict[str, Trainable] = {"visavis": Trainable(_visavis, VERSION, _config)}
+TRAINABLE: dict[str, Trainable] = {"visavis": Trainable(_visavis, KIND, _config)}
 
 
 def main() -> None:
@@ -103,10 +104,10 @@ def run(arguments: argparse.Namespace) -> None:
     def keep(training: Training, figures: dict[str, float]) -> None:
         notes = {"steps": training.step, "minutes": round(training.spent_s / 60, 1), "seed": settings.seed}
         header = WeightsHeader(
-            task.name, trainable.version, trainable.config(training.average), pairs.digest, figures,
-            arguments.licence, notes,
+            trainable.kind.name, trainable.kind.version, trainable.config(training.average), arguments.licence,
+            pairs.digest, figures, notes,
         )  # fmt: skip
-        save_weights(output, training.average, header)
+        save_weights(output, arrays_of(training.average, np.float16), header)
         print(f"best so far: {output}", flush=True)
 
     done = train(task, pairs, settings, folder, device, say=lambda s: print(s, flush=True), on_best=keep)

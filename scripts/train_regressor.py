@@ -31,7 +31,9 @@ from torch import Tensor
 
 from engines.head.landmark_names import LANDMARK_COUNT
 from engines.head.model import MODEL_PATH, load_head_model
-from engines.head.regressor import NetShape, RegressorNet, face_basis, save_regressor
+from engines.head.regressor.file import save_regressor
+from engines.head.regressor.network import NetShape, RegressorNet
+from engines.head.regressor.prediction import face_basis
 from scripts.people.tracks import is_held_out
 from scripts.regressor.crops import read_cache
 from scripts.regressor.regression import (
@@ -285,9 +287,10 @@ def main() -> None:
             "head_model_sha256": sha256(
                 MODEL_PATH.read_bytes()
             ).hexdigest(),  # α and β mean this model's modes
-            "licence": "MIT; trained on clips of which most allow research only",
         }
-        save_regressor(arguments.output, net, notes)
+        save_regressor(
+            arguments.output, net, "MIT; trained on clips of which most allow research only", notes
+        )
         print(f"{arguments.output}: {arguments.output.stat().st_size} bytes")
     # here, not above: the table needs OpenVINO and MediaPipe, training does not
     from scripts.regressor.table import measure, print_table

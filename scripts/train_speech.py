@@ -26,26 +26,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from engines.compile.weights import WeightsHeader, arrays_of, load_weights, save_weights
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT
 from engines.speech.network import (
     ANSWER_HZ,
     CLOSURE,
     FEATURE_SCALE,
     FEATURE_SHIFT,
-    FORMAT,
     INPUT_COUNT,
+    KIND,
     OUTPUT_COUNT,
     ROTATION,
-    VERSION,
     VOICE,
 )
 from engines.speech.opening import opening_weights, openings_of
-from engines.speech.speech_to_motion import closure_of, usual_closure
+from engines.speech.speech_to_motion import heard_closure, usual_closure
 from scripts.speech.data import (
     LOOK_AHEAD_HOPS,
     MOUTH,
@@ -72,6 +71,7 @@ FRAME_STEPS = 2  # continuity is between frames of 25 fps
 # the opening counts most: the eye forgives a wrong smile, not a mouth that is shut on a vowel
 EXPRESSION, OPENING, CORRELATION, POSE, CONTINUITY, CLOSED, VOICED = 0.1, 1.0, 0.5, 0.1, 2.0, 0.005, 0.02
 MOST_GAIN = 2.5
+LICENCE = "research: trained on clips whose licences allow research"
 # how late sound is looked for, and what clips usually have
 LATEST_S, USUAL_LATE_S, SPREAD_S = 0.4, 0.06, 0.06
 
@@ -202,7 +202,7 @@ def shown_openings(answers: F32) -> F32:
     for k, answer in enumerate(answers):
         logit = float(answer[CLOSURE])
         usual = usual_closure(usual, logit, float(answer[VOICE] > 0))
-        closed[k] = closure_of(logit, usual)
+        closed[k] = heard_closure(logit, usual)
     return openings_of(answers[:, :EXPRESSION_COUNT], closed)
 
 
@@ -265,24 +265,17 @@ def folds_of(subjects: set[str], count: int) -> dict[str, int]:
     return {names[k]: place % count for place, k in enumerate(order)}
 
 
-def save_weights(path: Path, net: SpeechNet, notes: dict[str, object]) -> None:
-    """One safetensors file of float32 with its header, whole or not at all."""
-    header = {
-        "format": FORMAT, "version": VERSION, "look_ahead_hops": LOOK_AHEAD_HOPS, "notes": notes,
-        "licence": "research: trained on clips whose licences allow research",
-    }  # fmt: skip
-    tensors = {n: t.detach().cpu().float().contiguous() for n, t in net.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    save_file(tensors, str(part), {"visavis": json.dumps(header)})
-    part.chmod(0o644)
-    part.replace(path)
+def save_net(path: Path, net: SpeechNet, notes: dict[str, object]) -> None:
+    """Write the weights as float32 with where they come from in the header."""
+    config = {"look_ahead_hops": LOOK_AHEAD_HOPS}
+    header = WeightsHeader(KIND.name, KIND.version, config, LICENCE, notes=notes)
+    save_weights(path, arrays_of(net, np.float32), header)
 
 
 def load_net(path: Path, dropout: float) -> SpeechNet:
     """Weights saved before, to go on from."""
     net = SpeechNet(dropout=dropout)
-    net.load_state_dict(load_file(path))
+    net.load_state_dict({n: torch.from_numpy(t) for n, t in load_weights(path, KIND)[0].items()})
     return net.eval()
 
 
@@ -316,7 +309,7 @@ def train(
         net = SpeechNet()
         fit(net, [quiet, (0.6, spoken[1]), (0.3, drawn[1])], steps=plan.pretrain_steps, rate=2e-3, seed=0,
             name="pretraining")  # fmt: skip
-        save_weights(pretrained, net, {"steps": plan.pretrain_steps})
+        save_net(pretrained, net, {"steps": plan.pretrain_steps})
     first = load_net(pretrained, 0.0)
     table = runs / "late.json"
     if not table.is_file():
@@ -340,7 +333,7 @@ def train(
             "left_out": away,
             "gain": round(gain, 3),
         }
-        save_weights(path, net, notes)
+        save_net(path, net, notes)
 
 
 def main() -> None:

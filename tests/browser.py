@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import av
 import numpy as np
 
 WIDTH, HEIGHT, FPS = 640, 480, 30
+PATIENCE_MS = 120_000.0  # only keeps a broken page from hanging the tests
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SHARED_CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clips512"
 
@@ -97,7 +98,7 @@ class Server:
 
 
 @contextmanager
-def served(*arguments: str) -> Iterator[Server]:
+def served(*arguments: str) -> Generator[Server]:
     """`visavis serve` on a free port until the block ends."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "streamer.cli.main", "serve", "--port", "0", *arguments]
@@ -125,13 +126,13 @@ def served(*arguments: str) -> Iterator[Server]:
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
-def wait_for(page: Any, condition: str, timeout_s: float = 30.0) -> None:
+def wait_for(page: Any, condition: str, timeout_s: float = PATIENCE_MS / 1e3) -> None:
     """Until a JavaScript expression is true in the page; fails with the page's statistics."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
-import pytest
-from fakes import sine, write_video
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
@@ -19,7 +16,7 @@ from engines.retarget import Controls, retarget
 from streamer.drive.demo import demo_track, looped
 
 U8 = NDArray[np.uint8]
-DemoClip = Callable[..., Path]
+DemoClip = Callable[..., Path]  # the fixture `demo_clip`
 
 
 def motions_at(astronaut: Enrollment, times_s: list[float]) -> list[Motion]:
@@ -35,30 +32,6 @@ def render(
     renderer = Renderer(astronaut, generator="geometric", framing=framing, size_px=size_px)
     for motion in motions_at(astronaut, times_s):
         yield renderer.render(motion)
-
-
-@pytest.fixture(scope="session")
-def demo_clip(astronaut: Enrollment, tmp_path_factory: pytest.TempPathFactory) -> DemoClip:
-    """`demo_clip(seconds, fps, size)`: an .mp4 with a sine; made once for each set of arguments."""
-
-    def make(
-        seconds: float = 3.0, fps: float | Fraction = 25, size: int = 512, framing: Framing = "head"
-    ) -> Path:
-        # in the run's base folder, so that modules that import this fixture share the clips
-        folder = tmp_path_factory.getbasetemp() / "clips"
-        folder.mkdir(exist_ok=True)
-        rate = Fraction(fps).limit_denominator(1001)
-        path = folder / f"{seconds:g}s-{float(rate):.2f}fps-{size}-{framing}.mp4"
-        if not path.exists():
-            count = round(seconds * rate)
-            times_s = [float(k / rate) for k in range(count)]
-            pictures = render(astronaut, times_s, size, framing)
-            part = path.with_name(f"part-{path.name}")
-            write_video(part, pictures, fps=rate, audio=sine(float(count / rate)))
-            part.rename(path)
-        return path
-
-    return make
 
 
 def pictures_of(path: Path) -> list[U8]:
@@ -77,6 +50,8 @@ def length_s(path: Path, kind: str = "video") -> float:
     """The length of the first track of `kind`."""
     with av.open(str(path)) as container:
         stream = next(s for s in container.streams if s.type == kind)
+        assert stream.duration is not None
+        assert stream.time_base is not None
         return float(stream.duration * stream.time_base)
 
 
@@ -87,7 +62,8 @@ def sound_of(path: Path, rate_hz: int = 48000) -> NDArray[np.float32]:
     with av.open(str(path)) as container:
         resampler = av.AudioResampler("fltp", "mono", rate_hz)
         for frame in container.decode(audio=0):
-            first_s = float(frame.time) if first_s is None else first_s
+            if first_s is None:
+                first_s = float(frame.time or 0.0)
             pieces += [np.asarray(f.to_ndarray()[0], np.float32) for f in resampler.resample(frame)]
     lead = round((first_s or 0.0) * rate_hz)
     joined = np.concatenate(pieces)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from fractions import Fraction
 from pathlib import Path
 
 # as the command line does, before numpy is imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
+from clips import DemoClip, render
+from fakes import sine, write_video
 from hypothesis import settings
 from PIL import Image
 from skimage import data
 
 from calibration.enroll import enroll
 from engines.enrollment import Enrollment
+from engines.renderer import Framing
 
 # a busy computer must not fail a property; each run draws the same examples
 settings.register_profile("visavis", deadline=None, derandomize=True)
@@ -42,3 +46,25 @@ def astronaut_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def astronaut(astronaut_photo: Path) -> Enrollment:
     """The astronaut, enrolled. Shared by all tests: never change its arrays in place."""
     return enroll(astronaut_photo, consent="public domain")
+
+
+@pytest.fixture(scope="session")
+def demo_clip(astronaut: Enrollment, tmp_path_factory: pytest.TempPathFactory) -> DemoClip:
+    """`demo_clip(seconds, fps, size)`: an .mp4 with a sine; made once for each set of arguments."""
+    folder = tmp_path_factory.mktemp("clips")
+
+    def make(
+        seconds: float = 3.0, fps: float | Fraction = 25, size: int = 512, framing: Framing = "head"
+    ) -> Path:
+        rate = Fraction(fps).limit_denominator(1001)
+        path = folder / f"{seconds:g}s-{float(rate):.2f}fps-{size}-{framing}.mp4"
+        if not path.exists():
+            count = round(seconds * rate)
+            times_s = [float(k / rate) for k in range(count)]
+            pictures = render(astronaut, times_s, size, framing)
+            part = path.with_name(f"part-{path.name}")
+            write_video(part, pictures, fps=rate, audio=sine(float(count / rate)))
+            part.rename(path)
+        return path
+
+    return make

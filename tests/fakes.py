@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -30,6 +31,8 @@ __all__ = [
     "FakeSink",
     "FakeSource",
     "FakeTracker",
+    "GlancedClock",
+    "StepSource",
     "picture",
     "read_all",
     "set_display_matrix",
@@ -38,6 +41,32 @@ __all__ = [
 ]
 
 U8 = NDArray[np.uint8]
+
+# for waits that only keep a broken program from hanging the tests: no computer is so busy
+AT_LAST_S = 120.0
+
+
+class GlancedClock(FakeClock):
+    """A virtual clock that every look moves by a microsecond: what comes later is later."""
+
+    def now_ns(self) -> int:
+        """The virtual time, different each time."""
+        self.advance(1e-6)
+        return super().now_ns()
+
+
+class CountingGate(threading.Event):
+    """A gate that counts who came to it; open at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived = 0
+        self.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until it opens."""
+        self.arrived += 1
+        return super().wait(timeout)
 
 
 class FakeSource(Source):
@@ -97,6 +126,30 @@ class FakeSource(Source):
 
     def close(self) -> None:
         self.closed = True
+
+
+class StepSource(FakeSource):
+    """Gives one frame for every `step`, at its clock's time."""
+
+    def __init__(
+        self,
+        *,
+        count: int | None = None,
+        fps: float = 30.0,
+        is_live: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(count=count, fps=fps, is_live=is_live, clock=clock)
+        self._steps = threading.Semaphore(0)
+
+    def step(self) -> None:
+        """Let one more frame out."""
+        self._steps.release()
+
+    def read(self, timeout_s: float | None = None) -> Frame | None:
+        if not self._steps.acquire(timeout=timeout_s):
+            return None
+        return super().read(timeout_s)
 
 
 class FakeSink(Sink):
@@ -234,12 +287,13 @@ def write_video(
     rate = Fraction(fps).limit_denominator(1001)
     tick = Fraction(1, 90000)
     with av.open(str(path), "w", options=options or {}) as container:
-        stream = container.add_stream(codec, rate=rate)
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=rate))
         stream.pix_fmt = "yuv420p"
         stream.codec_context.gop_size = gop
         stream.time_base = stream.codec_context.time_base = tick
-        sound = container.add_stream(audio_codec, rate=audio_rate_hz) if audio is not None else None
-        if sound is not None:
+        sound = None
+        if audio is not None:
+            sound = cast(av.AudioStream, container.add_stream(audio_codec, rate=audio_rate_hz))
             sound.layout = "mono"
         if tags is not None:
             tags(stream)

@@ -1,5 +1,8 @@
 """The fixes to aiortc: each does what it is for, and everything they reach into is still there."""
 
+# pyright: reportPrivateImportUsage=none, reportAttributeAccessIssue=none
+# (what the fixes reach into is hidden, and partly untyped)
+
 from __future__ import annotations
 
 import asyncio

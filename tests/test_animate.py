@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import DemoClip, demo_clip, length_s, onset_s, pictures_of, render, sound_of, times_of  # noqa: F401
-from fakes import picture, sine, write_video
+from clips import DemoClip, length_s, onset_s, pictures_of, render, sound_of, times_of
+from fakes import AT_LAST_S, picture, sine, write_video
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment, save_enrollment
@@ -69,11 +69,7 @@ def test_a_recorded_motion_drives(astronaut: Enrollment, tmp_path: Path, out: Pa
 
 
 def test_a_video_drives_frame_for_frame(
-    astronaut: Enrollment,
-    demo_clip: DemoClip,  # noqa: F811
-    tmp_path: Path,
-    out: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    astronaut: Enrollment, demo_clip: DemoClip, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The output has the driver's frames and length; motion and trace files are whole and true."""
     written: list[NDArray[np.uint8]] = []  # before the encoder, whose noise is not our business
@@ -167,9 +163,7 @@ def test_sound_stays_in_sync(astronaut: Enrollment, tmp_path: Path, out: Path, k
 
 
 def test_own_clip_in_photo_framing_lands_where_it_is(
-    astronaut: Enrollment,
-    demo_clip: DemoClip,  # noqa: F811
-    out: Path,
+    astronaut: Enrollment, demo_clip: DemoClip, out: Path
 ) -> None:
     """Absolute motion in the photo's framing: the face is where the driver's is, pixel for pixel."""
     driver = demo_clip(3, 25, 512, framing="photo")
@@ -212,10 +206,7 @@ def test_a_face_that_leaves_is_held_and_noticed(astronaut: Enrollment, tmp_path:
 
 
 def test_a_truncated_driver_works_up_to_the_damage(
-    astronaut: Enrollment,
-    demo_clip: DemoClip,  # noqa: F811
-    tmp_path: Path,
-    out: Path,
+    astronaut: Enrollment, demo_clip: DemoClip, tmp_path: Path, out: Path
 ) -> None:
     """An .mp4 whose index survived (moved to the front) but whose end did not."""
     whole = demo_clip(3, 25, 512)
@@ -232,11 +223,7 @@ def test_a_truncated_driver_works_up_to_the_damage(
 
 @pytest.mark.parametrize("what", ["garbage", "no index", "empty", "text", "missing", "a folder"])
 def test_a_driver_that_is_no_video_is_refused(
-    astronaut: Enrollment,
-    demo_clip: DemoClip,  # noqa: F811
-    tmp_path: Path,
-    out: Path,
-    what: str,
+    astronaut: Enrollment, demo_clip: DemoClip, tmp_path: Path, out: Path, what: str
 ) -> None:
     path = tmp_path / "driver.mp4"
     if what == "garbage":
@@ -255,10 +242,7 @@ def test_a_driver_that_is_no_video_is_refused(
 
 
 def test_damage_in_the_middle_costs_frames_not_the_job(
-    astronaut: Enrollment,
-    demo_clip: DemoClip,  # noqa: F811
-    tmp_path: Path,
-    out: Path,
+    astronaut: Enrollment, demo_clip: DemoClip, tmp_path: Path, out: Path
 ) -> None:
     data = bytearray(demo_clip(3, 25, 512).read_bytes())
     middle = len(data) // 2
@@ -319,11 +303,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=False)
 
 
-def test_a_full_disk_leaves_nothing(
-    astronaut: Enrollment,
-    demo_clip: DemoClip,  # noqa: F811
-    tiny_disk: Path,
-) -> None:
+def test_a_full_disk_leaves_nothing(astronaut: Enrollment, demo_clip: DemoClip, tiny_disk: Path) -> None:
     out = tiny_disk / "out.mp4"
     with pytest.raises(SinkError, match=r"disk full .* free \d+ MB .* -o"):
         animate(astronaut, Job(demo_clip(3, 25, 512), out))
@@ -378,13 +358,13 @@ def test_ctrl_c_leaves_no_half_file(
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        deadline_s = time.monotonic() + 40
+        deadline_s = time.monotonic() + AT_LAST_S
         while not [p for p in out.parent.glob(".*.part") if p.stat().st_size > 0]:
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             assert time.monotonic() < deadline_s, "nothing was being written"
             time.sleep(0.02)
         process.send_signal(sign)
-        stdout, stderr = process.communicate(timeout=15)
+        stdout, stderr = process.communicate(timeout=AT_LAST_S)
     finally:
         with suppress(ProcessLookupError):
             process.kill()

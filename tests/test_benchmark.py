@@ -9,8 +9,9 @@ from fakes import FakeGenerator, FakeTracker
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
 from engines.generators.open import GENERATORS
-from scripts import benchmark
-from scripts.benchmark import percentiles_of, run_pipelined
+from scripts.benchmarks import pipelined
+from scripts.benchmarks.measured import percentiles_of
+from scripts.benchmarks.pipelined import run_pipelined
 from streamer.frame import Frame
 
 CLIP = [Frame(np.full((16, 16, 3), k, np.uint8), k / 30, 0, sequence=k) for k in range(5)]
@@ -19,8 +20,8 @@ CLIP = [Frame(np.full((16, 16, 3), k, np.uint8), k / 30, 0, sequence=k) for k in
 @pytest.fixture
 def tracker(astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> FakeTracker:
     fake = FakeTracker([astronaut.motion], neutral=astronaut.motion)
-    monkeypatch.setattr(benchmark, "open_tracker", lambda _: fake)
-    monkeypatch.setattr(benchmark, "WARM_UP_FRAMES", 4)
+    monkeypatch.setattr(pipelined, "open_tracker", lambda _: fake)
+    monkeypatch.setattr(pipelined, "WARM_UP_FRAMES", 4)
     return fake
 
 

@@ -1,4 +1,4 @@
-"""The page in a real headless Chromium: frames per second, glass to glass, sound, two visitors at once."""
+"""The page in a real headless Chromium: calls, settings, two visitors at once; with `-m timing` its speed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
-from browser import SHARED_CLIPS, Server, find_chromium, flags, served, wait_for, write_camera
+from browser import PATIENCE_MS, SHARED_CLIPS, Server, find_chromium, flags, served, wait_for, write_camera
 from calls import GREEN, RED, Painter, plain_enrollment
-from clips import DemoClip, demo_clip  # noqa: F401 (a fixture)
+from clips import DemoClip
 from PIL import Image
 
 from engines.enrollment import Enrollment, save_enrollment
@@ -41,7 +41,7 @@ PLAYING = "window.visavis && window.visavis.stats().shown > 30"
 
 
 @pytest.fixture(scope="module")
-def camera(demo_clip: DemoClip, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:  # noqa: F811
+def camera(demo_clip: DemoClip, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A talking face for the fake camera: a real clip in development, else one rendered by visavis."""
     folder = tmp_path_factory.mktemp("camera")
     clip = SHARED_CLIPS / "AOC_01.mp4"
@@ -71,6 +71,7 @@ def chromium(camera: tuple[Path, Path]) -> Iterator[Any]:
 def page(chromium: Any) -> Iterator[Any]:
     context = chromium.new_context(viewport={"width": 960, "height": 720})
     page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     yield page
@@ -102,6 +103,17 @@ def summary(stats: dict[str, Any]) -> str:
     )
 
 
+@pytest.mark.parametrize("mode", ["echo", "avatar"])
+def test_a_call_shows_pictures_and_plays_sound(page: Any, server: Server, mode: str) -> None:
+    page.goto(f"{server.url}/?drive=webcam&mode={mode}&size=512&hud=1&audio=raw")
+    wait_for(page, "window.visavis && window.visavis.stats().glass_to_glass_ms.n > 30")
+    wait_for(page, "window.visavis.stats().audio.total > 48000")
+    wait_for(page, "window.visavis.stats().capture_check_ms !== null")
+    stats = page.evaluate("window.visavis.stats()")
+    assert stats["resolution"] == ("512x512" if mode == "avatar" else "640x480")
+
+
+@pytest.mark.timing
 def test_speed_and_sound_of_a_call(page: Any, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     """≥ 25 fps at 512², at most 60 ms above echo, ≤ 2 % concealed. A disturbed computer gets one more try.
 
@@ -149,13 +161,20 @@ def shown_picture(page: Any) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
+def see(what: Callable[[], bool], else_: str) -> None:
+    """Look until it is true."""
+    end = time.monotonic() + PATIENCE_MS / 1e3
+    while not what():
+        assert time.monotonic() < end, else_
+        time.sleep(0.1)
+
+
 def test_demo_moves_by_itself_and_webcam_takes_over(page: Any, server: Server) -> None:
     page.goto(f"{server.url}/")
     wait_for(page, PLAYING)
     first = shown_picture(page).astype(int)
-    time.sleep(1.5)
-    assert np.abs(shown_picture(page) - first).mean() > 0.5  # it moves
-    assert first.std() > 20  # and it is a picture
+    assert first.std() > 20, "it is no picture"
+    see(lambda: np.abs(shown_picture(page) - first).mean() > 0.5, "it does not move")
     page.click("#webcam")
     wait_for(
         page, "window.visavis.stats().glass_to_glass_ms.n > 15 && window.visavis.stats().state == 'tracking'"
@@ -173,6 +192,7 @@ def test_demo_moves_by_itself_and_webcam_takes_over(page: Any, server: Server) -
 def test_phone_sized_window(chromium: Any, server: Server) -> None:
     context = chromium.new_context(viewport={"width": 360, "height": 640})
     page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(f"{server.url}/")
     wait_for(page, PLAYING)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -191,7 +211,7 @@ def upload(page: Any, photo: Path) -> None:
     page.set_input_files("#photo", str(photo))
     page.fill("#consent", "public domain")
     page.click("#enroll-go")
-    page.wait_for_selector("#enroll", state="hidden", timeout=30_000)
+    page.wait_for_selector("#enroll", state="hidden")
 
 
 def test_two_visitors_never_see_each_other(
@@ -200,16 +220,22 @@ def test_two_visitors_never_see_each_other(
     """Two browsers, two photos, at once: one reddish, one bluish; each sees only its own."""
     contexts = [chromium.new_context(viewport={"width": 640, "height": 600}) for _ in range(2)]
     pages = [context.new_page() for context in contexts]
+    for page in pages:
+        page.set_default_timeout(PATIENCE_MS)
     gains = {"red": (1.0, 0.35, 0.35), "blue": (0.35, 0.35, 1.0)}
     for page, (name, gain) in zip(pages, gains.items(), strict=True):
         page.goto(f"{server.url}/")
         wait_for(page, PLAYING)
         upload(page, tinted(astronaut_photo, tmp_path, name, gain))
-    for page in pages:
-        page.evaluate("window.visavis.reset()")
-    time.sleep(3)
+
+    def seen() -> list[np.ndarray]:
+        return [shown_picture(page).astype(float).mean((0, 1)) for page in pages]
+
+    # each page saw the public avatar before
+    see(lambda: seen()[0][0] > 1.5 * seen()[0][2], "the red visitor never saw the red avatar")
+    see(lambda: seen()[1][2] > 1.5 * seen()[1][0], "the blue visitor never saw the blue avatar")
     for _ in range(5):
-        red, blue = (shown_picture(page).astype(float).mean((0, 1)) for page in pages)
+        red, blue = seen()
         assert red[0] > 1.5 * red[2], f"the red visitor saw {red}"
         assert blue[2] > 1.5 * blue[0], f"the blue visitor saw {blue}"
         time.sleep(0.3)
@@ -228,7 +254,7 @@ def test_upload_of_no_face_says_so(page: Any, server: Server, tmp_path: Path) ->
     page.set_input_files("#photo", str(flat))
     page.fill("#consent", "nobody")
     page.click("#enroll-go")
-    page.wait_for_selector("#enroll-error:not([hidden])", timeout=20_000)
+    page.wait_for_selector("#enroll-error:not([hidden])")
     assert "face" in page.inner_text("#enroll-error")
 
 
@@ -250,8 +276,8 @@ class Studio:
         assert entry is not None
         return entry.enrollment.controls
 
-    def wait(self, wanted: Controls, what: str, timeout_s: float = 10.0) -> None:
-        end = time.monotonic() + timeout_s
+    def wait(self, wanted: Controls, what: str) -> None:
+        end = time.monotonic() + PATIENCE_MS / 1e3
         while self.controls != wanted:
             assert time.monotonic() < end, f"{what}: {self.controls}, not {wanted}"
             time.sleep(0.02)
@@ -277,7 +303,7 @@ def studio() -> Iterator[Studio]:
         yield Studio(f"http://127.0.0.1:{listener.getsockname()[1]}", store, painters)
     finally:
         server.should_exit = True
-        thread.join(15)
+        thread.join(60)
         listener.close()
     assert not thread.is_alive()
 
@@ -379,6 +405,7 @@ def test_settings_are_remembered_for_each_avatar_and_saved_with_it(
     # a visitor who has never been here
     context = chromium.new_context(viewport={"width": 960, "height": 720})
     other = context.new_page()
+    other.set_default_timeout(PATIENCE_MS)
     other.goto(f"{studio.url}/")
     wait_for(other, PLAYING)
     assert shown_values(other)["brows"] == "50 %"
@@ -398,6 +425,7 @@ def test_settings_are_remembered_for_each_avatar_and_saved_with_it(
 def test_settings_fit_the_window(chromium: Any, studio: Studio, width: int, height: int) -> None:
     context = chromium.new_context(viewport={"width": width, "height": height}, has_touch=width < 900)
     page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(f"{studio.url}/")
     wait_for(page, PLAYING)
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -18,7 +18,8 @@ def test_system_clock_agrees_with_time() -> None:
     clock.sleep(0.01)
     assert clock.now_ns() - before >= 10_000_000
     clock.sleep(-1)
-    assert abs(clock.wall_ms() - time.time() * 1000) < 50
+    earliest_ms = time.time_ns() / 1e6
+    assert earliest_ms <= clock.wall_ms() <= time.time_ns() / 1e6
 
 
 def test_virtual_clock_moves_only_when_told() -> None:

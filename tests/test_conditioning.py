@@ -36,7 +36,7 @@ COVERED = G.part > 0
 def texels(size: int = SIZE) -> F32:
     """(S, S, 2): the uv of each texel's centre. A map linear in it is looked up exactly, but for the border."""
     at = (np.arange(size, dtype=np.float32) + 0.5) / size
-    return np.stack(np.meshgrid(at, at), -1)
+    return np.stack(np.meshgrid(at, at), -1).astype(np.float32)
 
 
 def inside(g: GBuffer) -> NDArray[np.bool_]:

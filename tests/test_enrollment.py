@@ -9,7 +9,6 @@ import os
 import pickle
 import stat
 import struct
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -127,16 +126,6 @@ def test_an_old_open_file_becomes_private(saved: Path) -> None:
     saved.chmod(0o644)
     save_enrollment(tiny(), saved)
     assert stat.S_IMODE(saved.stat().st_mode) == 0o600
-
-
-def test_loading_is_quick(whole: Path) -> None:
-    best_s = np.inf
-    for _ in range(3):
-        start = time.perf_counter()
-        load_enrollment(whole)
-        best_s = min(best_s, time.perf_counter() - start)
-    print(f"loading {whole.stat().st_size / 1e6:.1f} MB: {best_s * 1000:.0f} ms")
-    assert best_s < 0.3
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0005, 0.01, 0.3, 0.9, 0.9999])
@@ -274,7 +263,7 @@ class Bomb:
     """Would run when unpickled."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("touch /tmp/visavis-was-unpickled",)
+        return os.system, ("touch /tmp/visavis-was-unpickled",)  # pyright: ignore[reportDeprecated]
 
 
 @pytest.mark.parametrize(

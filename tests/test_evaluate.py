@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from clips import DemoClip
-from clips import demo_clip as demo_clip
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn

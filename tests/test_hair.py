@@ -35,7 +35,7 @@ def silhouette(shape: F32, at: Similarity) -> U8:
 def matte_of(reach_px: int, at: Similarity) -> U8:
     """The mean head's own matte with hair of `reach_px` all around."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach_px + 1,) * 2)
-    return cv2.dilate(silhouette(MODEL.mean_hu, at) * np.uint8(255), kernel)
+    return np.asarray(cv2.dilate(silhouette(MODEL.mean_hu, at) * np.uint8(255), kernel), np.uint8)
 
 
 def test_hair_grows_on_the_skull_and_not_in_the_face() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from engines.errors import ModelError
 from engines.geometry import rotation_from_degrees, rotation_matrix
@@ -188,13 +188,13 @@ def test_normals_are_unit_and_point_outwards() -> None:
 
 def test_the_head_is_symmetric() -> None:
     mirrored = MEAN[:468] * (-1, 1, 1)
-    distance, other = cKDTree(MEAN[:468]).query(mirrored)
+    distance, other = map(np.asarray, KDTree(MEAN[:468]).query(mirrored))
     assert distance.max() < 1e-3
     assert (other[other] == np.arange(468)).all()
     for right, left in ((33, 263), (61, 291), (234, 454), (159, 386)):
         assert other[right] == left
         assert MEAN[right, 0] < 0 < MEAN[left, 0]  # the subject's right is at the picture's left
-    off, _ = cKDTree(MODEL.mean_hu).query(MODEL.mean_hu * np.array([-1, 1, 1], np.float32))
+    off, _ = KDTree(MODEL.mean_hu).query(MODEL.mean_hu * np.array([-1, 1, 1], np.float32))
     assert np.percentile(off, 99) < 0.01
 
 
@@ -308,7 +308,7 @@ def test_expressions_move_what_they_name(name: str, landmark: int, axis: int, si
     "name", [n for n in ARKIT_NAMES if n.endswith("Left") and n + "x" not in ARKIT_NAMES]
 )
 def test_left_and_right_are_mirror_images(name: str) -> None:
-    _, other = cKDTree(MEAN[:468]).query(MEAN[:468] * (-1, 1, 1))
+    _, other = KDTree(MEAN[:468]).query(MEAN[:468] * (-1, 1, 1))
     left, right = (
         MODEL.landmarks(MODEL.expression_hu[ARKIT_INDEX[n]])[:468]
         for n in (name, name.removesuffix("Left") + "Right")

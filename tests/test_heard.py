@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from fakes import FakeClock
+from fakes import AT_LAST_S, FakeClock
 from hearing import JAW, EchoSpeech, tone, write_wav
 from numpy.typing import NDArray
 
@@ -154,8 +154,9 @@ def test_three_hours_are_read_as_they_are_heard(tmp_path: Path, monkeypatch: pyt
     tracemalloc.start()
     try:
         start = tracemalloc.get_traced_memory()[0]
-        for _ in range(25 * 240):
-            frame = source.read()
+        for _ in range(25 * 240 - 1):
+            source.read()
+        frame = source.read()
         grown = tracemalloc.get_traced_memory()[0] - start
     finally:
         tracemalloc.stop()
@@ -221,8 +222,8 @@ class FakeDevices:
         return self.opened[-1]
 
 
-def wait(what: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
+def wait(what: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + AT_LAST_S
     while not what():
         assert time.monotonic() < deadline_s, "it never happened"
         time.sleep(0.005)
@@ -308,9 +309,7 @@ def test_a_microphone_that_goes_away_comes_back(index: int | None) -> None:
         wait(lambda: len(devices.asked) > 3)
         assert first.closed
         assert "the microphone Mic is gone; plug it in again" in (source.notice or "")
-        begin_s = time.monotonic()
         assert source.read(timeout_s=0.02) is None
-        assert time.monotonic() - begin_s < 1
         first.give(tone(0.1))
         assert source.state is SourceState.LOST, "the last words of the old device"
         clock.advance(3600)

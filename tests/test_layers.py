@@ -66,7 +66,9 @@ def photo(astronaut: Enrollment) -> Scene:
 def at_grid(body: Body, mask: NDArray[np.bool_]) -> F32:
     """Share of a picture's mask in each cell of the body's grid."""
     rows, columns = body.follow.shape
-    return cv2.resize(mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(
+        cv2.resize(mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA), np.float32
+    )
 
 
 def test_the_body_is_the_photo_beside_the_head(head: Scene) -> None:
@@ -102,7 +104,8 @@ def test_near_the_head_the_body_follows_and_far_away_it_stays(photo: Scene) -> N
     assert follow.min() >= 0
     assert follow.max() <= 1
     free = ~photo.covered
-    distance_hu = cv2.distanceTransform(free.astype(np.uint8), cv2.DIST_L2, 5) / photo.mesh.pose.scale
+    distance_px = np.asarray(cv2.distanceTransform(free.astype(np.uint8), cv2.DIST_L2, 5), np.float32)
+    distance_hu = distance_px / np.float32(photo.mesh.pose.scale)
     rows, columns = follow.shape
     distance = cv2.resize(distance_hu, (columns, rows), interpolation=cv2.INTER_AREA)
     assert (follow[distance > 1.4] < 0.01).all()

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes import AT_LAST_S
 from prometheus_client import CollectorRegistry
 
-from streamer.frame import STAGES, LatencyTrace
+from streamer.frame import LatencyTrace
 from streamer.latency import trace as trace_module
 from streamer.latency.ledger import Ledger
 from streamer.latency.metrics import Metrics, QuantileSketch, percentiles
@@ -310,19 +311,21 @@ def test_a_stalled_disk_never_blocks_the_call_and_its_lost_lines_are_counted(
     go, path = threading.Event(), tmp_path / "t.jsonl"
 
     class SlowFile(FileIO):
+        held = threading.Event()
+
         def write(self, data: Any, /) -> int:
-            go.wait(10)
+            self.held.set()
+            go.wait(AT_LAST_S)
             return super().write(data)
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "open", lambda self, *_args, **_kwargs: SlowFile(self, "wb"))
         ledger = Ledger(trace_path=path)
     with ledger:
-        time.sleep(0.05)  # the writer now holds the header and waits
-        started = time.perf_counter()
+        assert SlowFile.held.wait(AT_LAST_S), "the writer never came with the header"
         for sequence in range(50):
             ledger.frame(LatencyTrace({}), sequence=sequence, pts_s=0.0, fresh=True)
-        assert time.perf_counter() - started < 1.0
+        assert not go.is_set(), "a frame waited for the disk"
         lost = ledger.snapshot().trace_lost
         go.set()
     trace = read_trace(path)
@@ -484,29 +487,3 @@ def test_two_metrics_do_not_share_state() -> None:
     one, two = Metrics(), Metrics()
     one.dropped(1, stage="tracked")
     assert b'stage="tracked"' not in two.render()[0]
-
-
-def test_what_a_frame_costs(tmp_path: Path) -> None:
-    trace = LatencyTrace({stage: 10**12 + i * 3 * MS for i, stage in enumerate(STAGES)})
-    metrics, frames = Metrics(), 1000
-    costs_us: list[float] = []
-    with Ledger(trace_path=tmp_path / "t.jsonl", metrics=metrics) as ledger:
-        for sequence in range(frames):
-            started_ns = time.perf_counter_ns()
-            ledger.frame(trace, sequence=sequence, pts_s=sequence / 30, fresh=True)
-            costs_us.append((time.perf_counter_ns() - started_ns) / 1e3)
-            time.sleep(0.0005)
-        started_ns = time.perf_counter_ns()
-        ledger.snapshot()
-        snapshot_ms = (time.perf_counter_ns() - started_ns) / 1e6
-    started_ns = time.perf_counter_ns()
-    for _ in range(frames):
-        metrics.frame({"tracked": 8.0}, 8.0, fresh=True)
-    observe_us = (time.perf_counter_ns() - started_ns) / 1e3 / frames / 2
-    mean_us, p99_us = float(np.mean(costs_us)), float(np.percentile(costs_us, 99))
-    print(
-        f"\nLedger.frame, {len(STAGES)} stages, metrics and trace on: mean {mean_us:.0f} us,"
-        f" p99 {p99_us:.0f} us; snapshot {snapshot_ms:.1f} ms; {observe_us:.1f} us per observe"
-    )
-    assert mean_us < 500
-    assert observe_us < 200

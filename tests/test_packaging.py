@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tree import MODULES, ROOT, named
 
+from engines.compile.weights import NetworkKind
 from streamer import __version__
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -89,7 +90,13 @@ def messages(tree: ast.Module) -> list[str]:
 def test_messages_that_name_scripts_say_where_they_are(path: Path) -> None:
     """A wheel holds no `scripts`: whoever installed one needs to know that a checkout is meant."""
     texts = messages(ast.parse(path.read_text(encoding="utf-8")))
-    assert [t for t in texts if re.search(r"\bscripts[./]", t) and "in a checkout" not in t] == []
+    telling = [t for t in texts if re.search(r"\bscripts[./]", t) and not re.fullmatch(r"[\w.]+", t)]
+    assert [text for text in telling if "in a checkout" not in text] == []
+
+
+def test_the_way_out_of_bad_weights_is_for_everybody() -> None:
+    way_out = NetworkKind("a", 1, "scripts.train").way_out
+    assert way_out == "install visavis again, or in a checkout train anew: python -m scripts.train --help"
 
 
 def test_messages_are_found() -> None:

@@ -10,20 +10,19 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from fakes import FakeTracker, picture
+from fakes import AT_LAST_S, FakeTracker, GlancedClock, picture
 
 from engines.motion import ARKIT_INDEX, Motion
+from streamer import pipeline as pipeline_module
 from streamer.avatar import Driven, Shown
-from streamer.clock import SystemClock
 from streamer.drive.driver import Drive, Driver
-from streamer.drive.idle import IDLE_AFTER_S
+from streamer.drive.idle import IDLE_AFTER_S, IDLE_FPS
 from streamer.drive.presence import EASE_S, HOLD_S
 from streamer.drive.trackers.tracker import Track
 from streamer.frame import STAGES, Frame, LatencyTrace
 from streamer.pipeline import TrackThenDraw
 from streamer.slot import Slot
 
-CLOCK = SystemClock()
 FPS = 30.0
 FACE = Motion(expression=np.full(52, 0.5, np.float32))
 Incoming = tuple[Frame, int] | Exception
@@ -57,6 +56,7 @@ class Figure:
     """
 
     def __init__(self) -> None:
+        self.clock = GlancedClock()
         self.tracker = ThreadedTracker()
         self.driver = Driver(self.tracker, smooth=False)
         self.gate = threading.Event()
@@ -70,10 +70,10 @@ class Figure:
         if self.track_error is not None:
             raise self.track_error
         drive = self.driver.drive(frame)
-        return Driven(frame.mark("tracked", CLOCK.now_ns()), drive)
+        return Driven(frame.mark("tracked", self.clock.now_ns()), drive)
 
     def track_idle(self, time_s: float, sequence: int) -> Driven:
-        now_ns = CLOCK.now_ns()
+        now_ns = self.clock.now_ns()
         frame = Frame(picture(), time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence)
         return Driven(frame, self.driver.idle(time_s))
 
@@ -84,7 +84,7 @@ class Figure:
         if self.draw_error is not None:
             raise self.draw_error
         for stage in ("fitted", "generated", "composited"):
-            frame = frame.mark(stage, CLOCK.now_ns())
+            frame = frame.mark(stage, self.clock.now_ns())
         return Shown(frame, drive)
 
 
@@ -97,6 +97,8 @@ class Bench:
     given: list[tuple[Shown, int | None]] = field(default_factory=list[tuple[Shown, int | None]])
     faults: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     drops: int = 0
+    looks: int = 0
+    on_give: Callable[[], None] = lambda: None
     ended: threading.Event = field(default_factory=threading.Event)
     give_error: Exception | None = None
     pipeline: TrackThenDraw[int] = field(init=False)
@@ -105,7 +107,7 @@ class Bench:
     def start(self, *, idles: bool = False) -> None:
         self.pipeline = TrackThenDraw[int](
             self.figure,  # type: ignore[arg-type]
-            CLOCK,
+            self.figure.clock,
             take=self.take,
             give=self.give,
             on_dropped=self.drop,
@@ -117,6 +119,7 @@ class Bench:
         self.thread.start()
 
     def take(self, timeout_s: float) -> tuple[Frame, int] | None:
+        self.looks += 1
         taken = self.frames.take(timeout_s)
         if isinstance(taken, Exception):
             raise taken
@@ -126,12 +129,13 @@ class Bench:
         if self.give_error is not None:
             raise self.give_error
         self.given.append((shown, note))
+        self.on_give()
 
     def drop(self) -> None:
         self.drops += 1
 
     def put(self, k: int, time_s: float | None = None) -> None:
-        now_ns = CLOCK.now_ns()
+        now_ns = self.figure.clock.now_ns()
         trace = LatencyTrace({"captured": now_ns, "decoded": now_ns})
         frame = Frame(picture(k), k / FPS if time_s is None else time_s, now_ns, trace, k)
         assert not self.frames.put((frame, 100 + k)), "the bench itself was too fast"
@@ -145,15 +149,15 @@ class Bench:
     def notes(self) -> list[int | None]:
         return [note for _, note in self.given]
 
-    def end(self, timeout_s: float = 5.0) -> None:
+    def end(self) -> None:
         self.pipeline.stop()
         self.frames.close()
-        self.thread.join(timeout_s)
+        self.thread.join(AT_LAST_S)
         assert not self.thread.is_alive()
 
 
-def wait(condition: Callable[[], bool], what: str, timeout_s: float = 5.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
+def wait(condition: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + AT_LAST_S
     while not condition():
         assert time.monotonic() < deadline_s, f"waited in vain: {what}"
         time.sleep(0.002)
@@ -199,13 +203,14 @@ def test_stamps_rise_from_stage_to_stage_and_add_up(bench: Bench) -> None:
         assert times_ns == sorted(times_ns)
 
 
-def test_drawing_begins_the_moment_a_frame_is_tracked(bench: Bench) -> None:
+def test_drawing_and_stopping_are_woken_and_do_not_poll(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_module, "_LOOK_AGAIN_S", 10 * AT_LAST_S)
     bench.start()
-    for k in range(15):
+    for k in range(5):
         bench.show(k)
-        time.sleep(0.02)
-    waited_ms = sorted(shown.frame.trace.stage_ms()["waited"] for shown, _ in bench.given)
-    assert waited_ms[len(waited_ms) // 2] < 10, "it polls rather than being woken"
+    bench.end()
 
 
 def test_the_next_frame_is_tracked_while_one_is_drawn(bench: Bench) -> None:
@@ -288,11 +293,20 @@ def test_missing_frames_are_made_up_for_by_idle_life_that_eases_in_and_out(bench
     bench.start(idles=True)
     for k in range(5):
         bench.show(k)
-    quiet_from_s = time.monotonic()
+    quiet_from_s = bench.figure.clock.now_ns() / 1e9
+    bench.figure.clock.advance(0.9 * IDLE_AFTER_S)
+    looks = bench.looks
+    wait(lambda: bench.looks >= looks + 3, "a look for frames")
+    assert len(bench.given) == 5, "idle though the camera is only late"
+    bench.on_give = lambda: bench.figure.clock.advance(1 / IDLE_FPS)
+    bench.figure.clock.advance(0.2 * IDLE_AFTER_S)
     wait(lambda: len(bench.given) > 5, "idle life")
-    assert time.monotonic() - quiet_from_s > 0.8 * IDLE_AFTER_S, "idle though the camera is only late"
     wait(lambda: bench.given[-1][0].drive.state == "idle", "the end of holding")
-    wait(lambda: time.monotonic() - quiet_from_s > IDLE_AFTER_S + HOLD_S + EASE_S + 0.2, "the easing")
+
+    def quiet_s() -> float:
+        return bench.figure.clock.now_ns() / 1e9 - quiet_from_s
+
+    wait(lambda: quiet_s() > IDLE_AFTER_S + HOLD_S + EASE_S + 0.2, "the easing")
     idle = [shown for shown, _ in bench.given[5:]]
     assert set(bench.notes[5:]) == {None}
     assert all(not shown.drive.face for shown in idle)
@@ -300,7 +314,8 @@ def test_missing_frames_are_made_up_for_by_idle_life_that_eases_in_and_out(bench
     assert jaw == sorted(jaw, reverse=True), "it jumps"
     assert jaw[0] == pytest.approx(0.5)
     assert jaw[-1] == pytest.approx(0, abs=0.01)
-    bench.put(5, time_s=5 / FPS + time.monotonic() - quiet_from_s)  # as its camera tells it
+    bench.on_give = lambda: None
+    bench.put(5, time_s=5 / FPS + quiet_s() + 0.1)  # as its camera tells it
     wait(lambda: bench.notes[-1] == 105, "the camera again")
     times_s = [shown.frame.pts_s for shown, _ in bench.given]
     assert all(b > a for a, b in pairwise(times_s)), "media time went back"
@@ -310,13 +325,19 @@ def test_missing_frames_are_made_up_for_by_idle_life_that_eases_in_and_out(bench
 def test_without_idle_life_nothing_comes_where_nothing_went_in(bench: Bench) -> None:
     bench.start(idles=False)
     bench.show(0)
-    time.sleep(2 * IDLE_AFTER_S)
+    bench.figure.clock.advance(10 * IDLE_AFTER_S)
+    looks = bench.looks
+    wait(lambda: bench.looks >= looks + 3, "a look for frames")
     assert len(bench.given) == 1
 
 
 def test_a_camera_that_comes_late_goes_on_in_the_time_of_idle_life(bench: Bench) -> None:
+    bench.on_give = lambda: bench.figure.clock.advance(1 / IDLE_FPS)
     bench.start(idles=True)
+    wait(lambda: bench.looks > 0, "the first look for frames")
+    bench.figure.clock.advance(IDLE_AFTER_S)
     wait(lambda: len(bench.given) >= 6, "idle life before any camera")
+    bench.on_give = lambda: None
     before_s = bench.given[-1][0].frame.pts_s
     assert before_s > IDLE_AFTER_S
     for k in range(3):
@@ -332,19 +353,17 @@ def test_at_the_end_the_last_frame_is_drawn_and_both_threads_are_gone(bench: Ben
         it.put(7)
         it.ended.set()
         it.start()
-        it.thread.join(5)
+        it.thread.join(AT_LAST_S)
         assert not it.thread.is_alive()
         assert it.notes == [107]
     assert threads_left() == []
 
 
-def test_stop_ends_both_threads_soon(bench: Bench) -> None:
+def test_stop_ends_both_threads(bench: Bench) -> None:
     bench.start(idles=True)
     bench.show(0)
-    begin_s = time.monotonic()
     bench.pipeline.stop()
-    bench.thread.join(5)
-    assert time.monotonic() - begin_s < 0.5
+    bench.thread.join(AT_LAST_S)
     assert threads_left() == []
 
 
@@ -359,7 +378,7 @@ def test_stop_waits_for_the_frames_in_work_and_draws_no_other(bench: Bench) -> N
     bench.thread.join(0.3)
     assert bench.thread.is_alive(), "whoever frees the avatar now frees what is in use"
     bench.figure.gate.set()
-    bench.thread.join(5)
+    bench.thread.join(AT_LAST_S)
     assert not bench.thread.is_alive()
     assert bench.notes == [100]
 
@@ -369,7 +388,7 @@ def test_stopped_before_it_runs_it_takes_and_draws_nothing() -> None:
     it.put(0)
     pipeline = TrackThenDraw[int](
         it.figure,  # type: ignore[arg-type]
-        CLOCK,
+        it.figure.clock,
         take=it.take,
         give=it.give,
         on_dropped=it.drop,

@@ -17,18 +17,8 @@ from skimage import data
 from engines.geometry import rotation_from_degrees, rotation_matrix, yaw_pitch_roll_deg
 from engines.head.landmark_names import LANDMARK_COUNT
 from engines.head.model import HeadModel, load_head_model
-from engines.head.regressor import (
-    INPUT_PX,
-    SCALE_PX_PER_HU,
-    SKIN_LANDMARKS,
-    CropBox,
-    FaceBasis,
-    Layout,
-    face_basis,
-    face_extent,
-    move_points,
-    rotation_from_6d,
-)
+from engines.head.regressor.crop import INPUT_PX, SKIN_LANDMARKS, CropBox, face_extent, move_points
+from engines.head.regressor.prediction import SCALE_PX_PER_HU, FaceBasis, Layout, face_basis, rotation_from_6d
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES
 from scripts.people.tracks import Tracked
 from scripts.regressor import crops as cropping

@@ -16,13 +16,8 @@ from engines.geometry import Camera
 from engines.head.landmark_names import LANDMARK_COUNT
 from engines.head.landmarks import LandmarkDetector
 from engines.head.model import HeadModel, load_head_model
-from engines.head.regressor import (
-    INPUT_PX,
-    SKIN_LANDMARKS,
-    CropBox,
-    Layout,
-    face_extent,
-)
+from engines.head.regressor.crop import INPUT_PX, SKIN_LANDMARKS, CropBox, face_extent
+from engines.head.regressor.prediction import Layout
 from engines.motion import ARKIT_INDEX
 from scripts.regressor.regression import (
     GOOD_PER_FACE,

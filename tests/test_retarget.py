@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from engines.retarget import (
 F32 = NDArray[np.float32]
 MODES: tuple[MotionMode, ...] = ("relative", "absolute")
 REGIONS: tuple[Region, ...] = ("all", "exp", "pose", "lip", "eyes")
-FREE = {"keep_lips": False, "keep_blink": False}
+FREE: dict[str, Any] = {"keep_lips": False, "keep_blink": False}
 OPPOSED = (
     ("mouthSmileLeft", "mouthFrownLeft"),
     ("mouthSmileRight", "mouthFrownRight"),

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -20,7 +19,8 @@ from typing import Any, ClassVar
 import av
 import numpy as np
 import pytest
-from fakes import FakeSink, picture, sine, write_video
+from clips import onset_s, sound_of, times_of
+from fakes import AT_LAST_S, FakeSink, picture, sine, write_video
 from numpy.typing import NDArray
 
 from engines.errors import DriverError, SinkError
@@ -48,32 +48,11 @@ def write(sink: Sink, frames: Iterator[Frame], info: SinkInfo) -> None:
             sink.write(frame)
 
 
-def shown_times(path: Path) -> list[float]:
-    with av.open(str(path)) as container:
-        return [float(f.time) for f in container.decode(video=0)]
-
-
 def durations_s(path: Path) -> dict[str, float]:
     with av.open(str(path)) as container:
-        return {s.type: float(s.duration * s.time_base) for s in container.streams if s.duration}
-
-
-def samples(path: Path) -> NDArray[np.float32]:
-    """The first audio track from media time 0 at 48 kHz, mono."""
-    pieces: list[NDArray[np.float32]] = []
-    with av.open(str(path)) as container:
-        resampler = av.AudioResampler("fltp", "mono", 48000)
-        first_s: float | None = None
-        for frame in container.decode(audio=0):
-            first_s = float(frame.time) if first_s is None else first_s
-            pieces += [np.asarray(f.to_ndarray()[0], np.float32) for f in resampler.resample(frame)]
-    lead = round((first_s or 0) * 48000)
-    joined = np.concatenate(pieces)
-    return joined[-lead:] if lead < 0 else np.concatenate([np.zeros(lead, np.float32), joined])
-
-
-def onset_s(sound: NDArray[np.float32]) -> float:
-    return float(np.argmax(np.abs(sound) > 0.2)) / 48000
+        return {
+            s.type: float(s.duration * s.time_base) for s in container.streams if s.duration and s.time_base
+        }
 
 
 NTSC = 30000 / 1001
@@ -84,7 +63,7 @@ def test_times_and_duration_are_the_drivers(tmp_path: Path, fps: float) -> None:
     times = [k / fps for k in range(50)]
     path = tmp_path / "out.mp4"
     write(FileSink(path), frames_at(times), SinkInfo(64, 48, fps))
-    assert shown_times(path) == pytest.approx(times, abs=1e-4)
+    assert times_of(path) == pytest.approx(times, abs=1e-4)
     assert durations_s(path)["video"] == pytest.approx(50 / fps, abs=1e-3)
     with VideoSource(path) as source:
         assert source.info.fps == pytest.approx(fps, rel=0.01)
@@ -94,14 +73,14 @@ def test_variable_times_are_kept(tmp_path: Path) -> None:
     times = [0, 0.01, 0.05, 0.3, 0.31, 0.9, 1.7]
     path = tmp_path / "out.mp4"
     write(FileSink(path), frames_at(times), SinkInfo(64, 48, 10))
-    assert shown_times(path) == pytest.approx(times, abs=1e-4)
+    assert times_of(path) == pytest.approx(times, abs=1e-4)
     assert durations_s(path)["video"] == pytest.approx(1.8, abs=1e-3)
 
 
 def test_live_times_start_at_zero_and_never_run_backwards(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     write(FileSink(path), frames_at([7.0, 7.04, 7.04, 7.03, 7.12]), SinkInfo(64, 48, 25))
-    times = shown_times(path)
+    times = times_of(path)
     assert times == pytest.approx([0, 0.04, 0.04, 0.04, 0.12], abs=1e-3)
     assert times == sorted(set(times))
 
@@ -175,11 +154,11 @@ def test_audio_comes_along_in_sync(
     length = durations_s(path)
     assert length["video"] == pytest.approx(seconds, abs=1 / 30)
     assert length["audio"] == pytest.approx(seconds, abs=0.06)
-    assert shown_times(path)[0] == 0
+    assert times_of(path)[0] == 0
     # The tone begins in the picture's time where it begins in the driver's (AVI starts late by itself).
-    begins_s = onset_s(samples(driver)) - shown_times(driver)[0]
+    begins_s = onset_s(sound_of(driver)) - times_of(driver)[0]
     assert begins_s == pytest.approx(tone_s, abs=0.04)
-    error_ms = (onset_s(samples(path)) - begins_s) * 1000
+    error_ms = (onset_s(sound_of(path)) - begins_s) * 1000
     print(f"{container}/{codec}: onset off by {error_ms:+.1f} ms")
     assert abs(error_ms) < 2
 
@@ -220,8 +199,8 @@ def test_audio_before_the_first_picture_is_cut_off(tmp_path: Path, codec: str) -
     )
     path = tmp_path / "out.mp4"
     write(FileSink(path, audio_from=driver), frames_at([k / 30 for k in range(45)]), SinkInfo(64, 48, 30))
-    assert onset_s(samples(path)) == pytest.approx(0.7, abs=0.02)
-    assert shown_times(path)[0] == pytest.approx(0, abs=0.03)
+    assert onset_s(sound_of(path)) == pytest.approx(0.7, abs=0.02)
+    assert times_of(path)[0] == pytest.approx(0, abs=0.03)
 
 
 def test_a_driver_without_sound_and_one_that_is_missing(tmp_path: Path) -> None:
@@ -271,7 +250,7 @@ def test_a_closed_window_keeps_what_was_written(tmp_path: Path) -> None:
 
     with pytest.raises(SinkClosed):
         write(sink, frames(), SinkInfo(64, 48, 30))
-    assert len(shown_times(path)) == 3
+    assert len(times_of(path)) == 3
 
 
 WRITER = """
@@ -308,7 +287,7 @@ def test_signals_leave_nothing(tmp_path: Path, name: str) -> None:
         assert process.stdout.readline() == b"writing\n"
         assert len(list(tmp_path.iterdir())) == 1, "the hidden file is there while writing"
         process.send_signal(getattr(signal, name))
-        status = process.wait(10)
+        status = process.wait(AT_LAST_S)
     finally:
         process.kill()
         process.wait()
@@ -389,7 +368,7 @@ def test_a_disk_that_fills_at_the_very_end(tiny_disk: Path) -> None:
             write(FileSink(path), noise_frames(20), SinkInfo(128, 128, 30))
         outcomes.add(path.exists())
         if path.exists():
-            assert len(shown_times(path)) == 20
+            assert len(times_of(path)) == 20
             path.unlink()
         assert sorted(tiny_disk.iterdir()) == [ballast]
         ballast.unlink()
@@ -441,21 +420,6 @@ def test_a_name_with_a_colon(tmp_path: Path) -> None:
     path = tmp_path / "take 1: best.mp4"
     write(FileSink(path), frames_at([0, 0.1]), SinkInfo(64, 48, 10))
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_512_frame_is_cheap(tmp_path: Path) -> None:
-    """Conversion and encoding per 512² frame; prints the number, and bounds it loosely for slow machines."""
-    rng = np.random.default_rng(0)
-    big = np.kron(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8), np.ones((32, 32, 1), np.uint8))
-    images = [np.ascontiguousarray(np.roll(big, 3 * k, 1)) for k in range(10)]
-    with FileSink(tmp_path / "out.mp4") as sink:
-        sink.open(SinkInfo(512, 512, 30))
-        begin = time.perf_counter()
-        for k in range(120):
-            sink.write(Frame(images[k % 10], k / 30, 0))
-        each_ms = (time.perf_counter() - begin) / 120 * 1e3
-    print(f"FileSink: {each_ms:.2f} ms per 512x512 frame")
-    assert each_ms < 25
 
 
 def test_open_sink_understands_its_names(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ OLDEST_NODE = 20  # the first whose test runner takes a folder's worth of .mjs f
 def node_version(program: Path) -> int | None:
     """The major version of the node at `program`, or None when it does not run."""
     try:
-        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=120, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     found = re.match(r"v(\d+)\.", done.stdout)
@@ -61,7 +61,7 @@ def test_the_pages_units(node: Path) -> None:
     assert files, "the page's tests have moved"
     done = subprocess.run(
         [node, "--test", "--test-reporter=tap", *files],
-        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=3000, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"^# pass (\d+)", done.stdout, re.MULTILINE)
@@ -87,7 +87,7 @@ def told(node: Path) -> dict[str, Any]:
     """What the page believes about the server's controls."""
     done = subprocess.run(
         [node, "--input-type=module", "-e", TELL],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     return json.loads(done.stdout)
 

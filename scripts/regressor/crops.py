@@ -25,7 +25,7 @@ from calibration.photo import open_photo
 from engines.geometry import align_similarity, rotation_vector
 from engines.head.fit import ExpressionFit, fit_driver, fit_source, measure_closure, measure_gaze, openings
 from engines.head.model import HeadModel, load_head_model
-from engines.head.regressor import SKIN_LANDMARKS, CropBox, box_around, cut, face_extent, move_points
+from engines.head.regressor.crop import SKIN_LANDMARKS, CropBox, box_around, cut, face_extent, move_points
 from engines.motion import ARKIT_INDEX
 from scripts.people.tracks import Tracked, load_tracks
 

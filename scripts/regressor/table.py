@@ -17,19 +17,16 @@ from numpy.typing import NDArray
 from engines.compile.engine import EngineError, OpenVinoEngine, TorchEngine
 from engines.geometry import align_similarity, rotation_vector, yaw_pitch_roll_deg
 from engines.head.model import HeadModel, load_head_model
-from engines.head.regressor import (
+from engines.head.regressor.crop import (
     CROP_PER_FACE,
     INPUT_PX,
     SKIN_LANDMARKS,
     CropBox,
-    RegressorNet,
-    as_input,
     face_extent,
     move_points,
-    place_head,
-    read_output,
-    without_norm,
 )
+from engines.head.regressor.network import RegressorNet, as_input, without_norm
+from engines.head.regressor.prediction import place_head, read_output
 from engines.motion import ARKIT_INDEX
 from scripts.people.tracks import is_held_out
 from scripts.regressor.crops import CACHE_PX, decode

@@ -319,7 +319,9 @@ def latency(
 
     Example: `visavis latency trace.jsonl -o report.html`
     """
-    from streamer.latency.report import summarise, write_perfetto, write_report
+    from streamer.latency.perfetto import write_perfetto
+    from streamer.latency.report import write_report
+    from streamer.latency.summary import summarise
     from streamer.latency.trace import read_trace
 
     data = read_trace(trace)

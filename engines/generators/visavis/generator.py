@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,15 +16,14 @@ from torch import Tensor
 
 from engines.compile.background_engine import BackgroundEngine
 from engines.compile.engine import ORDER, Engine
-from engines.compile.weights import load_weights
+from engines.compile.weights import WeightsHeader, build_network
 from engines.enrollment import Enrollment
-from engines.errors import WeightsError
 from engines.generators.generator import Generator, GeneratorConfig
 from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
 from engines.generators.visavis import inputs, networks
-from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WHERE_PX, WINDOW_PX, Box, Window
+from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WHERE_PX, WINDOW_PX, TurnedBox, Window
 from engines.generators.visavis.networks import (
-    VERSION,
+    KIND,
     NetworkConfig,
     ServedHead,
     ServedPaths,
@@ -229,20 +229,18 @@ def paths_example() -> tuple[Tensor, ...]:
 
 def load_networks(weights: Path) -> tuple[VisavisNetworks, str]:
     """Networks with the weights of a file, and what tells these weights from others. Raises WeightsError."""
-    tensors, header = load_weights(weights, "visavis", VERSION)
-    known = {f.name for f in fields(NetworkConfig)}
-    try:
-        config = NetworkConfig(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in header.config.items() if k in known}  # pyright: ignore[reportArgumentType]
-        )
-        nets = VisavisNetworks(config)
-        nets.load_state_dict(tensors)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"the weights {weights} do not fit the networks; install visavis again, or in a checkout "
-            "train anew: python -m scripts.train --help"
-        ) from error
+    nets, header = build_network(weights, KIND, _build)
     return nets.eval(), header.sha256
+
+
+def _build(tensors: dict[str, F32], header: WeightsHeader) -> VisavisNetworks:
+    known = {f.name for f in fields(NetworkConfig)}
+    widths: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in header.config.items() if k in known
+    }
+    nets = VisavisNetworks(NetworkConfig(**widths))
+    nets.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
+    return nets
 
 
 def move(picture: U8, flow: F32, window: Window) -> U8:
@@ -295,7 +293,7 @@ def blend_window(picture: U8, layers: U8, window: Window) -> None:
     picture[y0:y1, x0:x1] = cv2.subtract(cv2.add(under, large(added)), large(taken))
 
 
-def blend_box(picture: U8, layers: U8, box: Box, *, mirrored: bool = False) -> None:
+def blend_box(picture: U8, layers: U8, box: TurnedBox, *, mirrored: bool = False) -> None:
     """The same in a crop's place, within the person; layers (7, s, s)."""
     size = layers.shape[1]
     more, less = cv2.merge([*layers[:3], cv2.bitwise_not(layers[3])]), cv2.merge(list(layers[4:]))

@@ -15,8 +15,8 @@ from engines.head.landmark_names import LANDMARK_COUNT, LIPS_INNER, MEETING
 from engines.head.model import HeadModel, Part, build_model
 from engines.head.others.mesh import (
     I64,
-    Box,
     Surface,
+    UvBox,
     cylinder_uv,
     distance_along,
     eye_uv,
@@ -31,9 +31,9 @@ FACE_COUNT = 468  # the landmarks after these are the irises
 TO_OUR_AXES = np.array([1.0, -1.0, -1.0])  # y up, z to the viewer → y down, z away; winding is kept
 RIDGE = 1e-3  # of the native modes' mean energy at the landmarks
 LIP_REACH_HU, LID_REACH_HU, MOUTH_WIDTH_HU = 0.35, 0.18, 0.4
-SKIN_BOX: Box = (0.005, 0.005, 0.995, 0.80)
-EYE_BOXES: tuple[Box, Box] = ((0.005, 0.81, 0.19, 0.995), (0.2, 0.81, 0.385, 0.995))  # right, left
-WHOLE_BOX: Box = (0.005, 0.005, 0.995, 0.995)
+SKIN_BOX: UvBox = (0.005, 0.005, 0.995, 0.80)
+EYE_BOXES: tuple[UvBox, UvBox] = ((0.005, 0.81, 0.19, 0.995), (0.2, 0.81, 0.385, 0.995))  # right, left
+WHOLE_BOX: UvBox = (0.005, 0.005, 0.995, 0.995)
 
 # iBUG's 68 points 17 … 67 (brows, nose, eyes, lips) as MediaPipe landmarks: what many models know by number.
 IBUG_FROM = 17
@@ -85,7 +85,7 @@ class RawHead:
     modes_hu: F32
     is_arkit: bool = False
     corner_uv: F64 | None = None
-    eye_boxes: tuple[Box, Box] = EYE_BOXES
+    eye_boxes: tuple[UvBox, UvBox] = EYE_BOXES
     embedding: Embedding | None = None
     anchors: Embedding | None = None
     landmark_trust: F64 | None = None
