@@ -9,11 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.enrollment import Enrollment
+from engines.enrollment import Enrollment, head_model_of
 from engines.generators.names import DEFAULT_GENERATOR
 from engines.generators.open import open_generator_or_fallback
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.head.model import load_head_model
 from engines.motion import ARKIT_INDEX, Motion
 from engines.picture.background import KEEP, Background, BackgroundError
 from engines.picture.composite import (
@@ -84,7 +83,8 @@ class Renderer:
       own framing, pixel for pixel, whatever `size_px` says.
     - `background`: what stands behind the person. "transparent" makes `render` give RGBA with straight colours.
 
-    Raises BackgroundError for the photo's own framing in another aspect.
+    Raises BackgroundError for the photo's own framing in another aspect, ModelError or EnrollmentError when the
+    enrollment's head model is not to be had or does not fit it.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Renderer:
         if framing == "photo" and aspect != "1:1":
             raise BackgroundError("the photo's own framing has the photo's own shape; leave out the aspect")
         self.enrollment = enrollment
-        self._model = load_head_model()
+        self._model = head_model_of(enrollment)
         self._background = background
         if framing == "photo":
             self.viewport = photo_viewport(enrollment)

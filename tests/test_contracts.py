@@ -70,6 +70,18 @@ def test_slow_and_optional_libraries_load_when_they_are_used(path: Path) -> None
     assert early == []
 
 
+def test_pyav_is_loaded_after_opencv() -> None:
+    """Windows hang for ever otherwise: streamer/pyav.py."""
+    early = [
+        f"{named(path)}: {name}"
+        for folder in ("sources", "sinks")
+        for path in sorted((ROOT / "streamer" / folder).glob("*.py"))
+        for name in imported(ast.parse(path.read_text()))
+        if name.split(".")[0] == "av"
+    ]
+    assert early == []
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
 @pytest.mark.parametrize("script", ["scripts/run", "scripts/test", ".ci/run"])
 def test_commands_are_executable(script: str) -> None:

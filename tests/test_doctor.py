@@ -170,7 +170,7 @@ def test_engine_tiers_show_why_they_are_refused() -> None:
     none = doctor.engine_checks({"error": None, "tiers": tiers[:1]})
     assert none[0].status == "missing"
     assert none[0].fix
-    assert doctor.engine_checks({"error": "ModuleNotFoundError: engines.compile.engine"})[0].status == "warn"
+    assert doctor.engine_checks({"error": "ModuleNotFoundError: engines.compile.open"})[0].status == "warn"
 
 
 DEVICES: dict[str, Any] = {

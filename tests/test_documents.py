@@ -24,6 +24,7 @@ PATH = re.compile(rf"(?<![\w./<-])(?:\./)?((?:{'|'.join(map(re.escape, FOLDERS))
 BARE_FILE = re.compile(r"`([\w/.-]+\.(?:py|mjs|js|css|sh|html|yml))`")
 MODULE = re.compile(r"python3? -m ([\w.]+)")
 DOTTED = re.compile(rf"\b((?:{'|'.join(LAYERS)})(?:\.\w+)+)")
+IMPORTED = re.compile(r"^from ([\w.]+) import (\w+)", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]+)")
 IMPORTS = imports_of_each()
 OTHERS_MODULES = {"ensurepip", "pytest", "venv"}
@@ -166,7 +167,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=named)
 def test_modules_and_what_they_hold_exist(path: Path) -> None:
     text = read(path)
-    assert missing_modules(text) + [name for name in DOTTED.findall(text) if not exists(name)] == []
+    imported = [f"{module}.{name}" for module, name in IMPORTED.findall(text)]
+    assert missing_modules(text) + [n for n in DOTTED.findall(text) + imported if not exists(n)] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=named)

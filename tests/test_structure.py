@@ -32,7 +32,7 @@ FAMILIES = {
     "engines/head": "model",
 }
 NAMES = [path for path in MODULES if path.name == "names.py"]
-HEAVY = ("numpy", "torch", "cv2")
+HEAVY = ("av", "cv2", "mediapipe", "numpy", "openvino", "torch")
 
 
 def test_no_circle_among_modules() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from test_generator import moved
 
-from engines.compile.background_engine import BackgroundEngine
-from engines.compile.engine import Compiled, OpenVinoEngine, Precision, TorchEngine, engine_cache_folder
+from engines.compile.engine import Compiled, Precision
+from engines.compile.openvino_engine import OpenVinoEngine
+from engines.compile.torch_engine import TorchEngine
 from engines.compile.weights import WeightsHeader, arrays_of, load_weights, save_weights
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
@@ -261,14 +261,14 @@ def test_the_engines_draw_the_same_picture(astronaut: Enrollment) -> None:
     class Watched(TorchEngine):
         """Eager torch that keeps what it was given."""
 
-        def compile(
+        def build(
             self,
             module: torch.nn.Module,
-            example_inputs: Sequence[torch.Tensor],
+            example: tuple[torch.Tensor, ...],
             precision: Precision,
-            key: str | None = None,
+            key: str | None,
         ) -> Compiled:
-            call = super().compile(module, example_inputs, "fp32")
+            call = super().build(module, example, "fp32", key)
 
             def watch(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
                 seen.append(tuple(x.clone() for x in given))
@@ -297,29 +297,6 @@ def test_the_engines_draw_the_same_picture(astronaut: Enrollment) -> None:
     off = np.abs(compiled.render(cache, gbuffer, motion).astype(np.int16) - plain)
     assert off.max() <= 15
     assert off.mean() < 0.5
-
-
-def test_what_was_exported_is_kept_and_made_again_when_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    module, given = torch.nn.Conv2d(3, 4, 3).eval(), (torch.rand(1, 3, 16, 16),)
-    first = OpenVinoEngine().compile(module, given, "fp32", key="tiny")(*given)[0]
-    kept = list(engine_cache_folder().glob("tiny-*.xml"))
-    assert len(kept) == 1
-    other = torch.nn.Conv2d(3, 4, 3).eval()  # the kept one is used: the key says what it is
-    assert torch.equal(OpenVinoEngine().compile(other, given, "fp32", key="tiny")(*given)[0], first)
-    kept[0].with_suffix(".bin").write_bytes(b"torn")
-    repaired = OpenVinoEngine().compile(module, given, "fp32", key="tiny")(*given)[0]
-    assert torch.allclose(repaired, first, atol=1e-5)
-
-
-def test_torch_serves_until_an_engine_is_built_and_when_none_can_be() -> None:
-    module, given = torch.nn.Conv2d(3, 4, 3).eval(), (torch.rand(1, 3, 16, 16),)
-    engine = BackgroundEngine(module, given, "conv", order=())
-    assert engine.wait(600)
-    assert engine.tier_name == "torch"
-    assert torch.allclose(engine(*given)[0], module(*given), atol=1e-6)
 
 
 def test_encoder_features_are_cached_with_the_avatar(astronaut: Enrollment) -> None:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.compile.background_engine import BackgroundEngine
-from engines.compile.engine import ORDER, Engine
+from engines.compile.engine import Engine
 from engines.compile.weights import WeightsHeader, build_network
 from engines.enrollment import Enrollment
+from engines.errors import WeightsError
 from engines.generators.generator import Generator, GeneratorConfig
 from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
 from engines.generators.visavis import inputs, networks
@@ -31,6 +32,7 @@ from engines.generators.visavis.networks import (
 )
 from engines.geometry import F64, Similarity
 from engines.head.model import HeadModel
+from engines.head.names import OWN_HEAD_MODEL
 from engines.motion import Motion
 from engines.raster.conditioning import PreparedMap
 from engines.raster.gbuffer import GBuffer, Viewport, rasterise
@@ -72,7 +74,7 @@ class VisavisCache:
 
 
 class VisavisGenerator(Generator[VisavisCache]):
-    """See the module. Raises WeightsError when the weights do not load."""
+    """See the module. Raises WeightsError when the weights do not load, or learnt another head than `model`."""
 
     def __init__(
         self,
@@ -80,9 +82,15 @@ class VisavisGenerator(Generator[VisavisCache]):
         *,
         weights: Path = WEIGHTS_PATH,
         switches: Switches | None = None,
-        engines: Sequence[Engine] = ORDER,
+        engines: Sequence[Engine] | None = None,
     ) -> None:
-        """Serves with torch at once; `engines` are tried in order meanwhile."""
+        """Serves with torch at once; `engines` (None: the declared order) are tried in turn meanwhile."""
+        # the networks read PNCC and parts, and both are this one head's
+        if model.name != OWN_HEAD_MODEL:
+            raise WeightsError(
+                f"the weights of visavis were trained on its own head model, not on {model.name}; "
+                "enroll the photo without --head-model to draw with them"
+            )
         self._model = model
         self._base = GeometricGenerator(model)
         self._switches = switches or Switches()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from scipy.interpolate import RBFInterpolator
 from engines.errors import ModelError
 from engines.geometry import F32, F64, Similarity, align_similarity, rotation_matrix
 from engines.head.landmark_names import LANDMARK_COUNT, LIPS_INNER, MEETING
-from engines.head.model import HeadModel, Part, build_model
+from engines.head.model import HeadModel, Part, build_model, digest_of
+from engines.head.others.files import Array
 from engines.head.others.mesh import (
     I64,
     Surface,
@@ -34,6 +36,9 @@ LIP_REACH_HU, LID_REACH_HU, MOUTH_WIDTH_HU = 0.35, 0.18, 0.4
 SKIN_BOX: UvBox = (0.005, 0.005, 0.995, 0.80)
 EYE_BOXES: tuple[UvBox, UvBox] = ((0.005, 0.81, 0.19, 0.995), (0.2, 0.81, 0.385, 0.995))  # right, left
 WHOLE_BOX: UvBox = (0.005, 0.005, 0.995, 0.995)
+NECK_PER_FACE = 0.24  # from the chin to the neck's base, of the way from forehead to chin
+NECK_WIDEST = 1.05  # of half the face's width
+FACE_RIGHT, FACE_LEFT = 234, 454  # landmarks before the ears
 
 # iBUG's 68 points 17 … 67 (brows, nose, eyes, lips) as MediaPipe landmarks: what many models know by number.
 IBUG_FROM = 17
@@ -72,6 +77,7 @@ class RawHead:
       are the 52 expressions themselves, else a basis from which they are made.
     - `corner_uv` (T, 3, 2) in the atlas, or None for a cylinder; eyeballs are unrolled here in any case.
     - `embedding`: all 478 landmarks when the file knows them; `anchors`: some.
+    - `content`: the file's arrays as they were read, for the model's digest.
     - `eyes_hu` (2, 3) right and left, `jaw_hu` (3,), `neck_hu` (3,): None where the file does not tell.
     """
 
@@ -83,6 +89,7 @@ class RawHead:
     eye_side: NDArray[np.uint8]
     identity_hu: F32
     modes_hu: F32
+    content: Mapping[str, Array]
     is_arkit: bool = False
     corner_uv: F64 | None = None
     eye_boxes: tuple[UvBox, UvBox] = EYE_BOXES
@@ -110,7 +117,11 @@ def assemble(raw: RawHead, reference: HeadModel) -> HeadModel:
         expression = _expression(placed, embedding, wanted)
     expression = np.where((placed.eye_side > 0)[None, :, None], np.float32(0), expression)
 
+    follows = rigidity(placed.vertices_hu, embedding)
     triangles, part, uv = _atlas(placed)
+    # shoulders stay as the photo has them, and a mesh over them would only be in the way
+    moves = (follows[triangles] > 0).all(1)
+    triangles, part, uv = triangles[moves], part[moves], uv[moves]
     if not _faces_camera(placed, triangles, embedding):
         triangles, uv = triangles[:, ::-1], uv[:, ::-1]
     closing_vertices, closing_weights = closing_fields(
@@ -138,14 +149,27 @@ def assemble(raw: RawHead, reference: HeadModel) -> HeadModel:
         "landmark_vertices": number[embedding.corners],
         "landmark_weights": embedding.weights,
         "fit_weight": fit_weight,
-        "rigidity": rigidity(placed.vertices_hu, embedding)[source],
+        "rigidity": follows[source],
         "eye_side": placed.eye_side[source],
         "closing_vertices": moved,
         "closing_weights": field[:, source[moved]],
         "joints_hu": _joints(placed, embedding, to_mesh, reference),
     }
     # picking vertices leaves an order in memory that every decode would pay for
-    return build_model(raw.name, {n: np.ascontiguousarray(t) for n, t in tensors.items()}, raw.path)
+    contiguous = {n: np.ascontiguousarray(t) for n, t in tensors.items()}
+    return build_model(raw.name, contiguous, raw.path, _digest(raw, reference))
+
+
+def _digest(raw: RawHead, reference: HeadModel) -> str:
+    """Of what was read and of whole numbers: what least squares gives differs in its last bits between computers."""
+    known = raw.embedding or raw.anchors
+    arrays: dict[str, Array] = {f"file/{name}": array for name, array in raw.content.items()}
+    arrays |= {"triangles": raw.triangles, "part": raw.part, "eye_side": raw.eye_side}
+    if raw.corner_uv is not None:
+        arrays["corner_uv"] = raw.corner_uv
+    if known is not None:
+        arrays |= {"landmarks": known.ids, "landmark_corners": known.corners}
+    return digest_of(arrays, raw.name, reference.digest)
 
 
 def reference_landmarks(reference: HeadModel) -> F64:
@@ -361,8 +385,17 @@ def rigidity(vertices_hu: F64, embedding: Embedding) -> F64:
     start = chin + 0.06 * height
     if bottom - chin < 0.25 * height:  # no neck
         return np.ones(len(vertices_hu))
-    t = np.clip((bottom - vertices_hu[:, 1]) / (bottom - start), 0, 1)
-    return (t * t * (3 - 2 * t)).astype(np.float64)
+    # meshes with shoulders go on below the neck, and beside it
+    end = min(bottom, chin + NECK_PER_FACE * height)
+    down = np.clip((end - vertices_hu[:, 1]) / (end - start), 0, 1)
+    half = (face[FACE_LEFT, 0] - face[FACE_RIGHT, 0]) / 2
+    aside = np.abs(vertices_hu[:, 0] - (face[FACE_LEFT, 0] + face[FACE_RIGHT, 0]) / 2) / half
+    near = np.where(vertices_hu[:, 1] > start, np.clip((NECK_WIDEST - aside) / 0.2, 0, 1), 1)
+    return _eased(down) * _eased(near)
+
+
+def _eased(t: F64) -> F64:
+    return np.asarray(t * t * (3 - 2 * t), np.float64)
 
 
 def _atlas(head: RawHead) -> tuple[I64, NDArray[np.uint8], F64]:

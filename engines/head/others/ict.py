@@ -113,6 +113,7 @@ def load(path: Path, reference: HeadModel) -> HeadModel:
             eye_side=eye_side.astype(np.uint8),
             identity_hu=_scaled(found, "identity", IDENTITY_MODES) * axes,
             modes_hu=expression * axes,
+            content=found,
             is_arkit=True,
             corner_uv=_one_atlas(path, uv)[keep],
             eye_boxes=_EYE_BOXES,
