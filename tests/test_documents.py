@@ -209,6 +209,18 @@ def test_every_route_is_documented() -> None:
     assert routes == named_routes
 
 
+def test_every_field_of_an_offer_is_documented() -> None:
+    tree = ast.parse((ROOT / "streamer/serve/offer.py").read_text(encoding="utf-8"))
+    offer = next(n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == "Offer")
+    fields = {
+        n.target.id for n in offer.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+    }
+    _, _, table = read(ROOT / "docs/webrtc.md").partition("Fields of an offer")
+    table = table.strip().partition("\n\n")[2].partition("\n\n")[0]
+    cells = [line.split("|")[1] for line in table.splitlines()]
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == fields
+
+
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_paths_named_in_code_exist(path: Path) -> None:
     """In docstrings, comments and messages."""
