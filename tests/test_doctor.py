@@ -72,6 +72,8 @@ def test_nothing_answering_in_time_is_said_of_each(monkeypatch: pytest.MonkeyPat
 def test_old_python() -> None:
     assert doctor.python_check((3, 10, 9))[0].status == "missing"
     assert doctor.python_check((3, 11, 0))[0].status == "ok"
+    assert doctor.python_check((3, 13, 9))[0].status == "ok"
+    assert doctor.python_check((3, 14, 0))[0].status == "missing"
 
 
 def test_packages() -> None:

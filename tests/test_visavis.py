@@ -343,7 +343,9 @@ def test_bad_weights_are_refused_and_geometric_draws(
     path = tmp_path / "w.safetensors"
     if networks is not None:
         save_weights(path, arrays_of(networks, np.float16), header())
-    with pytest.raises(WeightsError, match=r"w\.safetensors.*; install visavis again, or train anew"):
+    with pytest.raises(
+        WeightsError, match=r"w\.safetensors.*; install visavis again, or in a checkout train anew"
+    ):
         VisavisGenerator(MODEL, weights=path)
     monkeypatch.setitem(GENERATORS, "visavis", lambda model: VisavisGenerator(model, weights=path))
     with pytest.raises(WeightsError):
