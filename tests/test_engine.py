@@ -43,6 +43,7 @@ def inputs() -> tuple[Tensor, Tensor]:
     return torch.rand(1, 3, 32, 32), torch.stack([x, y], -1)[None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "precision", "bound"),
     [(TorchEngine(), "fp32", 1e-6), (TorchEngine(), "bf16", 0.05), (OpenVinoEngine(), "fp32", 1e-4)],

@@ -35,6 +35,8 @@ from engines.retarget import Controls
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import MESH_PERIOD_S, CallOptions, OfferError, Session
 
+pytestmark = pytest.mark.slow  # real calls, in real time
+
 
 @pytest.fixture(autouse=True)
 def loopback(monkeypatch: pytest.MonkeyPatch) -> None:

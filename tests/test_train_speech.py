@@ -157,6 +157,7 @@ def test_folds_leave_everybody_out_once() -> None:
     assert folds_of(people, 4) == fold
 
 
+@pytest.mark.slow
 def test_training_in_stages_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for k, subject in enumerate(("anna", "ben", "cleo", "dan")):
         write_clip(tmp_path, f"clip{k}", subject, seed=k)
