@@ -32,6 +32,7 @@ def test_there_is_something_to_look_at() -> None:
     assert {p.relative_to(ROOT).parts[0] for p in MODULES} == set(LAYERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_imports_go_one_way(path: Path) -> None:
     layer = LAYERS.index(path.relative_to(ROOT).parts[0])
@@ -40,6 +41,7 @@ def test_imports_go_one_way(path: Path) -> None:
     assert upward == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_every_module_says_what_it_is(path: Path) -> None:
     doc = ast.get_docstring(ast.parse(path.read_text()))

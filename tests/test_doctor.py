@@ -35,6 +35,7 @@ def all_loaded() -> dict[str, dict[str, Any]]:
     return {module: {"error": None} for _, module in CORE}
 
 
+@pytest.mark.slow
 def test_a_whole_diagnosis_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "DEADLINE_S", AT_LAST_S)
     checks = diagnose()
@@ -239,6 +240,7 @@ def test_what_a_module_prints_is_no_answer(modules: Path) -> None:
     assert set(report) == {"json", "chatty"}
 
 
+@pytest.mark.slow
 def test_probes_that_hang_are_ended_and_the_others_kept(modules: Path) -> None:
     (modules / "hanging.py").write_text(
         "import subprocess, sys, time\n"

@@ -165,6 +165,7 @@ def test_controls_are_saved_with_an_avatar(client: TestClient, offers: dict[str,
     assert answer.json()["controls"] == Controls(lips=0).to_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "named"),
     [
@@ -260,6 +261,7 @@ def test_the_picture_of_an_avatar(client: TestClient) -> None:
     assert "nobody" in error_of(answer)
 
 
+@pytest.mark.slow
 def test_upload_call_and_delete(
     client: TestClient,
     astronaut_photo: Path,
