@@ -175,6 +175,7 @@ def arguments_of(
     return [spoken("t", "tts")], [spoken("c", "curves")], folder, folder / "clips", runs, stages
 
 
+@pytest.mark.slow
 def test_training_in_stages_and_going_on(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     arguments = arguments_of(tmp_path, runs)

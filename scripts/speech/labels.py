@@ -23,7 +23,6 @@ from engines.head.landmark_names import LOWER_LIP, UPPER_LIP
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
 from engines.motion import EXPRESSION_COUNT, Motion
 from streamer.drive.trackers.mediapipe import MediaPipeTracker
-from streamer.frame import Frame
 
 F32 = NDArray[np.float32]
 
@@ -73,10 +72,9 @@ def neutral_of(faces: list[FaceLandmarks], size_px: tuple[int, int]) -> DriverNe
     """The person's rest, from the calmest moments of the whole clip rather than from its first second."""
     restless = [float(f.scores[RESTLESS].sum()) for f in faces]
     calm = np.sort(np.argsort(restless)[: max(4, min(_CALM_FRAMES, len(faces) // 4))])
-    picture = np.broadcast_to(np.zeros(3, np.uint8), (size_px[1], size_px[0], 3))
     with MediaPipeTracker() as tracker:
         for k in range(_CALM_FRAMES):
-            tracker.fit(Frame(picture, k / FPS, 0), faces[int(calm[k % len(calm)])])
+            tracker.fit(faces[int(calm[k % len(calm)])], size_px, k / FPS)
         return tracker.driver_neutral
 
 
@@ -106,12 +104,10 @@ def motions_of(video: Path) -> Labelled | None:
     neutral = neutral_of(seen, size)
     if neutral is None:
         return None
-    picture = np.broadcast_to(np.zeros(3, np.uint8), (size[1], size[0], 3))
     with MediaPipeTracker() as tracker:
         tracker.use_neutral(neutral)
         motions = [
-            None if face is None else tracker.fit(Frame(picture, k / FPS, 0), face).motion
-            for k, face in enumerate(faces)
+            None if face is None else tracker.fit(face, size, k / FPS).motion for k, face in enumerate(faces)
         ]
     return Labelled(motions, [0.0 if face is None else lip_gap(face) for face in faces], neutral.motion)
 

@@ -14,16 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import cast
 
-import av
-import av.container
-import av.error
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from engines.errors import SinkError
 from engines.files import WholeFile, require_writable
 from streamer.frame import Frame
+from streamer.pyav import ColorRange, Colorspace, av
 from streamer.sinks.sink import Sink, SinkInfo, fit_picture
 from streamer.sinks.soundtrack import MP4_SOUND, WEBM_SOUND, SoundFormat, Soundtrack, open_soundtrack
 
