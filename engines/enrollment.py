@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from engines.errors import EnrollmentError
+from engines.files import PRIVATE, WholeFile
 from engines.head.landmark_names import LANDMARK_COUNT
 from engines.head.model import HeadModel
 from engines.head.open import OWN, HeadModelRef, found, open_again
@@ -131,25 +130,22 @@ def save_enrollment(enrollment: Enrollment, path: Path) -> None:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write `data` to `path` through a hidden temporary neighbour, mode 0600, then rename."""
+    """Write `data` to `path`, whole or not at all, mode 0600 from the first byte. Raises EnrollmentError."""
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        file = WholeFile(path, mode=PRIVATE)
     except OSError as error:
         raise EnrollmentError(
             f"cannot write in {path.parent}: {error.strerror}; choose another place with -o"
         ) from error
     try:
-        with os.fdopen(handle, "wb") as out:  # mkstemp already made it 0600
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        Path(temporary).replace(path)
+        file.part.write_bytes(data)
+        file.keep()
     except OSError as error:
         raise EnrollmentError(
             f"cannot write {path}: {error.strerror}; free some space or choose another place"
         ) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        file.drop()
 
 
 def load_enrollment(path: Path) -> Enrollment:

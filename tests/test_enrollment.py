@@ -284,9 +284,7 @@ def test_a_head_model_that_could_not_be_known_again_is_refused(
 
 def test_a_shape_that_does_not_fit_its_head_model_is_refused(astronaut: Enrollment) -> None:
     short = replace(astronaut, neutral_hu=astronaut.neutral_hu[:-1])
-    with pytest.raises(
-        EnrollmentError, match=r"does not fit its head model visavis: \d+ vertices .* enroll"
-    ):
+    with pytest.raises(EnrollmentError, match=r"does not fit its head model visavis: \d+ vertices .* enroll"):
         head_model_of(short)
     with pytest.raises(EnrollmentError, match="does not fit its head model"):
         Renderer(short, generator="geometric", size_px=64)
@@ -381,7 +379,7 @@ def fail_with(error: BaseException) -> Callable[[int], None]:
 
 
 def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.os, "fsync", fail_with(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    monkeypatch.setattr("engines.files.os.fsync", fail_with(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
     with pytest.raises(EnrollmentError, match="No space left on device; free some space"):
         save_enrollment(tiny(), tmp_path / "x.avatar")
     assert names(tmp_path) == []
@@ -394,7 +392,7 @@ def test_an_interrupted_write_leaves_the_old_file(
     saved: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     old = saved.read_bytes()
-    monkeypatch.setattr(module.os, "fsync", fail_with(error))
+    monkeypatch.setattr("engines.files.os.fsync", fail_with(error))
     with pytest.raises((type(error), EnrollmentError)):
         save_enrollment(replace(tiny(), name="somebody else"), saved)
     assert saved.read_bytes() == old

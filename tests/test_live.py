@@ -24,7 +24,7 @@ from fakes import (
     write_video,
 )
 
-from engines.enrollment import Enrollment, save_enrollment
+from engines.enrollment import Enrollment
 from engines.errors import DriverError, GeneratorError, SinkError, WeightsError
 from engines.generators.open import GENERATORS
 from engines.motion import Motion
@@ -36,9 +36,9 @@ from streamer.drive.trackers.tracker import Track
 from streamer.frame import Frame
 from streamer.latency.ledger import Ledger
 from streamer.live import LiveLoop, Outcome
-from streamer.sinks.sink import Sink, SinkClosed
+from streamer.options import AvatarOptions
+from streamer.sinks.sink import SinkClosed
 from streamer.sources.open import open_source
-from streamer.sources.source import Source
 from streamer.start_live import LiveOptions, run_live
 
 FPS = 25.0
@@ -74,7 +74,7 @@ class Stage:
     """A live loop of fakes around a real avatar, running in a thread and in a time of its own."""
 
     clock: GlancedClock
-    source: StepSource
+    source: FakeSource
     sink: FakeSink
     generator: FakeGenerator
     generator_gate: CountingGate
@@ -118,11 +118,16 @@ class Stage:
             assert time.monotonic() < deadline_s, "it never happened"
             time.sleep(0.002)
 
+    def step(self) -> None:
+        """One more frame in."""
+        assert isinstance(self.source, StepSource)
+        self.source.step()
+
     def give(self, count: int) -> None:
         """`count` frames, each when the one before has been delivered."""
         for _ in range(count):
             sequence, begin_ns = self.source.sequence, self.clock.now_ns()
-            self.source.step()
+            self.step()
             self.wait(
                 lambda sequence=sequence, begin_ns=begin_ns: any(
                     w.sequence == sequence and w.capture_ns > begin_ns for w in self.writes[-3:]
@@ -144,44 +149,33 @@ def stage(astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
     made: list[Stage] = []
 
     def make(
-        source: Source | None = None,
+        source: FakeSource | None = None,
         *,
-        sink: Sink | None = None,
+        sink: FakeSink | None = None,
         script: Sequence[Motion | BaseException | None] = (astronaut.motion,),
         repeat: bool = False,
     ) -> Stage:
         clock = GlancedClock()
         source = source or StepSource(fps=FPS, is_live=True)
-        if isinstance(source, FakeSource):
-            source.clock = clock
+        source.clock = clock
         generator = FakeGenerator(GREY)
         generator_gate = generator.gate = CountingGate()
         monkeypatch.setitem(GENERATORS, "fake", lambda _: generator)
         ledger = Ledger()
         tracker = HeldTracker(script, astronaut.motion)
         driver = Driver(tracker, on_fault=lambda error: ledger.fault("tracked", error))
-        avatar = Avatar(astronaut, driver, generator="fake", size_px=64, clock=clock, on_fault=ledger.fault)
+        options = AvatarOptions(generator="fake", size_px=64)
+        avatar = Avatar(astronaut, driver, options, clock=clock, on_fault=ledger.fault)
         sink = sink or FakeSink()
         loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=repeat)
-        it = Stage(
-            clock,
-            source,
-            sink,
-            generator,
-            generator_gate,
-            tracker,
-            ledger,
-            avatar,
-            loop,  # type: ignore[arg-type]
-        )
+        it = Stage(clock, source, sink, generator, generator_gate, tracker, ledger, avatar, loop)
 
         def note(frame: Frame) -> None:
             r, g, b = (int(v) for v in frame.image[32, 32])
             it.writes.append(Write(clock.now_ns() / 1e9, frame.capture_time_ns, frame.sequence, (r, g, b)))
             it.on_write()
 
-        if isinstance(sink, FakeSink):
-            sink._on_write = note
+        sink._on_write = note
         made.append(it)
         return it
 
@@ -228,11 +222,11 @@ def test_the_newest_frame_wins_and_drops_are_counted(stage: SetUp, where: str) -
     it.give(3)
     arrived = gate.arrived
     gate.clear()
-    it.source.step()
+    it.step()
     it.wait(lambda: gate.arrived == arrived + 1)
     for _ in range(10):
         passed = before()
-        it.source.step()
+        it.step()
         it.wait(lambda passed=passed: before() == passed + 1)
     it.wait(lambda: it.ledger.snapshot().dropped.get(where) == 9)
     assert len(it.writes) == 3
@@ -282,10 +276,10 @@ def test_after_a_stall_the_newest_frame_comes_next(stage: SetUp, repeat: bool) -
     it.give(5)
     arrived = it.generator_gate.arrived
     it.generator_gate.clear()
-    it.source.step()
+    it.step()
     it.wait(lambda: it.generator_gate.arrived == arrived + 1)
     for k in range(10):
-        it.source.step()
+        it.step()
         it.wait(lambda k=k: it.tracker.calls == 7 + k)
     it.wait(lambda: it.ledger.snapshot().dropped.get("fitted") == 9)
     stalled = len(it.writes)
@@ -413,7 +407,7 @@ def test_a_generator_whose_weights_do_not_load_falls_back_and_the_run_says_so(
 
     monkeypatch.setitem(GENERATORS, "damaged", no_weights)
     driver = Driver(FakeTracker([astronaut.motion], neutral=astronaut.motion))
-    avatar = Avatar(astronaut, driver, generator="damaged", size_px=64)
+    avatar = Avatar(astronaut, driver, AvatarOptions(generator="damaged", size_px=64))
     assert avatar.generator_name == "geometric"
     assert avatar.notice is not None
     assert "damaged are cut short" in avatar.notice
@@ -448,7 +442,7 @@ def test_a_source_that_breaks_ends_the_run_with_its_error(stage: SetUp, error: E
     it = stage(BreakingSource(error))
     it.start()
     it.give(9)
-    it.source.step()
+    it.step()
     with pytest.raises(type(error), match=str(error)):
         it.join()
     assert [w.sequence for w in it.writes] == list(range(10)), "what was captured before is not shown"
@@ -466,12 +460,13 @@ def test_an_avatar_that_breaks_ends_the_run_and_does_not_hang(
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(Avatar, where, broken)
-    it.source.step()
+    it.step()
     it.start()
     with pytest.raises(ZeroDivisionError, match="a bug"):
         it.join()
 
 
+@pytest.mark.slow
 def test_the_last_frame_is_shown(stage: SetUp) -> None:
     for _ in range(8):
         it = stage(FakeSource(count=7))  # as fast as it can
@@ -503,12 +498,10 @@ def test_sources_by_name(tmp_path: Path) -> None:
 def test_run_refuses_what_cannot_work_and_closes_what_it_opened(
     astronaut: Enrollment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    avatar = tmp_path / "a.avatar"
-    save_enrollment(astronaut, avatar)
     clip = write_video(tmp_path / "v.mp4", [picture(k) for k in range(5)])
     before = clip.read_bytes()
     with pytest.raises(SinkError, match="the driving video itself"):
-        run_live(LiveOptions(avatar, str(clip), str(clip)))
+        run_live(astronaut, LiveOptions(str(clip), str(clip)))
     assert clip.read_bytes() == before
 
     closed: list[bool] = []
@@ -516,6 +509,6 @@ def test_run_refuses_what_cannot_work_and_closes_what_it_opened(
     monkeypatch.setattr(Driver, "close", lambda self: (closed.append(True), close(self)))
     out = tmp_path / "o.mp4"
     with pytest.raises(GeneratorError, match="geometric"):
-        run_live(LiveOptions(avatar, str(clip), str(out), generator="nosuch"))
+        run_live(astronaut, LiveOptions(str(clip), str(out), generator="nosuch"))
     assert closed == [True], "the tracker was left open"
     assert not out.exists()

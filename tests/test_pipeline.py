@@ -74,7 +74,7 @@ class Figure:
 
     def track_idle(self, time_s: float, sequence: int) -> Driven:
         now_ns = self.clock.now_ns()
-        frame = Frame(picture(), time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence)
+        frame = Frame(time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence, image=picture())
         return Driven(frame, self.driver.idle(time_s))
 
     def show_drive(self, drive: Drive, frame: Frame) -> Shown:
@@ -137,7 +137,7 @@ class Bench:
     def put(self, k: int, time_s: float | None = None) -> None:
         now_ns = self.figure.clock.now_ns()
         trace = LatencyTrace({"captured": now_ns, "decoded": now_ns})
-        frame = Frame(picture(k), k / FPS if time_s is None else time_s, now_ns, trace, k)
+        frame = Frame(k / FPS if time_s is None else time_s, now_ns, trace, k, image=picture(k))
         assert not self.frames.put((frame, 100 + k)), "the bench itself was too fast"
 
     def show(self, k: int) -> None:
@@ -289,6 +289,7 @@ def test_a_tracker_that_fails_costs_the_face_not_the_picture(bench: Bench) -> No
     assert bench.faults == [], "the driver has an answer to it"
 
 
+@pytest.mark.slow
 def test_missing_frames_are_made_up_for_by_idle_life_that_eases_in_and_out(bench: Bench) -> None:
     bench.start(idles=True)
     for k in range(5):
@@ -347,6 +348,7 @@ def test_a_camera_that_comes_late_goes_on_in_the_time_of_idle_life(bench: Bench)
     assert last - first == pytest.approx(2 / FPS), "the camera's own steps are kept"
 
 
+@pytest.mark.slow
 def test_at_the_end_the_last_frame_is_drawn_and_both_threads_are_gone(bench: Bench) -> None:
     for k in range(8):
         it = bench if k == 0 else Bench()

@@ -21,12 +21,15 @@ from calls import Camera, Client, only_loopback, until
 from fakes import AT_LAST_S
 
 from engines.enrollment import Enrollment, save_enrollment
-from streamer.cli.main import listen
+from streamer.serve.listener import listen
 from streamer.webrtc import aiortc_fixes
 
 COMMAND = [sys.executable, "-m", "streamer.cli.main"]
 END_WITHIN_MS = 3000.0
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("VISAVIS_")}
+
+
+pytestmark = pytest.mark.slow  # real processes
 
 
 @pytest.fixture(scope="module")

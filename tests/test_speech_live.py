@@ -12,21 +12,20 @@ from fakes import FakeClock, FakeSink, FakeSource
 from hearing import tone, write_wav
 from numpy.typing import NDArray
 
-from engines.enrollment import Enrollment, save_enrollment
+from engines.enrollment import Enrollment
 from engines.motion import ARKIT_INDEX
 from engines.speech.features import RATE_HZ
 from streamer.animate import Job, animate
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
-from streamer.drive.driver import Driver
-from streamer.drive.trackers.tracker import NoTracker
+from streamer.drive.open import open_driver
 from streamer.drive.voice import Voice
-from streamer.frame import Frame
 from streamer.latency.ledger import Ledger
 from streamer.live import LiveLoop
+from streamer.options import AvatarOptions
 from streamer.sources.sound import SoundFileSource
 from streamer.sources.source import SourceState
-from streamer.start_live import LiveOptions, open_driver, run_live
+from streamer.start_live import LiveOptions, run_live
 
 F32 = NDArray[np.float32]
 JAW = ARKIT_INDEX["jawOpen"]
@@ -48,6 +47,7 @@ def beep(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["talk.wav", "talk.m4a"])
 @pytest.mark.parametrize("trim_ms", [0.0, 200.0, -300.0])
 def test_trim_moves_the_sound_of_a_file(
@@ -58,23 +58,22 @@ def test_trim_moves_the_sound_of_a_file(
     assert onset_s(sound_of(out)) == pytest.approx(onset_s(sound_of(driver)) + trim_ms / 1e3, abs=0.005)
 
 
+@pytest.mark.slow
 def test_run_into_a_file_takes_the_sound_along(tmp_path: Path, astronaut: Enrollment) -> None:
-    save_enrollment(astronaut, tmp_path / "a.avatar")
     driver, out = beep(tmp_path / "talk.wav"), tmp_path / "out.mp4"
     said: list[str] = []
-    options = LiveOptions(
-        tmp_path / "a.avatar", str(driver), str(out), generator="geometric", size_px=64, trim_ms=100
-    )
-    outcome, snapshot = run_live(options, said.append)
+    options = LiveOptions(str(driver), str(out), generator="geometric", size_px=64, trim_ms=100)
+    outcome, snapshot = run_live(astronaut, options, said.append)
     assert outcome.frames > 0
     assert snapshot.faults == 0
     assert onset_s(sound_of(out)) == pytest.approx(1.1, abs=0.012)
     assert [text for text in said if "lips follow the voice by" in text] == said
 
 
+@pytest.mark.slow
 def test_a_notice_is_said_once_while_it_runs_and_not_again_at_the_end(astronaut: Enrollment) -> None:
     source = FakeSource(count=20, is_live=True, notice="the microphone is muted")
-    avatar = Avatar(astronaut, Driver(NoTracker()), generator="geometric", size_px=64)
+    avatar = Avatar(astronaut, open_driver(None), AvatarOptions(generator="geometric", size_px=64))
     said: list[str] = []
     with FakeSink() as sink:
         loop = LiveLoop(source, avatar, sink, ledger=Ledger(), clock=SystemClock(), say=said.append)
@@ -86,12 +85,12 @@ def test_a_notice_is_said_once_while_it_runs_and_not_again_at_the_end(astronaut:
 def opening(path: Path) -> F32:
     """(N,) jaw of every moment of a file, by the network that ships."""
     source = SoundFileSource(path, Voice(), clock=FakeClock())
-    driver = open_driver(source, "none", lambda error: pytest.fail(str(error)))
+    driver = open_driver(None, lambda error: pytest.fail(str(error)))
     jaws: list[float] = []
     while source.state is not SourceState.ENDED:
-        frame: Frame | None = source.read(timeout_s=0.1)
-        if frame is not None:
-            jaws.append(float(driver.drive(frame).motion.expression[JAW]))
+        moment = source.read(timeout_s=0.1)
+        if moment is not None:
+            jaws.append(float(driver.drive(moment).motion.expression[JAW]))
     return np.array(jaws, np.float32)
 
 
@@ -104,6 +103,7 @@ def chords(seconds: float) -> F32:
     return np.asarray(0.08 * sound * np.minimum(1, (t % 0.5) / 0.05), np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["music", "silence", "hum"])
 def test_what_is_no_voice_leaves_the_mouth_still(tmp_path: Path, kind: str) -> None:
     sound = {
@@ -132,6 +132,7 @@ def vowels(seconds: float) -> F32:
     return np.asarray(0.3 * sound * syllables / np.abs(sound).max(), np.float32)
 
 
+@pytest.mark.slow
 def test_a_telephone_voice_still_moves_the_mouth(tmp_path: Path) -> None:
     wide = vowels(6)
     jaws = opening(write_wav(tmp_path / "wide.wav", wide))

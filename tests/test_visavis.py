@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from test_generator import moved
 
-from engines.compile.background_engine import BackgroundEngine
-from engines.compile.engine import Compiled, OpenVinoEngine, Precision, TorchEngine, engine_cache_folder
+from engines.compile.engine import Compiled, Precision
+from engines.compile.openvino_engine import OpenVinoEngine
+from engines.compile.torch_engine import TorchEngine
 from engines.compile.weights import WeightsHeader, arrays_of, load_weights, save_weights
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
@@ -225,6 +225,7 @@ def test_it_draws_the_person_and_changes_what_geometry_drew(drawn: dict[str, U8]
     assert 0.2 < difference < 25
 
 
+@pytest.mark.slow
 def test_every_size_and_framing_is_drawn_by_the_same_networks(astronaut: Enrollment) -> None:
     motion = moved(astronaut.motion, yaw=-8, jawOpen=0.3)
     small = Renderer(astronaut, generator="visavis", size_px=256).render(motion)
@@ -236,6 +237,7 @@ def test_every_size_and_framing_is_drawn_by_the_same_networks(astronaut: Enrollm
     assert photo_viewport(astronaut).width_px == photo.shape[1]
 
 
+@pytest.mark.slow
 def test_each_part_can_be_switched_off(astronaut: Enrollment) -> None:
     viewport = head_viewport(astronaut, 256)
     motion = moved(astronaut.motion, yaw=10, jawOpen=0.5)
@@ -254,6 +256,7 @@ def test_each_part_can_be_switched_off(astronaut: Enrollment) -> None:
     assert (nothing == geometric.render(geometric.prepare(astronaut, viewport), gbuffer, motion)).all()
 
 
+@pytest.mark.slow
 def test_the_engines_draw_the_same_picture(astronaut: Enrollment) -> None:
     """Parity on a real enrollment: OpenVINO in float32 and in what is fast here, against eager torch."""
     seen: list[tuple[torch.Tensor, ...]] = []
@@ -261,14 +264,14 @@ def test_the_engines_draw_the_same_picture(astronaut: Enrollment) -> None:
     class Watched(TorchEngine):
         """Eager torch that keeps what it was given."""
 
-        def compile(
+        def build(
             self,
             module: torch.nn.Module,
-            example_inputs: Sequence[torch.Tensor],
+            example: tuple[torch.Tensor, ...],
             precision: Precision,
-            key: str | None = None,
+            key: str | None,
         ) -> Compiled:
-            call = super().compile(module, example_inputs, "fp32")
+            call = super().build(module, example, "fp32", key)
 
             def watch(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
                 seen.append(tuple(x.clone() for x in given))
@@ -299,29 +302,7 @@ def test_the_engines_draw_the_same_picture(astronaut: Enrollment) -> None:
     assert off.mean() < 0.5
 
 
-def test_what_was_exported_is_kept_and_made_again_when_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    module, given = torch.nn.Conv2d(3, 4, 3).eval(), (torch.rand(1, 3, 16, 16),)
-    first = OpenVinoEngine().compile(module, given, "fp32", key="tiny")(*given)[0]
-    kept = list(engine_cache_folder().glob("tiny-*.xml"))
-    assert len(kept) == 1
-    other = torch.nn.Conv2d(3, 4, 3).eval()  # the kept one is used: the key says what it is
-    assert torch.equal(OpenVinoEngine().compile(other, given, "fp32", key="tiny")(*given)[0], first)
-    kept[0].with_suffix(".bin").write_bytes(b"torn")
-    repaired = OpenVinoEngine().compile(module, given, "fp32", key="tiny")(*given)[0]
-    assert torch.allclose(repaired, first, atol=1e-5)
-
-
-def test_torch_serves_until_an_engine_is_built_and_when_none_can_be() -> None:
-    module, given = torch.nn.Conv2d(3, 4, 3).eval(), (torch.rand(1, 3, 16, 16),)
-    engine = BackgroundEngine(module, given, "conv", order=())
-    assert engine.wait(600)
-    assert engine.tier_name == "torch"
-    assert torch.allclose(engine(*given)[0], module(*given), atol=1e-6)
-
-
+@pytest.mark.slow
 def test_encoder_features_are_cached_with_the_avatar(astronaut: Enrollment) -> None:
     name = next(n for n in astronaut.features if n.startswith("visavis/"))
     generator = VisavisGenerator(MODEL)
@@ -349,6 +330,7 @@ def test_the_shipped_weights_are_small_and_say_what_they_are() -> None:
     assert float(str(about.notes["steps"])) > 0
 
 
+@pytest.mark.slow
 def test_weights_survive_saving(tmp_path: Path) -> None:
     nets = VisavisNetworks()
     save_weights(tmp_path / "w.safetensors", arrays_of(nets, np.float16), header())
@@ -359,6 +341,7 @@ def test_weights_survive_saving(tmp_path: Path) -> None:
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("networks", [None, torch.nn.Linear(3, 4)])
 def test_bad_weights_are_refused_and_geometric_draws(
     networks: torch.nn.Module | None, tmp_path: Path, astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch
@@ -366,7 +349,9 @@ def test_bad_weights_are_refused_and_geometric_draws(
     path = tmp_path / "w.safetensors"
     if networks is not None:
         save_weights(path, arrays_of(networks, np.float16), header())
-    with pytest.raises(WeightsError, match=r"w\.safetensors.*; install visavis again, or train anew"):
+    with pytest.raises(
+        WeightsError, match=r"w\.safetensors.*; install visavis again, or in a checkout train anew"
+    ):
         VisavisGenerator(MODEL, weights=path)
     monkeypatch.setitem(GENERATORS, "visavis", lambda model: VisavisGenerator(model, weights=path))
     with pytest.raises(WeightsError):

@@ -20,10 +20,10 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.text import Text
 
-from engines.errors import ModelError, ModelMissing
+from engines.errors import ModelError, ModelMissing, brief
 from engines.head.names import HEAD_MODEL_SETTING, OWN_HEAD_MODEL
 from engines.model_files import MODELS, find_model
-from streamer.check.probes import brief, run_probes
+from streamer.check.probes import run_probes
 
 Status = Literal["ok", "missing", "warn"]
 Report = Mapping[str, dict[str, Any]]
@@ -130,9 +130,10 @@ def to_json(checks: Sequence[Check]) -> str:
 def python_check(version: tuple[int, int, int]) -> list[Check]:
     """The interpreter's version."""
     text = ".".join(map(str, version)) + f", {sys.executable}"
-    if version >= (3, 11):
+    if (3, 11) <= version < (3, 14):
         return [Check("python", "ok", text)]
-    return [Check("python", "missing", text, "install Python 3.11 or newer, then start ./scripts/run again")]
+    fix = "install Python 3.11, 3.12 or 3.13 and with it visavis (in a checkout: ./scripts/run)"
+    return [Check("python", "missing", text, fix)]
 
 
 def package_checks(versions: Mapping[str, str | None], report: Report) -> list[Check]:

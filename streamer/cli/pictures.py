@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import secrets
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from PIL import Image
 
 from engines.enrollment import Enrollment, load_enrollment, with_head_model_found
 from engines.errors import SinkError
+from engines.files import require_writable, write_whole
 
 U8 = NDArray[np.uint8]
 AVATAR_SUFFIX = ".avatar"
@@ -22,17 +21,7 @@ def require_png(path: Path) -> None:
     """Raise SinkError when no PNG can be written to `path`: known before the work, not after it."""
     if path.suffix.lower() != ".png":
         raise SinkError(f"{path} is no picture file; name one that ends in .png")
-    if path.is_dir():
-        raise SinkError(f"{path} is a folder; name a file in it, such as {path / 'out.png'}")
-    require_folder(path.parent)
-
-
-def require_folder(folder: Path) -> None:
-    """Raise SinkError when `folder` is missing or may not be written."""
-    if not folder.is_dir():
-        raise SinkError(f"the folder {folder} does not exist; make it with `mkdir -p {folder}`")
-    if not os.access(folder, os.W_OK):
-        raise SinkError(f"the folder {folder} may not be written; choose another with -o")
+    require_writable(path, "-o", "out.png")
 
 
 def write_png(path: Path, picture: U8) -> None:
@@ -42,16 +31,12 @@ def write_png(path: Path, picture: U8) -> None:
     """
     data = io.BytesIO()
     Image.fromarray(picture).save(data, "PNG")
-    part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
-        part.write_bytes(data.getvalue())
-        part.replace(path)
+        write_whole(path, data.getvalue())
     except OSError as error:
         raise SinkError(
             f"cannot write {path} ({error.strerror}); free some space or choose another place with -o"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def enrollment_of(path: Path, head_model: str | None = None) -> Enrollment:

@@ -16,6 +16,7 @@ from engines.enrollment import Enrollment
 from engines.generators.generator import Generator, GeneratorConfig
 from engines.generators.geometric.eyes import EyePlate, make_eyes, paint_eyes
 from engines.generators.geometric.layers import Body, body_flow, head_mask, make_body, rim_flow
+from engines.generators.geometric.masks import pixel_grid
 from engines.generators.geometric.mouth import Mouth, make_mouth, paint_mouth
 from engines.geometry import Similarity, rotation_vector
 from engines.head.model import HeadModel, Part
@@ -71,7 +72,7 @@ class GeometricGenerator(Generator[GeometricCache]):
             margin_px=margin,
             source=prepare_map(np.dstack([position, enrollment.uv_visibility / 255]).astype(np.float32)),
             colour=prepare_map(enrollment.uv_colour),
-            base_grid=_grid(viewport.width_px, viewport.height_px, margin),
+            base_grid=pixel_grid(viewport.width_px, viewport.height_px) + np.float32(margin),
             body=replace(body, canvas=canvas[:0]),
             eyes=make_eyes(canvas, points),
             mouth=mouth,
@@ -99,12 +100,6 @@ def draw_canvas(enrollment: Enrollment, viewport: Viewport, margin_px: int) -> U
     alpha = canvas[..., 3:].astype(np.uint16)
     canvas[..., :3] = ((canvas[..., :3] * alpha + 127) // 255).astype(np.uint8)
     return canvas
-
-
-def _grid(width: int, height: int, offset: float) -> F32:
-    """Canvas position of each viewport pixel, as `cv2.remap` counts: centres at whole numbers."""
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    return np.stack([x + np.float32(offset), y + np.float32(offset)], -1).astype(np.float32)
 
 
 @lru_cache(maxsize=8)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.compile.background_engine import BackgroundEngine
-from engines.compile.engine import ORDER, Engine
+from engines.compile.engine import Engine
 from engines.compile.weights import WeightsHeader, build_network
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
@@ -82,9 +82,9 @@ class VisavisGenerator(Generator[VisavisCache]):
         *,
         weights: Path = WEIGHTS_PATH,
         switches: Switches | None = None,
-        engines: Sequence[Engine] = ORDER,
+        engines: Sequence[Engine] | None = None,
     ) -> None:
-        """Serves with torch at once; `engines` are tried in order meanwhile."""
+        """Serves with torch at once; `engines` (None: the declared order) are tried in turn meanwhile."""
         # the networks read PNCC and parts, and both are this one head's
         if model.name != OWN_HEAD_MODEL:
             raise WeightsError(

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from calibration.neutral import DriverNeutral, NeutralEstimator
-from engines.compile.engine import compile_best
+from engines.compile.open import compile_best
 from engines.geometry import Camera
 from engines.head.model import HeadModel, load_head_model
 from engines.head.regressor.crop import CROP_PER_FACE, INPUT_PX, CropBox, box_around, cut
