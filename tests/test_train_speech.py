@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,16 @@ def arguments_of(
 
 
 @pytest.mark.slow
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other at every hop take minutes on a busy computer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_training_in_stages_and_going_on(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     arguments = arguments_of(tmp_path, runs)
@@ -192,6 +203,7 @@ def test_training_in_stages_and_going_on(tmp_path: Path) -> None:
     assert not list(runs.rglob(CHECKPOINT))
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_stage_that_was_cut_goes_on_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
