@@ -176,7 +176,6 @@ def arguments_of(
     return [spoken("t", "tts")], [spoken("c", "curves")], folder, folder / "clips", runs, stages
 
 
-@pytest.mark.slow
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Threads that wait for each other at every hop take minutes on a busy computer."""
@@ -186,6 +185,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_training_in_stages_and_going_on(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
@@ -203,6 +203,7 @@ def test_training_in_stages_and_going_on(tmp_path: Path) -> None:
     assert not list(runs.rglob(CHECKPOINT))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_stage_that_was_cut_goes_on_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
