@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import pytest
 import torch
@@ -250,7 +251,7 @@ def test_inputs_without_a_name_have_a_number() -> None:
     call = TorchEngine().compile(Sum(), ones, "fp32")
     with pytest.raises(EngineError, match=r": others\[1\] is float32 \(3,\), not float32 \(2,\)$"):
         call(ones[0], ones[1], torch.ones(3))
-    traced = torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2))
+    traced = cast(nn.Module, torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)))
     with pytest.raises(EngineError, match=r" is float32 \(1, 3\), not float32 \(1, 2\)$"):
         TorchEngine().compile(traced, (torch.ones(1, 2),), "fp32")(torch.ones(1, 3))
 
