@@ -292,7 +292,7 @@ def test_consent_is_kept_with_the_upload(
 ) -> None:
     heard: list[str] = []
 
-    def fake_enroll(data: bytes, *, consent: str) -> Enrollment:
+    def fake_enroll(data: bytes, *, consent: str, head_model: str | None) -> Enrollment:
         heard.append(consent)
         return astronaut
 

@@ -197,7 +197,7 @@ def head_model_checks(setting: str) -> list[Check]:
         model = open_head_model(setting)
     except ModelError as error:
         status: Status = "warn" if setting else "missing"
-        fix = f"correct or unset {HEAD_MODEL_SETTING}" if setting else f"{_PYTHON} -m pip install visavis"
+        fix = f"correct or unset {HEAD_MODEL_SETTING}" if setting else "install visavis again"
         return [Check("head model", status, str(error), fix)]
     detail = f"{setting or OWN_HEAD_MODEL}, {model.vertex_count} vertices"
     return [Check("head model", "ok", detail)]
