@@ -24,7 +24,8 @@ from engines.geometry import Camera, yaw_pitch_roll_deg
 from engines.head.fit import SourceFit, fit_source, measure_gaze
 from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
-from engines.head.model import HeadModel, eye_centre, load_head_model
+from engines.head.model import HeadModel, eye_centre
+from engines.head.open import open_head_model, ref_of
 from engines.head.surface import spread_delta
 from engines.motion import Motion
 
@@ -39,18 +40,30 @@ CROP_CENTRE_Y = 0.535
 _DETECT_SIDE_PX = 1024
 
 
-def enroll(source: Path | bytes, *, name: str | None = None, consent: str | None = None) -> Enrollment:
-    """Enroll one photo. Raises PhotoError, with what photo would work, when it cannot."""
+def enroll(
+    source: Path | bytes,
+    *,
+    name: str | None = None,
+    consent: str | None = None,
+    head_model: str | None = None,
+) -> Enrollment:
+    """Enroll one photo on visavis's own head, or on the one that `head_model` names (`engines.head.open`).
+
+    Raises PhotoError, with what photo would work, when it cannot, and ModelError for a head model that does not open.
+    """
+    open_head_model(head_model)  # a wrong name is told before any work
     photo = open_photo(source)
     if name is None:
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", source.stem).strip("-") if isinstance(source, Path) else ""
     with_name = name or f"face-{photo.sha256[:8]}"
-    return enroll_photo(photo, name=with_name, consent=consent)
+    return enroll_photo(photo, name=with_name, consent=consent, head_model=head_model)
 
 
-def enroll_photo(photo: Photo, *, name: str, consent: str | None = None) -> Enrollment:
-    """Enroll an opened photo."""
-    model = load_head_model()
+def enroll_photo(
+    photo: Photo, *, name: str, consent: str | None = None, head_model: str | None = None
+) -> Enrollment:
+    """Enroll an opened photo; errors as of `enroll`."""
+    model = open_head_model(head_model)
     image = photo.image
     notices = list(photo.notices)
     face, count = find_face(image)
@@ -107,13 +120,13 @@ def enroll_photo(photo: Photo, *, name: str, consent: str | None = None) -> Enro
         consent=Consent(consent, datetime.now(UTC).isoformat(timespec="seconds")) if consent else None,
         notices=tuple(notices),
         controls=findings.controls,
-        model=model.name,
+        model=ref_of(head_model),
     )
     return with_features(model, with_uv_maps(model, still))
 
 
 def with_features(model: HeadModel, enrollment: Enrollment) -> Enrollment:
-    """With what the default generator's encoder makes of the photo; as it is where its weights do not load."""
+    """With what the default generator's encoder makes of the photo; as it is where it cannot draw on this model."""
     generator, _ = open_generator_or_fallback(DEFAULT_GENERATOR, model)
     return replace(enrollment, features=dict(generator.features_of(enrollment)))
 

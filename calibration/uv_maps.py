@@ -202,7 +202,9 @@ def _hair_grain(image: F32, known: NDArray[np.bool_], scalp: F32) -> F32:
     size = image.shape[0]
     half, x, y = 0, 0, 0
     for least in (0.9, 0.6, 0.3):
-        inside = cv2.distanceTransform((known & (scalp > least)).astype(np.uint8), cv2.DIST_L2, 5)
+        # the atlas ends at the picture's edge, and the patch with it
+        own = np.pad((known & (scalp > least)).astype(np.uint8), 1)
+        inside = cv2.distanceTransform(own, cv2.DIST_L2, 5)[1:-1, 1:-1]
         _, radius, _, (x, y) = cv2.minMaxLoc(inside)
         half = int(radius * 0.7)
         if half >= _SMALLEST_PATCH:

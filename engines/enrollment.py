@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from engines.errors import EnrollmentError
+from engines.files import PRIVATE, WholeFile
 from engines.head.landmark_names import LANDMARK_COUNT
+from engines.head.model import HeadModel
+from engines.head.open import OWN, HeadModelRef, find_again, open_again
 from engines.motion import Motion
 from engines.retarget import Controls, ControlsError
 
@@ -24,7 +25,8 @@ F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 FORMAT = "visavis-avatar"
-VERSION = 2
+VERSION = 3
+READS_FROM = 2  # version 2 knew visavis's own head model alone
 UV_POSITION_SIDE_PX = 512
 
 
@@ -48,7 +50,8 @@ class Enrollment:
     - `uv_position_px` (S, S, 2) where each texel is in the photo, `uv_visibility` (S, S) uint8: 255 where the
       photo shows it, `uv_colour` (S, S, 3) uint8: its colour, holes filled, `uv_pncc` (S, S, 3) uint8.
     - `matte` (H, W) uint8: 255 on the person; `plate` (h, w, 3) uint8: the background behind, low-resolution.
-    - `controls`: retargeting settings saved with the avatar; `model`: the head model it was fitted with.
+    - `controls`: retargeting settings saved with the avatar; `model`: the head model it was fitted with, opened by
+      `head_model_of`.
     - `features`: what a generator's encoder cached, by `generator/name`.
     """
 
@@ -70,7 +73,7 @@ class Enrollment:
     consent: Consent | None = None
     notices: tuple[str, ...] = ()
     controls: Controls | None = None
-    model: str = "visavis"
+    model: HeadModelRef = OWN
     features: Mapping[str, NDArray[np.generic]] = field(default_factory=dict[str, NDArray[np.generic]])
 
 
@@ -118,7 +121,7 @@ def save_enrollment(enrollment: Enrollment, path: Path) -> None:
             "consent": {"name": consent.name, "given_utc": consent.given_utc} if consent else None,
             "notices": list(enrollment.notices),
             "controls": enrollment.controls.to_dict() if enrollment.controls else None,
-            "model": enrollment.model,
+            "model": _told(enrollment.model),
         },
         sort_keys=True,
     )
@@ -127,25 +130,22 @@ def save_enrollment(enrollment: Enrollment, path: Path) -> None:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write `data` to `path` through a hidden temporary neighbour, mode 0600, then rename."""
+    """Write `data` to `path`, whole or not at all, mode 0600 from the first byte. Raises EnrollmentError."""
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        file = WholeFile(path, mode=PRIVATE)
     except OSError as error:
         raise EnrollmentError(
             f"cannot write in {path.parent}: {error.strerror}; choose another place with -o"
         ) from error
     try:
-        with os.fdopen(handle, "wb") as out:  # mkstemp already made it 0600
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        Path(temporary).replace(path)
+        file.part.write_bytes(data)
+        file.keep()
     except OSError as error:
         raise EnrollmentError(
             f"cannot write {path}: {error.strerror}; free some space or choose another place"
         ) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        file.drop()
 
 
 def load_enrollment(path: Path) -> Enrollment:
@@ -169,7 +169,7 @@ def load_enrollment(path: Path) -> Enrollment:
         raise EnrollmentError(f"{path} is not an avatar; {again}") from error
     if kind != FORMAT:
         raise EnrollmentError(f"{path} is not an avatar; {again}")
-    if version < VERSION:
+    if version < READS_FROM:
         raise EnrollmentError(
             f"{path} was enrolled by an older visavis (version {version} of {VERSION}); {again}"
         )
@@ -197,7 +197,7 @@ def load_enrollment(path: Path) -> Enrollment:
             consent=Consent(str(consent["name"]), str(consent["given_utc"])) if consent else None,
             notices=tuple(str(n) for n in header["notices"]),
             controls=Controls.from_dict(header["controls"]) if header["controls"] else None,
-            model=str(header["model"]),
+            model=_model_ref(header["model"]),
             features={
                 n.removeprefix(_FEATURE_PREFIX): t
                 for n, t in tensors.items()
@@ -207,6 +207,47 @@ def load_enrollment(path: Path) -> Enrollment:
         )
     except (KeyError, ValueError, TypeError, ControlsError) as error:
         raise EnrollmentError(f"{path} lacks something an avatar must have ({error}); {again}") from error
+
+
+def _told(ref: HeadModelRef) -> object:
+    return {"spec": ref.spec, "digest": ref.digest}
+
+
+def _model_ref(told: object) -> HeadModelRef:
+    """Raises KeyError, TypeError or ValueError for what is none."""
+    if isinstance(told, str):  # version 2
+        told = {"spec": told, "digest": ""}
+    if not isinstance(told, dict):
+        raise TypeError("the head model is no object")
+    ref = HeadModelRef(str(told["spec"]), str(told["digest"]))
+    if not (ref.is_own or ref.digest):
+        raise ValueError(f"the head model {ref.spec!r:.80} has no digest")
+    return ref
+
+
+def head_model_of(enrollment: Enrollment) -> HeadModel:
+    """The head model that the person was fitted with; all that draws them must run on this one.
+
+    Raises ModelError when its file is gone or another, EnrollmentError when the person's shape does not fit it.
+    """
+    model = open_again(enrollment.model)
+    count, modes = len(enrollment.neutral_hu), len(enrollment.identity)
+    if count != model.vertex_count or modes > len(model.identity_hu):
+        raise EnrollmentError(
+            f"{enrollment.name} does not fit its head model {model.name}: {count} vertices and {modes} shapes, not "
+            f"{model.vertex_count} and {len(model.identity_hu)}; enroll the photo again: visavis enroll PHOTO"
+        )
+    return model
+
+
+def with_head_model_found(enrollment: Enrollment, place: str | None = None) -> Enrollment:
+    """The same person whose head model's file may have moved to `place`, a spec (default: the setting's).
+
+    Raises ModelError when it is at neither place, EnrollmentError as `head_model_of`.
+    """
+    out = replace(enrollment, model=find_again(enrollment.model, place))
+    head_model_of(out)
+    return out
 
 
 def _require_consistent(tensors: Mapping[str, NDArray[np.generic]]) -> None:

@@ -30,11 +30,15 @@ class SinkError(VisavisError):
 
 
 class GeneratorError(VisavisError):
-    """A generator is unknown or its weights do not load."""
+    """A generator is unknown."""
 
 
-class WeightsError(GeneratorError):
+class WeightsError(VisavisError):
     """A weights file is missing, damaged or of another version; the message names the file and the fix."""
+
+
+class EngineError(VisavisError):
+    """An engine refused a network, so that the next is tried; or a compiled one its inputs, or it failed in a call."""
 
 
 class ModelError(VisavisError):
@@ -44,3 +48,9 @@ class ModelError(VisavisError):
 def no_such(what: str, name: str, choices: Iterable[str]) -> str:
     """What every family says of a name that it does not have."""
     return f"there is no {what} {name!r:.80}; choose one of: {', '.join(choices)}"
+
+
+def brief(error: BaseException) -> str:
+    """One line of at most 300 characters: what another's library said, for a message of ours."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from platformdirs import user_cache_path
 
 from engines.errors import ModelMissing
+from engines.files import write_whole
 
 ENVIRONMENT_FOLDER = "VISAVIS_MODELS"
 CONNECT_TIMEOUT_S = 8.0
@@ -79,7 +80,7 @@ class _NotHere(Exception):
 
 
 # One thread of this process fetches, the others find it in the cache. Two processes may both fetch: each
-# writes its own temporary file and the rename is atomic, so the second only wastes a download.
+# writes a hidden file of its own and the rename is atomic, so the second only wastes a download.
 _fetching = threading.Lock()
 # Hosts that could not be reached in this process: the next model does not wait for the same time-out.
 _unreachable: dict[str, str] = {}
@@ -199,16 +200,10 @@ def _in_installed_packages(spec: ModelSpec) -> Path:
 def _kept(spec: ModelSpec, data: bytes, path: Path) -> Path:
     """`data`, verified, as the file `path`, which either is whole or does not change."""
     _verified(spec, data)
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{spec.name}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
+        write_whole(path, data)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         reason = error.strerror or str(error)
         raise _NotHere(f"fetched, but cannot be kept in {path.parent}: {reason}") from error
     return path

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import DriverError
+from engines.files import whole_file
 from engines.geometry import rotation_matrix, rotation_vector
 
 # The 52 ARKit blendshapes, in MediaPipe's order (its `_neutral` replaced by the missing `tongueOut`, last).
@@ -156,11 +157,14 @@ def blend(a: Motion, b: Motion, weight: float) -> Motion:
 
 
 def write_motion(path: Path, motions: Iterable[Motion], fps: float, neutral: Motion | None = None) -> None:
-    """Write a motion file: a header line, then one line per frame. `neutral` is the driver's rest motion."""
+    """Write a motion file, whole or not at all: a header line, then one line per frame. Raises OSError.
+
+    `neutral` is the driver's rest motion.
+    """
     header: dict[str, object] = {"format": MOTION_FORMAT, "version": MOTION_VERSION, "fps": round(fps, 4)}
     if neutral is not None:
         header["neutral"] = json.loads(neutral.to_json())
-    with path.open("w", encoding="utf-8") as out:
+    with whole_file(path) as part, part.open("w", encoding="utf-8") as out:
         out.write(json.dumps(header, separators=(",", ":")) + "\n")
         for m in motions:
             out.write(m.to_json() + "\n")

@@ -9,11 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.enrollment import Enrollment
+from engines.enrollment import Enrollment, head_model_of
 from engines.generators.names import DEFAULT_GENERATOR
 from engines.generators.open import open_generator_or_fallback
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
-from engines.head.model import load_head_model
 from engines.motion import ARKIT_INDEX, Motion
 from engines.picture.background import KEEP, Background, BackgroundError
 from engines.picture.composite import (
@@ -63,7 +62,7 @@ def frame_size(size_px: int, aspect: Aspect) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stage:
+class _PreparedBox:
     """A box of the frame, ready to be drawn."""
 
     box: Box
@@ -84,7 +83,8 @@ class Renderer:
       own framing, pixel for pixel, whatever `size_px` says.
     - `background`: what stands behind the person. "transparent" makes `render` give RGBA with straight colours.
 
-    Raises BackgroundError for the photo's own framing in another aspect.
+    Raises BackgroundError for the photo's own framing in another aspect, ModelError or EnrollmentError when the
+    enrollment's head model is not to be had or does not fit it.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Renderer:
         if framing == "photo" and aspect != "1:1":
             raise BackgroundError("the photo's own framing has the photo's own shape; leave out the aspect")
         self.enrollment = enrollment
-        self._model = load_head_model()
+        self._model = head_model_of(enrollment)
         self._background = background
         if framing == "photo":
             self.viewport = photo_viewport(enrollment)
@@ -122,8 +122,8 @@ class Renderer:
         self._range = [
             pose_head(self._model, enrollment, m, self.viewport) for m in range_of_motion(enrollment.motion)
         ]
-        self._stage = self._make_stage(moving_box(self._model, self.viewport, rest, self._range))
-        self._all: _Stage | None = None
+        self._moving = self._prepare_box(moving_box(self._model, self.viewport, rest, self._range))
+        self._whole: _PreparedBox | None = None
 
     @property
     def generator_name(self) -> str:
@@ -140,36 +140,36 @@ class Renderer:
     @property
     def box(self) -> Box:
         """The part of the frame that the generator draws."""
-        return self._stage.box
+        return self._moving.box
 
     def render(self, motion: Motion, mark: Mark = _no_mark) -> U8:
         """Picture (H, W, 3) uint8 RGB of `motion` told in the photo's camera, (H, W, 4) when transparent.
 
-        `mark` is called after each stage.
+        `mark` is called with the name of each stage that is done: fitted, rasterised, generated, composited.
         """
-        stage = self._stage
-        mesh = pose_head(self._model, self.enrollment, motion, stage.viewport)
-        if not stage.box.holds(mesh, self.viewport):
+        prepared = self._moving
+        mesh = pose_head(self._model, self.enrollment, motion, prepared.viewport)
+        if not prepared.box.holds(mesh, self.viewport):
             # beyond what `retarget` lets through, or placed absolutely: then the whole frame is drawn
-            stage = self._whole_stage()
-            mesh = pose_head(self._model, self.enrollment, motion, stage.viewport)
+            prepared = self._whole_frame()
+            mesh = pose_head(self._model, self.enrollment, motion, prepared.viewport)
         mark("fitted")
         gbuffer = rasterise(
-            self._model, mesh, stage.viewport, self._generator.config.grid_px, stage.triangles
+            self._model, mesh, prepared.viewport, self._generator.config.grid_px, prepared.triangles
         )
         mark("rasterised")
-        person = self._generator.render(stage.cache, gbuffer, motion)
+        person = self._generator.render(prepared.cache, gbuffer, motion)
         mark("generated")
-        picture = self._compose(person, stage)
+        picture = self._compose(person, prepared)
         mark("composited")
         return picture
 
-    def _compose(self, person: U8, stage: _Stage) -> U8:
-        drawn = straight(person) if self._transparent else composite(person, stage.background)
+    def _compose(self, person: U8, prepared: _PreparedBox) -> U8:
+        drawn = straight(person) if self._transparent else composite(person, prepared.background)
         if drawn.shape[:2] == self._still.shape[:2]:
             return drawn
         picture = self._still.copy()
-        box = stage.box
+        box = prepared.box
         picture[box.top : box.bottom, box.left : box.right] = drawn
         return picture
 
@@ -184,11 +184,11 @@ class Renderer:
     def _transparent(self) -> bool:
         return self._background.mode == "transparent"
 
-    def _make_stage(self, box: Box) -> _Stage:
+    def _prepare_box(self, box: Box) -> _PreparedBox:
         viewport = box.of(self.viewport)
         shift = np.array([box.left, box.top, 0], np.float32)
         meshes = [replace(mesh, vertices_px=mesh.vertices_px - shift) for mesh in self._range]
-        return _Stage(
+        return _PreparedBox(
             box,
             viewport,
             self._generator.prepare(self._scene, moved(viewport, self._pad)),
@@ -196,10 +196,10 @@ class Renderer:
             np.ascontiguousarray(self._behind[box.top : box.bottom, box.left : box.right]),
         )
 
-    def _whole_stage(self) -> _Stage:
-        if self._all is None:
-            self._all = self._make_stage(whole(self.viewport))
-        return self._all
+    def _whole_frame(self) -> _PreparedBox:
+        if self._whole is None:
+            self._whole = self._prepare_box(whole(self.viewport))
+        return self._whole
 
 
 def _no_matte(enrollment: Enrollment, background: Background) -> str | None:

@@ -57,7 +57,7 @@ def make_clip(enrollment: Enrollment, path: Path, seconds: float, fps: float, si
         sink.open(SinkInfo(size_px, size_px, fps))
         for k in range(round(seconds * fps)):
             motion = retarget(looped(demo_track(), k / fps), rest, enrollment.motion, Controls())
-            sink.write(Frame(renderer.render(motion), k / fps, 0, sequence=k))
+            sink.write(Frame(k / fps, 0, sequence=k, image=renderer.render(motion)))
 
 
 def measure(
@@ -100,7 +100,7 @@ def measure(
         if "soak" in chapters:
             from scripts.benchmarks.soak import measure_soak  # psutil comes with `pip install visavis[dev]`
 
-            out += measure_soak(enrolled, driver, avatar, seconds)
+            out += measure_soak(enrolled, driver, seconds)
     return out
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from engines.files import whole_file
 from engines.geometry import F64
 from engines.head.model import FORMAT, VERSION, load_head_model
 from engines.motion import ARKIT_INDEX
@@ -125,9 +126,10 @@ def main() -> None:
     }
     # safetensors writes the buffer as it lies: only C order comes back right
     tensors = {name: np.ascontiguousarray(t) for name, t in tensors.items()}
-    save_file(tensors, str(arguments.output), metadata={"visavis": json.dumps(header)})
-    arguments.output.chmod(0o644)
-    load_head_model(arguments.output)
+    with whole_file(arguments.output) as part:
+        save_file(tensors, str(part), metadata={"visavis": json.dumps(header)})
+        part.chmod(0o644)
+        load_head_model(part)
     print(f"{arguments.output}: {arguments.output.stat().st_size} bytes")
 
 

@@ -29,6 +29,7 @@ from PIL import Image, ImageDraw, ImageFont
 from calibration.enroll import enroll
 from engines.edit import Edit, apply_edit
 from engines.enrollment import Enrollment
+from engines.files import write_whole
 from engines.geometry import Camera, yaw_pitch_roll_deg
 from engines.head.model import Part, load_head_model
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion, MotionTrack, read_motion
@@ -328,7 +329,7 @@ def save_sheet(sheet: Sheet, path: Path) -> None:
         data = io.BytesIO()
         Image.fromarray(coarse).save(data, "PNG", optimize=True)
         if data.tell() <= MAX_FILE_BYTES:
-            path.write_bytes(data.getvalue())
+            write_whole(path, data.getvalue())
             print(
                 f"{path}: {page.shape[1]} × {page.shape[0]} px, {data.tell()} bytes, cells {cell_px} px",
                 flush=True,

@@ -22,14 +22,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 from tqdm import tqdm
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from engines.compile.weights import load_weights
 from engines.speech.features import RATE_HZ
-from engines.speech.network import ANSWER_HZ, load_network
+from engines.speech.network import ANSWER_HZ, KIND, load_network
 from engines.speech.speech_to_motion import SpeechToMotion
 from scripts.evaluation.statistics import Estimate, compare
 from scripts.speech.alignment import kept_alignment
@@ -84,8 +84,7 @@ class Judged:
 
 def left_out(path: Path) -> set[str]:
     """Subjects that the weights were trained without."""
-    with safe_open(str(path), framework="numpy") as file:
-        return set(json.loads((file.metadata() or {})["visavis"])["notes"]["left_out"])
+    return set(load_weights(path, KIND)[1].notes["left_out"])
 
 
 def hear_clips(clips: Sequence[Recording], folds: Path) -> dict[str, Curve]:

@@ -22,6 +22,7 @@ import cv2
 import torch
 
 from engines.errors import VisavisError
+from engines.files import write_whole
 from engines.head.model import load_head_model
 from scripts.measure.cross import measure_cross
 from scripts.measure.driver import measure_driver
@@ -93,9 +94,7 @@ def main() -> None:
             with quiet_native():
                 done.append(measures[name]())
             if arguments.json:  # after each section: the work of an hour outlives a fault
-                arguments.json.write_text(
-                    json.dumps({"code": code} | to_dict(done), indent=1), encoding="utf-8"
-                )
+                write_whole(arguments.json, json.dumps({"code": code} | to_dict(done), indent=1))
     except VisavisError as error:
         sys.exit(f"measure_head: {error}")
     finally:

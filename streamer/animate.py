@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from engines.enrollment import Enrollment
 from engines.errors import DriverError, SinkError
-from engines.generators.names import DEFAULT_GENERATOR
+from engines.files import require_writable, whole_file
 from engines.motion import Motion, write_motion
-from engines.renderer import Framing, Renderer
-from engines.retarget import Controls
-from streamer.avatar import Avatar, Shown
+from streamer.avatar import Avatar, Driven, Shown
 from streamer.clock import Clock, SystemClock
 from streamer.drive.driver import Driver
-from streamer.drive.trackers.names import DEFAULT_TRACKER
 from streamer.latency.ledger import Ledger
-from streamer.look import AS_IS, Look
-from streamer.recordings import Step, ahead, recording_of
+from streamer.options import AvatarOptions
+from streamer.recordings import ahead, recording_of
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import Sink, SinkInfo
 from streamer.tuning import tune_for_small_pictures
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Job(AvatarOptions):
     """What to animate: a driver (video, sound, or motion file ending in .jsonl) and where the result goes."""
 
     driver: Path
     output: Path
-    generator: str = DEFAULT_GENERATOR
-    tracker: str = DEFAULT_TRACKER
-    size_px: int = 512
-    controls: Controls = field(default_factory=Controls)
-    framing: Framing = "head"
-    look: Look = AS_IS
     motion_output: Path | None = None
     trace: Path | None = None
-    trim_ms: float = 0.0  # the sound comes this much later than the picture; below 0, earlier
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,32 +57,23 @@ def animate(
     """Run `job`; `progress(done, total)` after each frame. Raises DriverError or SinkError; leaves no half file."""
     tune_for_small_pictures()
     clock = clock or SystemClock()
-    # in the photo's own framing an absolute driver is also where it is in its own picture
-    controls = replace(job.controls, place_absolutely=job.controls.place_absolutely or job.framing == "photo")
     recording = recording_of(job.driver, job.tracker, clock)
     if job.motion_output:
-        _require_writable(job.motion_output)
+        require_writable(job.motion_output, "--motion-out", "motion.jsonl")
     with ExitStack() as stack:
-        background = job.look.background
         sink: Sink = stack.enter_context(
             FileSink(
                 job.output, audio_from=recording.audio, audio_delay_s=job.trim_ms / 1e3,
-                alpha=background.mode == "transparent",
+                alpha=job.look.background.mode == "transparent",
             )
         )  # fmt: skip
         ledger = stack.enter_context(Ledger(trace_path=job.trace))
         # a recording is smoothed by looking ahead instead: no lag in a file
         driver = Driver(recording.open_tracker(), smooth=False)
         stack.callback(driver.close)
-        renderer = Renderer(
-            enrollment, generator=job.generator, framing=job.framing, size_px=job.size_px,
-            background=background, aspect=job.look.aspect,
-        )  # fmt: skip
-        avatar = Avatar(
-            enrollment, driver, controls=controls, clock=clock, on_fault=ledger.fault, renderer=renderer
-        )
-        renderer.wait_until_compiled()
-        notices = [renderer.notice] if renderer.notice else []
+        avatar = Avatar(enrollment, driver, job, clock=clock, on_fault=ledger.fault)
+        avatar.wait_until_compiled()
+        notices = [avatar.notice] if avatar.notice else []
         start_ns = clock.now_ns()
         played = recording.steps(driver, stack)
         fps, total = played.fps, played.total
@@ -128,31 +107,18 @@ def animate(
     return Done(count, seconds, faces, tuple(notices))
 
 
-def _require_writable(path: Path) -> None:
-    """Raise SinkError when a motion file cannot be written there: known before the work, not after it."""
-    if path.is_dir():
-        raise SinkError(f"{path} is a folder; name a file in it, such as {path / 'motion.jsonl'}")
-    if not path.parent.is_dir():
-        raise SinkError(f"the folder {path.parent} does not exist; make it with `mkdir -p {path.parent}`")
-    if not os.access(path.parent, os.W_OK):
-        raise SinkError(f"the folder {path.parent} may not be written; choose another with --motion-out")
-
-
 def _write_motion(path: Path, motions: list[Motion], fps: float, neutral: Motion | None) -> None:
     """Whole or not at all, as the video is."""
-    part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
-        write_motion(part, motions, fps, neutral)
-        part.replace(path)
+        with whole_file(path) as part:
+            write_motion(part, motions, fps, neutral)
     except OSError as error:
         raise SinkError(
             f"cannot write the motion {path} ({error.strerror}); the video was kept; "
             "free some space or choose another file with --motion-out"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
-def _drawn(steps: Iterable[Step], avatar: Avatar) -> Iterator[Shown]:
+def _drawn(steps: Iterable[Driven], avatar: Avatar) -> Iterator[Shown]:
     for step in steps:
-        yield avatar.show_drive(step.drive, step.frame)
+        yield avatar.show_drive(step.drive, step.moment)

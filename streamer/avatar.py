@@ -1,4 +1,4 @@
-"""One avatar at work: frame → motion → retarget → picture. A fault degrades the picture, never the call."""
+"""One avatar at work: moment → motion → retarget → picture. A fault degrades the picture, never the call."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.generators.names import DEFAULT_GENERATOR
-from engines.renderer import Framing, Renderer
-from engines.retarget import Controls, retarget
+from engines.retarget import retarget
 from streamer.clock import Clock, SystemClock
 from streamer.drive.driver import Drive, Driver
-from streamer.frame import Frame, LatencyTrace
+from streamer.frame import Frame, LatencyTrace, Moment
+from streamer.options import AvatarOptions
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +26,9 @@ OnFault = Callable[[str, BaseException], None]
 
 @dataclass(frozen=True, slots=True)
 class Driven:
-    """A driving frame and what it asks of the avatar: tracked, not drawn yet."""
+    """A driving moment and what it asks of the avatar: tracked, not drawn yet."""
 
-    frame: Frame
+    moment: Moment
     drive: Drive
 
 
@@ -42,32 +41,27 @@ class Shown:
 
 
 class Avatar:
-    """One session's avatar: `track` a frame, then `show_drive`.
+    """One session's avatar: `track` a moment, then `show_drive`.
 
     One thread tracks, one draws, the same or another; `controls` may be set and `driver.recalibrate` called
-    from any. Without `controls` it starts with those saved with the enrollment.
+    from any. Raises as `Renderer` does.
     """
 
     def __init__(
         self,
         enrollment: Enrollment,
         driver: Driver,
+        options: AvatarOptions | None = None,
         *,
-        generator: str = DEFAULT_GENERATOR,
-        framing: Framing = "head",
-        size_px: int = 512,
-        controls: Controls | None = None,
         clock: Clock | None = None,
         on_fault: OnFault | None = None,
-        renderer: Renderer | None = None,
     ) -> None:
-        self.controls = controls or enrollment.controls or Controls()
+        options = options or AvatarOptions()
+        self.controls = options.controls_for(enrollment)
         self.driver = driver
         self._clock = clock or SystemClock()
         self._on_fault = on_fault
-        self._renderer = renderer or Renderer(
-            enrollment, generator=generator, framing=framing, size_px=size_px
-        )
+        self._renderer = options.renderer_for(enrollment)
         self._source = enrollment.motion
         # drawn now, while everything works: what a broken generator eases into
         self._neutral_picture = self._renderer.render(self._source)
@@ -90,21 +84,24 @@ class Avatar:
         """The generator at work."""
         return self._renderer.generator_name
 
-    def track(self, frame: Frame) -> Driven:
-        """What one driving frame asks for. Only the tracking thread may call it."""
-        drive = self.driver.drive(frame)
-        return Driven(frame.mark("tracked", self._clock.now_ns()), drive)
+    def wait_until_compiled(self) -> bool:
+        """For a file, which one engine draws from the first picture to the last; see `Renderer`."""
+        return self._renderer.wait_until_compiled()
+
+    def track(self, moment: Moment) -> Driven:
+        """What one driving moment asks for. Only the tracking thread may call it."""
+        drive = self.driver.drive(moment)
+        return Driven(moment.mark("tracked", self._clock.now_ns()), drive)
 
     def track_idle(self, time_s: float, sequence: int) -> Driven:
-        """What to show without a driving frame: the camera is gone or late. Only the tracking thread may call it."""
+        """What to show where nothing drives: the camera is gone or late. Only the tracking thread may call it."""
         now_ns = self._clock.now_ns()
-        trace = LatencyTrace({"captured": now_ns})
-        frame = Frame(self._neutral_picture, time_s, now_ns, trace, sequence)
-        return Driven(frame, self.driver.idle(time_s))
+        moment = Moment(time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence)
+        return Driven(moment, self.driver.idle(time_s))
 
-    def show_drive(self, drive: Drive, frame: Frame) -> Shown:
-        """The avatar's picture of `drive`, with the clock of `frame`. Only the drawing thread may call it."""
-        stamps = dict(frame.trace.stamps_ns)
+    def show_drive(self, drive: Drive, moment: Moment) -> Shown:
+        """The avatar's picture of `drive`, with the clock of `moment`. Only the drawing thread may call it."""
+        stamps = dict(moment.trace.stamps_ns)
 
         def mark(stage: str) -> None:
             stamps[stage] = self._clock.now_ns()
@@ -115,9 +112,9 @@ class Avatar:
             self._last_picture = picture
             self._fault_since_s = None
         except Exception as error:
-            picture = self._after_fault(error, frame.pts_s)
+            picture = self._after_fault(error, moment.pts_s)
             drive = replace(drive, state="fault")
-        return Shown(replace(frame, image=picture, trace=LatencyTrace(stamps)), drive)
+        return Shown(replace(moment, trace=LatencyTrace(stamps)).with_image(picture), drive)
 
     def _after_fault(self, error: Exception, time_s: float) -> NDArray[np.uint8]:
         if self._fault_since_s is None:

@@ -1,10 +1,11 @@
-"""`Frame`: a picture that carries its own clock, and `LatencyTrace`: where its time went."""
+"""`Moment`: a point of media time that carries its own clock; `Frame`: a moment and its picture; `LatencyTrace`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,19 +51,29 @@ class LatencyTrace:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """One picture on its way through the house.
+class Moment:
+    """A point of media time on its way through the house: what drives an avatar, with or without a picture.
 
-    `image` is (H, W, 3) uint8 RGB, `pts_s` the media time in seconds, `capture_time_ns` the monotonic
-    time at which the camera (or the receiver, when the camera's time is unknown) had it.
+    `pts_s` is the media time in seconds, `capture_time_ns` the monotonic time at which the camera or the
+    microphone (or the receiver, when the device's time is unknown) had it.
     """
 
-    image: NDArray[np.uint8]
     pts_s: float
     capture_time_ns: int
     trace: LatencyTrace = field(default_factory=LatencyTrace)
     sequence: int = 0
 
-    def mark(self, stage: str, now_ns: int) -> Frame:
-        """The same frame with `stage` stamped in its trace."""
+    def mark(self, stage: str, now_ns: int) -> Self:
+        """The same moment with `stage` stamped in its trace."""
         return replace(self, trace=self.trace.mark(stage, now_ns))
+
+    def with_image(self, image: NDArray[np.uint8]) -> Frame:
+        """The frame that shows `image` (H, W, 3 or 4) uint8 at this moment."""
+        return Frame(self.pts_s, self.capture_time_ns, self.trace, self.sequence, image=image)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame(Moment):
+    """A moment and its picture: `image` is (H, W, 3) uint8 RGB, on the way out (H, W, 4) where transparent."""
+
+    image: NDArray[np.uint8] = field(kw_only=True)

@@ -1,4 +1,4 @@
-"""`run`: camera, microphone or file → avatar → sink, live. One slot between the stages; the newest frame wins."""
+"""`run`: camera, microphone or file → avatar → sink, live. One slot between the stages; the newest wins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, Pacer
-from streamer.frame import Frame
+from streamer.frame import Frame, Moment
 from streamer.latency.ledger import Ledger
 from streamer.pipeline import TrackThenDraw
 from streamer.sinks.sink import Sink, SinkClosed, SinkInfo
@@ -29,7 +29,7 @@ class Outcome:
 class LiveLoop:
     """Four threads: capture (reads the source), tracking, drawing, and the caller's, which writes.
 
-    Nothing waits for anything slower than itself: capture overwrites frames that nobody tracked, tracking those
+    Nothing waits for anything slower than itself: capture overwrites moments that nobody tracked, tracking those
     that nobody drew, drawing pictures that nobody wrote, and the sink repeats its last picture rather than stop.
     """
 
@@ -58,7 +58,7 @@ class LiveLoop:
         self._say = say
         self._said: set[str] = set()
         self._fps = min(max(source.info.fps, 5.0), 60.0)
-        self._frames: Slot[Frame] = Slot()
+        self._moments: Slot[Moment] = Slot()
         self._pictures: Slot[Frame] = Slot()
         self._pipeline = TrackThenDraw[None](
             avatar,
@@ -80,7 +80,7 @@ class LiveLoop:
         """End the run from any thread."""
         self._stop.set()
         self._pipeline.stop()
-        self._frames.close()
+        self._moments.close()
         self._pictures.close()
 
     def run(self, on_frame: Callable[[int], None] = lambda _: None) -> Outcome:
@@ -105,15 +105,15 @@ class LiveLoop:
         if self._error is not None:
             raise self._error
         seconds = (self._clock.now_ns() - start_ns) / 1e9
-        dropped = self._frames.dropped + self._pipeline.dropped + self._pictures.dropped
+        dropped = self._moments.dropped + self._pipeline.dropped + self._pictures.dropped
         notices = [n for n in (self._avatar.notice, self._source.notice) if n and n not in self._said]
         return Outcome(self._count, seconds, dropped, "; ".join(notices) or None)
 
     def _capture(self) -> None:
         try:
             while not self._stop.is_set() and self._source.state is not SourceState.ENDED:
-                frame = self._source.read(timeout_s=0.1)
-                if frame is not None and self._frames.put(frame):
+                moment = self._source.read(timeout_s=0.1)
+                if moment is not None and self._moments.put(moment):
                     self._ledger.dropped(stage="tracked")
         except Exception as error:
             self._error = error  # raised to the caller, once what was captured has been shown
@@ -126,9 +126,9 @@ class LiveLoop:
         finally:
             self._pictures_done.set()
 
-    def _take(self, timeout_s: float) -> tuple[Frame, None] | None:
-        frame = self._frames.take(timeout_s)
-        return None if frame is None else (frame, None)
+    def _take(self, timeout_s: float) -> tuple[Moment, None] | None:
+        moment = self._moments.take(timeout_s)
+        return None if moment is None else (moment, None)
 
     def _give(self, shown: Shown, _: None) -> None:
         if self._pictures.put(shown.frame):

@@ -1,4 +1,4 @@
-"""What drives a file: recorded motion, sound or video, each as steps of frame and motion."""
+"""What drives a file: recorded motion, sound or video, each as moments and what drives them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from calibration.neutral import CALIBRATION_S
 from engines.motion import Motion, read_motion
 from engines.speech.speech_to_motion import SpeechToMotion, motions_of
+from streamer.avatar import Driven
 from streamer.clock import Clock
 from streamer.drive.driver import Drive, Driver
 from streamer.drive.filters import centred
 from streamer.drive.idle import with_idle
 from streamer.drive.trackers.open import open_tracker
 from streamer.drive.trackers.tracker import NoTracker, Tracker
-from streamer.frame import Frame, LatencyTrace
+from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.sources.heard import HEARD_FPS
 from streamer.sources.names import is_motion, is_sound
 from streamer.sources.sound import sound_blocks, sound_seconds
@@ -32,20 +31,12 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One output frame to be: its clock, and what drives it."""
-
-    frame: Frame
-    drive: Drive
-
-
-@dataclass(frozen=True, slots=True)
 class Steps:
     """All steps of a recording at `fps`; `total` is how many, where that is known before."""
 
     fps: float
     total: int | None
-    steps: Iterable[Step]
+    steps: Iterable[Driven]
 
 
 class Recording(ABC):
@@ -203,21 +194,23 @@ def _frames(source: VideoSource) -> Iterator[Frame]:
         yield frame
 
 
-def _tracked(frames: Iterable[Frame], driver: Driver, clock: Clock) -> Iterator[Step]:
+def _tracked(frames: Iterable[Frame], driver: Driver, clock: Clock) -> Iterator[Driven]:
     for frame in frames:
         drive = driver.drive(frame)
-        yield Step(frame.mark("tracked", clock.now_ns()), drive)
+        yield Driven(frame.mark("tracked", clock.now_ns()), drive)
 
 
-def _smoothed(steps: Iterable[Step]) -> Iterator[Step]:
+def _smoothed(steps: Iterable[Driven]) -> Iterator[Driven]:
     """Each motion smoothed with its neighbours, where there is a face in all three frames."""
-    before: Step | None = None
-    now: Step | None = None
+    before: Driven | None = None
+    now: Driven | None = None
 
-    def settled(a: Step | None, b: Step, c: Step | None) -> Step:
+    def settled(a: Driven | None, b: Driven, c: Driven | None) -> Driven:
         if a is None or c is None or not (a.drive.face and b.drive.face and c.drive.face):
             return b
-        return Step(b.frame, replace(b.drive, motion=centred(a.drive.motion, b.drive.motion, c.drive.motion)))
+        return Driven(
+            b.moment, replace(b.drive, motion=centred(a.drive.motion, b.drive.motion, c.drive.motion))
+        )
 
     for after in steps:
         if now is not None:
@@ -227,11 +220,12 @@ def _smoothed(steps: Iterable[Step]) -> Iterator[Step]:
         yield now
 
 
-def _recorded(motions: Iterable[Motion], neutral: Motion | None, fps: float, clock: Clock) -> Iterator[Step]:
-    empty = np.zeros((2, 2, 3), np.uint8)
+def _recorded(
+    motions: Iterable[Motion], neutral: Motion | None, fps: float, clock: Clock
+) -> Iterator[Driven]:
     rest: Motion | None = neutral
     for index, motion in enumerate(motions):
         rest = rest or motion  # without a recorded neutral the first frame is the rest
         now = clock.now_ns()
-        frame = Frame(empty, index / fps, now, LatencyTrace({"captured": now}), index)
-        yield Step(frame, Drive(motion, rest, "tracking", face=True))
+        moment = Moment(index / fps, now, LatencyTrace({"captured": now}), index)
+        yield Driven(moment, Drive(motion, rest, "tracking", face=True))

@@ -1,84 +1,54 @@
-"""Putting a live run together: avatar file, source and sink by name, ledger, loop."""
+"""Putting a live run together: source and sink by name, avatar, ledger, loop."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from engines.enrollment import load_enrollment
+from engines.enrollment import Enrollment
 from engines.errors import SinkError
-from engines.generators.names import DEFAULT_GENERATOR
-from engines.renderer import Renderer
-from engines.retarget import Controls
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
-from streamer.drive.driver import Driver
-from streamer.drive.trackers.names import DEFAULT_TRACKER
-from streamer.drive.trackers.open import open_tracker
+from streamer.drive.open import open_driver
 from streamer.latency.ledger import Ledger, Snapshot
 from streamer.live import LiveLoop, Outcome
-from streamer.look import AS_IS, Look, require_opaque
+from streamer.look import require_opaque
+from streamer.options import AvatarOptions
+from streamer.sinks.names import DEFAULT_SINK, SINK_NAMES
 from streamer.sinks.open import open_sink
-from streamer.sources.heard import HEARD_FPS, HeardSource, heard_driver
+from streamer.sources.heard import HeardSource, latency_text
+from streamer.sources.names import DEFAULT_SOURCE
 from streamer.sources.open import open_source
-from streamer.sources.source import Source
 from streamer.tuning import tune_for_small_pictures
 
 
 @dataclass(frozen=True, slots=True)
-class LiveOptions:
-    """What `visavis run` was asked for; `controls` come before those saved with the avatar."""
+class LiveOptions(AvatarOptions):
+    """What `visavis run` was asked for; `trim_ms` is for a file's sound in a file."""
 
-    avatar: Path
-    source: str = "webcam"
-    sink: str = "window"
-    generator: str = DEFAULT_GENERATOR
-    tracker: str = DEFAULT_TRACKER
-    size_px: int = 512
-    look: Look = AS_IS
+    source: str = DEFAULT_SOURCE
+    sink: str = DEFAULT_SINK
     loop: bool = False
     seconds: float | None = None
     trace: Path | None = None
-    trim_ms: float = 0.0  # in a file the sound comes this much later than the picture; below 0, earlier
-    controls: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
-def open_driver(source: Source, tracker: str, on_fault: Callable[[BaseException], None]) -> Driver:
-    """What makes motion of the frames of `source`: its own voice where it is heard, else a tracker by name."""
-    if isinstance(source, HeardSource):
-        return heard_driver(source, on_fault)
-    return Driver(open_tracker(tracker), on_fault=on_fault)
-
-
-def latency_text(source: HeardSource) -> str:
-    """How much later than a sound its picture can be, but for the drawing."""
-    own_ms, frame_ms = source.voice.speech.latency_ms, 1e3 / HEARD_FPS
-    return (
-        f"lips follow the voice by {own_ms:.0f} ms (features and look-ahead), up to {frame_ms:.0f} ms to the next "
-        f"picture, and {source.capture_ms:.0f} ms in the sound device"
-        if source.info.is_live
-        else f"lips follow the voice by {own_ms:.0f} ms (features and look-ahead) and up to {frame_ms:.0f} ms to the "
-        "next picture"
-    )
-
-
-def run_live(options: LiveOptions, say: Callable[[str], None] | None = None) -> tuple[Outcome, Snapshot]:
+def run_live(
+    enrollment: Enrollment, options: LiveOptions, say: Callable[[str], None] | None = None
+) -> tuple[Outcome, Snapshot]:
     """Run until the source ends, the window is closed, Ctrl-C, or `seconds` are over.
 
     `say`: told at once what the user may want to know meanwhile; what it was told is not in the outcome's notice.
     """
     tune_for_small_pictures()
     clock = SystemClock()
-    enrollment = load_enrollment(options.avatar)
-    controls = Controls.from_dict(options.controls, enrollment.controls)
     _require_apart(options)
-    background = options.look.background
-    require_opaque(background, "what `visavis run` sends")
+    require_opaque(options.look.background, "what `visavis run` sends")
     with ExitStack() as stack:
         source_path = Path(options.source)
         # a repeated file has no one time at which its sound would belong
@@ -88,16 +58,11 @@ def run_live(options: LiveOptions, say: Callable[[str], None] | None = None) -> 
         )
         source = stack.enter_context(open_source(options.source, loop=options.loop))
         ledger = stack.enter_context(Ledger(trace_path=options.trace))
-        driver = open_driver(source, options.tracker, lambda error: ledger.fault("tracked", error))
+        tracker = options.tracker if source.info.size_px else None
+        driver = open_driver(tracker, lambda error: ledger.fault("tracked", error))
         stack.callback(driver.close)
-        renderer = Renderer(
-            enrollment, generator=options.generator, size_px=options.size_px, background=background,
-            aspect=options.look.aspect,
-        )  # fmt: skip
-        avatar = Avatar(
-            enrollment, driver, controls=controls, clock=clock, on_fault=ledger.fault, renderer=renderer
-        )
-        steady = options.sink.partition(":")[0] in ("window", "virtualcam")
+        avatar = Avatar(enrollment, driver, options, clock=clock, on_fault=ledger.fault)
+        steady = options.sink.partition(":")[0] in SINK_NAMES
         loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=steady, say=say)
         if say and isinstance(source, HeardSource):
             say(latency_text(source))

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +30,7 @@ from engines.retarget import Controls
 from streamer import pipeline
 from streamer.avatar import Driven, Shown
 from streamer.drive.driver import Drive
-from streamer.frame import Frame, LatencyTrace
+from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.webrtc.media import video_frame_of
 from streamer.webrtc.session import Session
 
@@ -116,28 +116,28 @@ class Painter:
     def _recalibrate(self) -> None:
         self.recalibrated += 1
 
-    def track(self, frame: Frame) -> Driven:
+    def track(self, moment: Moment) -> Driven:
         return Driven(
-            frame.mark("tracked", self._clock.now_ns()),
+            moment.mark("tracked", self._clock.now_ns()),
             Drive(Motion(), Motion(), "tracking", True, self._points),
         )
 
     def track_idle(self, time_s: float, sequence: int) -> Driven:
         now_ns = self._clock.now_ns()
-        blank = Frame(numbered(sequence, BLUE), time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence)
-        return Driven(blank, Drive(Motion(), Motion(), "idle", False))
+        moment = Moment(time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence)
+        return Driven(moment, Drive(Motion(), Motion(), "idle", False))
 
-    def show_drive(self, drive: Drive, frame: Frame) -> Shown:
+    def show_drive(self, drive: Drive, moment: Moment) -> Shown:
         self.gate.wait(AT_LAST_S)
         if self.error is not None:
             raise self.error
-        number = number_in(frame.image) if frame.image.shape[0] == HEIGHT_PX else frame.sequence
+        number = number_in(moment.image) if isinstance(moment, Frame) else moment.sequence
         if drive.state == "tracking":
             self.stepped.append(number)
         else:
             self.idle_steps += 1
-        generated = frame.mark("generated", self._clock.now_ns())
-        return Shown(replace(generated, image=numbered(number, self.colour)), drive)
+        generated = moment.mark("generated", self._clock.now_ns())
+        return Shown(generated.with_image(numbered(number, self.colour)), drive)
 
     def close(self) -> None:
         self.closed += 1

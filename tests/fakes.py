@@ -24,6 +24,7 @@ from streamer.drive.trackers.tracker import Track, Tracker
 from streamer.frame import Frame, LatencyTrace
 from streamer.sinks.sink import Sink, SinkInfo
 from streamer.sources.source import Source, SourceInfo, SourceState
+from streamer.sources.video import VideoSource
 
 __all__ = [
     "FakeClock",
@@ -95,7 +96,7 @@ class FakeSource(Source):
         self._notice = notice
         height, width = self.images[0].shape[:2]
         duration_s = None if count is None or is_live else count / fps
-        self._info = SourceInfo(width, height, fps, is_live, duration_s, False, "fake")
+        self._info = SourceInfo((width, height), fps, is_live, duration_s, False, "fake")
 
     @property
     def info(self) -> SourceInfo:
@@ -122,7 +123,7 @@ class FakeSource(Source):
         now_ns = self.clock.now_ns()
         k, self.sequence = self.sequence, self.sequence + 1
         trace = LatencyTrace({"captured": now_ns, "decoded": now_ns})
-        return Frame(self.images[k % len(self.images)], k / self._info.fps, now_ns, trace, k)
+        return Frame(k / self._info.fps, now_ns, trace, k, image=self.images[k % len(self.images)])
 
     def close(self) -> None:
         self.closed = True
@@ -329,8 +330,8 @@ def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
     path.write_bytes(data)
 
 
-def read_all(source: Source) -> list[Frame]:
-    """All frames until the end of a file source."""
+def read_all(source: VideoSource | FakeSource) -> list[Frame]:
+    """All frames until the end of a source of pictures."""
     frames: list[Frame] = []
     while (frame := source.read()) is not None:
         frames.append(frame)

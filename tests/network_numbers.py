@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.head.regressor import (
-    SCALE_PX_PER_HU,
-    Layout,
-)
+from engines.head.regressor.prediction import SCALE_PX_PER_HU, Layout
 from engines.motion import ARKIT_INDEX
 
 F32 = NDArray[np.float32]

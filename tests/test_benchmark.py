@@ -12,15 +12,17 @@ from engines.generators.open import GENERATORS
 from scripts.benchmarks import pipelined
 from scripts.benchmarks.measured import percentiles_of
 from scripts.benchmarks.pipelined import run_pipelined
+from streamer.drive.trackers.names import DEFAULT_TRACKER
+from streamer.drive.trackers.open import TRACKERS
 from streamer.frame import Frame
 
-CLIP = [Frame(np.full((16, 16, 3), k, np.uint8), k / 30, 0, sequence=k) for k in range(5)]
+CLIP = [Frame(k / 30, 0, sequence=k, image=np.full((16, 16, 3), k, np.uint8)) for k in range(5)]
 
 
 @pytest.fixture
 def tracker(astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> FakeTracker:
     fake = FakeTracker([astronaut.motion], neutral=astronaut.motion)
-    monkeypatch.setattr(pipelined, "open_tracker", lambda _: fake)
+    monkeypatch.setitem(TRACKERS, DEFAULT_TRACKER, lambda: fake)
     monkeypatch.setattr(pipelined, "WARM_UP_FRAMES", 4)
     return fake
 

@@ -41,7 +41,7 @@ def test_fades_take_their_time_and_stop_at_the_ends() -> None:
 
 
 def frame(time_s: float) -> Frame:
-    return Frame(np.zeros((4, 4, 3), np.uint8), time_s, 0)
+    return Frame(time_s, 0, image=np.zeros((4, 4, 3), np.uint8))
 
 
 def test_a_driver_without_a_face_speaks_by_voice_and_goes_back_to_the_camera() -> None:

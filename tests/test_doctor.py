@@ -73,6 +73,8 @@ def test_nothing_answering_in_time_is_said_of_each(monkeypatch: pytest.MonkeyPat
 def test_old_python() -> None:
     assert doctor.python_check((3, 10, 9))[0].status == "missing"
     assert doctor.python_check((3, 11, 0))[0].status == "ok"
+    assert doctor.python_check((3, 13, 9))[0].status == "ok"
+    assert doctor.python_check((3, 14, 0))[0].status == "missing"
 
 
 def test_packages() -> None:
@@ -169,7 +171,7 @@ def test_engine_tiers_show_why_they_are_refused() -> None:
     none = doctor.engine_checks({"error": None, "tiers": tiers[:1]})
     assert none[0].status == "missing"
     assert none[0].fix
-    assert doctor.engine_checks({"error": "ModuleNotFoundError: engines.compile.engine"})[0].status == "warn"
+    assert doctor.engine_checks({"error": "ModuleNotFoundError: engines.compile.open"})[0].status == "warn"
 
 
 DEVICES: dict[str, Any] = {

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.geometry import Camera, rotation_matrix, rotation_vector
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
-from engines.motion import Motion
-from streamer.drive.driver import Drive, Driver
+from engines.motion import ARKIT_INDEX, Motion
+from streamer.drive.driver import Drive, Driver, Heard
 from streamer.drive.trackers.mediapipe import MediaPipeTracker
 from streamer.drive.trackers.tracker import Track
-from streamer.frame import Frame
+from streamer.frame import Frame, Moment
 
 FPS = 25.0
 FACE = Motion(expression=np.full(52, 0.5, np.float32), translation_hu=np.array([0, 0, 8], np.float32))
@@ -26,7 +26,7 @@ BROKEN = replace(FACE, rotation_rad=np.array([0, np.nan, 0], np.float32))
 
 
 def frame(k: int, image: NDArray[np.uint8] | None = None) -> Frame:
-    return Frame(np.zeros((8, 8, 3), np.uint8) if image is None else image, k / FPS, k, sequence=k)
+    return Frame(k / FPS, k, sequence=k, image=np.zeros((8, 8, 3), np.uint8) if image is None else image)
 
 
 def play(
@@ -38,6 +38,24 @@ def play(
 
 def states(drives: Sequence[Drive]) -> list[str]:
     return [d.state for d in drives]
+
+
+def test_what_is_heard_needs_no_tracker_and_no_smoothing() -> None:
+    tracker = FakeTracker([None])
+    driver = Driver(tracker)
+    drives = [driver.drive(Heard(k / FPS, k, sequence=k, motion=FACE)) for k in range(5)]
+    assert tracker.calls == 0
+    assert states(drives) == ["tracking"] * 5
+    jaw = ARKIT_INDEX["jawOpen"]
+    assert [d.motion.expression[jaw] for d in drives] == [FACE.expression[jaw]] * 5
+    assert [d.motion.time_s for d in drives] == pytest.approx([k / FPS for k in range(5)])
+
+
+def test_a_moment_that_shows_and_says_nothing_is_no_face() -> None:
+    tracker = FakeTracker([FACE])
+    drive = Driver(tracker).drive(Moment(1.0, 0))
+    assert tracker.calls == 0
+    assert not drive.face
 
 
 def test_a_tracked_face_passes_with_its_neutral() -> None:
@@ -183,6 +201,11 @@ def test_a_detector_that_nobody_closed_is_closed_when_dropped_and_at_exit() -> N
     assert not closing.alive
 
 
+def size_of(enrollment: Enrollment) -> tuple[int, int]:
+    height, width = enrollment.photo.shape[:2]
+    return width, height
+
+
 def test_an_empty_picture_is_no_face(tracker: MediaPipeTracker) -> None:
     track = tracker.track(frame(0, np.zeros((120, 160, 3), np.uint8)))
     assert track.motion is None
@@ -192,12 +215,12 @@ def test_an_empty_picture_is_no_face(tracker: MediaPipeTracker) -> None:
 
 def test_the_gaze_is_held_through_a_blink(tracker: MediaPipeTracker, astronaut: Enrollment) -> None:
     scores = np.zeros(52, np.float32)
-    open_eyes = tracker.fit(frame(0, astronaut.photo), FaceLandmarks(astronaut.landmarks_px, scores)).motion
+    open_eyes = tracker.fit(FaceLandmarks(astronaut.landmarks_px, scores), size_of(astronaut), 0 / FPS).motion
     blinking = scores.copy()
     blinking[[8, 9]] = 0.9
     dragged = astronaut.landmarks_px.copy()
     dragged[468:, 1] += 3
-    blink = tracker.fit(frame(1, astronaut.photo), FaceLandmarks(dragged, blinking)).motion
+    blink = tracker.fit(FaceLandmarks(dragged, blinking), size_of(astronaut), 1 / FPS).motion
     assert open_eyes is not None
     assert blink is not None
     assert np.allclose(blink.gaze_rad, open_eyes.gaze_rad)
@@ -211,11 +234,11 @@ def test_broken_landmarks_are_no_face(
     points = astronaut.landmarks_px.copy()
     points[slice(None) if where == "all" else slice(7, 8)] = bad
     face = FaceLandmarks(astronaut.landmarks_px, np.zeros(52, np.float32))
-    assert tracker.fit(frame(0, astronaut.photo), FaceLandmarks(points, face.scores)).motion is None
+    assert tracker.fit(FaceLandmarks(points, face.scores), size_of(astronaut), 0 / FPS).motion is None
     collapsed = FaceLandmarks(np.zeros((478, 3), np.float32), face.scores)
-    assert tracker.fit(frame(1, astronaut.photo), collapsed).motion is None
+    assert tracker.fit(collapsed, size_of(astronaut), 1 / FPS).motion is None
     # and the neutral has not been spoilt by them
-    good = tracker.fit(frame(2, astronaut.photo), face).motion
+    good = tracker.fit(face, size_of(astronaut), 2 / FPS).motion
     assert good is not None
     assert good.is_finite()
     neutral = tracker.neutral
@@ -228,8 +251,8 @@ def test_scores_that_are_not_finite_are_no_face_and_spoil_nothing(
 ) -> None:
     good = FaceLandmarks(astronaut.landmarks_px, np.zeros(52, np.float32))
     bad = FaceLandmarks(astronaut.landmarks_px, np.full(52, np.nan, np.float32))
-    assert tracker.fit(frame(0, astronaut.photo), bad).motion is None
-    track = tracker.fit(frame(1, astronaut.photo), good)
+    assert tracker.fit(bad, size_of(astronaut), 0 / FPS).motion is None
+    track = tracker.fit(good, size_of(astronaut), 1 / FPS)
     assert track.motion is not None
     assert track.motion.is_finite()
 

@@ -20,11 +20,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engines import enrollment as module
-from engines.enrollment import Consent, Enrollment, load_enrollment, renamed, save_enrollment, write_private
-from engines.errors import EnrollmentError
+from engines.enrollment import (
+    Consent,
+    Enrollment,
+    head_model_of,
+    load_enrollment,
+    renamed,
+    save_enrollment,
+    write_private,
+)
+from engines.errors import EnrollmentError, ModelError
 from engines.head.model import load_head_model
+from engines.head.open import OWN, HeadModelRef, ref_of
 from engines.motion import Motion
 from engines.raster.pose import head_viewport, pose_head
+from engines.renderer import Renderer
 from engines.retarget import Controls
 
 
@@ -54,7 +64,7 @@ def tiny() -> Enrollment:
         consent=Consent("Ann Ø", "2026-01-01T00:00:00+00:00"),
         notices=("scaled from 8x8",),
         controls=Controls(lips=0.5, region="eyes"),
-        model="ict",
+        model=HeadModelRef("ict:/models/ict.npz", "1" * 64),
         features={"net/level0": rng.random((2, 3)).astype(np.float16)},
     )
 
@@ -185,7 +195,7 @@ def test_a_newer_version_says_update(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "VERSION", 7)
     save_enrollment(tiny(), path)
     monkeypatch.undo()
-    refused(path, "version 7, this visavis reads 2; update visavis")
+    refused(path, "version 7, this visavis reads 3; update visavis")
 
 
 def test_a_well_signed_file_that_lacks_something_is_refused(
@@ -227,7 +237,7 @@ def test_an_older_version_says_enroll_again(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(module, "VERSION", 1)
     save_enrollment(tiny(), path)
     monkeypatch.undo()
-    refused(path, "older visavis .version 1 of 2.; enroll the photo again")
+    refused(path, "older visavis .version 1 of 3.; enroll the photo again")
 
 
 def test_without_saved_controls_there_are_none(tmp_path: Path) -> None:
@@ -242,6 +252,50 @@ def test_controls_that_are_none_of_ours_are_refused(tmp_path: Path, monkeypatch:
     save_enrollment(tiny(), path)
     monkeypatch.undo()
     refused(path, "lacks something an avatar must have")
+
+
+def test_an_avatar_of_version_2_is_on_our_own_head(
+    astronaut: Enrollment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "two.avatar"
+    ours = {"spec": astronaut.model.spec, "digest": astronaut.model.digest}
+    monkeypatch.setattr(module, "VERSION", 2)
+    monkeypatch.setattr(module, "_told", lambda _: "visavis")
+    save_enrollment(astronaut, path)
+    monkeypatch.undo()
+    old = load_enrollment(path)
+    assert old.model == OWN
+    assert head_model_of(old) is load_head_model()
+    save_enrollment(old, path)  # as `visavis settings` does
+    assert load_enrollment(path).model == OWN
+    assert ours == {"spec": "visavis", "digest": load_head_model().digest}
+
+
+@pytest.mark.parametrize("told", ["ict", "ict:/models/ict.npz", 3, None, {"spec": "visavis"}])
+def test_a_head_model_that_could_not_be_known_again_is_refused(
+    told: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "forged.avatar"
+    monkeypatch.setattr(module, "_told", lambda _: told)
+    save_enrollment(tiny(), path)
+    monkeypatch.undo()
+    refused(path, "lacks something an avatar must have")
+
+
+def test_a_shape_that_does_not_fit_its_head_model_is_refused(astronaut: Enrollment) -> None:
+    short = replace(astronaut, neutral_hu=astronaut.neutral_hu[:-1])
+    with pytest.raises(EnrollmentError, match=r"does not fit its head model visavis: \d+ vertices .* enroll"):
+        head_model_of(short)
+    with pytest.raises(EnrollmentError, match="does not fit its head model"):
+        Renderer(short, generator="geometric", size_px=64)
+    with pytest.raises(EnrollmentError, match="500 shapes"):
+        head_model_of(replace(astronaut, identity=np.zeros(500, np.float32)))
+
+
+def test_our_own_head_of_another_version_says_enroll_again(astronaut: Enrollment) -> None:
+    with pytest.raises(ModelError, match="another version of visavis; enroll the photo again"):
+        head_model_of(replace(astronaut, model=HeadModelRef(digest="0" * 64)))
+    assert ref_of("") == astronaut.model
 
 
 def test_a_head_of_another_model_is_refused_before_it_is_drawn() -> None:
@@ -325,7 +379,7 @@ def fail_with(error: BaseException) -> Callable[[int], None]:
 
 
 def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.os, "fsync", fail_with(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    monkeypatch.setattr("engines.files.os.fsync", fail_with(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
     with pytest.raises(EnrollmentError, match="No space left on device; free some space"):
         save_enrollment(tiny(), tmp_path / "x.avatar")
     assert names(tmp_path) == []
@@ -338,7 +392,7 @@ def test_an_interrupted_write_leaves_the_old_file(
     saved: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     old = saved.read_bytes()
-    monkeypatch.setattr(module.os, "fsync", fail_with(error))
+    monkeypatch.setattr("engines.files.os.fsync", fail_with(error))
     with pytest.raises((type(error), EnrollmentError)):
         save_enrollment(replace(tiny(), name="somebody else"), saved)
     assert saved.read_bytes() == old

@@ -11,12 +11,12 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 from scipy.signal import lfilter
 
+from engines.compile.weights import WeightsHeader, save_weights
 from engines.motion import ARKIT_INDEX
 from engines.speech.features import RATE_HZ
-from engines.speech.network import OUTPUT_COUNT, VOICE
+from engines.speech.network import KIND, OUTPUT_COUNT, VOICE
 from engines.speech.opening import WIDE_OPEN
 from engines.speech.speech_to_motion import SpeechToMotion, Spoken
 from scripts import evaluate_speech
@@ -325,8 +325,10 @@ def test_everybody_is_judged_by_the_weights_that_have_not_heard_them(
     ears: dict[str, Ear] = {}
     for fold, subject in (("fold0", "anna"), ("fold1", "bert")):
         path = tmp_path / f"{fold}.safetensors"
-        header = json.dumps({"notes": {"left_out": [subject, "nobody"]}})
-        save_file({"x": np.zeros(1, np.float32)}, str(path), {"visavis": header})
+        notes = {"left_out": [subject, "nobody"]}
+        save_weights(
+            path, {"x": np.zeros(1, np.float32)}, WeightsHeader(KIND.name, KIND.version, {}, "", notes=notes)
+        )
         assert left_out(path) == {subject, "nobody"}
 
     def fake_speech(fold: str) -> Ear:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamer.frame import STAGES, Frame, LatencyTrace
+from streamer.frame import STAGES, Frame, LatencyTrace, Moment
 
 
 def test_marks_make_new_traces() -> None:
@@ -45,9 +45,18 @@ def test_unknown_stages_are_refused_by_name() -> None:
 
 def test_a_frame_keeps_everything_but_its_trace() -> None:
     image = np.zeros((2, 3, 3), np.uint8)
-    frame = Frame(image, 1.5, 77, sequence=9)
+    frame = Frame(1.5, 77, sequence=9, image=image)
     marked = frame.mark("decoded", 99)
     assert marked.image is image
     assert (marked.pts_s, marked.capture_time_ns, marked.sequence) == (1.5, 77, 9)
     assert dict(marked.trace.stamps_ns) == {"decoded": 99}
     assert dict(frame.trace.stamps_ns) == {}
+
+
+def test_a_moment_gets_a_picture_and_keeps_its_clock() -> None:
+    moment = Moment(1.5, 77, sequence=9).mark("captured", 77)
+    assert type(moment) is Moment
+    frame = moment.with_image(np.zeros((2, 3, 3), np.uint8)).mark("decoded", 99)
+    assert type(frame) is Frame
+    assert (frame.pts_s, frame.capture_time_ns, frame.sequence) == (1.5, 77, 9)
+    assert dict(frame.trace.stamps_ns) == {"captured": 77, "decoded": 99}

@@ -16,6 +16,7 @@ from engines.geometry import Camera, rotation_from_degrees
 from engines.head.landmark_names import IRIS_LEFT, IRIS_RIGHT, LOWER_LIP, UPPER_LIP
 from engines.head.model import Part, load_head_model
 from engines.motion import ARKIT_INDEX
+from engines.raster.conditioning import lookup_map
 from engines.raster.gbuffer import (
     GBuffer,
     HeadMesh,
@@ -25,7 +26,6 @@ from engines.raster.gbuffer import (
     extend,
     front_facing,
     grid_size,
-    lookup,
     rasterise,
 )
 from engines.raster.pose import head_viewport, photo_viewport, pose_head
@@ -124,7 +124,7 @@ def test_the_lookup_of_positions_is_exact_at_visible_points(
     mesh = posed(*angles)
     g = rasterise(MODEL, mesh, Viewport(0, 0, 1, 512, 512), grid_px=grid_px)
     position = draw_in_uv(MODEL, np.ascontiguousarray(mesh.vertices_px[:, :2]), 512)
-    error = np.linalg.norm(np.asarray(lookup(position, g.uv), np.float32) - pixel_centres(g), axis=-1)
+    error = np.linalg.norm(lookup_map(position, g.uv) - pixel_centres(g), axis=-1)
     # where parts meet a texel straddles two surfaces; the mouth's interior is painted, not looked up
     for part in (Part.SKIN, Part.EYE):
         assert np.percentile(error[g.part == part], 99) < 0.5
@@ -226,7 +226,7 @@ def test_what_is_drawn_in_uv_is_looked_up_at_the_vertices(seed: int, channels: i
     image = draw_in_uv(MODEL, values, 256)
     assert image.shape == (256, 256, channels)
     used = np.unique(MODEL.triangles)
-    back = np.asarray(lookup(image, MODEL.uv[None]), np.float32).reshape(-1, channels)
+    back = lookup_map(image, MODEL.uv[None]).reshape(-1, channels)
     off = np.abs(back - values)[used]
     assert off.max() < 0.02 * np.ptp(values[used])
 
@@ -286,7 +286,7 @@ def test_the_photo_is_where_the_mesh_of_its_own_motion_is(astronaut: Enrollment)
     g = rasterise(MODEL, mesh, photo_viewport(astronaut), 512)
     position = draw_in_uv(MODEL, np.ascontiguousarray(mesh.vertices_px[:, :2]), 512)
     y, x = np.nonzero(g.part == Part.SKIN)
-    seen = np.asarray(lookup(position, g.uv), np.float32)[y, x]
+    seen = lookup_map(position, g.uv)[y, x]
     assert np.percentile(np.hypot(seen[:, 0] - x - 0.5, seen[:, 1] - y - 0.5), 99) < 0.5
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.errors import GeneratorError
 from engines.generators.generator import Generator
-from engines.generators.geometric.generator import GeometricGenerator, opening_ratio
+from engines.generators.geometric.eyes import opening_ratio
+from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.open import GENERATORS, open_generator
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER, OVAL

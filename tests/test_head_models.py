@@ -20,10 +20,11 @@ from scipy.sparse import csc_matrix
 
 from engines.errors import ModelError
 from engines.geometry import rotation_matrix
-from engines.head import others as head_models
+from engines.head import open as opening
 from engines.head.landmark_names import IRIS_LEFT, IRIS_RIGHT, LANDMARK_COUNT, LIPS_INNER, MEETING
 from engines.head.model import HeadModel, Joints, Part
-from engines.head.others import adapt, bfm, flame, ict, load_model, mesh
+from engines.head.open import open_head_model
+from engines.head.others import adapt, bfm, flame, ict, mesh
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT
 
 F64 = NDArray[np.float64]
@@ -453,7 +454,7 @@ ICT_FILE = os.environ.get("VISAVIS_ICT_FILE", "")
 
 @pytest.mark.skipif(not ICT_FILE, reason="set VISAVIS_ICT_FILE to an ICT-FaceKit .npz")
 def test_the_real_ict_model_loads(tmp_path: Path) -> None:
-    loaded = load_model(f"ict:{ICT_FILE}")
+    loaded = open_head_model(f"ict:{ICT_FILE}")
     assert loaded.expression_hu.shape[0] == EXPRESSION_COUNT
     assert set(np.unique(loaded.part)) == set(range(1, 7))
     moved = loaded.landmarks(loaded.expression_hu[JAW_OPEN])
@@ -463,7 +464,7 @@ def test_the_real_ict_model_loads(tmp_path: Path) -> None:
     # the landmarks measured on the mesh and those found without them agree to half a centimetre
     alone = tmp_path / "alone.npz"
     alone.write_bytes(Path(ICT_FILE).read_bytes())
-    estimated = load_model(f"ict:{alone}")
+    estimated = open_head_model(f"ict:{alone}")
     off = estimated.landmarks(estimated.mean_hu) - loaded.landmarks(loaded.mean_hu)
     assert np.median(np.linalg.norm(off, axis=1)) < 0.05
 
@@ -782,39 +783,35 @@ def test_a_mesh_that_is_no_face_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_load_model_finds_each_kind_and_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_models, "load_head_model", reference)
-    load_model.cache_clear()
-    try:
-        assert load_model() is reference()
-        assert load_model("") is reference()
-        for file in FILES:
-            kind = file.split("-")[0]
-            path = write(tmp_path, file, FIELDS[kind]())
-            assert load_model(f"{kind}:{path}").name == kind
-    finally:
-        load_model.cache_clear()
+def test_each_kind_is_opened_by_its_name_and_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "load_head_model", reference)
+    for own in (None, "", "visavis"):
+        assert open_head_model(own) is reference()
+    for file in FILES:
+        kind = file.split("-")[0]
+        path = write(tmp_path, file, FIELDS[kind]())
+        assert open_head_model(f"{kind}:{path}").name == kind
 
 
 @pytest.mark.parametrize("spec", ["smpl:/a/b.npz", "ict", "ict:", ":/a", "/a/b.npz", "ICT:/a/b.npz"])
 def test_an_unknown_model_names_the_choices(spec: str) -> None:
     with pytest.raises(ModelError, match=r"ict:FILE\.npz, flame:FILE\.pkl or \.npz, bfm:FILE\.h5"):
-        load_model(spec)
+        open_head_model(spec)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"nowhere\.npz.*not there"):
-        load_model(f"ict:{tmp_path / 'nowhere.npz'}")
+        open_head_model(f"ict:{tmp_path / 'nowhere.npz'}")
 
 
 def test_without_scipy_the_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, "bfm", bfm_fields())
-    monkeypatch.setattr(head_models, "load_head_model", reference)
+    monkeypatch.setattr(opening, "load_head_model", reference)
     for name in [n for n in sys.modules if n.startswith("engines.head.others.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "scipy.spatial", None)
     with pytest.raises(ModelError, match="pip install scipy"):
-        load_model(f"bfm:{path}")
+        open_head_model(f"bfm:{path}")
 
 
 # ---- the parts ----------------------------------------------------------------------------------------------

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from engines.errors import DriverError
 from engines.speech.features import RATE_HZ
+from streamer.drive.open import open_driver
 from streamer.drive.voice import Voice
-from streamer.frame import Frame
+from streamer.frame import Moment
 from streamer.sources import sound as sound_module
 from streamer.sources.blocks import RING_S, Block, SoundRing
-from streamer.sources.heard import HEARD_FPS, HeardSource, Loudness
+from streamer.sources.heard import HEARD_FPS, HeardSource, Loudness, latency_text
 from streamer.sources.microphone import (
     Input,
     InputConfig,
@@ -35,14 +36,13 @@ from streamer.sources.microphone import (
 from streamer.sources.open import open_source
 from streamer.sources.sound import SoundFileSource
 from streamer.sources.source import SourceState
-from streamer.start_live import latency_text, open_driver
 
 F32 = NDArray[np.float32]
 
 
-def heard(source: HeardSource) -> list[Frame]:
-    """All frames of a file."""
-    frames: list[Frame] = []
+def heard(source: HeardSource) -> list[Moment]:
+    """All moments of a file."""
+    frames: list[Moment] = []
     while source.state is not SourceState.ENDED:
         frame = source.read(timeout_s=0.1)
         if frame is not None:
@@ -50,10 +50,10 @@ def heard(source: HeardSource) -> list[Frame]:
     return frames
 
 
-def jaws(source: HeardSource, frames: list[Frame]) -> list[float]:
-    """How far a driver opens the jaw, asked at each frame."""
-    driver = open_driver(source, "none", lambda error: pytest.fail(str(error)))
-    return [float(driver.drive(f).motion.expression[JAW]) for f in frames]
+def jaws(moments: list[Moment]) -> list[float]:
+    """How far a driver opens the jaw, asked at each moment."""
+    driver = open_driver(None, lambda error: pytest.fail(str(error)))
+    return [float(driver.drive(m).motion.expression[JAW]) for m in moments]
 
 
 # ---- files
@@ -68,6 +68,7 @@ def test_a_file_is_heard_at_its_own_pace(tmp_path: Path, rate_hz: int, channels:
     clock = FakeClock(start_ns=5_000_000_000)
     with SoundFileSource(path, Voice(EchoSpeech()), clock=clock) as source:
         assert source.info.duration_s == pytest.approx(1.2, abs=0.01)
+        assert source.info.size_px is None, "there are no pictures"
         frames = heard(source)
     assert [f.sequence for f in frames] == list(range(30))
     assert [f.pts_s for f in frames] == pytest.approx([k / HEARD_FPS for k in range(30)])
@@ -82,7 +83,7 @@ def test_what_is_shown_is_what_sounds_then(tmp_path: Path) -> None:
     sound = np.concatenate([np.zeros(8000, np.float32), tone(0.4), np.zeros(8000, np.float32)])
     path = write_wav(tmp_path / "a.wav", sound)
     source = SoundFileSource(path, Voice(EchoSpeech()), clock=FakeClock())
-    driver = open_driver(source, "none", lambda error: pytest.fail(str(error)))
+    driver = open_driver(None, lambda error: pytest.fail(str(error)))
     loud: list[float] = []
     while source.state is not SourceState.ENDED:
         frame = source.read(timeout_s=0.1)
@@ -113,7 +114,7 @@ def test_a_reader_that_was_late_gets_the_newest_moment(tmp_path: Path) -> None:
     late = source.read()
     assert late is not None
     assert late.pts_s == pytest.approx(first.pts_s + 0.8, abs=0.041)
-    assert jaws(source, [late])[0] == pytest.approx(0.3, abs=0.01)
+    assert jaws([late])[0] == pytest.approx(0.3, abs=0.01)
 
 
 @pytest.mark.parametrize("content", [b"", b"no sound at all" * 50])
@@ -248,7 +249,7 @@ def test_any_rate_and_stereo_are_heard_as_16_khz_mono(rate_hz: int, channels: in
         assert frame is not None
         assert source.voice.heard_s == pytest.approx(1.0, abs=0.01)
         assert frame.pts_s == pytest.approx(0.92, abs=0.021), "the newest moment, not the first"
-        assert jaws(source, [frame])[0] == pytest.approx(0.4 / channels, rel=0.05)
+        assert jaws([frame])[0] == pytest.approx(0.4 / channels, rel=0.05)
         assert source.read(timeout_s=0.01) is None
         assert source.state is SourceState.READY
 
@@ -324,7 +325,7 @@ def test_a_microphone_that_goes_away_comes_back(index: int | None) -> None:
         after = source.read(timeout_s=0.1)
         assert after is not None
         assert after.pts_s - before.pts_s == pytest.approx(3600.2, abs=0.09), "its time is real time"
-        assert jaws(source, [after])[0] > 0.25
+        assert jaws([after])[0] > 0.25
     assert all(config.anew for config in devices.asked[1:]), "PortAudio must look again"
     assert devices.asked[-1].name == (None if index is None else "Mic"), "numbers change, names do not"
     assert devices.now.closed

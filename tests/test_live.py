@@ -24,7 +24,7 @@ from fakes import (
     write_video,
 )
 
-from engines.enrollment import Enrollment, save_enrollment
+from engines.enrollment import Enrollment
 from engines.errors import DriverError, GeneratorError, SinkError, WeightsError
 from engines.generators.open import GENERATORS
 from engines.motion import Motion
@@ -36,6 +36,7 @@ from streamer.drive.trackers.tracker import Track
 from streamer.frame import Frame
 from streamer.latency.ledger import Ledger
 from streamer.live import LiveLoop, Outcome
+from streamer.options import AvatarOptions
 from streamer.sinks.sink import SinkClosed
 from streamer.sources.open import open_source
 from streamer.start_live import LiveOptions, run_live
@@ -163,7 +164,8 @@ def stage(astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
         ledger = Ledger()
         tracker = HeldTracker(script, astronaut.motion)
         driver = Driver(tracker, on_fault=lambda error: ledger.fault("tracked", error))
-        avatar = Avatar(astronaut, driver, generator="fake", size_px=64, clock=clock, on_fault=ledger.fault)
+        options = AvatarOptions(generator="fake", size_px=64)
+        avatar = Avatar(astronaut, driver, options, clock=clock, on_fault=ledger.fault)
         sink = sink or FakeSink()
         loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=repeat)
         it = Stage(clock, source, sink, generator, generator_gate, tracker, ledger, avatar, loop)
@@ -405,7 +407,7 @@ def test_a_generator_whose_weights_do_not_load_falls_back_and_the_run_says_so(
 
     monkeypatch.setitem(GENERATORS, "damaged", no_weights)
     driver = Driver(FakeTracker([astronaut.motion], neutral=astronaut.motion))
-    avatar = Avatar(astronaut, driver, generator="damaged", size_px=64)
+    avatar = Avatar(astronaut, driver, AvatarOptions(generator="damaged", size_px=64))
     assert avatar.generator_name == "geometric"
     assert avatar.notice is not None
     assert "damaged are cut short" in avatar.notice
@@ -496,12 +498,10 @@ def test_sources_by_name(tmp_path: Path) -> None:
 def test_run_refuses_what_cannot_work_and_closes_what_it_opened(
     astronaut: Enrollment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    avatar = tmp_path / "a.avatar"
-    save_enrollment(astronaut, avatar)
     clip = write_video(tmp_path / "v.mp4", [picture(k) for k in range(5)])
     before = clip.read_bytes()
     with pytest.raises(SinkError, match="the driving video itself"):
-        run_live(LiveOptions(avatar, str(clip), str(clip)))
+        run_live(astronaut, LiveOptions(str(clip), str(clip)))
     assert clip.read_bytes() == before
 
     closed: list[bool] = []
@@ -509,6 +509,6 @@ def test_run_refuses_what_cannot_work_and_closes_what_it_opened(
     monkeypatch.setattr(Driver, "close", lambda self: (closed.append(True), close(self)))
     out = tmp_path / "o.mp4"
     with pytest.raises(GeneratorError, match="geometric"):
-        run_live(LiveOptions(avatar, str(clip), str(out), generator="nosuch"))
+        run_live(astronaut, LiveOptions(str(clip), str(out), generator="nosuch"))
     assert closed == [True], "the tracker was left open"
     assert not out.exists()

@@ -232,7 +232,7 @@ def test_failure_names_every_place_its_reason_and_one_command(
 
 
 def test_without_download_nothing_is_fetched(server: Server, pip: Pip) -> None:
-    with pytest.raises(ModelMissing, match=r"-m engines\.models$"):
+    with pytest.raises(ModelMissing, match=r"-m engines\.model_files$"):
         find_model("toy.task", download=False)
     assert (server.requests, pip.commands) == (0, [])
 

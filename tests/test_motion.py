@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -136,6 +137,20 @@ def test_a_file_round_trip(tmp_path: Path) -> None:
     assert_close(back.neutral, motion(99), 6e-4)
     for a, b in zip(track, back, strict=True):
         assert_close(a, b, 6e-4)
+
+
+def test_a_motion_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    def breaking() -> Iterator[Motion]:
+        yield motion(0)
+        raise KeyboardInterrupt
+
+    path = tmp_path / "m.jsonl"
+    write_motion(path, [motion(1)], 25.0)
+    old = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        write_motion(path, breaking(), 25.0)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_without_a_neutral_and_with_blank_lines(tmp_path: Path) -> None:

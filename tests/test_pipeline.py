@@ -74,7 +74,7 @@ class Figure:
 
     def track_idle(self, time_s: float, sequence: int) -> Driven:
         now_ns = self.clock.now_ns()
-        frame = Frame(picture(), time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence)
+        frame = Frame(time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence, image=picture())
         return Driven(frame, self.driver.idle(time_s))
 
     def show_drive(self, drive: Drive, frame: Frame) -> Shown:
@@ -137,7 +137,7 @@ class Bench:
     def put(self, k: int, time_s: float | None = None) -> None:
         now_ns = self.figure.clock.now_ns()
         trace = LatencyTrace({"captured": now_ns, "decoded": now_ns})
-        frame = Frame(picture(k), k / FPS if time_s is None else time_s, now_ns, trace, k)
+        frame = Frame(k / FPS if time_s is None else time_s, now_ns, trace, k, image=picture(k))
         assert not self.frames.put((frame, 100 + k)), "the bench itself was too fast"
 
     def show(self, k: int) -> None:

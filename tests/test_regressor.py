@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,35 +11,31 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from network_numbers import say
-from safetensors.torch import save_file
 
-from engines.errors import ModelError
+from engines.compile.weights import WeightsHeader, arrays_of, load_weights, save_weights
+from engines.errors import WeightsError
 from engines.geometry import rotation_matrix
 from engines.head.landmark_names import LANDMARK_COUNT
 from engines.head.model import HeadModel, load_head_model
-from engines.head.regressor import (
+from engines.head.regressor.crop import (
     CROP_PER_FACE,
-    FORMAT,
     INPUT_PX,
     SKIN_LANDMARKS,
-    VERSION,
     CropBox,
-    FaceBasis,
-    Layout,
-    NetShape,
-    RegressorNet,
-    as_input,
     box_around,
     cut,
-    face_basis,
     face_extent,
-    load_regressor,
     move_points,
+)
+from engines.head.regressor.file import KIND, load_regressor, save_regressor
+from engines.head.regressor.network import NetShape, RegressorNet, as_input, without_norm
+from engines.head.regressor.prediction import (
+    FaceBasis,
+    Layout,
+    face_basis,
     place_head,
     read_output,
     rotation_from_6d,
-    save_regressor,
-    without_norm,
 )
 
 boxes = st.builds(
@@ -200,74 +196,23 @@ def test_folding_the_normalisation_changes_nothing() -> None:
 def test_weights_come_back_as_they_were(tmp_path: Path) -> None:
     net = tiny_net(norm=True)
     path = tmp_path / "r.safetensors"
-    save_regressor(path, net, {"minutes": 1.0})
+    save_regressor(path, net, "MIT", {"minutes": 1.0})
     loaded = load_regressor(path)
     assert loaded.shape == TINY
     x = torch.rand(1, 3, INPUT_PX, INPUT_PX)
     assert torch.allclose(loaded(x), net(x), atol=2e-3)  # float16
     assert list(tmp_path.iterdir()) == [path]
-
-
-def rewrite(path: Path, header: dict[str, object], **changes: torch.Tensor) -> None:
-    tensors = {k: v.half().contiguous() for k, v in tiny_net().state_dict().items()} | changes
-    save_file(tensors, str(path), metadata={"visavis": json.dumps(header)})
-
-
-GOOD_HEADER: dict[str, object] = {
-    "format": FORMAT,
-    "version": VERSION,
-    "shape": {
-        "widths": [4, 4, 4, 8, 8],
-        "blocks": [1, 1, 1, 1],
-        "detail": 2,
-        "hidden": 8,
-        "identity_count": 5,
-    },
-}
-
-
-def test_the_header_of_these_tests_is_a_good_one(tmp_path: Path) -> None:
-    rewrite(tmp_path / "r", GOOD_HEADER)
-    assert load_regressor(tmp_path / "r").shape == TINY
+    _, about = load_weights(path, KIND)
+    assert (about.licence, about.notes) == ("MIT", {"minutes": 1.0})
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"version": VERSION + 1}, f"expected {FORMAT} version {VERSION}"),
-        ({"format": "hat"}, "hat version"),
-        ({"shape": {"widths": [4]}}, "do not fit"),
-        (
-            {
-                "shape": {
-                    "widths": [4, 4, 4, 8, 9],
-                    "blocks": [1, 1, 1, 1],
-                    "detail": 2,
-                    "hidden": 8,
-                    "identity_count": 5,
-                }
-            },
-            "fit",
-        ),
-    ],
+    "change", [{"widths": [4]}, {"widths": [4, 4, 4, 8, 9]}, {"widths": 4}, {"hidden": None}, {"detail": 3}]
 )
-def test_a_wrong_header_names_the_fix(tmp_path: Path, change: dict[str, object], words: str) -> None:
-    rewrite(tmp_path / "r", GOOD_HEADER | change)
-    with pytest.raises(ModelError, match=words) as caught:
+def test_a_shape_that_the_tensors_do_not_have_names_the_fix(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    header = WeightsHeader(KIND.name, KIND.version, asdict(TINY) | change, "MIT")
+    save_weights(tmp_path / "r", arrays_of(tiny_net(), np.float16), header)
+    with pytest.raises(WeightsError, match=r"do not fit.*scripts\.train_regressor"):
         load_regressor(tmp_path / "r")
-    assert "scripts/train_regressor.py" in str(caught.value)
-
-
-def test_broken_files_name_the_fix(tmp_path: Path) -> None:
-    path = tmp_path / "r"
-    with pytest.raises(ModelError, match=r"missing.*train_regressor"):
-        load_regressor(path)
-    rewrite(path, GOOD_HEADER, **{"out.bias": torch.full((Layout(5).length,), torch.nan).half()})
-    with pytest.raises(ModelError, match=r"not finite.*train_regressor"):
-        load_regressor(path)
-    rewrite(path, GOOD_HEADER)
-    whole = path.read_bytes()
-    for size in (len(whole) // 2, 5, 0):
-        path.write_bytes(whole[:size])
-        with pytest.raises(ModelError, match=r"truncated.*train_regressor"):
-            load_regressor(path)

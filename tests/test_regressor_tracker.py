@@ -16,13 +16,8 @@ from engines.geometry import Camera
 from engines.head.landmark_names import LANDMARK_COUNT
 from engines.head.landmarks import LandmarkDetector
 from engines.head.model import HeadModel, load_head_model
-from engines.head.regressor import (
-    INPUT_PX,
-    SKIN_LANDMARKS,
-    CropBox,
-    Layout,
-    face_extent,
-)
+from engines.head.regressor.crop import INPUT_PX, SKIN_LANDMARKS, CropBox, face_extent
+from engines.head.regressor.prediction import Layout
 from engines.motion import ARKIT_INDEX
 from scripts.regressor.regression import (
     GOOD_PER_FACE,
@@ -80,7 +75,7 @@ def frame(x: float | None = 320, y: float = 240, size: float = 150, k: int = 0) 
     if x is not None:
         h = size / 2
         image[round(y - h) : round(y + h), round(x - h) : round(x + h)] = 255
-    return Frame(image, k / 30, k * 33_000_000)
+    return Frame(k / 30, k * 33_000_000, image=image)
 
 
 @pytest.fixture
@@ -149,7 +144,7 @@ def test_no_face_is_no_motion_and_the_face_comes_back(tracker: RegressorTracker)
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 500), (500, 2), (30, 30)])
 def test_odd_pictures_are_no_face(tracker: RegressorTracker, shape: tuple[int, int]) -> None:
-    track = tracker.track(Frame(np.zeros((*shape, 3), np.uint8), 0.0, 0))
+    track = tracker.track(Frame(0.0, 0, image=np.zeros((*shape, 3), np.uint8)))
     assert track.motion is None
 
 
@@ -229,8 +224,8 @@ def test_a_real_face_is_read_from_its_pixels() -> None:
     truth = detector.detect(image)[0].points_px
     detector.close()
     with open_tracker("regressor") as tracker:
-        tracks = [tracker.track(Frame(image, k / 30, 0)) for k in range(10)]
-        empty = tracker.track(Frame(np.full_like(image, 60), 11 / 30, 0))
+        tracks = [tracker.track(Frame(k / 30, 0, image=image)) for k in range(10)]
+        empty = tracker.track(Frame(11 / 30, 0, image=np.full_like(image, 60)))
     assert tracks[-1].motion is not None
     assert tracks[-1].landmarks_px is not None
     miss = np.linalg.norm((tracks[-1].landmarks_px - truth)[:SKIN_LANDMARKS, :2], axis=1).mean()

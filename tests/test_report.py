@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from streamer.frame import LatencyTrace
-from streamer.latency.report import summarise, write_perfetto, write_report
+from streamer.latency.perfetto import write_perfetto
+from streamer.latency.report import write_report
+from streamer.latency.summary import summarise
 from streamer.latency.trace import EventRecord, FrameRecord, Trace, TraceError
 
 MS = 1_000_000

@@ -33,11 +33,12 @@ from streamer import __version__
 from streamer.clock import SystemClock
 from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.look import Look
-from streamer.serve import app as server
+from streamer.serve import routes
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore, BackgroundStore, picture_of
-from streamer.webrtc.session import CallOptions, build_avatar
+from streamer.webrtc.call_options import CallOptions
+from streamer.webrtc.session import build_avatar
 
 URL = "http://127.0.0.1:8000"
 
@@ -291,11 +292,11 @@ def test_consent_is_kept_with_the_upload(
 ) -> None:
     heard: list[str] = []
 
-    def fake_enroll(data: bytes, *, consent: str) -> Enrollment:
+    def fake_enroll(data: bytes, *, consent: str, head_model: str | None) -> Enrollment:
         heard.append(consent)
         return astronaut
 
-    monkeypatch.setattr(server, "enroll", fake_enroll)
+    monkeypatch.setattr(routes, "enroll", fake_enroll)
     assert upload(client, b"x", consent="  Ada Lovelace ").status_code == 201
     assert heard == ["Ada Lovelace"]
     for consent in ("", "   ", "\n"):
@@ -619,7 +620,7 @@ def send_background(client: httpx.Client, data: bytes) -> httpx.Response:
 def look_in(client: TestClient) -> Look:
     """The look of the one call that is up."""
     app = client.app
-    (session,) = app.state.calls.sessions  # type: ignore[attr-defined]
+    (session,) = app.state.service.calls.sessions  # type: ignore[attr-defined]
     return session.options.look
 
 
@@ -714,9 +715,8 @@ def test_the_oldest_background_goes() -> None:
 
 
 def test_a_call_draws_with_its_look(astronaut: Enrollment) -> None:
-    options = CallOptions(
-        "geometric", 128, drive="demo", look=Look(Background("colour", colour=(9, 200, 9)), "16:9")
-    )
+    look = Look(Background("colour", colour=(9, 200, 9)), "16:9")
+    options = CallOptions(generator="geometric", size_px=128, drive="demo", look=look)
     stand_in = SimpleNamespace(
         enrollment=astronaut,
         options=options,
@@ -727,8 +727,8 @@ def test_a_call_draws_with_its_look(astronaut: Enrollment) -> None:
     avatar = build_avatar(stand_in)  # type: ignore[arg-type]
     try:
         assert avatar.size_px == (228, 128)
-        frame = avatar.track_idle(0.0, 0)
-        picture = avatar.show_drive(frame.drive, frame.frame).frame.image
+        driven = avatar.track_idle(0.0, 0)
+        picture = avatar.show_drive(driven.drive, driven.moment).frame.image
         assert picture.shape == (128, 228, 3)
         assert (picture[:30, :20] == (9, 200, 9)).all()
     finally:

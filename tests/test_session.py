@@ -33,7 +33,8 @@ from fakes import AT_LAST_S
 from engines.enrollment import Enrollment
 from engines.retarget import Controls
 from streamer.webrtc import aiortc_fixes
-from streamer.webrtc.session import MESH_PERIOD_S, CallOptions, OfferError, Session
+from streamer.webrtc.call_options import CallOptions
+from streamer.webrtc.session import MESH_PERIOD_S, OfferError, Session
 
 pytestmark = pytest.mark.slow  # real calls, in real time
 

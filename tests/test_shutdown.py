@@ -21,7 +21,7 @@ from calls import Camera, Client, only_loopback, until
 from fakes import AT_LAST_S
 
 from engines.enrollment import Enrollment, save_enrollment
-from streamer.cli.main import listen
+from streamer.serve.listener import listen
 from streamer.webrtc import aiortc_fixes
 
 COMMAND = [sys.executable, "-m", "streamer.cli.main"]

@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent
 
 def frames_at(times_s: list[float], width: int = 64, height: int = 48) -> Iterator[Frame]:
     for k, t in enumerate(times_s):
-        yield Frame(picture(k, width, height), t, 0, sequence=k)
+        yield Frame(t, 0, sequence=k, image=picture(k, width, height))
 
 
 def write(sink: Sink, frames: Iterator[Frame], info: SinkInfo) -> None:
@@ -108,7 +108,7 @@ def test_odd_sizes_are_padded_by_their_edge(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     write(FileSink(path), frames_at([0.0, 0.04], 65, 49), SinkInfo(65, 49, 25))
     with VideoSource(path) as source:
-        assert (source.info.width_px, source.info.height_px) == (66, 50)
+        assert source.info.size_px == (66, 50)
         frame = source.read()
     assert frame is not None
     assert frame.image[45, 65].min() > 180, "the white corner goes on to the edge"
@@ -236,7 +236,7 @@ def test_interrupted_while_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def interrupt(fd: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("streamer.sinks.file.os.fsync", interrupt)
+    monkeypatch.setattr("engines.files.os.fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(FileSink(tmp_path / "out.mp4"), frames_at([0, 0.1]), SinkInfo(64, 48, 10))
     assert list(tmp_path.iterdir()) == []
@@ -267,7 +267,7 @@ WRITER = """
         sink.open(SinkInfo(96, 96, 30))
         k = 0
         while True:
-            sink.write(Frame(image, k / 30, 0))
+            sink.write(Frame(k / 30, 0, image=image))
             k += 1
             if k == 30:
                 print("writing", flush=True)
@@ -309,12 +309,12 @@ def test_other_peoples_signal_handlers_are_left_alone(tmp_path: Path) -> None:
         with FileSink(tmp_path / "a.mp4") as sink:
             sink.open(SinkInfo(64, 48, 30))
             assert signal.getsignal(signal.SIGTERM) is own
-            sink.write(Frame(picture(), 0, 0))
+            sink.write(Frame(0, 0, image=picture()))
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with FileSink(tmp_path / "b.mp4") as sink:
             sink.open(SinkInfo(64, 48, 30))
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-            sink.write(Frame(picture(), 0, 0))
+            sink.write(Frame(0, 0, image=picture()))
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -341,7 +341,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def noise_frames(count: int) -> Iterator[Frame]:
     rng = np.random.default_rng(0)
     for k in range(count):
-        yield Frame(rng.integers(0, 255, (128, 128, 3), dtype=np.uint8), k / 30, 0)
+        yield Frame(k / 30, 0, image=rng.integers(0, 255, (128, 128, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("count", [200, 45])
@@ -387,10 +387,10 @@ def test_a_full_disk_told_by_any_layer(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(sink, "_write", full)
     with pytest.raises(SinkError, match="disk full"):
-        sink.write(Frame(picture(), 0, 0))
+        sink.write(Frame(0, 0, image=picture()))
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SinkError, match="not open"):
-        sink.write(Frame(picture(), 0, 0))
+        sink.write(Frame(0, 0, image=picture()))
 
 
 def test_names_that_cannot_work_are_refused_before_any_work(tmp_path: Path) -> None:
@@ -481,11 +481,11 @@ def test_the_window_shows_and_closes_by_key(key: int) -> None:
     heard: list[str] = []
     sink = WindowSink(screen, keys=heard.append)
     sink.open(SinkInfo(64, 48, 30))
-    sink.write(Frame(picture(), 0, 0))
+    sink.write(Frame(0, 0, image=picture()))
     screen.pressed = [ord("r"), key]
-    sink.write(Frame(picture(), 0.1, 0))
+    sink.write(Frame(0.1, 0, image=picture()))
     with pytest.raises(SinkClosed):
-        sink.write(Frame(picture(), 0.2, 0))
+        sink.write(Frame(0.2, 0, image=picture()))
     sink.close()
     assert heard == ["r"]
     assert not screen.visible
@@ -499,7 +499,7 @@ def test_the_windows_close_button() -> None:
     sink.open(SinkInfo(64, 48, 30))
     screen.visible = False
     with pytest.raises(SinkClosed):
-        sink.write(Frame(picture(), 0, 0))
+        sink.write(Frame(0, 0, image=picture()))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks for an X or Wayland display")
@@ -582,9 +582,9 @@ def test_the_virtual_camera_gets_the_frames(fake_backend: type[FakeCameraBackend
         assert sink.device is None
         sink.open(SinkInfo(65, 48, 25))
         assert sink.device == "/dev/fake0"
-        sink.write(Frame(picture(0, 66, 48), 0, 0))
-        sink.write(Frame(np.full((100, 33, 3), 9, np.uint8), 0.04, 0))
-        sink.write(Frame(picture(0, 66, 48)[:, ::-1], 0.08, 0))
+        sink.write(Frame(0, 0, image=picture(0, 66, 48)))
+        sink.write(Frame(0.04, 0, image=np.full((100, 33, 3), 9, np.uint8)))
+        sink.write(Frame(0.08, 0, image=picture(0, 66, 48)[:, ::-1]))
     camera = fake_backend.made[0]
     assert (camera.size, camera.fps, camera.closed) == ((66, 48), 25, True)
     assert np.array_equal(camera.sent[0], picture(0, 66, 48)), "RGB, untouched when it fits"
@@ -602,7 +602,7 @@ def test_a_camera_in_use_is_explained(fake_backend: type[FakeCameraBackend]) -> 
     assert driver_fix() in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(SinkError, match="not open"):
-        sink.write(Frame(picture(), 0, 0))
+        sink.write(Frame(0, 0, image=picture()))
 
 
 def test_no_camera_driver_is_explained() -> None:
@@ -646,7 +646,7 @@ def test_the_fake_sink_keeps_the_contract() -> None:
     assert len(sink.frames) == 1
     held = FakeSink()
     held.gate.clear()
-    thread = threading.Thread(target=held.write, args=(Frame(picture(), float(Fraction(1, 2)), 0),))
+    thread = threading.Thread(target=held.write, args=(Frame(float(Fraction(1, 2)), 0, image=picture()),))
     thread.start()
     assert held.frames == []
     held.gate.set()
@@ -665,7 +665,7 @@ def see_through(times_s: list[float], width: int = 64, height: int = 48) -> Iter
     image[:, : width // 2] = (220, 30, 40, 255)
     image[:, width // 4 : width // 2, 3] = 192
     for k, time_s in enumerate(times_s):
-        yield Frame(image, time_s, 0, LatencyTrace({}), k)
+        yield Frame(time_s, 0, LatencyTrace({}), k, image=image)
 
 
 def rgba_of(path: Path) -> list[U8]:

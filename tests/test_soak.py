@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import psutil
 import pytest
 from clips import DemoClip
 
-from engines.enrollment import Enrollment, save_enrollment
+from engines.enrollment import Enrollment
 from scripts.benchmarks.soak import soak
 from streamer import start_live
 from streamer.frame import Frame
@@ -42,15 +40,13 @@ class CountedSink(Sink):
 def test_a_run_keeps_none_of_its_pictures(
     astronaut: Enrollment,
     demo_clip: DemoClip,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """However long it takes: memory by frames, not by seconds."""
-    save_enrollment(astronaut, tmp_path / "a.avatar")
     sink = CountedSink(160)
     monkeypatch.setattr(start_live, "open_sink", lambda _, **options: sink)
     clip = demo_clip(1, 25, 512)  # short, so that it is opened again many times
-    outcome, snapshot = run_live(LiveOptions(tmp_path / "a.avatar", str(clip), "gauge", loop=True))
+    outcome, snapshot = run_live(astronaut, LiveOptions(str(clip), "gauge", loop=True))
     early_mb, late_mb = np.median(sink.memory_mb[70:90]), np.median(sink.memory_mb[140:160])
     print(f"\nframe 80: {early_mb:.0f} MB, frame 150: {late_mb:.0f} MB")
     assert outcome.frames == 159, "the last one closed the sink"
@@ -70,13 +66,11 @@ def test_a_run_keeps_none_of_its_pictures(
 def test_run_keeps_memory_and_lag_flat(
     astronaut: Enrollment,
     demo_clip: DemoClip,
-    tmp_path: Path,
     seconds: float,
     warm_up_s: float,
     mb_per_min: float,
 ) -> None:
-    save_enrollment(astronaut, tmp_path / "a.avatar")
-    soaked = soak(tmp_path / "a.avatar", demo_clip(3, 25, 512), seconds, warm_up_s)
+    soaked = soak(astronaut, demo_clip(3, 25, 512), seconds, warm_up_s)
     print(f"\n{soaked}")
     assert soaked.seconds == pytest.approx(seconds, abs=2)
     assert soaked.frames > 10 * seconds

@@ -18,8 +18,10 @@ from fakes import AT_LAST_S, FakeClock, FakeSource, picture, read_all, set_displ
 from numpy.typing import NDArray
 
 from engines.errors import DriverError
+from streamer.sources.audio_track import audio_of
 from streamer.sources.source import SourceState
-from streamer.sources.video import VideoSource, audio_of, upright
+from streamer.sources.video import VideoSource
+from streamer.sources.video_reading import upright
 from streamer.sources.webcam import CameraConfig, WebcamSource, capture_time_ns
 
 U8 = NDArray[np.uint8]
@@ -38,8 +40,7 @@ def colour(image: U8, x: float, y: float) -> tuple[int, int, int]:
 
 def test_frames_are_rgb_with_exact_times(clip: Path) -> None:
     with VideoSource(clip) as source:
-        assert source.info.width_px == 64
-        assert source.info.height_px == 48
+        assert source.info.size_px == (64, 48)
         assert source.info.fps == pytest.approx(30, abs=0.01)
         assert source.info.duration_s == pytest.approx(1.0, abs=0.03)
         assert source.info.has_audio
@@ -95,7 +96,7 @@ def test_rotation_is_honoured(
     path = write_video(tmp_path / "turned.mp4", [picture()] * 3)
     set_display_matrix(path, *matrix)
     with VideoSource(path) as source:
-        assert (source.info.width_px, source.info.height_px) == size
+        assert source.info.size_px == size
         frame = source.read()
     assert frame is not None
     assert frame.image.shape == (size[1], size[0], 3)
@@ -117,7 +118,7 @@ def test_wide_pixels_are_made_square(tmp_path: Path) -> None:
 
     path = write_video(tmp_path / "dv.mp4", [picture()] * 2, tags=anamorphic)
     with VideoSource(path) as source:
-        assert (source.info.width_px, source.info.height_px) == (85, 48)
+        assert source.info.size_px == (85, 48)
 
 
 def test_variable_frame_times_are_kept(tmp_path: Path) -> None:
@@ -362,7 +363,7 @@ def test_the_newest_camera_picture_wins() -> None:
     rig = Rig()
     with WebcamSource(3, open_capture=rig.open) as camera:
         assert camera.info.is_live
-        assert (camera.info.width_px, camera.info.height_px, camera.info.fps) == (640, 480, 30.0)
+        assert (camera.info.size_px, camera.info.fps) == ((640, 480), 30.0)
         assert camera.info.name == "camera 3"
         first = camera.read(AT_LAST_S)
         assert first is not None

@@ -42,13 +42,13 @@ from engines.speech.speech_to_motion import (
     SpeechState,
     SpeechToMotion,
     Spoken,
-    closure_of,
+    heard_closure,
     motion_of,
     motions_of,
     usual_closure,
 )
 from scripts.speech.data import at_hops, coloured_noise, music, relative_rotation, voiced
-from scripts.train_speech import SpeechNet
+from scripts.speech.task import SpeechNet
 
 
 def vowel(seconds: float, pitch_hz: float = 120.0) -> np.ndarray:
@@ -247,9 +247,9 @@ def test_lips_meet_where_closure_is_likelier_than_usual() -> None:
         for _ in range(500):
             usual = usual_closure(usual, level, 1.0)
         assert usual == pytest.approx(level, abs=0.01)
-        assert closure_of(level + 2.0, usual) == 1.0
-        assert closure_of(level, usual) < 0.7
-        assert closure_of(level - 3.0, usual) < 0.05
+        assert heard_closure(level + 2.0, usual) == 1.0
+        assert heard_closure(level, usual) < 0.7
+        assert heard_closure(level - 3.0, usual) < 0.05
     assert usual_closure(1.0, 9.0, 0.0) == 1.0  # pauses teach nothing
 
 

@@ -12,21 +12,20 @@ from fakes import FakeClock, FakeSink, FakeSource
 from hearing import tone, write_wav
 from numpy.typing import NDArray
 
-from engines.enrollment import Enrollment, save_enrollment
+from engines.enrollment import Enrollment
 from engines.motion import ARKIT_INDEX
 from engines.speech.features import RATE_HZ
 from streamer.animate import Job, animate
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
-from streamer.drive.driver import Driver
-from streamer.drive.trackers.tracker import NoTracker
+from streamer.drive.open import open_driver
 from streamer.drive.voice import Voice
-from streamer.frame import Frame
 from streamer.latency.ledger import Ledger
 from streamer.live import LiveLoop
+from streamer.options import AvatarOptions
 from streamer.sources.sound import SoundFileSource
 from streamer.sources.source import SourceState
-from streamer.start_live import LiveOptions, open_driver, run_live
+from streamer.start_live import LiveOptions, run_live
 
 F32 = NDArray[np.float32]
 JAW = ARKIT_INDEX["jawOpen"]
@@ -61,13 +60,10 @@ def test_trim_moves_the_sound_of_a_file(
 
 @pytest.mark.slow
 def test_run_into_a_file_takes_the_sound_along(tmp_path: Path, astronaut: Enrollment) -> None:
-    save_enrollment(astronaut, tmp_path / "a.avatar")
     driver, out = beep(tmp_path / "talk.wav"), tmp_path / "out.mp4"
     said: list[str] = []
-    options = LiveOptions(
-        tmp_path / "a.avatar", str(driver), str(out), generator="geometric", size_px=64, trim_ms=100
-    )
-    outcome, snapshot = run_live(options, said.append)
+    options = LiveOptions(str(driver), str(out), generator="geometric", size_px=64, trim_ms=100)
+    outcome, snapshot = run_live(astronaut, options, said.append)
     assert outcome.frames > 0
     assert snapshot.faults == 0
     assert onset_s(sound_of(out)) == pytest.approx(1.1, abs=0.012)
@@ -77,7 +73,7 @@ def test_run_into_a_file_takes_the_sound_along(tmp_path: Path, astronaut: Enroll
 @pytest.mark.slow
 def test_a_notice_is_said_once_while_it_runs_and_not_again_at_the_end(astronaut: Enrollment) -> None:
     source = FakeSource(count=20, is_live=True, notice="the microphone is muted")
-    avatar = Avatar(astronaut, Driver(NoTracker()), generator="geometric", size_px=64)
+    avatar = Avatar(astronaut, open_driver(None), AvatarOptions(generator="geometric", size_px=64))
     said: list[str] = []
     with FakeSink() as sink:
         loop = LiveLoop(source, avatar, sink, ledger=Ledger(), clock=SystemClock(), say=said.append)
@@ -89,12 +85,12 @@ def test_a_notice_is_said_once_while_it_runs_and_not_again_at_the_end(astronaut:
 def opening(path: Path) -> F32:
     """(N,) jaw of every moment of a file, by the network that ships."""
     source = SoundFileSource(path, Voice(), clock=FakeClock())
-    driver = open_driver(source, "none", lambda error: pytest.fail(str(error)))
+    driver = open_driver(None, lambda error: pytest.fail(str(error)))
     jaws: list[float] = []
     while source.state is not SourceState.ENDED:
-        frame: Frame | None = source.read(timeout_s=0.1)
-        if frame is not None:
-            jaws.append(float(driver.drive(frame).motion.expression[JAW]))
+        moment = source.read(timeout_s=0.1)
+        if moment is not None:
+            jaws.append(float(driver.drive(moment).motion.expression[JAW]))
     return np.array(jaws, np.float32)
 
 

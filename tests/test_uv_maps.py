@@ -13,7 +13,8 @@ from calibration.uv_maps import draw_uv_maps, mirrored_uv, with_uv_maps
 from engines.enrollment import UV_POSITION_SIDE_PX, Enrollment
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.head.model import Part, load_head_model
-from engines.raster.gbuffer import GBuffer, lookup, rasterise
+from engines.raster.conditioning import lookup_map
+from engines.raster.gbuffer import GBuffer, rasterise
 from engines.raster.pose import head_viewport, photo_viewport, pose_head
 from engines.raster.resample import resample
 
@@ -26,6 +27,10 @@ def psnr_db(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
     return float(10 * np.log10(255**2 / np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)))
 
 
+def as_bytes(share: NDArray[np.float32]) -> U8:
+    return np.rint(share * 255).astype(np.uint8)
+
+
 def drawn(e: Enrollment, size: int, yaw: float = 0) -> tuple[GBuffer, U8, U8]:
     """(G-buffer, colour, visibility) of the head turned by `yaw`, both 0 where nothing is drawn."""
     turn = rotation_matrix(rotation_from_degrees(yaw, 0, 0)) @ rotation_matrix(e.motion.rotation_rad)
@@ -33,8 +38,8 @@ def drawn(e: Enrollment, size: int, yaw: float = 0) -> tuple[GBuffer, U8, U8]:
     view = head_viewport(e, size)
     g = rasterise(MODEL, pose_head(MODEL, e, motion, view), view, size)
     covered = (g.part > 0).astype(np.uint8)
-    colour = np.asarray(lookup(e.uv_colour, g.uv), np.uint8) * covered[..., None]
-    return g, colour, np.asarray(lookup(e.uv_visibility, g.uv), np.uint8) * covered
+    colour = as_bytes(lookup_map(e.uv_colour, g.uv)) * covered[..., None]
+    return g, colour, as_bytes(lookup_map(e.uv_visibility, g.uv)) * covered
 
 
 def well_inside(e: Enrollment, size: int) -> Mask:
@@ -56,7 +61,7 @@ def test_the_colours_draw_the_photo_again(astronaut: Enrollment) -> None:
 
 def test_positions_lead_back_into_the_photo(astronaut: Enrollment) -> None:
     g, _, seen = drawn(astronaut, 256)
-    at = np.asarray(lookup(astronaut.uv_position_px, g.uv), np.float32)
+    at = lookup_map(astronaut.uv_position_px, g.uv)
     y, x = np.nonzero((seen > 250) & (g.part == Part.SKIN))
     centres = np.stack([x + 0.5, y + 0.5], -1) / g.viewport.scale + (
         g.viewport.origin_x_px,
@@ -89,7 +94,7 @@ def test_a_turned_head_shows_what_the_photo_does_not(
 def test_what_faces_away_is_not_seen(astronaut: Enrollment) -> None:
     mesh = pose_head(MODEL, astronaut, astronaut.motion, photo_viewport(astronaut))
     facing = -MODEL.normals(mesh.vertices_px)[:, 2]
-    seen = np.asarray(lookup(astronaut.uv_visibility, MODEL.uv[None]))[0]
+    seen = lookup_map(astronaut.uv_visibility, MODEL.uv[None])[0] * 255
     skin = np.unique(MODEL.triangles[MODEL.part == Part.SKIN])
     assert np.percentile(seen[skin][facing[skin] < -0.2], 99) < 64
     front = MODEL.landmark_vertices[[4, 50, 280, 151, 205, 425]].ravel()
@@ -116,7 +121,7 @@ def test_the_maps_are_what_an_enrollment_says(astronaut: Enrollment) -> None:
 
 def test_pncc_is_looked_up_as_the_mean_heads_place(astronaut: Enrollment) -> None:
     g, _, _ = drawn(astronaut, 256)
-    code = np.asarray(lookup(astronaut.uv_pncc, g.uv)).astype(float) / 255
+    code = lookup_map(astronaut.uv_pncc, g.uv)
     skin = g.part == Part.SKIN
     y, x = np.nonzero(skin)
     # right cheek low, left cheek high; forehead low, chin high

@@ -9,7 +9,6 @@ import time
 import wave
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -28,22 +27,17 @@ from engines.speech.speech_to_motion import SpeechToMotion
 from streamer.avatar import Driven, Shown
 from streamer.drive.driver import Drive
 from streamer.drive.voice import Voice
-from streamer.frame import Frame
+from streamer.frame import Frame, Moment
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore
 from streamer.sources.heard import HEARD_FPS
 from streamer.webrtc import aiortc_fixes, session
+from streamer.webrtc.call_options import MOST_TRIM_MS, CallOptions
 from streamer.webrtc.call_sound import CallSound, block_of
 from streamer.webrtc.media import video_frame_of
-from streamer.webrtc.session import (
-    MOST_TRIM_MS,
-    CallOptions,
-    MessageError,
-    OfferError,
-    Session,
-    milliseconds_of,
-)
+from streamer.webrtc.messages import MessageError, milliseconds_of
+from streamer.webrtc.session import OfferError, Session
 
 LOUD = 0.1
 RATE_HZ = 48_000
@@ -67,11 +61,11 @@ class FlashPainter(Painter):
         super().__init__(call)
         self._voice: Voice | None = call.sound.voice if call.sound is not None else None
 
-    def show_drive(self, drive: Drive, frame: Frame) -> Shown:
+    def show_drive(self, drive: Drive, moment: Moment) -> Shown:
         heard = self._voice if drive.state == "tracking" else None
-        spoken = heard.at(frame.sequence / HEARD_FPS) if heard is not None else None
+        spoken = heard.at(moment.sequence / HEARD_FPS) if heard is not None else None
         white = spoken is not None and spoken.answer[JAW] > LOUD
-        return Shown(replace(frame.mark("generated", time.monotonic_ns()), image=plain(white)), drive)
+        return Shown(moment.mark("generated", time.monotonic_ns()).with_image(plain(white)), drive)
 
 
 def plain(white: bool) -> np.ndarray[Any, Any]:
@@ -84,14 +78,14 @@ class CopyPainter(Painter):
 
     TRACK_S = DRAW_S = 0.05
 
-    def track(self, frame: Frame) -> Driven:
+    def track(self, moment: Moment) -> Driven:
         time.sleep(self.TRACK_S)
-        return super().track(frame)
+        return super().track(moment)
 
-    def show_drive(self, drive: Drive, frame: Frame) -> Shown:
+    def show_drive(self, drive: Drive, moment: Moment) -> Shown:
         time.sleep(self.DRAW_S)
-        white = drive.state == "tracking" and bool(frame.image.mean() > 127)
-        return Shown(replace(frame.mark("generated", time.monotonic_ns()), image=plain(white)), drive)
+        white = isinstance(moment, Frame) and drive.state == "tracking" and bool(moment.image.mean() > 127)
+        return Shown(moment.mark("generated", time.monotonic_ns()).with_image(plain(white)), drive)
 
 
 def beeps(seconds: float, gaps_s: tuple[float, ...] = GAPS_S) -> tuple[np.ndarray[Any, Any], list[float]]:

@@ -1,1 +1,1 @@
-"""Networks made fast: the `Engine` contract and its tiers, building in the background, weights files."""
+"""Networks made fast: the `Engine` contract and its tiers by name, building in the background, weights files."""

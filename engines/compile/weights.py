@@ -1,106 +1,147 @@
-"""Weights of a generator: one safetensors file (fp16) with a JSON header, checked before anything is believed."""
+"""Weights of any network: one safetensors file with a JSON header, checked before anything is believed.
+
+NumPy alone: what runs without torch (speech) loads without it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from safetensors.numpy import save
 
 from engines.errors import WeightsError
+from engines.files import write_whole
 
-FORMAT = "visavis-generator"
+if TYPE_CHECKING:
+    from torch import nn
+
+F32 = NDArray[np.float32]
+Tensors = Mapping[str, NDArray[Any]]
+T = TypeVar("T")
+
+FORMAT = "visavis-weights"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkKind:
+    """Which weights fit: `name` of the network, `version` of it and of its inputs, the module that trains it."""
+
+    name: str
+    version: int
+    trained_by: str
+
+    @property
+    def way_out(self) -> str:
+        """What to do when there are no good weights."""
+        return f"install visavis again, or in a checkout train anew: python -m {self.trained_by} --help"
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsHeader:
     """What a weights file says of itself.
 
-    `generator` and `version` (of the networks and their inputs), `config` of the networks, `data` digest of the
-    training cache, `metrics` of held-out people, `licence` of the weights, `notes` (steps, minutes).
+    `config` of the network, `licence` of the weights, digest of the `data` it has seen ("": not taken), `metrics` of
+    held-out people, `notes` (steps, minutes).
     """
 
-    generator: str
+    network: str
     version: int
-    config: Mapping[str, object]
-    data: str
-    metrics: Mapping[str, float]
+    config: Mapping[str, Any]
     licence: str
-    notes: Mapping[str, object]
+    data: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
     sha256: str = ""  # of the tensors; filled in by `load_weights`
 
 
-def save_weights(path: Path, networks: nn.Module, header: WeightsHeader) -> None:
-    """Write `networks` as fp16 with its header, whole or not at all, readable by all."""
-    tensors = {
-        n: t.detach().cpu().half().clone(memory_format=torch.contiguous_format)
-        for n, t in networks.state_dict().items()
+def arrays_of(network: nn.Module, kind: type[np.floating[Any]]) -> dict[str, NDArray[Any]]:
+    """Parameters and statistics of a torch network, rounded to `kind`."""
+    return {
+        name: np.array(tensor.detach().cpu().numpy(), kind, order="C")
+        for name, tensor in network.state_dict().items()
     }
+
+
+def save_weights(path: Path, tensors: Tensors, header: WeightsHeader) -> None:
+    """Write `tensors` as they are with their header, whole or not at all. Raises OSError."""
     text = json.dumps(
         {
-            "format": FORMAT, "generator": header.generator, "version": header.version,
+            "format": FORMAT, "network": header.network, "version": header.version,
             "config": dict(header.config), "data": header.data,
             "metrics": {k: round(float(v), 6) for k, v in header.metrics.items()},
             "licence": header.licence, "notes": dict(header.notes), "sha256": digest_of(tensors),
         }
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    save_file(tensors, str(part), {"visavis": text})
-    part.chmod(0o644)
-    part.replace(path)
+    write_whole(path, save(dict(tensors), {"visavis": text}))
 
 
-def load_weights(path: Path, generator: str, version: int) -> tuple[dict[str, Tensor], WeightsHeader]:
-    """(float32 tensors, header). Raises WeightsError when the file is missing, damaged, or of another version."""
-    again = "install visavis again, or train anew: python -m scripts.train --help"
+def load_weights(path: Path, kind: NetworkKind) -> tuple[dict[str, F32], WeightsHeader]:
+    """(float32 tensors, header). Raises WeightsError for a file that is missing, damaged, or of something else."""
+    again = kind.way_out
     if not path.is_file():
         raise WeightsError(f"the weights {path} are missing; {again}")
+    damaged = f"the weights {path} are damaged or no weights at all; {again}"
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            tensors: dict[str, Tensor] = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118 (no mapping)
-        raw = json.loads(metadata["visavis"])
-        header = WeightsHeader(
-            str(raw["generator"]), int(raw["version"]), dict(raw["config"]), str(raw["data"]),
-            {str(k): float(v) for k, v in dict(raw["metrics"]).items()}, str(raw["licence"]), dict(raw["notes"]),
-            str(raw["sha256"]),
-        )  # fmt: skip
-        kind = raw["format"]
-    except (
-        SafetensorError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RecursionError,
-        OverflowError,
-    ) as error:
-        raise WeightsError(f"the weights {path} are damaged or no weights at all; {again}") from error
-    if kind != FORMAT or header.generator != generator:
-        raise WeightsError(f"{path} holds weights of {header.generator!r}, not of {generator!r}; {again}")
-    if header.version != version:
+        with safe_open(str(path), framework="numpy") as file:
+            raw = json.loads((file.metadata() or {})["visavis"])
+            tensors: dict[str, NDArray[Any]] = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118 (no mapping)
+        found = str(raw["format"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WeightsError(damaged) from error
+    if found != FORMAT:
         raise WeightsError(
-            f"the weights {path} are of version {header.version}, this visavis needs {version}; {again}"
+            f"{path} is in the format {found!r:.40}, which this visavis does not read ({FORMAT!r}): an earlier "
+            f"visavis wrote it, or something else; {again}"
+        )
+    try:
+        header = WeightsHeader(
+            str(raw["network"]), int(raw["version"]), dict(raw["config"]), str(raw["licence"]), str(raw["data"]),
+            {str(k): float(v) for k, v in dict(raw["metrics"]).items()}, dict(raw["notes"]), str(raw["sha256"]),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise WeightsError(damaged) from error
+    if header.network != kind.name:
+        raise WeightsError(f"{path} holds weights of {header.network!r}, not of {kind.name!r}; {again}")
+    if header.version != kind.version:
+        raise WeightsError(
+            f"the weights {path} are of version {header.version}, this visavis needs {kind.version}; {again}"
         )
     if digest_of(tensors) != header.sha256:
         raise WeightsError(
             f"the weights {path} were changed after training (their sha256 does not match); {again}"
         )
-    return {n: t.float() for n, t in tensors.items()}, header
+    if not all(np.isfinite(t).all() for t in tensors.values()):
+        raise WeightsError(f"the weights {path} hold a number that is not finite; {again}")
+    return {n: np.asarray(t, np.float32) for n, t in tensors.items()}, header
 
 
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
+def build_network(
+    path: Path, kind: NetworkKind, build: Callable[[dict[str, F32], WeightsHeader], T]
+) -> tuple[T, WeightsHeader]:
+    """What `build` makes of a weights file. Raises WeightsError, also where the tensors do not fit what it builds."""
+    tensors, header = load_weights(path, kind)
+    try:
+        return build(tensors, header), header
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"the weights {path} do not fit the networks that their header tells of; {kind.way_out}"
+        ) from error
+
+
+def digest_of(tensors: Tensors) -> str:
     """sha256 of names, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(f"{name}:{tensor.dtype}:{tensor.shape};".encode())
+        digest.update(tensor.tobytes())
     return digest.hexdigest()

@@ -1,13 +1,16 @@
 """The head 3DMM: `V(α, β) = V̄ + B_id α + B_exp β + δ`, eyeballs turned by the gaze; posed by a similarity.
 
-One interface for every basis: ours (`load_head_model`), ICT-FaceKit, FLAME and BFM (`engines.head.others`).
+One interface for every basis: ours (`load_head_model`), ICT-FaceKit, FLAME and BFM (`engines.head.others`); which
+one is asked for by its name (`engines.head.open`).
 Axes: x right as seen, y down, z away from the camera; one head unit (hu) is 10 cm. "Right" and "left" are
 the subject's: the right eye is at the picture's left.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache, lru_cache
@@ -68,6 +71,7 @@ class HeadModel:
     - `eye_side` (N,): 1 on the right eyeball, 2 on the left, else 0.
     - `closing_vertices` (M,), `closing_weights` (46, M): a field for each landmark of `MEETING` (all uppers,
       then all lowers) that moves this landmark by 1 and its neighbours along; closes lips and lids exactly.
+    - `digest`: sha256 of what was read, by which a model is known again; "" for one that no file holds.
     """
 
     name: str
@@ -86,6 +90,7 @@ class HeadModel:
     closing_vertices: I32
     closing_weights: F32
     joints: Joints
+    digest: str = ""
 
     @property
     def vertex_count(self) -> int:
@@ -218,7 +223,7 @@ _FIELDS: dict[str, tuple[type[np.generic], int]] = {
     "closing_weights": (np.float32, 2),
     "joints_hu": (np.float32, 2),
 }
-_AGAIN = "rebuild it with scripts/build_head_model.py, or install visavis again"
+_AGAIN = "install visavis again, or in a checkout rebuild it: python -m scripts.build_head_model --help"
 
 
 @cache
@@ -239,6 +244,7 @@ def load_head_model(path: Path = MODEL_PATH) -> HeadModel:
     missing = sorted(set(_FIELDS) - set(t))
     if missing:
         raise ModelError(f"{path} lacks {', '.join(missing)} (expected: {', '.join(_FIELDS)}); {_AGAIN}")
+    digest = digest_of(t)
     for name, (_, dimensions) in _FIELDS.items():
         if t[name].ndim != dimensions:
             raise ModelError(f"{path}: {name} has {t[name].ndim} dimensions, expected {dimensions}; {_AGAIN}")
@@ -248,10 +254,20 @@ def load_head_model(path: Path = MODEL_PATH) -> HeadModel:
                 raise ModelError(f"{path}: {name}_scale does not fit {name}; {_AGAIN}")
             t[name] = t[name].astype(np.float32) * scale.astype(np.float32)[:, None, None]
         t[name] = np.ascontiguousarray(t[name], _FIELDS[name][0])
-    return build_model(str(header.get("name", "visavis")), t, path)
+    return build_model(str(header.get("name", "visavis")), t, path, digest)
 
 
-def build_model(name: str, t: dict[str, NDArray[np.generic]], path: Path) -> HeadModel:
+def digest_of(arrays: Mapping[str, NDArray[np.generic]], *before: str) -> str:
+    """sha256 of arrays with their names and shapes, as they were read, and of digests `before` them."""
+    out = hashlib.sha256("\n".join(before).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        out.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+        out.update(array.tobytes())
+    return out.hexdigest()
+
+
+def build_model(name: str, t: dict[str, NDArray[np.generic]], path: Path, digest: str) -> HeadModel:
     """A model from its tensors (names of `HeadModel`, joints as `joints_hu` (4, 3): eyes, jaw, neck).
 
     Raises ModelError naming the first field that does not fit the others.
@@ -295,4 +311,5 @@ def build_model(name: str, t: dict[str, NDArray[np.generic]], path: Path) -> Hea
         closing_vertices=ints["closing_vertices"],
         closing_weights=floats["closing_weights"],
         joints=Joints(joints[:2], joints[2], joints[3]),
+        digest=digest,
     )

@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.enrollment import Enrollment
-from engines.head.model import load_head_model
+from engines.enrollment import Enrollment, head_model_of
 from engines.picture.background import KEEP, Background, clean_edges, cover
 from engines.raster.gbuffer import Viewport, rasterise
 from engines.raster.pose import photo_viewport, pose_head, pose_in_viewport
@@ -77,7 +76,7 @@ def _blurred(image: U8, sigma_px: float) -> U8:
 
 def _may_move(enrollment: Enrollment) -> F32:
     """(H, W) 0 … 1 over the photo: 1 where the head can uncover what is behind it, 0 beyond its reach."""
-    model = load_head_model()
+    model = head_model_of(enrollment)
     viewport = photo_viewport(enrollment)
     mesh = pose_head(model, enrollment, enrollment.motion, viewport)
     covered = (rasterise(model, mesh, viewport, _GRID_PX).part > 0).astype(np.uint8)

@@ -142,7 +142,7 @@ def prepare_map(uv_map: UvMap) -> PreparedMap:
 
 
 def lookup_map(uv_map: UvMap, uv: F32) -> F32:
-    """Bilinear lookup as `engines.raster.gbuffer.lookup` of a map with any number of channels; uint8 becomes 0 … 1.
+    """Bilinear lookup of a map with any number of channels, the papers' `grid_sample`; uint8 becomes 0 … 1.
 
     (S, S[, C]) at `uv` (h, w, 2) → (h, w[, C]) float32, a new array.
     """

@@ -99,7 +99,7 @@ def face_mask(drawn: Drawn, parts: Collection[int] = HEAD_PARTS) -> Tensor:
 
 
 def lookup(texture: Tensor, uv: Tensor) -> Tensor:
-    """`engines.raster.gbuffer.lookup` in torch: (B or 1, C, S, S) at `uv` (B, h, w, 2) → (B, C, h, w).
+    """`engines.raster.conditioning.lookup_map` in torch: (B or 1, C, S, S) at `uv` (B, h, w, 2) → (B, C, h, w).
 
     uint8 textures become 0 … 1. A texel's centre is at half a texel, as there.
     """

@@ -175,15 +175,6 @@ def draw_triangles(corners: F32, colours: F32, width: int, height: int) -> tuple
     return colour, depth
 
 
-def lookup(texture: NDArray[np.generic], uv: F32) -> NDArray[np.generic]:
-    """Bilinear lookup of a UV texture (Hₜ, Wₜ[, C]) at `uv` (h, w, 2): the papers' `grid_sample`."""
-    height, width = texture.shape[:2]
-    scale = np.array([width, height], np.float32)
-    # one factor where the map is square: broadcasting two is several times slower
-    where = (uv * np.float32(width) if width == height else uv * scale) - np.float32(0.5)
-    return cv2.remap(texture, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
-
-
 def draw_in_uv(model: HeadModel, values: F32, size_px: int) -> F32:
     """Per-vertex values (N, C ≤ 3) drawn into the UV atlas → (size, size, C); texels off the atlas extended.
 

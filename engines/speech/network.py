@@ -7,22 +7,20 @@ lips do, for half the work. Numpy, because twenty milliseconds of sound are six 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
-from engines.errors import WeightsError
+from engines.compile.weights import NetworkKind, WeightsHeader, build_network
 from engines.motion import EXPRESSION_COUNT
 from engines.speech.features import FRAME_HZ, MEL_COUNT
 
 F32 = NDArray[np.float32]
 
-FORMAT, VERSION = "visavis-speech", 2
+KIND = NetworkKind("speech", 2, "scripts.train_speech")
 HOPS = 2  # of features, for one answer
 INPUT_COUNT = HOPS * MEL_COUNT
 ANSWER_HZ = FRAME_HZ / HOPS
@@ -100,18 +98,8 @@ class SpeechNetwork:
 
 def load_network(path: Path | None = None) -> SpeechNetwork:
     """The trained network. Raises WeightsError when the file is missing, damaged or of another version."""
-    path = path or WEIGHTS
-    again = "install visavis again, or train anew: python -m scripts.train_speech --help"
-    if not path.is_file():
-        raise WeightsError(f"the weights {path} are missing; {again}")
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            header = json.loads((file.metadata() or {})["visavis"])
-            tensors = {n: file.get_tensor(n).astype(np.float32) for n in file.keys()}  # noqa: SIM118 (no mapping)
-        if (header["format"], header["version"]) != (FORMAT, VERSION):
-            raise WeightsError(f"{path} is {header['format']} version {header['version']}; {again}")
-        if not all(np.isfinite(t).all() for t in tensors.values()):
-            raise ValueError("a number is not finite")
-        return SpeechNetwork(tensors, int(header["look_ahead_hops"]))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"the weights {path} are damaged ({error}); {again}") from error
+    return build_network(path or WEIGHTS, KIND, _build)[0]
+
+
+def _build(tensors: dict[str, F32], header: WeightsHeader) -> SpeechNetwork:
+    return SpeechNetwork(tensors, int(header.config["look_ahead_hops"]))

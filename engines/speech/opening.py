@@ -20,7 +20,8 @@ WIDE_OPEN = 0.31  # opening at jawOpen = 1
 def opening_weights() -> F32:
     """(52,): gap that each coefficient at 1 opens, over the distance from forehead to upper lip.
 
-    The head model is linear, and against gaps measured between landmarks the sum has r > 0.99.
+    The head model is linear, and against gaps measured between landmarks the sum has r > 0.99. Always of our own
+    head, whatever the avatar's: it measures what is said in the 52 coefficients, and the speech network learnt by it.
     """
     model = load_head_model()
     # the mean head, then what each coefficient adds to it

@@ -118,7 +118,7 @@ class SpeechToMotion:
             voice += (wanted - voice) * -math.expm1(-1 / (step_s * ANSWER_HZ))
             logit = float(answer[0, CLOSURE])
             usual = usual_closure(usual, logit, voice)
-            closed = closure_of(logit, usual)
+            closed = heard_closure(logit, usual)
             head = advance(head, float(np.log(np.exp(row).sum() / HOPS)), voice, 1 / ANSWER_HZ)
             time_s = answers / ANSWER_HZ - self.look_ahead_s
             spoken.append(Spoken(time_s, answer[0], voice, closed, head.turn_rad))
@@ -131,7 +131,7 @@ def usual_closure(usual: float, logit: float, voice: float) -> float:
     return usual + (logit - usual) / (CLOSURE_USUAL_S * ANSWER_HZ) if voice > 0.5 else usual
 
 
-def closure_of(logit: float, usual: float) -> float:
+def heard_closure(logit: float, usual: float) -> float:
     """How closed the lips are, 0 … 1."""
     return _ramp(logit - usual, CLOSURE_NEAR, CLOSURE_MET)
 

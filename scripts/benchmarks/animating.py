@@ -12,9 +12,8 @@ from scripts.benchmarks.measured import Measured, percentiles_of, time_s
 from streamer.animate import Job, animate
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
-from streamer.drive.driver import Driver
-from streamer.drive.trackers.names import DEFAULT_TRACKER
-from streamer.drive.trackers.open import open_tracker
+from streamer.drive.open import open_driver
+from streamer.options import AvatarOptions
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import SinkInfo
 from streamer.sources.video import VideoSource
@@ -29,13 +28,14 @@ def stage_times_ms(
     with ExitStack() as stack:
         source = stack.enter_context(VideoSource(driver))
         sink = stack.enter_context(FileSink(output))
-        moving = Driver(open_tracker(DEFAULT_TRACKER))
+        options = AvatarOptions(generator=generator, size_px=size_px)
+        moving = open_driver(options.tracker)
         stack.callback(moving.close)
-        avatar = Avatar(enrollment, moving, generator=generator, size_px=size_px, clock=clock)
+        avatar = Avatar(enrollment, moving, options, clock=clock)
         sink.open(SinkInfo(*avatar.size_px, source.info.fps))
         while (frame := source.read()) is not None:
             driven = avatar.track(frame)
-            shown = avatar.show_drive(driven.drive, driven.frame).frame
+            shown = avatar.show_drive(driven.drive, driven.moment).frame
             sink.write(shown)
             trace = shown.mark("encoded", clock.now_ns()).trace
             for stage, ms in (trace.stage_ms() | {"total": trace.total_ms()}).items():

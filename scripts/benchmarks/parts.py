@@ -64,7 +64,7 @@ def write_ms(path: Path, count: int = 120) -> float:
         sink.open(SinkInfo(512, 512, 30))
         begin_s = time.perf_counter()
         for k in range(count):
-            sink.write(Frame(images[k % 10], k / 30, 0))
+            sink.write(Frame(k / 30, 0, image=images[k % 10]))
         return (time.perf_counter() - begin_s) * 1e3 / count
 
 

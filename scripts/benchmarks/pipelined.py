@@ -14,10 +14,10 @@ from engines.errors import DriverError
 from scripts.benchmarks.measured import Measured, percentiles_of
 from streamer.avatar import Avatar, Shown
 from streamer.clock import SystemClock
-from streamer.drive.driver import Drive, Driver
-from streamer.drive.trackers.names import DEFAULT_TRACKER
-from streamer.drive.trackers.open import open_tracker
-from streamer.frame import Frame, LatencyTrace
+from streamer.drive.driver import Drive
+from streamer.drive.open import open_driver
+from streamer.frame import Frame, LatencyTrace, Moment
+from streamer.options import AvatarOptions
 from streamer.pipeline import TrackThenDraw
 from streamer.sources.video import VideoSource
 
@@ -52,10 +52,10 @@ class TellingAvatar(Avatar):
 
     on_drawing: Callable[[], None]
 
-    def show_drive(self, drive: Drive, frame: Frame) -> Shown:
+    def show_drive(self, drive: Drive, moment: Moment) -> Shown:
         """As an avatar does, having told."""
         self.on_drawing()
-        return super().show_drive(drive, frame)
+        return super().show_drive(drive, moment)
 
 
 def run_pipelined(
@@ -79,7 +79,7 @@ def run_pipelined(
             return None
         k, taken = taken, taken + 1
         image, now_ns = clip[k % len(clip)].image, clock.now_ns()
-        return Frame(image, k / clip_fps, now_ns, LatencyTrace({"captured": now_ns}), k), None
+        return Frame(k / clip_fps, now_ns, LatencyTrace({"captured": now_ns}), k, image=image), None
 
     def give(shown: Shown, _: None) -> None:
         given.append((shown.frame.sequence, shown.frame.trace))
@@ -89,11 +89,10 @@ def run_pipelined(
         pipeline.stop()
 
     with ExitStack() as stack:
-        moving = Driver(open_tracker(DEFAULT_TRACKER), on_fault=lambda error: failed("tracked", error))
+        options = AvatarOptions(generator=generator, size_px=size_px)
+        moving = open_driver(options.tracker, lambda error: failed("tracked", error))
         stack.callback(moving.close)
-        avatar = TellingAvatar(
-            enrollment, moving, generator=generator, size_px=size_px, clock=clock, on_fault=failed
-        )
+        avatar = TellingAvatar(enrollment, moving, options, clock=clock, on_fault=failed)
         avatar.on_drawing = room.release
         if avatar.notice:
             print(f"benchmark: {avatar.notice}", file=sys.stderr)

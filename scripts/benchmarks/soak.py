@@ -11,7 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import psutil
 
-from engines.enrollment import Enrollment, save_enrollment
+from engines.enrollment import Enrollment
 from scripts.benchmarks.measured import Measured
 from streamer import start_live
 from streamer.frame import Frame
@@ -59,15 +59,16 @@ class Soaked:
     p95_lag_ms: float
 
 
-def soak(avatar: Path, clip: Path, seconds: float, warm_up_s: float) -> Soaked:
-    """Run `avatar` on `clip`, over and over, into a gauge. Raises what `run` raises."""
+def soak(enrollment: Enrollment, clip: Path, seconds: float, warm_up_s: float) -> Soaked:
+    """Run an avatar on `clip`, over and over, into a gauge. Raises what `run` raises."""
     sink = GaugeSink()
 
     def open_gauge(_: str, **__: object) -> Sink:
         return sink
 
     with patch.object(start_live, "open_sink", open_gauge):
-        outcome, snapshot = run_live(LiveOptions(avatar, str(clip), "gauge", loop=True, seconds=seconds))
+        options = LiveOptions(str(clip), "gauge", loop=True, seconds=seconds)
+        outcome, snapshot = run_live(enrollment, options)
     memory = np.array([m for m in sink.memory_mb if m[0] > warm_up_s])
     lag = np.array([x[1] for x in sink.lag_ms if x[0] > warm_up_s])
     fifth = max(1, len(lag) // 5)
@@ -83,10 +84,9 @@ def soak(avatar: Path, clip: Path, seconds: float, warm_up_s: float) -> Soaked:
     )
 
 
-def measure_soak(enrollment: Enrollment, driver: Path, avatar: Path, seconds: float) -> list[Measured]:
+def measure_soak(enrollment: Enrollment, driver: Path, seconds: float) -> list[Measured]:
     """Memory and lag of a run on `driver` in its own time; its first third, at most a minute, is warm-up."""
-    save_enrollment(enrollment, avatar)
-    soaked = soak(avatar, driver, seconds, min(60.0, seconds / 3))
+    soaked = soak(enrollment, driver, seconds, min(60.0, seconds / 3))
     return [
         Measured("soak_s", "run: length", soaked.seconds, "s"),
         Measured("soak_frames", "run: frames", soaked.frames, ""),

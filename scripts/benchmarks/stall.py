@@ -9,12 +9,12 @@ from engines.enrollment import Enrollment
 from scripts.benchmarks.measured import Measured
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
-from streamer.drive.driver import Drive, Driver
-from streamer.drive.trackers.names import DEFAULT_TRACKER
-from streamer.drive.trackers.open import open_tracker
-from streamer.frame import Frame, LatencyTrace
+from streamer.drive.driver import Drive
+from streamer.drive.open import open_driver
+from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.latency.ledger import Ledger
 from streamer.live import LiveLoop
+from streamer.options import AvatarOptions
 from streamer.sinks.sink import Sink, SinkClosed, SinkInfo
 from streamer.sources.source import Source, SourceInfo, SourceState
 
@@ -27,7 +27,7 @@ class MemorySource(Source):
     def __init__(self, clip: list[Frame], fps: float, clock: Clock) -> None:
         height_px, width_px = clip[0].image.shape[:2]
         self._clip = clip
-        self._info = SourceInfo(width_px, height_px, fps, True, None, False, "memory")
+        self._info = SourceInfo((width_px, height_px), fps, True, None, False, "memory")
         self._clock = clock
         self._count = 0
         self._state = SourceState.READY
@@ -48,7 +48,7 @@ class MemorySource(Source):
         k, self._count = self._count, self._count + 1
         now_ns = self._clock.now_ns()
         image = self._clip[k % len(self._clip)].image
-        return Frame(image, k / self._info.fps, now_ns, LatencyTrace({"captured": now_ns}), k)
+        return Frame(k / self._info.fps, now_ns, LatencyTrace({"captured": now_ns}), k, image=image)
 
     def close(self) -> None:
         """No more frames."""
@@ -60,10 +60,10 @@ class HeldAvatar(Avatar):
 
     gate: threading.Event
 
-    def show_drive(self, drive: Drive, frame: Frame) -> Shown:
+    def show_drive(self, drive: Drive, moment: Moment) -> Shown:
         """As an avatar does, when it may."""
         self.gate.wait()
-        return super().show_drive(drive, frame)
+        return super().show_drive(drive, moment)
 
 
 class StallSink(Sink):
@@ -108,9 +108,10 @@ def measure_stall(
     gate = threading.Event()
     gate.set()
     with ExitStack() as stack:
-        moving = Driver(open_tracker(DEFAULT_TRACKER))
+        options = AvatarOptions(generator=generator, size_px=size_px)
+        moving = open_driver(options.tracker)
         stack.callback(moving.close)
-        avatar = HeldAvatar(enrollment, moving, generator=generator, size_px=size_px, clock=clock)
+        avatar = HeldAvatar(enrollment, moving, options, clock=clock)
         avatar.gate = gate
         source = stack.enter_context(MemorySource(clip, fps, clock))
         sink = stack.enter_context(StallSink(gate, held_s, clock))

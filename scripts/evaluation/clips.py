@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engines.errors import DriverError, VisavisError
+from engines.files import whole_file
 from engines.geometry import F64
 from scripts.people.tracks import MIN_FRAMES, Tracked, is_held_out, read_subjects, subject_of, track_clip
 
@@ -61,9 +62,8 @@ def load_clip(path: Path, subject: str, cache: Path) -> Tracked | None:
             record = track_clip(path, stride=1)
         except (FFmpegError, OSError) as error:
             raise DriverError(f"{path} cannot be read as a video ({error}); leave it out") from error
-        part = kept.with_name(f".{kept.stem}.part.npz")
-        np.savez(part, **record)  # pyright: ignore[reportArgumentType]
-        part.replace(kept)
+        with whole_file(kept) as part:
+            np.savez(part, **record)  # pyright: ignore[reportArgumentType]
     with np.load(kept) as data:
         if len(data["scores"]) < MIN_FRAMES:
             return None

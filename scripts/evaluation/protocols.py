@@ -29,7 +29,6 @@ from engines.retarget import Controls, retarget
 from scripts.evaluation.clips import Chosen, choose_frames, from_row, read_frames, resized, spread_indices
 from scripts.people.tracks import MIN_FRAMES, Tracked
 from streamer.drive.trackers.mediapipe import MediaPipeTracker
-from streamer.frame import Frame
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
@@ -235,15 +234,12 @@ def driven(model: HeadModel, clip: Tracked, rows: Sequence[int]) -> tuple[dict[i
     The clip runs twice: as in a call the neutral is taken first, then it drives.
     """
     tracker = MediaPipeTracker(model)
-    width, height = clip.size_px
-    blank = np.broadcast_to(np.uint8(0), (height, width, 3))
     out: dict[int, Motion] = {}
     wanted = set(rows)
     for _ in range(CALIBRATION_ROUNDS):
         for row, number in enumerate(clip.frame):
-            frame = Frame(blank, float(number) / 25, 0)
             face = FaceLandmarks(clip.points_px[row].astype(np.float32), clip.scores[row].astype(np.float32))
-            track = tracker.fit(frame, face)
+            track = tracker.fit(face, clip.size_px, float(number) / 25)
             if track.motion is not None and row in wanted:
                 out[row] = track.motion
         neutral = tracker.driver_neutral

@@ -68,8 +68,8 @@ class _Tally:
 def evaluate(config: Config) -> Results:
     """Measure all generators and write table.csv, table.md, grid.png, sheets/ and strips/ into `config.out`.
 
-    Raises EvaluationError when there is nothing to evaluate on, GeneratorError for an unknown generator or one
-    whose weights do not load, PerceptualError when the network is not installed.
+    Raises EvaluationError when there is nothing to evaluate on, GeneratorError for an unknown generator,
+    WeightsError for one whose weights do not load, PerceptualError when the network is not installed.
     """
     model = load_head_model()
     with registered(config.generators):

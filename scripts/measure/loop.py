@@ -134,7 +134,7 @@ def track_back(renderer: Renderer, motions: Sequence[Motion]) -> tuple[list[Moti
         for k, motion in enumerate(motions):
             picture = renderer.render(motion)
             pictures.append(picture)
-            tracked.append(tracker.track(Frame(picture, k / FPS, 0, sequence=k)).motion)
+            tracked.append(tracker.track(Frame(k / FPS, 0, sequence=k, image=picture)).motion)
             if k == REST_FRAMES - 1:
                 neutral = tracker.neutral or neutral
     return tracked, neutral, pictures

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from calibration.enroll import find_face
 from calibration.photo import open_photo
 from engines.errors import PhotoError
+from engines.files import whole_file
 from engines.geometry import F64
 from engines.head.landmarks import LandmarkDetector
 
@@ -126,9 +127,8 @@ def _load(paths: Iterable[Path], cache: Path, subjects: dict[str, str], least: i
         kept = cache / f"{path.stem}.npz"
         if not kept.exists():
             record = track_clip(path) if path.suffix == ".mp4" else track_portrait(path)
-            part = kept.with_name(f".{kept.stem}.part.npz")
-            np.savez(part, **record)  # pyright: ignore[reportArgumentType]
-            part.replace(kept)
+            with whole_file(kept) as part:
+                np.savez(part, **record)  # pyright: ignore[reportArgumentType]
         with np.load(kept) as data:
             if len(data["scores"]) < least:
                 continue

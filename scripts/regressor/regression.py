@@ -14,16 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engines.geometry import F64, rotation_matrix
-from engines.head.regressor import (
-    INPUT_PX,
-    SCALE_PX_PER_HU,
-    SKIN_LANDMARKS,
-    CropBox,
-    FaceBasis,
-    Layout,
-    face_extent,
-    move_points,
-)
+from engines.head.regressor.crop import INPUT_PX, SKIN_LANDMARKS, CropBox, face_extent, move_points
+from engines.head.regressor.prediction import SCALE_PX_PER_HU, FaceBasis, Layout
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES
 from scripts.regressor.crops import CACHE_PX, Crops, decode
 from scripts.regressor.no_faces import invented, shuffled

@@ -14,22 +14,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.compile.engine import EngineError, OpenVinoEngine, TorchEngine
+from engines.compile.open import open_engine
+from engines.errors import EngineError
 from engines.geometry import align_similarity, rotation_vector, yaw_pitch_roll_deg
 from engines.head.model import HeadModel, load_head_model
-from engines.head.regressor import (
+from engines.head.regressor.crop import (
     CROP_PER_FACE,
     INPUT_PX,
     SKIN_LANDMARKS,
     CropBox,
-    RegressorNet,
-    as_input,
     face_extent,
     move_points,
-    place_head,
-    read_output,
-    without_norm,
 )
+from engines.head.regressor.network import RegressorNet, as_input, without_norm
+from engines.head.regressor.prediction import place_head, read_output
 from engines.motion import ARKIT_INDEX
 from scripts.people.tracks import is_held_out
 from scripts.regressor.crops import CACHE_PX, decode
@@ -224,7 +222,7 @@ def measure(samples: Samples, net: RegressorNet, frames: int, mediapipe_frames: 
     out.append(Row("faces taken as faces, %", 100 * sure, 100 * len(kept) / len(fewer) if fewer else None))
     out.append(Row("crops without a face refused, %", 100 * _rejected(samples, net, rows)))
     example = torch.rand(1, 3, INPUT_PX, INPUT_PX)
-    for engine in (OpenVinoEngine(), TorchEngine()):
+    for engine in map(open_engine, ("openvino", "torch")):
         try:
             compiled = engine.compile(net, (example,), "fp32")
         except EngineError:

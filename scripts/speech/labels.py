@@ -17,23 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from calibration.neutral import DriverNeutral
+from calibration.neutral import RESTLESS, DriverNeutral
+from engines.files import whole_file
 from engines.head.landmark_names import LOWER_LIP, UPPER_LIP
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
-from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
+from engines.motion import EXPRESSION_COUNT, Motion
 from streamer.drive.trackers.mediapipe import MediaPipeTracker
-from streamer.frame import Frame
 
 F32 = NDArray[np.float32]
 
 FPS = 25.0
 MIN_FRAMES = 25
 _CALM_FRAMES = 40  # a second for the neutral, and its easing
-_LIVELY = [
-    ARKIT_INDEX[n] for n in ("jawOpen", "mouthFunnel", "mouthPucker", "mouthSmileLeft", "mouthSmileRight")
-]
 _FOREHEAD, _CHIN = 10, 152
-_BLINKS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +70,11 @@ def faces_of(video: Path) -> tuple[list[FaceLandmarks | None], tuple[int, int]]:
 
 def neutral_of(faces: list[FaceLandmarks], size_px: tuple[int, int]) -> DriverNeutral | None:
     """The person's rest, from the calmest moments of the whole clip rather than from its first second."""
-    restless = [float(f.scores[_LIVELY].sum() + f.scores[_BLINKS].sum()) for f in faces]
+    restless = [float(f.scores[RESTLESS].sum()) for f in faces]
     calm = np.sort(np.argsort(restless)[: max(4, min(_CALM_FRAMES, len(faces) // 4))])
-    picture = np.broadcast_to(np.zeros(3, np.uint8), (size_px[1], size_px[0], 3))
     with MediaPipeTracker() as tracker:
         for k in range(_CALM_FRAMES):
-            tracker.fit(Frame(picture, k / FPS, 0), faces[int(calm[k % len(calm)])])
+            tracker.fit(faces[int(calm[k % len(calm)])], size_px, k / FPS)
         return tracker.driver_neutral
 
 
@@ -109,12 +104,10 @@ def motions_of(video: Path) -> Labelled | None:
     neutral = neutral_of(seen, size)
     if neutral is None:
         return None
-    picture = np.broadcast_to(np.zeros(3, np.uint8), (size[1], size[0], 3))
     with MediaPipeTracker() as tracker:
         tracker.use_neutral(neutral)
         motions = [
-            None if face is None else tracker.fit(Frame(picture, k / FPS, 0), face).motion
-            for k, face in enumerate(faces)
+            None if face is None else tracker.fit(face, size, k / FPS).motion for k, face in enumerate(faces)
         ]
     return Labelled(motions, [0.0 if face is None else lip_gap(face) for face in faces], neutral.motion)
 
@@ -146,9 +139,8 @@ def label_all(items: list[Item], folder: Path) -> None:
         found = motions_of(item.video)
         if found is None:
             continue
-        part = folder / f".{item.name}.part.npz"
-        np.savez(part, subject=np.str_(item.subject), **arrays_of(found))  # pyright: ignore[reportArgumentType]
-        part.replace(kept)
+        with whole_file(kept) as part:
+            np.savez(part, subject=np.str_(item.subject), **arrays_of(found))  # pyright: ignore[reportArgumentType]
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import os
 import re
 import shlex
 import sys
@@ -19,9 +20,10 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.text import Text
 
-from engines.errors import ModelMissing
+from engines.errors import ModelError, ModelMissing, brief
+from engines.head.names import HEAD_MODEL_SETTING, OWN_HEAD_MODEL
 from engines.model_files import MODELS, find_model
-from streamer.check.probes import brief, run_probes
+from streamer.check.probes import run_probes
 
 Status = Literal["ok", "missing", "warn"]
 Report = Mapping[str, dict[str, Any]]
@@ -84,6 +86,7 @@ def diagnose() -> list[Check]:
         ("packages", lambda: package_checks(installed_versions(), report)),
         ("system libraries", lambda: library_checks(sys.platform, _loads)),
         ("models", model_checks),
+        ("head model", lambda: head_model_checks(os.environ.get(HEAD_MODEL_SETTING, ""))),
         ("GPU", lambda: gpu_checks(report.get("+nvidia"), has_nvidia_card(), report.get("torch"))),
         ("engines", lambda: engine_checks(report.get("+engines"))),
         ("devices", lambda: device_checks(report.get("+devices"), sys.platform)),
@@ -127,9 +130,10 @@ def to_json(checks: Sequence[Check]) -> str:
 def python_check(version: tuple[int, int, int]) -> list[Check]:
     """The interpreter's version."""
     text = ".".join(map(str, version)) + f", {sys.executable}"
-    if version >= (3, 11):
+    if (3, 11) <= version < (3, 14):
         return [Check("python", "ok", text)]
-    return [Check("python", "missing", text, "install Python 3.11 or newer, then start ./scripts/run again")]
+    fix = "install Python 3.11, 3.12 or 3.13 and with it visavis (in a checkout: ./scripts/run)"
+    return [Check("python", "missing", text, fix)]
 
 
 def package_checks(versions: Mapping[str, str | None], report: Report) -> list[Check]:
@@ -183,6 +187,20 @@ def model_checks() -> list[Check]:
             fix = f"{_PYTHON} -m engines.model_files"
             checks.append(Check(name, "missing", "no file with the pinned sha256 was found", fix))
     return checks
+
+
+def head_model_checks(setting: str) -> list[Check]:
+    """The head model that photos are enrolled on: which one is set, and whether it opens."""
+    from engines.head.open import open_head_model
+
+    try:
+        model = open_head_model(setting)
+    except ModelError as error:
+        status: Status = "warn" if setting else "missing"
+        fix = f"correct or unset {HEAD_MODEL_SETTING}" if setting else "install visavis again"
+        return [Check("head model", status, str(error), fix)]
+    detail = f"{setting or OWN_HEAD_MODEL}, {model.vertex_count} vertices"
+    return [Check("head model", "ok", detail)]
 
 
 def gpu_checks(smi: Mapping[str, Any] | None, has_card: bool, torch: Mapping[str, Any] | None) -> list[Check]:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from engines.errors import brief
+
 
 def run_probes(groups: Sequence[Sequence[str]], deadline_s: float) -> dict[str, dict[str, Any]]:
     """Ask each group of items in a process of its own, all at once, and return the answers by item.
@@ -85,7 +87,7 @@ def probe(items: Iterable[str]) -> None:
 
 
 def _engine_facts() -> dict[str, Any]:
-    module: Any = importlib.import_module("engines.compile.engine")
+    module: Any = importlib.import_module("engines.compile.open")
     tiers: Any = module.tiers()
     return {
         "tiers": [{"name": t.name, "available": bool(t.available), "reason": str(t.reason)} for t in tiers]
@@ -123,9 +125,3 @@ _FACTS: dict[str, Callable[[], dict[str, Any]]] = {
     "+devices": _device_facts,
     "+nvidia": _nvidia_facts,
 }
-
-
-def brief(error: BaseException) -> str:
-    """One line of at most 300 characters."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__

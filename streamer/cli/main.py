@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +17,27 @@ from engines.errors import VisavisError
 from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
 from streamer.cli.controls import with_controls
-from streamer.cli.stills import AspectChoice, AspectName, BackgroundText, add_still_commands
+from streamer.cli.options import (
+    AspectChoice,
+    AspectName,
+    AvatarFile,
+    BackgroundText,
+    FramingChoice,
+    GeneratorName,
+    HeadModelSpec,
+    Height,
+    SinkName,
+    SourceName,
+    TraceFile,
+    TrackerName,
+    TrimMs,
+    height_px,
+)
+from streamer.cli.stills import add_still_commands
 from streamer.cli.terminal import err, progress_bar, quiet_native, say_note, working
+from streamer.drive.trackers.names import DEFAULT_TRACKER
+from streamer.sinks.names import DEFAULT_SINK
+from streamer.sources.names import DEFAULT_SOURCE
 
 # Heavy imports (torch-sized libraries, MediaPipe) happen inside the commands: `--help` answers at once.
 
@@ -36,21 +53,6 @@ app = typer.Typer(
 INTERRUPTED = 130
 # Newer typers carry a click of their own, so the class is named through what typer exports.
 UsageError = typer.BadParameter.__mro__[1]
-
-
-class FramingChoice(StrEnum):
-    """What the picture shows."""
-
-    head = "head"
-    photo = "photo"
-
-
-TrimMs = Annotated[
-    float,
-    typer.Option(
-        min=-1000, max=1000, help="In a file, sound this many ms later than the picture (−: earlier)."
-    ),
-]
 
 
 def _show_version(wanted: bool) -> None:
@@ -89,6 +91,7 @@ def enroll(
     consent: Annotated[
         str | None, typer.Option(help="Who agreed to be an avatar; stored in the file.")
     ] = None,
+    head_model: HeadModelSpec = None,
 ) -> None:
     """Turn one photo into an avatar file.
 
@@ -103,7 +106,7 @@ def enroll(
         from calibration.enroll import enroll as enroll_photo
         from engines.enrollment import save_enrollment
 
-        enrollment = enroll_photo(photo, consent=(consent or "").strip() or None)
+        enrollment = enroll_photo(photo, consent=(consent or "").strip() or None, head_model=head_model)
         save_enrollment(enrollment, target)
     for notice in enrollment.notices:
         say_note(notice)
@@ -115,7 +118,7 @@ def enroll(
 @app.command()
 @with_controls
 def animate(
-    avatar: Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")],
+    avatar: AvatarFile,
     driver: Annotated[
         Path, typer.Option(help="A video of a face, speech (.wav …), or a motion file (.jsonl).")
     ],
@@ -123,14 +126,9 @@ def animate(
         Path,
         typer.Option("-o", "--output", help="The .mp4 to write; a transparent one is a .mov or .webm."),
     ],
-    generator: Annotated[str, typer.Option(help="Which generator draws.")] = DEFAULT_GENERATOR,
-    tracker: Annotated[
-        str, typer.Option(help="What follows the driver's face: mediapipe or regressor.")
-    ] = "mediapipe",
-    size: Annotated[
-        int | None,
-        typer.Option(min=64, max=1024, help="Height of the picture in pixels (default 512; 720 in 16:9)."),
-    ] = None,
+    generator: GeneratorName = DEFAULT_GENERATOR,
+    tracker: TrackerName = DEFAULT_TRACKER,
+    size: Height = None,
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
     framing: Annotated[
@@ -139,7 +137,7 @@ def animate(
     ] = FramingChoice.head,
     trim_ms: TrimMs = 0.0,
     motion_out: Annotated[Path | None, typer.Option(help="Also write the motion here (.jsonl).")] = None,
-    trace: Annotated[Path | None, typer.Option(help="Also write each frame's times here (.jsonl).")] = None,
+    trace: TraceFile = None,
     *,
     controls: dict[str, object],
 ) -> None:
@@ -163,7 +161,7 @@ def animate(
             output=output,
             generator=generator,
             tracker=tracker,
-            size_px=_height(size, aspect),
+            size_px=height_px(size, aspect),
             controls=Controls.from_dict(controls, enrollment.controls),
             framing=framing.value,
             look=look,
@@ -181,27 +179,18 @@ def animate(
 @app.command()
 @with_controls
 def run(
-    avatar: Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")],
-    source: Annotated[
-        str, typer.Option("--from", help="webcam, webcam:N, mic, mic:N, or a file of video or speech.")
-    ] = "webcam",
-    sink: Annotated[
-        str, typer.Option("--to", help="window, virtualcam, virtualcam:NAME, or a .mp4 file.")
-    ] = "window",
-    generator: Annotated[str, typer.Option(help="Which generator draws.")] = DEFAULT_GENERATOR,
-    tracker: Annotated[
-        str, typer.Option(help="What follows the driver's face: mediapipe or regressor.")
-    ] = "mediapipe",
-    size: Annotated[
-        int | None,
-        typer.Option(min=64, max=1024, help="Height of the picture in pixels (default 512; 720 in 16:9)."),
-    ] = None,
+    avatar: AvatarFile,
+    source: SourceName = DEFAULT_SOURCE,
+    sink: SinkName = DEFAULT_SINK,
+    generator: GeneratorName = DEFAULT_GENERATOR,
+    tracker: TrackerName = DEFAULT_TRACKER,
+    size: Height = None,
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
     loop: Annotated[bool, typer.Option("--loop", help="Repeat a file for ever.")] = False,
     trim_ms: TrimMs = 0.0,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop by itself after this long.")] = None,
-    trace: Annotated[Path | None, typer.Option(help="Also write each frame's times here (.jsonl).")] = None,
+    trace: TraceFile = None,
     *,
     controls: dict[str, object],
 ) -> None:
@@ -212,16 +201,27 @@ def run(
     Example: `visavis run me.avatar --from webcam --to virtualcam`
     """
     with quiet_native():
+        from engines.enrollment import load_enrollment
+        from engines.retarget import Controls
         from streamer.look import Look, read_background
         from streamer.start_live import LiveOptions, run_live
 
         look = Look(read_background(background), aspect.value)
+        enrollment = load_enrollment(avatar)
         options = LiveOptions(
-            avatar=avatar, source=source, sink=sink, generator=generator, tracker=tracker,
-            size_px=_height(size, aspect), look=look, loop=loop, seconds=seconds, trace=trace, trim_ms=trim_ms,
-            controls=controls,
-        )  # fmt: skip
-        outcome, snapshot = run_live(options, say_note)
+            source=source,
+            sink=sink,
+            generator=generator,
+            tracker=tracker,
+            size_px=height_px(size, aspect),
+            look=look,
+            loop=loop,
+            seconds=seconds,
+            trace=trace,
+            trim_ms=trim_ms,
+            controls=Controls.from_dict(controls, enrollment.controls),
+        )
+        outcome, snapshot = run_live(enrollment, options, say_note)
     if outcome.notice:
         say_note(outcome.notice)
     lag = f", lag p50 {snapshot.run_total_ms.p50:.0f} ms" if snapshot.run_total_ms else ""
@@ -248,6 +248,7 @@ def serve(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) for https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    head_model: HeadModelSpec = None,
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
     *,
@@ -260,8 +261,11 @@ def serve(
     Example: `visavis serve --avatar me.avatar` then open http://localhost:8000
     """
     from streamer.serve.config import read_settings
+    from streamer.serve.listener import listen
 
-    settings = read_settings(host=host, port=port, token=token, tls_cert=tls_cert, tls_key=tls_key)
+    settings = read_settings(
+        host=host, port=port, token=token, tls_cert=tls_cert, tls_key=tls_key, head_model=head_model
+    )
     if not settings.loopback and not token:
         raise VisavisError(
             f"{host} can be reached from other computers: give --token SECRET (and --tls-cert, --tls-key)"
@@ -286,27 +290,6 @@ def serve(
         )
 
 
-def _height(size: int | None, aspect: AspectChoice) -> int:
-    """The picture's height in pixels, even: what was asked for, else what is usual for its shape."""
-    return (size or (512 if aspect is AspectChoice.square else 720)) & ~1
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound, listening socket; raises VisavisError when the port is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen()  # now, not when the imports are done: two servers that start at once must not share a port
-    except OSError as error:
-        listener.close()
-        raise VisavisError(
-            f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port"
-        ) from error
-    return listener
-
-
 @app.command()
 def latency(
     trace: Annotated[Path, typer.Argument(help="A trace from --trace.")],
@@ -319,7 +302,9 @@ def latency(
 
     Example: `visavis latency trace.jsonl -o report.html`
     """
-    from streamer.latency.report import summarise, write_perfetto, write_report
+    from streamer.latency.perfetto import write_perfetto
+    from streamer.latency.report import write_report
+    from streamer.latency.summary import summarise
     from streamer.latency.trace import read_trace
 
     data = read_trace(trace)

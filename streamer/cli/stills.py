@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,15 @@ import typer
 
 from engines.errors import VisavisError
 from engines.generators.names import DEFAULT_GENERATOR
+from streamer.cli.options import (
+    AspectChoice,
+    AspectName,
+    AvatarFile,
+    BackgroundText,
+    GeneratorName,
+    HeadModelSpec,
+    Side,
+)
 from streamer.cli.terminal import progress_bar, quiet_native, say_note, working
 
 if TYPE_CHECKING:
@@ -18,32 +26,7 @@ if TYPE_CHECKING:
     from engines.motion import Motion
     from streamer.look import Look
 
-AvatarFile = Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")]
 PngFile = Annotated[Path, typer.Option("-o", "--output", help="The .png to write.")]
-Size = Annotated[int, typer.Option(min=64, max=1024, help="Side of the picture in pixels.")]
-GeneratorName = Annotated[str, typer.Option(help="Which generator draws.")]
-
-
-BackgroundText = Annotated[
-    str,
-    typer.Option(
-        metavar="KEEP|BLUR|TRANSPARENT|#RRGGBB|PICTURE",
-        help="Behind the person: keep (the photo's own), blur, transparent, a colour, or a picture file.",
-    ),
-]
-
-
-class AspectChoice(StrEnum):
-    """The picture's shape."""
-
-    square = "1:1"
-    wide = "16:9"
-
-
-AspectName = Annotated[
-    AspectChoice,
-    typer.Option(help="Shape of the picture: 1:1, or 16:9 as calls have it; --size is its height."),
-]
 
 
 class ArgumentError(VisavisError):
@@ -59,7 +42,7 @@ def emotions(
     sheet: Annotated[
         bool, typer.Option("--sheet", help="Also write sheet.png: all of them, with their names.")
     ] = False,
-    size: Size = 512,
+    size: Side = 512,
     generator: GeneratorName = DEFAULT_GENERATOR,
 ) -> None:
     """Draw an avatar with each of 22 emotions: neutral, six basic ones and 15 mixed ones.
@@ -69,18 +52,21 @@ def emotions(
     with quiet_native():
         from engines.enrollment import load_enrollment
         from engines.errors import SinkError
-        from engines.renderer import Renderer
+        from engines.files import require_folder
         from streamer.cli.emotions import draw_emotions, sheet_of
-        from streamer.cli.pictures import require_folder, write_png
+        from streamer.cli.pictures import write_png
+        from streamer.options import AvatarOptions
 
         enrollment = load_enrollment(avatar)
         if output.exists() and not output.is_dir():
             raise SinkError(f"{output} is a file; name a folder with -o")
-        require_folder(output if output.is_dir() else output.parent)
-        renderer = Renderer(enrollment, generator=generator, size_px=size & ~1)
+        require_folder(output if output.is_dir() else output.parent, "-o")
+        renderer = AvatarOptions(generator=generator, size_px=size & ~1).renderer_for(enrollment)
         renderer.wait_until_compiled()  # one engine for all pictures
         with progress_bar("drawing") as advance:
             pictures = draw_emotions(renderer.render, enrollment.motion, strength, advance)
+        if renderer.notice:
+            say_note(renderer.notice)
         if sheet:
             pictures["sheet"] = sheet_of(pictures)
         output.mkdir(exist_ok=True)
@@ -93,10 +79,11 @@ def frontalize(
     photo: Annotated[Path, typer.Argument(help="A photo with one face, or an .avatar file.")],
     output: PngFile,
     neutral: Annotated[bool, typer.Option("--neutral", help="Also take the expression away.")] = False,
-    size: Size = 512,
+    size: Side = 512,
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
     generator: GeneratorName = DEFAULT_GENERATOR,
+    head_model: HeadModelSpec = None,
 ) -> None:
     """Turn the head of a photo to look straight at the camera.
 
@@ -112,7 +99,7 @@ def frontalize(
         require_png(output)
         look = Look(read_background(background), aspect.value)
         with working("enrolling"):
-            enrollment = enrollment_of(photo)
+            enrollment = enrollment_of(photo, head_model)
         motion = apply_edit(enrollment.motion, replace(FRONTAL, neutral=neutral))
         _draw(enrollment, motion, output, size, generator, look)
     for notice in enrollment.notices:
@@ -146,7 +133,7 @@ def edit(
         ),
     ] = None,
     neutral: Annotated[bool, typer.Option("--neutral", help="Start from no expression.")] = False,
-    size: Size = 512,
+    size: Side = 512,
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
     generator: GeneratorName = DEFAULT_GENERATOR,
@@ -159,7 +146,7 @@ def edit(
     shapes = {_mode(name): sigma for name, sigma in _numbers(shape or [], "--shape", "0=1.5")}
     with quiet_native():
         from engines.edit import Edit, apply_edit, identity_change, reshape
-        from engines.enrollment import load_enrollment
+        from engines.enrollment import head_model_of, load_enrollment
         from streamer.cli.pictures import require_png
         from streamer.look import Look, read_background
 
@@ -169,9 +156,7 @@ def edit(
         what = Edit(change, yaw, pitch, roll, gaze_yaw, gaze_pitch, neutral)
         motion = apply_edit(enrollment.motion, what)
         if shapes:
-            from engines.head.model import load_head_model
-
-            model = load_head_model()
+            model = head_model_of(enrollment)
             enrollment = reshape(enrollment, model, identity_change(model, shapes))
         _draw(enrollment, motion, output, size, generator, look)
     print(output)
@@ -225,12 +210,10 @@ def add_still_commands(app: typer.Typer) -> None:
 def _draw(
     enrollment: Enrollment, motion: Motion, output: Path, size_px: int, generator: str, look: Look
 ) -> None:
-    from engines.renderer import Renderer
     from streamer.cli.pictures import write_png
+    from streamer.options import AvatarOptions
 
-    renderer = Renderer(
-        enrollment, generator=generator, size_px=size_px & ~1, background=look.background, aspect=look.aspect
-    )
+    renderer = AvatarOptions(generator=generator, size_px=size_px & ~1, look=look).renderer_for(enrollment)
     renderer.wait_until_compiled()  # the same picture each time
     if renderer.notice:
         say_note(renderer.notice)

@@ -1,10 +1,10 @@
-"""Frame → `Motion`: tracking, smoothing, and an answer for every frame even when there is no face."""
+"""Moment → `Motion`: tracking, smoothing, and an answer for every moment even when there is no face."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from engines.motion import Motion
 from streamer.drive.filters import MotionFilter
+from streamer.drive.idle import with_idle
 from streamer.drive.presence import Presence, advance
 from streamer.drive.trackers.tracker import Track, Tracker
 from streamer.drive.voice_helps import Blend, with_voice
-from streamer.frame import Frame
+from streamer.frame import Frame, Moment
 
 DriverState = Literal["calibrating", "tracking", "holding", "idle", "fault"]
 
@@ -29,6 +30,13 @@ class Drive:
     state: DriverState
     face: bool
     landmarks_px: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard(Moment):
+    """A moment of sound: there is nothing to track, `motion` is what a voice asks for then, relative to `Motion()`."""
+
+    motion: Motion = field(kw_only=True)
 
 
 class Driver:
@@ -55,24 +63,25 @@ class Driver:
         self._on_fault = on_fault
         self._wants_neutral = threading.Event()
 
-    def drive(self, frame: Frame) -> Drive:
-        """Motion for `frame`; a tracker that fails counts as a lost face and is reported."""
+    def drive(self, moment: Moment) -> Drive:
+        """Motion for `moment`: a `Frame` is tracked, `Heard` brings its own, else there is no face.
+
+        A tracker that fails counts as a lost face and is reported.
+        """
         failed = False
         try:
-            if self._wants_neutral.is_set():
-                self._wants_neutral.clear()
-                self._tracker.retake_neutral()
-            track = self._tracker.track(frame)
+            track = self._look(moment)
         except Exception as error:
             track, failed = Track(None), True
             if self._on_fault:
                 self._on_fault(error)
         seen = track.motion if track.motion is not None and track.motion.is_finite() else None
-        if seen is not None and self._filter is not None:
+        # what is heard is smooth by itself
+        if seen is not None and self._filter is not None and not isinstance(moment, Heard):
             if self._presence.lost_since_s is not None:
                 self._filter.reset()
             seen = self._filter(seen)
-        drive = self._answer(seen, frame.pts_s)
+        drive = self._answer(seen, moment.pts_s)
         state: DriverState = (
             "fault" if failed else "calibrating" if track.calibrating and seen else drive.state
         )
@@ -81,8 +90,18 @@ class Driver:
             landmarks = None  # nothing that a preview could draw
         return replace(drive, state=state, landmarks_px=landmarks)
 
+    def _look(self, moment: Moment) -> Track:
+        if isinstance(moment, Heard):
+            return Track(with_idle(moment.motion, moment.pts_s))
+        if not isinstance(moment, Frame):
+            return Track(None)
+        if self._wants_neutral.is_set():
+            self._wants_neutral.clear()
+            self._tracker.retake_neutral()
+        return self._tracker.track(moment)
+
     def idle(self, time_s: float) -> Drive:
-        """Motion for a moment without a frame: the camera is gone or late."""
+        """Motion for a moment at which nothing came: the camera is gone or late."""
         return self._answer(None, time_s)
 
     def _answer(self, seen: Motion | None, time_s: float) -> Drive:

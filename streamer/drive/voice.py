@@ -13,12 +13,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.motion import Motion
 from engines.speech.features import RATE_HZ
-from engines.speech.speech_to_motion import SpeechState, SpeechToMotion, Spoken, motion_of
-from streamer.drive.idle import with_idle
-from streamer.drive.trackers.tracker import NoTracker, Track
-from streamer.frame import Frame
+from engines.speech.speech_to_motion import SpeechState, SpeechToMotion, Spoken
 
 KEPT_S = 2.0  # a picture that comes later than this shows the oldest moment kept
 
@@ -70,21 +66,3 @@ class Voice:
         """What was said at `time_s`, or at the nearest moment known; None before anything is."""
         with self._lock:
             return min(self._said, key=lambda s: abs(s.time_s - time_s), default=None)
-
-
-class VoiceTracker(NoTracker):
-    """The `Tracker` of a source whose frames are moments of a `Voice`, with idle life."""
-
-    def __init__(self, voice: Voice, grid_hz: float | None = None) -> None:
-        """The moment of a frame is its `pts_s`, or `sequence / grid_hz`: a loop may move a late source's times."""
-        self._voice = voice
-        self._grid_hz = grid_hz
-
-    def track(self, frame: Frame) -> Track:
-        moment_s = frame.pts_s if self._grid_hz is None else frame.sequence / self._grid_hz
-        spoken = self._voice.at(moment_s)
-        return Track(with_idle(motion_of(spoken) if spoken else Motion(), frame.pts_s))
-
-    @property
-    def neutral(self) -> Motion | None:
-        return Motion()

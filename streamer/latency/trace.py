@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from engines.errors import VisavisError
+from engines.files import write_whole
 from streamer.frame import STAGES, LatencyTrace
 
 log = logging.getLogger(__name__)
@@ -204,6 +205,17 @@ def _header(path: Path, line: bytes) -> tuple[str, int]:
             f"{path} is of trace version {version}, this visavis reads {TRACE_VERSION}; update it"
         )
     return started_utc, started_ns
+
+
+def write_export(out: Path, data: bytes) -> None:
+    """Write what was made of a trace, whole or not at all; raises TraceError when that cannot be."""
+    try:
+        write_whole(out, data)
+    except OSError as error:
+        raise TraceError(
+            f"cannot write {out}: {error.strerror or error}; name a file in a folder that exists, "
+            "that you may write to and that has room"
+        ) from error
 
 
 def _record(line: bytes) -> FrameRecord | EventRecord:

@@ -23,7 +23,18 @@ class ServeSettings(BaseSettings):
     tls_key: Path | None = None
     max_sessions: int = Field(default=4, ge=1)
     max_uploads: int = Field(default=32, ge=1)
+    head_model: str | None = None
     max_photo_mb: float = Field(default=60, gt=0)
+
+    @property
+    def max_photo_bytes(self) -> int:
+        """`max_photo_mb` in bytes."""
+        return int(self.max_photo_mb * 1e6)
+
+    @property
+    def too_large(self) -> str:
+        """What is said of a picture that is larger."""
+        return f"the picture is larger than {self.max_photo_mb:g} MB; send a smaller one"
 
     @property
     def loopback(self) -> bool:

@@ -11,8 +11,15 @@ from pathlib import Path
 
 import uvicorn
 
-from engines.enrollment import Enrollment, load_enrollment, save_enrollment
-from engines.errors import EnrollmentError
+from engines.enrollment import (
+    Enrollment,
+    head_model_of,
+    load_enrollment,
+    save_enrollment,
+    with_head_model_found,
+)
+from engines.errors import EnrollmentError, ModelError
+from engines.head.open import open_head_model
 from engines.model_files import cache_folder
 from engines.retarget import Controls
 from streamer.drive.demo import DEMO_PHOTO
@@ -31,8 +38,10 @@ def demo_avatar() -> Enrollment:
 
     path = cache_folder().parent / "avatars" / "demo.avatar"
     try:
-        return load_enrollment(path)
-    except EnrollmentError:
+        kept = load_enrollment(path)
+        head_model_of(kept)
+        return kept
+    except (EnrollmentError, ModelError):
         enrollment = enroll(DEMO_PHOTO, name="demo", consent=DEMO_CONSENT)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,14 +70,17 @@ def serve_forever(
 
     `controls` come before those saved with the avatars.
 
-    Raises EnrollmentError for an avatar that does not load, ControlsError for controls that are none.
+    Raises EnrollmentError for an avatar that does not load, ModelError for a head model that does not open,
+    ControlsError for controls that are none.
     """
     # uvicorn raises the signal again once it has shut down; being told to end is no failure
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     tune_for_small_pictures()
+    open_head_model(settings.head_model)  # told now, and not at the first upload
     store = AvatarStore(settings.max_uploads)
     for path in avatars:
-        store.add_public(with_controls(load_enrollment(path), controls or {}), path)
+        enrollment = with_head_model_found(load_enrollment(path), settings.head_model)
+        store.add_public(with_controls(enrollment, controls or {}), path)
     if not avatars:
         store.add_public(with_controls(demo_avatar(), controls or {}))
     app = create_app(settings, store, look=look)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import secrets
 import shutil
 import signal
 import threading
@@ -16,15 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import cast
 
-import av
-import av.container
-import av.error
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from engines.errors import SinkError
+from engines.files import WholeFile, require_writable
 from streamer.frame import Frame
+from streamer.pyav import ColorRange, Colorspace, av
 from streamer.sinks.sink import Sink, SinkInfo, fit_picture
 from streamer.sinks.soundtrack import MP4_SOUND, WEBM_SOUND, SoundFormat, Soundtrack, open_soundtrack
 
@@ -102,19 +98,14 @@ class FileSink(Sink):
         """Raises SinkError when `path` cannot be written, before any work is done; `crf` is x264's."""
         self._format = _format_of(path, alpha)
         self._layout = "rgba" if alpha else "rgb24"
-        if path.is_dir():
-            raise SinkError(f"{path} is a folder; name a file in it, such as {path / 'out.mp4'}")
-        if not path.parent.is_dir():
-            raise SinkError(f"the folder {path.parent} does not exist; make it with `mkdir -p {path.parent}`")
-        if not os.access(path.parent, os.W_OK):
-            raise SinkError(f"the folder {path.parent} may not be written; choose another with -o")
+        require_writable(path, "-o", "out.mp4")
         if audio_from is not None and path.exists() and audio_from.exists() and path.samefile(audio_from):
             raise SinkError(f"{path} is the driving video itself; choose another name with -o")
         self._path = path
         self._audio_from = audio_from
         self._audio_delay_s = audio_delay_s
         self._crf = crf
-        self._part: Path | None = None
+        self._file: WholeFile | None = None
         self._container: av.container.OutputContainer | None = None
         self._soundtrack: Soundtrack | None = None
         self._info = SinkInfo(2, 2, 1.0)
@@ -155,7 +146,7 @@ class FileSink(Sink):
     def close(self) -> None:
         """Finish the file and give it its name; raises SinkError when that fails or no frame was written."""
         with self._lock:
-            if self._container is None or self._part is None:
+            if self._container is None or self._file is None:
                 return
             try:
                 if self._first_s is None:
@@ -165,10 +156,8 @@ class FileSink(Sink):
                 if self._soundtrack is not None:
                     self._soundtrack.finish(self._last_tick / _TICKS_HZ + 1 / self._info.fps)
                 self._container.close()
-                with self._part.open("rb+") as file:
-                    os.fsync(file.fileno())  # some file systems notice a full disk only here
-                self._part.replace(self._path)
-                self._part = None
+                self._file.keep()
+                self._file = None
             except BaseException as error:
                 self.abort()
                 self._explain(error)
@@ -178,17 +167,14 @@ class FileSink(Sink):
     def abort(self) -> None:
         """Remove the hidden file; `path` stays as it was."""
         with self._lock:
-            part, self._part = self._part, None
-            if part is not None:
-                # Removed before it is closed, so that closing does not spend time on the file's index.
-                with suppress(OSError):
-                    part.unlink()
+            file, self._file = self._file, None
+            if file is not None:
+                file.drop()  # before it is closed, so that closing does not spend time on the file's index
             if self._container is not None:
                 with suppress(av.error.FFmpegError, OSError, ValueError):
                     self._container.close()
-            if part is not None:
-                with suppress(OSError):
-                    part.unlink(missing_ok=True)
+            if file is not None:
+                file.drop()
             self._release()
 
     def _open(self, info: SinkInfo) -> None:
@@ -196,11 +182,11 @@ class FileSink(Sink):
         self._info = info
         self._first_s = None
         self._last_tick = -1
-        self._part = self._path.parent / f".{self._path.name}.{secrets.token_hex(4)}.part"
+        self._file = WholeFile(self._path)
         # `file:` keeps FFmpeg from reading a colon in the name as a protocol.
         kind = self._format
         self._container = av.open(
-            f"file:{self._part}", "w", format=kind.container, options=dict(kind.container_options)
+            f"file:{self._file.part}", "w", format=kind.container, options=dict(kind.container_options)
         )
         rate = Fraction(info.fps).limit_denominator(1001)
         stream = cast(av.VideoStream, self._container.add_stream(kind.codec, rate=rate))

@@ -9,14 +9,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
-import av
-import av.container
-import av.error
 import numpy as np
-from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
-from streamer.sources.video import AudioTrack, audio_of
+from streamer.pyav import AudioResampler, av
+from streamer.sources.audio_track import AudioTrack, audio_of
 
 F32 = NDArray[np.float32]
 

@@ -120,7 +120,7 @@ class _Cv2Screen:
 
 
 def windows_hang(modules: Sequence[str]) -> bool:
-    """Whether `modules`, in the order they were loaded, have PyAV before OpenCV (see streamer/sinks)."""
+    """Whether `modules`, in the order they were loaded, have PyAV before OpenCV (see streamer/pyav.py)."""
     return "av" in modules and "cv2" in modules and modules.index("av") < modules.index("cv2")
 
 

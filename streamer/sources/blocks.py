@@ -6,14 +6,13 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-import av
 import numpy as np
-from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 from engines.speech.features import RATE_HZ
 from streamer.clock import Clock
 from streamer.drive.voice import Voice
+from streamer.pyav import AudioResampler, av
 from streamer.sources.heard import HeardSource, Piece
 
 F32 = NDArray[np.float32]

@@ -1,21 +1,22 @@
-"""`HeardSource`: sound as a source of frames, each a moment whose motion a `Voice` knows."""
+"""`HeardSource`: sound as a source of moments whose motion a `Voice` knows."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.motion import Motion
 from engines.speech.features import RATE_HZ
+from engines.speech.speech_to_motion import motion_of
 from streamer.clock import Clock, SystemClock
-from streamer.drive.driver import Driver
-from streamer.drive.voice import Voice, VoiceTracker
-from streamer.frame import Frame, LatencyTrace
+from streamer.drive.driver import Heard
+from streamer.drive.voice import Voice
+from streamer.frame import LatencyTrace
 from streamer.sources.source import Source, SourceInfo, SourceState
 
 F32 = NDArray[np.float32]
@@ -29,8 +30,6 @@ CLIPPED_SHARE = 0.01  # of the last seconds of sound
 _SHARE_S = 3.0
 
 _STAMPS_S = 2.0  # how long it is remembered when a piece of sound arrived
-_BLANK = np.zeros((2, 2, 3), np.uint8)
-_BLANK.setflags(write=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +63,9 @@ class Loudness:
 class HeardSource(Source):
     """Base of sources that are heard: `_pieces` says what sound has come, `read` gives the newest known moment.
 
-    Frames lie on a grid of `HEARD_FPS` in the sound's own time: `sequence` counts its ticks, `pts_s` is their
+    Moments lie on a grid of `HEARD_FPS` in the sound's own time: `sequence` counts its ticks, `pts_s` is their
     time. `captured` is when the sound of that moment was in the air, as far as its arrival tells; what the
-    network looks ahead comes after it. Moments that a late reader missed are left out. The picture is blank.
+    network looks ahead comes after it. Moments that a late reader missed are left out.
     """
 
     def __init__(self, voice: Voice, clock: Clock | None = None) -> None:
@@ -104,13 +103,13 @@ class HeardSource(Source):
     def _pieces(self, timeout_s: float | None) -> list[Piece]:
         """The sound that has come since the last call, waiting up to `timeout_s` for some; [] when none did."""
 
-    def read(self, timeout_s: float | None = None) -> Frame | None:
+    def read(self, timeout_s: float | None = None) -> Heard | None:
         """The newest moment of the grid whose motion is known; None when none came up within `timeout_s`."""
         deadline_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
         while self.state is not SourceState.ENDED:
-            frame = self._next()
-            if frame is not None:
-                return frame
+            moment = self._next()
+            if moment is not None:
+                return moment
             left_s = None
             if deadline_ns is not None:
                 left_s = max(0.0, (deadline_ns - self._clock.now_ns()) / 1e9)
@@ -131,7 +130,7 @@ class HeardSource(Source):
         while len(self._stamps) > 1 and self._stamps[0][0] < self.voice.heard_s - _STAMPS_S:
             self._stamps.popleft()
 
-    def _next(self) -> Frame | None:
+    def _next(self) -> Heard | None:
         answered_s = self.voice.answered_s
         # answers lie on a grid of their own, of which ours is a part: rounding must not put us one tick late
         tick = -1 if answered_s is None else math.floor(answered_s * HEARD_FPS + 1e-6)
@@ -143,15 +142,23 @@ class HeardSource(Source):
         captured_ns = arrived_ns - round(max(0.0, heard_s - pts_s) * 1e9)
         trace = LatencyTrace().mark("captured", captured_ns).mark("received", arrived_ns)
         trace = trace.mark("decoded", self._clock.now_ns())
-        return Frame(_BLANK, pts_s, captured_ns, trace, tick)
+        spoken = self.voice.at(pts_s)
+        motion = motion_of(spoken) if spoken else Motion()
+        return Heard(pts_s, captured_ns, trace, tick, motion=motion)
 
 
 def heard_info(name: str, *, is_live: bool, duration_s: float | None = None) -> SourceInfo:
-    """What a heard source delivers: blank pictures at `HEARD_FPS`."""
-    height, width = _BLANK.shape[:2]
-    return SourceInfo(width, height, HEARD_FPS, is_live, duration_s, has_audio=True, name=name)
+    """What a heard source delivers: moments at `HEARD_FPS`, without pictures."""
+    return SourceInfo(None, HEARD_FPS, is_live, duration_s, has_audio=True, name=name)
 
 
-def heard_driver(source: HeardSource, on_fault: Callable[[BaseException], None]) -> Driver:
-    """What makes motion of the moments of `source`: what a network says of sound is smooth by itself."""
-    return Driver(VoiceTracker(source.voice, HEARD_FPS), smooth=False, on_fault=on_fault)
+def latency_text(source: HeardSource) -> str:
+    """How much later than a sound its picture can be, but for the drawing."""
+    own_ms, frame_ms = source.voice.speech.latency_ms, 1e3 / HEARD_FPS
+    return (
+        f"lips follow the voice by {own_ms:.0f} ms (features and look-ahead), up to {frame_ms:.0f} ms to the next "
+        f"picture, and {source.capture_ms:.0f} ms in the sound device"
+        if source.info.is_live
+        else f"lips follow the voice by {own_ms:.0f} ms (features and look-ahead) and up to {frame_ms:.0f} ms to the "
+        "next picture"
+    )

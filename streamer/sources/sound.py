@@ -6,21 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
-import av
-import av.container
-import av.error
 import numpy as np
-from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 from engines.errors import DriverError
 from engines.speech.features import RATE_HZ
 from streamer.clock import Clock
+from streamer.drive.driver import Heard
 from streamer.drive.voice import Voice
-from streamer.frame import Frame
+from streamer.pyav import AudioResampler, av
 from streamer.sources.heard import HeardSource, Piece, heard_info
+from streamer.sources.media_file import open_media
 from streamer.sources.source import SourceInfo, SourceState
-from streamer.sources.video import open_media
 
 F32 = NDArray[np.float32]
 
@@ -110,12 +107,12 @@ class SoundFileSource(HeardSource):
     def _clipped_notice(self) -> str:
         return f"{self._path.name} is clipped; lips may move less well than with a quieter recording"
 
-    def _next(self) -> Frame | None:
-        frame = super()._next()
-        if frame is not None and self._end_s is not None and frame.pts_s >= self._end_s:
+    def _next(self) -> Heard | None:
+        moment = super()._next()
+        if moment is not None and self._end_s is not None and moment.pts_s >= self._end_s:
             self.close()
             return None
-        return frame
+        return moment
 
     def _pieces(self, timeout_s: float | None) -> list[Piece]:
         if self._start_ns is None:

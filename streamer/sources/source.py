@@ -1,34 +1,33 @@
-"""`Source`: where driving pictures come from (a video file, a camera)."""
+"""`Source`: where what drives comes from: pictures (a video file, a camera) or sound (a file, a microphone)."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
-from typing import Self
 
-from streamer.frame import Frame
+from streamer.closing import Closing
+from streamer.frame import Moment
 
 
 class SourceState(Enum):
     """What a source can still give."""
 
-    READY = "ready"  # frames are coming
+    READY = "ready"  # moments are coming
     LOST = "lost"  # a live source's device is away; the source keeps trying and may become READY again
-    ENDED = "ended"  # there will never be another frame
+    ENDED = "ended"  # there will never be another one
 
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What a source delivers: pictures of this displayed size (rotation and pixel aspect applied).
+    """What a source delivers.
 
-    `fps` is the average rate; `duration_s` is None where there is no end (a camera, a looped file) or it
-    is unknown; `name` is for people.
+    `size_px`: the displayed (width, height) of its pictures (rotation and pixel aspect applied), None where there
+    are none; `fps`: the average rate of its moments; `duration_s` is None where there is no end (a camera, a looped
+    file) or it is unknown; `name` is for people.
     """
 
-    width_px: int
-    height_px: int
+    size_px: tuple[int, int] | None
     fps: float
     is_live: bool
     duration_s: float | None
@@ -36,20 +35,22 @@ class SourceInfo:
     name: str
 
 
-class Source(ABC):
-    """A stream of frames; a constructed source is open, and raises DriverError when that fails.
+class Source(Closing):
+    """A stream of moments; a constructed source is open, and raises DriverError when that fails.
 
     The loop over any source:
 
         with source:
             while source.state is not SourceState.ENDED:
-                frame = source.read(timeout_s=0.1)
-                if frame is None:
+                moment = source.read(timeout_s=0.1)
+                if moment is None:
                     ...  # nothing new: idle motion while `state` is LOST, else just go on
 
-    A file's `read` waits for the next frame and its None means ENDED, so `while frame := source.read()`
+    Sources of pictures read `Frame`s, sources of sound `Heard` moments.
+
+    A file's `read` waits for the next moment and its None means ENDED, so `while moment := source.read()`
     does for files. A live source never ends by itself and never raises after it was opened: when its
-    device goes away `state` is LOST and `read` gives None after `timeout_s`, and frames come again when
+    device goes away `state` is LOST and `read` gives None after `timeout_s`, and moments come again when
     the device is back. One thread reads; `close` may come from any thread and ends a waiting `read`.
     """
 
@@ -69,22 +70,14 @@ class Source(ABC):
         return None
 
     @abstractmethod
-    def read(self, timeout_s: float | None = None) -> Frame | None:
-        """The next frame of a file, the newest unread one of a live source; None when there is none.
+    def read(self, timeout_s: float | None = None) -> Moment | None:
+        """The next moment of a file, the newest unread one of a live source; None when there is none.
 
-        Frames have `pts_s` from 0, strictly increasing, and `captured` and `decoded` stamped.
-        `timeout_s` limits the wait of live sources (None: until a frame or `close`); files ignore it.
-        Raises DriverError naming the fix when a file breaks before its first frame.
+        Moments have `pts_s` from 0, strictly increasing, and `captured` and `decoded` stamped.
+        `timeout_s` limits the wait of live sources (None: until a moment or `close`); files ignore it.
+        Raises DriverError naming the fix when a file breaks before its first one.
         """
 
     @abstractmethod
     def close(self) -> None:
         """Let go of the file or device; `read` then gives None. Idempotent."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -96,8 +96,7 @@ class WebcamSource(Source):
         self._last_ns = self._clock.now_ns()
         own_fps = capture.get(cv2.CAP_PROP_FPS)
         self._info = SourceInfo(
-            width_px=shot.bgr.shape[1],
-            height_px=shot.bgr.shape[0],
+            size_px=(shot.bgr.shape[1], shot.bgr.shape[0]),
             fps=own_fps if 1 <= own_fps <= 240 else fps,
             is_live=True,
             duration_s=None,
@@ -145,7 +144,7 @@ class WebcamSource(Source):
         trace = LatencyTrace().mark("captured", shot.capture_ns).mark("received", shot.received_ns)
         trace = trace.mark("decoded", self._clock.now_ns())
         pts_s = (shot.capture_ns - self._start_ns) / 1e9
-        return Frame(image, pts_s, shot.capture_ns, trace, shot.sequence)
+        return Frame(pts_s, shot.capture_ns, trace, shot.sequence, image=image)
 
     def close(self) -> None:
         """Let go of the camera; a driver that hangs is left to its daemon thread after 3 s."""

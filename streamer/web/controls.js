@@ -1,6 +1,6 @@
 /** The movement panel: sliders and switches, remembered for each avatar, saved with it when asked. */
 
-import { make } from "./dom.js";
+import { el, make } from "./dom.js";
 import { makeRow, resetButton } from "./rows.js";
 import { DEFAULTS, GROUPS, LOOKS, defaultsOf, holds, sane, same, startingValues } from "./settings.js";
 import { lasting, passing } from "./store.js";
@@ -14,8 +14,6 @@ const STATES = {
   saved: "Saved with this avatar.",
   changed: "Changed since it was saved.",
 };
-
-const el = (id) => document.getElementById(id);
 
 /** The name of an upload is a secret that ends with the tab, and so does what is kept under it. */
 const storeOf = (avatar) => (avatar.startsWith("u-") ? passing : lasting);

@@ -1,5 +1,8 @@
 /** Elements in one expression. */
 
+/** The page's element of that id. */
+export const el = (id) => document.getElementById(id);
+
 /**
  * `make("a", { class: "x", hidden: true, onclick: go }, "text", child)`: functions become listeners, true an
  * empty attribute, false none.

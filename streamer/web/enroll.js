@@ -1,9 +1,9 @@
 /** Making an avatar from a photo: picker or drop, the question of consent, progress, and errors in place. */
 
 import { enrollPhoto } from "./api.js";
+import { el } from "./dom.js";
 
 const LARGEST_BYTES = 60 * 1024 * 1024;
-const el = (id) => document.getElementById(id);
 
 /** The sentence to show for a file that is not worth sending, or null. */
 export function objection({ name, type, size }) {

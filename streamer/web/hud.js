@@ -1,5 +1,6 @@
 /** Draws the statistics: the numbers, the stacked stage bar and its legend. The maths is in meter.js. */
 
+import { el } from "./dom.js";
 import { segments } from "./meter.js";
 
 const STAGE_NAMES = {
@@ -18,7 +19,6 @@ const REST_NAMES = { webcam: "Camera, network, screen", voice: "Network, screen"
 // the tail of a demo's clock: a server on another machine keeps another time
 const CLOCKS_DIFFER_MS = -5;
 
-const el = (id) => document.getElementById(id);
 const whole = (value) => (value === null ? "–" : String(Math.round(value)));
 
 export class Hud {

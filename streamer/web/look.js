@@ -1,6 +1,7 @@
 /** The look of the picture: what stands behind the avatar, and its shape. Remembered by this browser. */
 
 import { ApiError, sendBackground } from "./api.js";
+import { el } from "./dom.js";
 import { objection } from "./enroll.js";
 import { lasting } from "./store.js";
 
@@ -25,8 +26,6 @@ export function askedLook({ kind, colour, aspect, picture }) {
   const background = { keep: "keep", blur: "blur", colour, picture: picture ?? undefined }[kind];
   return { background, aspect: aspect ?? undefined };
 }
-
-const el = (id) => document.getElementById(id);
 
 export class Look {
   #values;

@@ -7,6 +7,8 @@ import threading
 import av
 import numpy as np
 
+from engines.motion import Motion
+from engines.speech.speech_to_motion import motion_of
 from streamer.clock import Clock
 from streamer.drive.voice import Voice
 from streamer.sources.blocks import Block, RingSource
@@ -51,6 +53,13 @@ class CallSound(RingSource):
     def is_fresh(self) -> bool:
         """Whether sound has come within the last moments."""
         return self._heard is not None and self._clock.now_ns() - self._heard.arrived_ns < _FRESH_NS
+
+    def said(self, rest: Motion) -> Motion | None:
+        """For a `Driver`: hears what has come, and gives what is being said now; None while nobody speaks."""
+        self.read(0.0)
+        newest_s = self.voice.answered_s
+        spoken = None if newest_s is None else self.voice.at(newest_s)
+        return motion_of(spoken, rest) if spoken is not None and self.is_fresh else None
 
     @property
     def capture_ms(self) -> float:

@@ -3,49 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import reprlib
 import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, cast
 
-import numpy as np
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError, WeightsError
-from engines.generators.names import DEFAULT_GENERATOR
-from engines.motion import Motion
-from engines.renderer import Renderer
 from engines.retarget import Controls
-from engines.speech.speech_to_motion import SpeechToMotion, motion_of
+from engines.speech.speech_to_motion import SpeechToMotion
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
-from streamer.drive.driver import Driver
-from streamer.drive.trackers.names import DEFAULT_TRACKER
-from streamer.drive.trackers.open import open_tracker
+from streamer.drive.open import open_driver
 from streamer.drive.voice import Voice
 from streamer.latency.ledger import Ledger
 from streamer.latency.metrics import Metrics
-from streamer.look import AS_IS, Look
 from streamer.slot import Slot
-from streamer.sources.heard import heard_driver
 from streamer.webrtc.aiortc_fixes import (
     AUDIO_PREFETCH_PACKETS,
     capture_wall_ms,
     receive_newest,
     with_start_bitrate,
 )
+from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.call_sound import CallSound
 from streamer.webrtc.media import (
-    MOST_DELAY_MS,
     OPUS_MS,
     PTIME_S,
     DelayedAudioTrack,
@@ -54,45 +41,30 @@ from streamer.webrtc.media import (
     SlotTrack,
     wanted_delay_ms,
 )
+from streamer.webrtc.messages import (
+    Message,
+    Ping,
+    Recalibrate,
+    SetControls,
+    SetSound,
+    frame_message,
+    mesh_message,
+    notice,
+    one_line,
+    read_command,
+    refusal,
+    text_of,
+)
 from streamer.webrtc.worker import Incoming, Worker
 
 logger = logging.getLogger(__name__)
 
 CONNECT_WITHIN_S = 30.0
 MESH_PERIOD_S = 1 / 10
-MESH_UNITS = 4095
-MAX_MESSAGE_CHARS = 4096
-MAX_ANSWER_CHARS = 600  # holds the list of all emotions
-
-
-Drive = Literal["webcam", "voice", "demo"]
-MOST_TRIM_MS = 300.0
 
 
 class OfferError(VisavisError):
     """An offer that cannot be answered."""
-
-
-class MessageError(VisavisError):
-    """A page's message that makes no sense; told to the page."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallOptions:
-    """What the page asked for.
-
-    `trim_ms`: the sound that much later (> 0) or earlier than measured. `voice_helps`: the microphone moves the
-    mouth while the camera sees no face.
-    """
-
-    generator: str = DEFAULT_GENERATOR
-    size_px: int = 512
-    mode: Literal["avatar", "echo"] = "avatar"
-    drive: Drive = "webcam"
-    tracker: str = DEFAULT_TRACKER
-    look: Look = AS_IS
-    trim_ms: float = 0.0
-    voice_helps: bool = True
 
 
 MakeAvatar = Callable[["Session"], Avatar]
@@ -119,7 +91,7 @@ class Session:
         self.options = options
         self.clock = clock or SystemClock()
         self.ledger = Ledger(metrics=metrics)
-        self.controls = enrollment.controls or Controls()
+        self.controls = options.controls_for(enrollment)
         self._make_avatar = make_avatar or build_avatar
         self._avatar: Avatar | None = None
         self._avatar_lock = threading.Lock()  # the avatar is made in the worker's thread
@@ -138,7 +110,7 @@ class Session:
         self._page_waits_ms = 0.0
         self.sound = self._open_sound()
         self._closing: asyncio.Task[None] | None = None
-        self._unsaid: list[dict[str, object]] = []  # notices from before the data channel was open
+        self._unsaid: list[Message] = []  # notices from before the data channel was open
         self._wire()
 
     async def answer(self, sdp: str) -> str:
@@ -147,7 +119,9 @@ class Session:
             await self._pc.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
         except Exception as error:  # aiortc raises whatever the parser stumbled on
             await self.close()
-            raise OfferError(f"the offer's SDP cannot be read ({_reason(error)}); reload the page") from error
+            raise OfferError(
+                f"the offer's SDP cannot be read ({one_line(error)}); reload the page"
+            ) from error
         kinds = {t.kind for t in self._pc.getTransceivers()}
         if "video" not in kinds:
             await self.close()
@@ -159,7 +133,7 @@ class Session:
         except Exception as error:
             await self.close()
             raise OfferError(
-                f"the offer cannot be answered ({_reason(error)}); offer VP8 video, Opus audio"
+                f"the offer cannot be answered ({one_line(error)}); offer VP8 video, Opus audio"
             ) from error
         self._spawn(self._give_up_unless_connected())
         return with_start_bitrate(self._pc.localDescription.sdp)
@@ -263,8 +237,7 @@ class Session:
             self._avatar = avatar
             avatar.controls = self.controls
         if avatar.notice:
-            notice: dict[str, object] = {"type": "notice", "level": "error", "text": avatar.notice}
-            self._loop.call_soon_threadsafe(self._tell, notice)
+            self._loop.call_soon_threadsafe(self._tell, notice(avatar.notice))
         return avatar
 
     def _set_controls(self, controls: Controls) -> None:
@@ -318,29 +291,22 @@ class Session:
         if points is None or now_s - self._mesh_at_s < MESH_PERIOD_S or self._worker is None:
             return
         self._mesh_at_s = now_s
-        size = self._camera_size
+        size = self._worker.camera_size_px
         if size is not None:
-            text = json.dumps({"type": "mesh", "points": mesh_points(points, *size)}, separators=(",", ":"))
-            self._loop.call_soon_threadsafe(self._say_text, text)
+            # made here: the event loop only sends it
+            self._loop.call_soon_threadsafe(self._say_text, text_of(mesh_message(points, size)))
 
     def _fault(self, stage: str, error: BaseException) -> None:
         """Called by the worker's threads."""
         self.ledger.fault(stage, error)
         if stage == "prepared":
-            text = f"the avatar could not be prepared ({_reason(error)}); reload the page"
-            notice: dict[str, object] = {"type": "notice", "level": "error", "text": text}
-            self._loop.call_soon_threadsafe(self._tell, notice)
-
-    @property
-    def _camera_size(self) -> tuple[int, int] | None:
-        worker = self._worker
-        return worker.camera_size_px if worker else None
+            text = f"the avatar could not be prepared ({one_line(error)}); reload the page"
+            self._loop.call_soon_threadsafe(self._tell, notice(text))
 
     def _sent(self, outgoing: Outgoing) -> None:
         self.ledger.frame(
             outgoing.trace, sequence=outgoing.sequence, pts_s=outgoing.pts / 90_000, fresh=outgoing.fresh
         )
-        stages = outgoing.trace.stage_ms()
         # a picture of sound shows a moment from before the packet that made it known
         since = "captured" if self.options.drive == "voice" else "received"
         came_ns = outgoing.trace.stamps_ns.get(since)
@@ -349,18 +315,8 @@ class Session:
             took_ms = (sent_ns - came_ns) / 1e6
             before_ms = took_ms if self._video_ms is None else self._video_ms
             self._video_ms = before_ms + 0.05 * (took_ms - before_ms)
-        self._say(
-            {
-                "type": "frame",
-                "pts": outgoing.pts & 0xFFFFFFFF,
-                "capture_ms": None if outgoing.capture_ms is None else round(outgoing.capture_ms, 2),
-                "stage_ms": {name: round(ms, 2) for name, ms in stages.items()},
-                "dropped": self._dropped,
-                "face": outgoing.face,
-                "state": outgoing.state,
-                "generator": None if self._avatar is None else self._avatar.generator_name,
-            }
-        )
+        generator = None if self._avatar is None else self._avatar.generator_name
+        self._say(frame_message(outgoing, self._dropped, generator))
 
     def _audio_delay_ms(self, current_ms: float) -> float:
         if self.options.mode == "echo":
@@ -377,15 +333,15 @@ class Session:
 
     # --- data channel ---------------------------------------------------------------------------------
 
-    def _tell(self, notice: dict[str, object]) -> None:
+    def _tell(self, message: Message) -> None:
         """Say it now, or as soon as the page can hear."""
         if self._channel is None:
-            self._unsaid.append(notice)
+            self._unsaid.append(message)
         else:
-            self._say(notice)
+            self._say(message)
 
-    def _say(self, message: dict[str, object]) -> None:
-        self._say_text(json.dumps(message, separators=(",", ":")))
+    def _say(self, message: Message) -> None:
+        self._say_text(text_of(message))
 
     def _say_text(self, text: str) -> None:
         channel = self._channel
@@ -396,112 +352,37 @@ class Session:
     def _heard(self, message: object) -> None:
         """A command from the page. One that makes no sense is answered by a notice and changes nothing."""
         try:
-            self._obey(parsed(message))
+            self._obey(message)
         except VisavisError as error:
-            self._say({"type": "notice", "level": "error", "text": _reason(error, MAX_ANSWER_CHARS)})
+            self._say(refusal(error))
 
-    def _obey(self, data: dict[str, object]) -> None:
+    def _obey(self, message: object) -> None:
         """Raises VisavisError with what is wrong and what would be right."""
-        kind = data.get("type")
-        if kind == "ping":
-            sent = data.get("t")
-            if (
-                not isinstance(sent, int | float) or not abs(sent) < 1e15
-            ):  # no NaN: the page could not read it
-                raise MessageError("ping: t is not a number of milliseconds")
-            self._say({"type": "pong", "t": sent})
-        elif kind == "recalibrate":
-            if self._avatar is not None:
-                self._avatar.driver.recalibrate()
-                self._say({"type": "notice", "level": "info", "text": "look straight ahead for a second"})
-        elif kind == "controls":
-            given = {name: value for name, value in data.items() if name != "type"}
-            self._set_controls(Controls.from_dict(given, self.controls))
-        elif kind == "sound":
-            self._trim_ms = milliseconds_of("trim_ms", data.get("trim_ms", self._trim_ms), MOST_TRIM_MS)
-            waits = data.get("waits_ms", self._page_waits_ms)
-            self._page_waits_ms = milliseconds_of("waits_ms", waits, MOST_DELAY_MS)
-        else:
-            raise MessageError(
-                f"there is no message {reprlib.repr(kind)}; send one of: controls, recalibrate, sound, ping"
-            )
-
-
-def milliseconds_of(name: str, value: object, most_ms: float) -> float:
-    """A number of the page's "sound" message. Raises MessageError for anything beyond ± `most_ms`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most_ms:
-        raise MessageError(f"sound: {name} must be a number from {-most_ms:g} to {most_ms:g}")
-    return float(value)
+        match read_command(message):
+            case Ping() as ping:
+                self._say(ping.pong())
+            case Recalibrate():
+                if self._avatar is not None:
+                    self._avatar.driver.recalibrate()
+                    self._say(notice("look straight ahead for a second", "info"))
+            case SetControls(given):
+                self._set_controls(Controls.from_dict(given, self.controls))
+            case SetSound(trim_ms, waits_ms):
+                self._trim_ms = self._trim_ms if trim_ms is None else trim_ms
+                self._page_waits_ms = self._page_waits_ms if waits_ms is None else waits_ms
 
 
 def _unheard(_: object) -> None:
     """Nobody listens."""
 
 
-def said_in(sound: CallSound) -> Callable[[Motion], Motion | None]:
-    """For a `Driver`: hears what has come, and gives what is being said now; None while nobody speaks."""
-
-    def said(rest: Motion) -> Motion | None:
-        sound.read(0.0)
-        newest_s = sound.voice.answered_s
-        spoken = None if newest_s is None else sound.voice.at(newest_s)
-        return motion_of(spoken, rest) if spoken is not None and sound.is_fresh else None
-
-    return said
-
-
-def _reason(error: BaseException, limit: int = 200) -> str:
-    """One line of at most `limit` characters, never empty."""
-    return " ".join(str(error).split())[:limit] or type(error).__name__
-
-
-def parsed(message: object) -> dict[str, object]:
-    """A page's message as an object. Raises MessageError when it is none."""
-    if not isinstance(message, str) or len(message) > MAX_MESSAGE_CHARS:
-        raise MessageError(f"a message was no text of at most {MAX_MESSAGE_CHARS} characters; send less")
-    try:
-        data: object = json.loads(message)
-    except (ValueError, RecursionError) as error:
-        raise MessageError("a message was not JSON; send an object with a type") from error
-    if not isinstance(data, dict):
-        raise MessageError("a message was no JSON object; send an object with a type")
-    return cast(dict[str, object], data)
-
-
 def build_avatar(session: Session) -> Avatar:
     """The real thing: a tracker drives the enrolled face, or the voice does. Runs in the worker's thread."""
-    driver = driver_of(session)
-    options = session.options
-    renderer = Renderer(
-        session.enrollment,
-        generator=options.generator,
-        size_px=options.size_px,
-        background=options.look.background,
-        aspect=options.look.aspect,
+    options, sound, ledger = session.options, session.sound, session.ledger
+    by_voice = options.drive == "voice"
+    driver = open_driver(
+        None if by_voice else options.tracker,
+        lambda error: ledger.fault("tracked", error),
+        said=None if by_voice or sound is None else sound.said,
     )
-    return Avatar(
-        session.enrollment,
-        driver,
-        clock=session.clock,
-        on_fault=session.ledger.fault,
-        renderer=renderer,
-    )
-
-
-def driver_of(session: Session) -> Driver:
-    """What the call's options ask for."""
-
-    def on_fault(error: BaseException) -> None:
-        session.ledger.fault("tracked", error)
-
-    sound = session.sound
-    if session.options.drive == "voice" and sound is not None:
-        return heard_driver(sound, on_fault)
-    tracker = open_tracker(session.options.tracker)
-    return Driver(tracker, on_fault=on_fault, said=None if sound is None else said_in(sound))
-
-
-def mesh_points(landmarks_px: NDArray[np.float32], width_px: int, height_px: int) -> list[int]:
-    """Landmarks (478, 3) → [x0, y0, x1, y1, …] in 0 … 4095 over the camera picture."""
-    scaled = landmarks_px[:, :2] * (MESH_UNITS / width_px, MESH_UNITS / height_px)
-    return [int(v) for v in np.clip(np.rint(scaled), 0, MESH_UNITS).ravel()]
+    return Avatar(session.enrollment, driver, options, clock=session.clock, on_fault=ledger.fault)

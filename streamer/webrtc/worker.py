@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import av
-import numpy as np
 
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, Pacer
 from streamer.drive.demo import demo_track, looped
 from streamer.drive.driver import Drive
-from streamer.frame import Frame, LatencyTrace
+from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.pipeline import TrackThenDraw
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ
@@ -38,7 +37,7 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """What goes with a driving frame from its decoding to its answer; sound has neither."""
+    """What goes with a driving moment from its decoding to its answer; sound has neither."""
 
     capture_ms: float | None = None
     camera_size_px: tuple[int, int] | None = None
@@ -87,7 +86,7 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the threads; waits a moment for the frames in work."""
+        """End the threads; waits a little for the frames in work."""
         self._stop.set()
         if self._pipeline is not None:
             self._pipeline.stop()
@@ -130,7 +129,7 @@ class Worker:
         logger.error("a frame failed", exc_info=error)
         self._on_fault(stage, error)
 
-    def _take(self, timeout_s: float) -> tuple[Frame, _Note] | None:
+    def _take(self, timeout_s: float) -> tuple[Moment, _Note] | None:
         if self._sound is not None:
             heard = self._sound.read(timeout_s)
             return None if heard is None else (heard, _Note())
@@ -147,7 +146,7 @@ class Worker:
         trace = LatencyTrace(
             {"captured": captured_ns, "received": incoming.received_ns, "decoded": self._clock.now_ns()}
         )
-        frame = Frame(image, incoming.pts / VIDEO_CLOCK_HZ, captured_ns, trace, self._taken)
+        frame = Frame(incoming.pts / VIDEO_CLOCK_HZ, captured_ns, trace, self._taken, image=image)
         self._taken += 1
         return frame, _Note(incoming.capture_ms, (image.shape[1], image.shape[0]))
 
@@ -156,16 +155,14 @@ class Worker:
         neutral = track.neutral or track.motions[0]
         pacer = Pacer(DEMO_FPS, self._clock)
         start_ns = self._clock.now_ns()
-        empty = np.zeros((2, 2, 3), np.uint8)
         while not self._stop.is_set():
             due_ns = pacer.wait()
             time_s = (due_ns - start_ns) / 1e9
             motion = looped(track, time_s)
             capture_ms = self._clock.wall_ms()
-            frame = Frame(
-                empty, time_s, due_ns, LatencyTrace({"captured": self._clock.now_ns()}), self._given
-            )
-            shown = avatar.show_drive(Drive(motion, neutral, "tracking", face=True), frame)
+            trace = LatencyTrace({"captured": self._clock.now_ns()})
+            moment = Moment(time_s, due_ns, trace, self._given)
+            shown = avatar.show_drive(Drive(motion, neutral, "tracking", face=True), moment)
             self._send(shown, capture_ms)
 
     def _deliver(self, shown: Shown, note: _Note | None) -> None:

@@ -7,13 +7,12 @@ neck and hair instead of a second jaw. Near the head it moves along, further out
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.generators.geometric.masks import planar_map
+from engines.generators.geometric.masks import pixel_grid, planar_map
 from engines.geometry import F64, Similarity
 from engines.head.model import HeadModel
 from engines.picture.push_pull import push_pull
@@ -127,7 +126,7 @@ def rim_flow(body: Body, flow: F32, seen: F32, behind: F32) -> F32:
     total = cv2.GaussianBlur(small, (0, 0), _RIM_SIGMA_PX / 2)
     near = total[..., 2]
     own = total[..., :2] / np.maximum(near, 1e-4)[..., None]
-    place = _grid(*half) + own * np.float32(half[0] / body.width_px)
+    place = pixel_grid(*half) + own * np.float32(half[0] / body.width_px)
     there = cv2.resize(body.head, half, interpolation=cv2.INTER_AREA)
     outside = 1 - cv2.remap(there, place, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
     weight = np.minimum(near * 4, 1) * outside
@@ -140,12 +139,6 @@ def rim_flow(body: Body, flow: F32, seen: F32, behind: F32) -> F32:
 
 
 _RIM_SIGMA_PX = 3.0  # of the G-buffer's grid
-
-
-@lru_cache(maxsize=8)
-def _grid(width: int, height: int) -> F32:
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    return np.stack([x, y], -1)
 
 
 def _plane_motion(photo_pose: Similarity, pose: Similarity) -> tuple[F64, F64]:

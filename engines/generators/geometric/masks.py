@@ -1,6 +1,8 @@
-"""Small shapes in pictures: anti-aliased polygons, regions, and the map between two poses of a plane."""
+"""Small shapes in pictures: polygons, regions, the grid of pixels, and the map between two poses of a plane."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -31,3 +33,12 @@ def region(outline: F64, pad_px: float, width: int, height: int) -> tuple[int, i
     x0, y0 = np.maximum(np.floor(outline.min(0) - pad_px), 0).astype(int)
     x1, y1 = np.minimum(np.ceil(outline.max(0) + pad_px), [width, height]).astype(int)
     return (int(x0), int(y0), int(x1), int(y1)) if x1 - x0 >= 2 and y1 - y0 >= 2 else None
+
+
+@lru_cache(maxsize=8)
+def pixel_grid(width: int, height: int) -> F32:
+    """(h, w, 2) place of each pixel as `cv2.remap` counts, centres at whole numbers; never write to it."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    grid = np.stack([x, y], -1)
+    grid.setflags(write=False)
+    return grid

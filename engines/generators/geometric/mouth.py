@@ -269,7 +269,8 @@ def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, box: tuple[in
     facing = front_facing(vertices, interior.triangles)
     corners = vertices[interior.triangles[facing].ravel()] - np.array([x0, y0, 0], np.float32)
     out = np.empty((y1 - y0, x1 - x0, 3), np.float32)
-    out[:] = mouth.cavity_rgb * 0.25
+    # a head that ends at its lips (FLAME, BFM) has no wall before the dark: then what there is stands for it
+    out[:] = mouth.cavity_rgb * (0.25 if len(interior.triangles) else 0.7)
     if not facing.any():
         return out
     drawn, depth = draw_triangles(corners, interior.colours[facing].reshape(-1, 3), x1 - x0, y1 - y0)

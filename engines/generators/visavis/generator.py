@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,16 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.compile.background_engine import BackgroundEngine
-from engines.compile.engine import ORDER, Engine
-from engines.compile.weights import load_weights
+from engines.compile.engine import Engine
+from engines.compile.weights import WeightsHeader, build_network
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
 from engines.generators.generator import Generator, GeneratorConfig
 from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
 from engines.generators.visavis import inputs, networks
-from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WHERE_PX, WINDOW_PX, Box, Window
+from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WHERE_PX, WINDOW_PX, TurnedBox, Window
 from engines.generators.visavis.networks import (
-    VERSION,
+    KIND,
     NetworkConfig,
     ServedHead,
     ServedPaths,
@@ -31,6 +32,7 @@ from engines.generators.visavis.networks import (
 )
 from engines.geometry import F64, Similarity
 from engines.head.model import HeadModel
+from engines.head.names import OWN_HEAD_MODEL
 from engines.motion import Motion
 from engines.raster.conditioning import PreparedMap
 from engines.raster.gbuffer import GBuffer, Viewport, rasterise
@@ -72,7 +74,7 @@ class VisavisCache:
 
 
 class VisavisGenerator(Generator[VisavisCache]):
-    """See the module. Raises WeightsError when the weights do not load."""
+    """See the module. Raises WeightsError when the weights do not load, or learnt another head than `model`."""
 
     def __init__(
         self,
@@ -80,9 +82,15 @@ class VisavisGenerator(Generator[VisavisCache]):
         *,
         weights: Path = WEIGHTS_PATH,
         switches: Switches | None = None,
-        engines: Sequence[Engine] = ORDER,
+        engines: Sequence[Engine] | None = None,
     ) -> None:
-        """Serves with torch at once; `engines` are tried in order meanwhile."""
+        """Serves with torch at once; `engines` (None: the declared order) are tried in turn meanwhile."""
+        # the networks read PNCC and parts, and both are this one head's
+        if model.name != OWN_HEAD_MODEL:
+            raise WeightsError(
+                f"the weights of visavis were trained on its own head model, not on {model.name}; "
+                "enroll the photo with --head-model visavis to draw with them"
+            )
         self._model = model
         self._base = GeometricGenerator(model)
         self._switches = switches or Switches()
@@ -229,20 +237,18 @@ def paths_example() -> tuple[Tensor, ...]:
 
 def load_networks(weights: Path) -> tuple[VisavisNetworks, str]:
     """Networks with the weights of a file, and what tells these weights from others. Raises WeightsError."""
-    tensors, header = load_weights(weights, "visavis", VERSION)
-    known = {f.name for f in fields(NetworkConfig)}
-    try:
-        config = NetworkConfig(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in header.config.items() if k in known}  # pyright: ignore[reportArgumentType]
-        )
-        nets = VisavisNetworks(config)
-        nets.load_state_dict(tensors)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"the weights {weights} do not fit the networks; install visavis again, or train anew: "
-            "python -m scripts.train --help"
-        ) from error
+    nets, header = build_network(weights, KIND, _build)
     return nets.eval(), header.sha256
+
+
+def _build(tensors: dict[str, F32], header: WeightsHeader) -> VisavisNetworks:
+    known = {f.name for f in fields(NetworkConfig)}
+    widths: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in header.config.items() if k in known
+    }
+    nets = VisavisNetworks(NetworkConfig(**widths))
+    nets.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
+    return nets
 
 
 def move(picture: U8, flow: F32, window: Window) -> U8:
@@ -295,7 +301,7 @@ def blend_window(picture: U8, layers: U8, window: Window) -> None:
     picture[y0:y1, x0:x1] = cv2.subtract(cv2.add(under, large(added)), large(taken))
 
 
-def blend_box(picture: U8, layers: U8, box: Box, *, mirrored: bool = False) -> None:
+def blend_box(picture: U8, layers: U8, box: TurnedBox, *, mirrored: bool = False) -> None:
     """The same in a crop's place, within the person; layers (7, s, s)."""
     size = layers.shape[1]
     more, less = cv2.merge([*layers[:3], cv2.bitwise_not(layers[3])]), cv2.merge(list(layers[4:]))

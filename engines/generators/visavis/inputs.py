@@ -82,7 +82,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class TurnedBox:
     """A square crop that turns with the head: `centre_px` (2,) and `side_px` in viewport pixels, `angle_rad`."""
 
     centre_px: F64
@@ -99,7 +99,7 @@ class Box:
         return np.column_stack([across, down, origin + (across + down) / 2 - 0.5])
 
 
-def place_in_window(box: Box, window: Window, size_px: int, *, mirrored: bool = False) -> F32:
+def place_in_window(box: TurnedBox, window: Window, size_px: int, *, mirrored: bool = False) -> F32:
     """(2, 3) from `affine_grid`'s −1 … 1 over a crop of `size_px` to −1 … 1 over the window (`align_corners` False)."""
     affine = box.affine(size_px, mirrored=mirrored)
     half = size_px / 2
@@ -112,24 +112,24 @@ def place_in_window(box: Box, window: Window, size_px: int, *, mirrored: bool = 
     )
 
 
-def mouth_box(mesh: HeadMesh) -> Box:
+def mouth_box(mesh: HeadMesh) -> TurnedBox:
     """Around the lips of a posed head."""
     return _box(mesh, LIPS_OUTER, MOUTH_HU)
 
 
-def eye_boxes(mesh: HeadMesh) -> tuple[Box, Box]:
+def eye_boxes(mesh: HeadMesh) -> tuple[TurnedBox, TurnedBox]:
     """Around the subject's right and left eye. The left one is cut mirrored: the network knows right eyes only."""
     return _box(mesh, EYE_RIGHT, EYE_HU), _box(mesh, EYE_LEFT, EYE_HU)
 
 
-def _box(mesh: HeadMesh, ring: Sequence[int], side_hu: float) -> Box:
+def _box(mesh: HeadMesh, ring: Sequence[int], side_hu: float) -> TurnedBox:
     points = mesh.landmarks_px[list(ring), :2].astype(np.float64)
     across = mesh.pose.rotation[:2, 0]
-    return Box(points.mean(0), side_hu * mesh.pose.scale, float(np.arctan2(across[1], across[0])))
+    return TurnedBox(points.mean(0), side_hu * mesh.pose.scale, float(np.arctan2(across[1], across[0])))
 
 
 def cut_box(
-    image: NDArray[np.generic], box: Box, size_px: int, *, mirrored: bool = False, nearest: bool = False
+    image: NDArray[np.generic], box: TurnedBox, size_px: int, *, mirrored: bool = False, nearest: bool = False
 ) -> NDArray[np.generic]:
     """`box` of `image` as (size, size, …); averaged first where it shrinks to less than half."""
     flags = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
@@ -181,7 +181,7 @@ def low_picture(picture: U8, window: Window) -> U8:
     return np.asarray(cv2.resize(cut, (WINDOW_PX, WINDOW_PX), interpolation=how), np.uint8)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
-def part_crop(gbuffer: GBuffer, box: Box, size_px: int, *, mirrored: bool = False) -> U8:
+def part_crop(gbuffer: GBuffer, box: TurnedBox, size_px: int, *, mirrored: bool = False) -> U8:
     """(size, size) parts of the G-buffer in a crop, nearest."""
     rows, columns = gbuffer.part.shape
     step = np.array([columns / gbuffer.viewport.width_px, rows / gbuffer.viewport.height_px])

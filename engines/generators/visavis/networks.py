@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engines.compile.weights import NetworkKind
 from engines.generators.visavis.inputs import (
     EYE_GUIDE_CHANNELS,
     EYE_PX,
@@ -25,7 +26,7 @@ from engines.generators.visavis.inputs import (
     MOUTH_PX,
 )
 
-VERSION = 1  # of networks and inputs together: weights of another are refused
+KIND = NetworkKind("visavis", 1, "scripts.train")  # weights of another version are refused
 LAYER_CHANNELS = 9  # r: RGBA, S: RGBA (premultiplied by M), M
 FLOW_LIMIT = 0.12  # of the window's side, in either direction
 FLOW_STILL = 0.0015  # flows up to this share of the side count as none: the warped photo stays untouched

@@ -74,6 +74,7 @@ def load(path: Path, reference: HeadModel) -> HeadModel:
             eye_side=np.zeros(n, np.uint8),
             identity_hu=modes("idBase", IDENTITY_MODES),
             modes_hu=modes("exBase"),
+            content=found,
             anchors=_anchors(path, found, n),
         ),
         reference,

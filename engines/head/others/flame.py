@@ -75,6 +75,7 @@ def load(path: Path, reference: HeadModel) -> HeadModel:
             eye_side=eye_side,
             identity_hu=directions[:IDENTITY_MODES] * axes.astype(np.float32),
             modes_hu=modes * axes.astype(np.float32),
+            content=found,
             corner_uv=_uv(path, found, len(faces)),
             anchors=_anchors(path, faces),
             eyes_hu=joints[[EYE_RIGHT, EYE_LEFT]] * axes,

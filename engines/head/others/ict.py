@@ -26,7 +26,7 @@ from engines.head.others.adapt import (
     at_vertices,
 )
 from engines.head.others.files import SEE, Array, Shape, check, indices, read_npz
-from engines.head.others.mesh import I64, Box, Surface, components, into_box
+from engines.head.others.mesh import I64, Surface, UvBox, components, into_box
 from engines.motion import ARKIT_NAMES
 
 KIND = "ict"
@@ -63,13 +63,13 @@ PART_ENDS = (9409, 11248, 13294, 13678, 14062, 17039, 21451, 23021, FULL_COUNT)
 _EYES_CM = np.array([[-3.193, 3.617, 8.431], [3.193, 3.617, 8.431]])
 _ON_TONGUE_CM = np.array([0.0, -3.2, 7.0])
 # ICT-FaceKit spreads its UVs over four sheets side by side: here is where each goes in the one atlas.
-_SHEETS: tuple[Box, ...] = (
+_SHEETS: tuple[UvBox, ...] = (
     (0.005, 0.005, 0.595, 0.62),
     (0.605, 0.005, 0.995, 0.62),
     (0.41, 0.63, 0.70, 0.995),
     (0.71, 0.63, 0.995, 0.995),
 )
-_EYE_BOXES: tuple[Box, Box] = ((0.005, 0.63, 0.20, 0.825), (0.205, 0.63, 0.40, 0.825))
+_EYE_BOXES: tuple[UvBox, UvBox] = ((0.005, 0.63, 0.20, 0.825), (0.205, 0.63, 0.40, 0.825))
 # iBUG's points 17 … 67 on the full mesh, from ICT-FaceKit's own list.
 _IBUG_VERTICES = (
     268, 493, 1914, 2044, 1401, 3615, 4240, 4114, 2734, 2509, 978, 4527, 4942, 4857, 1140, 2075, 1147, 4269, 3360,
@@ -113,6 +113,7 @@ def load(path: Path, reference: HeadModel) -> HeadModel:
             eye_side=eye_side.astype(np.uint8),
             identity_hu=_scaled(found, "identity", IDENTITY_MODES) * axes,
             modes_hu=expression * axes,
+            content=found,
             is_arkit=True,
             corner_uv=_one_atlas(path, uv)[keep],
             eye_boxes=_EYE_BOXES,

@@ -12,7 +12,7 @@ from engines.geometry import F64
 
 I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
-Box = tuple[float, float, float, float]  # left, top, right, bottom in the atlas, 0 … 1, y down
+UvBox = tuple[float, float, float, float]  # left, top, right, bottom in the atlas, 0 … 1, y down
 
 _NEAR_VERTICES = 16
 EYE_FRONT_DEG = 110.0  # of an eyeball only what can ever be seen is kept
@@ -113,7 +113,7 @@ def distance_along(vertices: F64, triangles: I64, start: I64, weights: F64, limi
     return out
 
 
-def eye_uv(vertices: F64, triangles: I64, box: Box) -> tuple[F64, Bool]:
+def eye_uv(vertices: F64, triangles: I64, box: UvBox) -> tuple[F64, Bool]:
     """Corner uv (T, 3, 2) of one eyeball seen from the front (azimuthal equidistant), and what to keep (T,)."""
     own = vertices[np.unique(triangles)]
     direction = vertices[triangles] - (own.min(0) + own.max(0)) / 2
@@ -124,7 +124,7 @@ def eye_uv(vertices: F64, triangles: I64, box: Box) -> tuple[F64, Bool]:
     return into_box(uv, box), (angle <= EYE_FRONT_DEG).all(1)
 
 
-def cylinder_uv(vertices: F64, triangles: I64, box: Box) -> F64:
+def cylinder_uv(vertices: F64, triangles: I64, box: UvBox) -> F64:
     """Corner uv (T, 3, 2) of a head or face unrolled about the vertical through its middle, the seam behind.
 
     It cannot tell apart what lies behind one another as seen from the axis: ears, the inside of lips.
@@ -144,7 +144,7 @@ def cylinder_uv(vertices: F64, triangles: I64, box: Box) -> F64:
     return into_box(np.stack([u, v], -1), box)
 
 
-def into_box(uv: F64, box: Box) -> F64:
+def into_box(uv: F64, box: UvBox) -> F64:
     """`uv` (…, 2) in 0 … 1 moved into a box of the atlas."""
     low, high = np.array(box[:2]), np.array(box[2:])
     return low + np.clip(uv, 0, 1) * (high - low)

@@ -53,12 +53,12 @@ class MediaPipeTracker(Tracker):
         faces = self._detector.detect(frame.image, round(frame.pts_s * 1000))
         if not faces:
             return Track(None, calibrating=self._estimator.collecting)
-        return self.fit(frame, faces[0])
-
-    def fit(self, frame: Frame, face: FaceLandmarks) -> Track:
-        """Motion of one detected face."""
         height, width = frame.image.shape[:2]
-        camera = Camera(width, height)
+        return self.fit(faces[0], (width, height), frame.pts_s)
+
+    def fit(self, face: FaceLandmarks, size_px: tuple[int, int], time_s: float) -> Track:
+        """Motion of one face, detected in a picture of this (width, height) at `time_s`."""
+        camera = Camera(*size_px)
         if not np.isfinite(face.scores).all():  # would spoil the neutral for good
             return Track(None, calibrating=self._estimator.collecting)
         current = self._estimator.current
@@ -69,7 +69,7 @@ class MediaPipeTracker(Tracker):
             return Track(None, calibrating=self._estimator.collecting)
         rotation, translation = camera.from_similarity(fitted.pose)
         unposed = fitted.unposed_hu
-        self._estimator.add(frame.pts_s, unposed, face.scores, rotation, translation, measure_gaze(unposed))
+        self._estimator.add(time_s, unposed, face.scores, rotation, translation, measure_gaze(unposed))
         neutral = self._estimator.current
         assert neutral is not None  # add() just saw a face
         expression = fitted.expression if current else self._fit.solve(unposed, neutral.mesh_hu, face.scores)
@@ -78,7 +78,7 @@ class MediaPipeTracker(Tracker):
         if float(face.scores[_BLINKS].max()) < 0.5:
             self._gaze = measure_gaze(unposed)
         motion = Motion(
-            time_s=frame.pts_s,
+            time_s=time_s,
             expression=expression,
             rotation_rad=rotation.astype(np.float32),
             translation_hu=translation.astype(np.float32),

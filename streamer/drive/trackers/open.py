@@ -28,8 +28,8 @@ TRACKERS: dict[str, Callable[[], Tracker]] = {"mediapipe": _mediapipe, "regresso
 def open_tracker(name: str = DEFAULT_TRACKER) -> Tracker:
     """A new tracker for one stream of frames.
 
-    Raises DriverError for an unknown name or a tracker whose library does not load, and ModelError or
-    ModelMissing when its model file is missing or broken.
+    Raises DriverError for an unknown name or a tracker whose library does not load; ModelError,
+    ModelMissing or WeightsError when its model file is missing or broken.
     """
     if name not in TRACKERS:
         raise DriverError(no_such("tracker", name, TRACKERS))

@@ -11,21 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from calibration.neutral import DriverNeutral, NeutralEstimator
-from engines.compile.engine import compile_best
+from engines.compile.open import compile_best
 from engines.geometry import Camera
 from engines.head.model import HeadModel, load_head_model
-from engines.head.regressor import (
-    CROP_PER_FACE,
-    INPUT_PX,
-    CropBox,
+from engines.head.regressor.crop import CROP_PER_FACE, INPUT_PX, CropBox, box_around, cut
+from engines.head.regressor.file import load_regressor
+from engines.head.regressor.network import as_input
+from engines.head.regressor.prediction import (
     FaceBasis,
     Layout,
     Prediction,
-    as_input,
-    box_around,
-    cut,
     face_basis,
-    load_regressor,
     place_head,
     read_output,
 )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.neutral import DriverNeutral
 from engines.motion import Motion
+from streamer.closing import Closing
 from streamer.frame import Frame
 
 
@@ -28,7 +27,7 @@ class Track:
     calibrating: bool = False
 
 
-class Tracker(ABC):
+class Tracker(Closing):
     """Follows one face through a stream of frames. Not thread-safe: one tracker, one thread."""
 
     @abstractmethod
@@ -49,24 +48,16 @@ class Tracker(ABC):
         """Mesh and motion of the driver's rest, for a tracker of the same kind to start from."""
         return None
 
-    def use_neutral(self, neutral: DriverNeutral) -> None:  # noqa: B027 (a tracker may have none)
+    def use_neutral(self, neutral: DriverNeutral) -> None:
         """Skip the calibration: take a neutral computed before."""
 
     @abstractmethod
     def close(self) -> None:
         """Free the tracker's resources; calling twice is harmless."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 class NoTracker(Tracker):
-    """Where nothing is tracked: motion comes from a file or from sound."""
+    """Where nothing is tracked: motion comes from a file or from sound; of a picture it sees nothing."""
 
     def track(self, frame: Frame) -> Track:
         return Track(None)

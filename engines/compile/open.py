@@ -1,0 +1,77 @@
+"""`open_engine`: an engine by its name. A new one stands here and in `names`, and can be chosen everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from torch import Tensor, nn
+
+from engines.compile.engine import Compiled, Engine, Precision, Tier
+from engines.compile.names import ENGINE_NAMES
+from engines.errors import EngineError, no_such
+
+
+# Each imported when asked for: one tier's libraries must not take the others with them.
+def _tensorrt() -> Engine:
+    from engines.compile.tensorrt_engine import TensorRtEngine
+
+    return TensorRtEngine()
+
+
+def _cuda_graphs() -> Engine:
+    from engines.compile.cuda_graph_engine import CudaGraphEngine
+
+    return CudaGraphEngine()
+
+
+def _openvino() -> Engine:
+    from engines.compile.openvino_engine import OpenVinoEngine
+
+    return OpenVinoEngine()
+
+
+def _torch() -> Engine:
+    from engines.compile.torch_engine import TorchEngine
+
+    return TorchEngine()
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "tensorrt": _tensorrt,
+    "cuda graphs": _cuda_graphs,
+    "openvino": _openvino,
+    "torch": _torch,
+}
+
+
+def open_engine(name: str) -> Engine:
+    """The engine called `name`, available here or not. Raises EngineError listing the names there are."""
+    if name not in ENGINES:
+        raise EngineError(no_such("engine", name, ENGINES))
+    return ENGINES[name]()
+
+
+def tiers() -> list[Tier]:
+    """Every tier in order, with the reason for each refusal (shown by `visavis doctor`)."""
+    return [open_engine(name).tier() for name in ENGINE_NAMES]
+
+
+def compile_best(
+    module: nn.Module,
+    example_inputs: Sequence[Tensor],
+    precision: Precision = "fp32",
+    order: Iterable[Engine] | None = None,
+    key: str | None = None,
+) -> tuple[Compiled, str, list[str]]:
+    """The compiled module, the name of the tier that took it, and why earlier tiers did not.
+
+    `order` (None: the declared one) is tried one by one, each until it has answered the example. Raises EngineError
+    with every reason when no tier takes it.
+    """
+    reasons: list[str] = []
+    for engine in map(open_engine, ENGINE_NAMES) if order is None else order:
+        try:
+            return engine.compile(module, example_inputs, precision, key), engine.name, reasons
+        except EngineError as error:
+            reasons.append(f"{engine.name}: {error}")
+    raise EngineError("; ".join(reasons) or "no engine was given to compile with")

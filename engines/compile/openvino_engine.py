@@ -1,0 +1,75 @@
+"""OpenVINO on the CPU: the default for networks without an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engines.compile.engine import Compiled, Engine, Precision, Tier
+from engines.compile.exports import engine_cache_folder, keep_export, read_export
+
+_TRACING = threading.Lock()
+
+
+class OpenVinoEngine(Engine):
+    """OpenVINO on the CPU, in any precision; keeps what it exported when it is given a key."""
+
+    name = "openvino"
+
+    def tier(self) -> Tier:
+        try:
+            known = version("openvino") if find_spec("openvino") else None
+        except PackageNotFoundError:
+            known = None
+        if known is None:
+            return Tier(self.name, False, "not installed; type: pip install openvino")
+        return Tier(self.name, True, f"openvino {known} on the CPU")
+
+    def build(
+        self, module: nn.Module, example: tuple[Tensor, ...], precision: Precision, key: str | None
+    ) -> Compiled:
+        import openvino as ov
+
+        kind = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
+        hints = {"INFERENCE_PRECISION_HINT": kind, "PERFORMANCE_HINT": "LATENCY"}
+        core = ov.Core()
+        compiled = core.compile_model(_network(core, module, example, key), "CPU", hints)
+        request = compiled.create_infer_request()
+        outputs = list(compiled.outputs)
+
+        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            # inputs are shared, results are copied: the request's own memory is written again by the next call
+            result = request.infer([x.detach().numpy() for x in inputs], share_inputs=True)
+            return tuple(torch.from_numpy(result[port]) for port in outputs)
+
+        return run
+
+
+def _network(core: Any, module: nn.Module, example: tuple[Tensor, ...], key: str | None) -> Any:
+    """The network for the example's shapes: the one kept under `key`, else exported now, and kept."""
+    shapes = [list(x.shape) for x in example]
+    path = None if key is None else engine_cache_folder() / f"{key}-openvino-{version('openvino')}.xml"
+    kept = None if path is None else read_export(core, path)
+    if kept is not None and [list(port.shape) for port in kept.inputs] == shapes:
+        return kept
+    network = _converted(module, example)
+    network.reshape(dict(zip(network.inputs, shapes, strict=True)))
+    if path is not None:
+        keep_export(network, path)
+    return network
+
+
+def _converted(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
+    """As `ov.convert_model`, by the front end alone: that one reports each conversion to its maker."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with _TRACING, torch.no_grad():  # tracing is for one thread at a time
+        decoder = TorchScriptPythonDecoder(module, example_input=example)
+        front_end: Any = FrontEndManager().load_by_framework("pytorch")
+        return front_end.convert(front_end.load(decoder))

@@ -1,0 +1,46 @@
+"""torch-tensorrt on an NVIDIA GPU: the fastest tier, an optional extra."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+
+from engines.compile.accelerator import Accelerator, NvidiaGpu
+from engines.compile.engine import Compiled, Engine, Precision, Tier, answer_of, refusing
+
+
+class TensorRtEngine(Engine):
+    """Moves its copy to the device and has torch-tensorrt compile it."""
+
+    name = "tensorrt"
+
+    def __init__(self, device: Accelerator | None = None) -> None:
+        self._device = device or NvidiaGpu()
+
+    def tier(self) -> Tier:
+        tier = self._device.tier(self.name)
+        if tier.available and find_spec("torch_tensorrt") is None:
+            how = "torch-tensorrt is not installed; type: pip install 'visavis[tensorrt]' (docs/install.md)"
+            return Tier(self.name, False, how)
+        return tier
+
+    def build(
+        self, module: nn.Module, example: tuple[Tensor, ...], precision: Precision, key: str | None
+    ) -> Compiled:
+        import torch_tensorrt  # pyright: ignore[reportMissingImports]
+
+        device = self._device
+        with refusing("moving it to the GPU"):
+            moved = device.move(module, precision)
+            inputs = [device.place(x, precision) for x in example]
+        with device.building, refusing("TensorRT's compilation"):
+            compiled = torch_tensorrt.compile(moved, ir="dynamo", inputs=inputs)
+
+        def run(*given: Tensor) -> tuple[Tensor, ...]:
+            with torch.inference_mode():
+                result = compiled(*(device.place(x, precision) for x in given))
+            return answer_of(result)
+
+        return run

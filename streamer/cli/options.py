@@ -1,0 +1,92 @@
+"""Options that several commands share; their choices come from the families' `names`. Imports nothing slow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engines.errors import VisavisError, no_such
+from engines.generators.names import GENERATOR_NAMES
+from engines.head.names import HEAD_MODEL_SETTING
+from streamer.drive.trackers.names import TRACKER_NAMES
+from streamer.sinks.names import SINK_CHOICES
+from streamer.sources.names import SOURCE_CHOICES
+
+MIN_PX, MAX_PX = 64, 1024
+
+
+def _one_of(what: str, names: Sequence[str]) -> Callable[[str], str]:
+    def check(name: str) -> str:
+        if name not in names:
+            raise VisavisError(no_such(what, name, names))
+        return name
+
+    return check
+
+
+def _choice(what: str, names: Sequence[str], text: str) -> Any:
+    # no enumeration: what is refused is refused in the words of the family, whichever way it was named
+    return typer.Option(metavar=f"[{'|'.join(names)}]", help=text, callback=_one_of(what, names))
+
+
+GeneratorName = Annotated[str, _choice("generator", GENERATOR_NAMES, "Which generator draws.")]
+TrackerName = Annotated[str, _choice("tracker", TRACKER_NAMES, "What follows the driver's face.")]
+SourceName = Annotated[str, typer.Option("--from", help=f"{SOURCE_CHOICES}.")]
+SinkName = Annotated[str, typer.Option("--to", help=f"{SINK_CHOICES}.")]
+AvatarFile = Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")]
+Side = Annotated[int, typer.Option(min=MIN_PX, max=MAX_PX, help="Side of the picture in pixels.")]
+Height = Annotated[
+    int | None,
+    typer.Option(min=MIN_PX, max=MAX_PX, help="Height of the picture in pixels (default 512; 720 in 16:9)."),
+]
+HeadModelSpec = Annotated[
+    str | None,
+    typer.Option(
+        envvar=HEAD_MODEL_SETTING,
+        metavar="KIND:FILE",
+        help="The head model to fit: ict:FILE, flame:FILE or bfm:FILE; visavis is its own.",
+    ),
+]
+BackgroundText = Annotated[
+    str,
+    typer.Option(
+        metavar="KEEP|BLUR|TRANSPARENT|#RRGGBB|PICTURE",
+        help="Behind the person: keep (the photo's own), blur, transparent, a colour, or a picture file.",
+    ),
+]
+TrimMs = Annotated[
+    float,
+    typer.Option(
+        min=-1000, max=1000, help="In a file, sound this many ms later than the picture (−: earlier)."
+    ),
+]
+TraceFile = Annotated[Path | None, typer.Option(help="Also write each frame's times here (.jsonl).")]
+
+
+class AspectChoice(StrEnum):
+    """The picture's shape."""
+
+    square = "1:1"
+    wide = "16:9"
+
+
+AspectName = Annotated[
+    AspectChoice,
+    typer.Option(help="Shape of the picture: 1:1, or 16:9 as calls have it; --size is its height."),
+]
+
+
+class FramingChoice(StrEnum):
+    """What the picture shows."""
+
+    head = "head"
+    photo = "photo"
+
+
+def height_px(size: int | None, aspect: AspectChoice) -> int:
+    """The picture's height in pixels, even: what was asked for, else what is usual for its shape."""
+    return (size or (512 if aspect is AspectChoice.square else 720)) & ~1

@@ -1,0 +1,70 @@
+/** The buttons below the picture: what they say, and what they do to the page itself. */
+
+import { el } from "./dom.js";
+import { Level } from "./level.js";
+import { lasting } from "./store.js";
+
+export class Toolbar {
+  #picture;
+  #onRecalibrate;
+  #level = new Level(el("level"));
+
+  /** @param {{picture: Picture, drive: Drive, onRecalibrate: () => void}} parts */
+  constructor({ picture, drive, onRecalibrate }) {
+    this.#picture = picture;
+    this.#onRecalibrate = onRecalibrate;
+    const toggle = (name, use) => (drive.name === name ? this.#stop(drive) : void use());
+    el("webcam").addEventListener("click", () => toggle("webcam", () => drive.useWebcam()));
+    el("voice").addEventListener("click", () => toggle("voice", () => drive.useVoice()));
+    el("recalibrate").addEventListener("click", () => this.recalibrate());
+    el("sound").addEventListener("click", () => this.#setSound(el("picture").muted));
+    el("full").addEventListener("click", () => this.toggleFull());
+    el("leave-full").addEventListener("click", () => this.toggleFull());
+    el("mirror").addEventListener("click", () => {
+      const on = el("mirror").getAttribute("aria-pressed") !== "true";
+      this.#setMirror(on);
+      lasting.write("mirror", on);
+    });
+    this.#setMirror(lasting.read("mirror") === true);
+  }
+
+  /** @param {{drive: Drive, connected: boolean, bareHref: string}} now */
+  draw({ drive, connected, bareHref }) {
+    const webcam = drive.name === "webcam";
+    const voice = drive.name === "voice";
+    el("voice-label").textContent = voice ? "Stop voice (demo)" : "Voice only";
+    el("voice").setAttribute("aria-pressed", String(voice));
+    this.#level.show(voice ? drive.stream : null);
+    el("webcam-label").textContent = webcam ? "Stop webcam (demo)" : "Use my webcam";
+    el("webcam").classList.toggle("primary", !webcam);
+    el("recalibrate").disabled = !(webcam && connected && drive.mode === "avatar");
+    el("sound").disabled = !drive.stream?.getAudioTracks().length;
+    el("bare-link").href = bareHref;
+  }
+
+  recalibrate() {
+    if (!el("recalibrate").disabled) this.#onRecalibrate();
+  }
+
+  toggleFull() {
+    if (document.fullscreenElement) void document.exitFullscreen();
+    else if (el("theatre").requestFullscreen) el("theatre").requestFullscreen().catch(() => {});
+    else el("picture").webkitEnterFullscreen?.();
+  }
+
+  #stop(drive) {
+    this.#setSound(false);
+    drive.stop();
+  }
+
+  #setSound(on) {
+    this.#picture.setMuted(!on);
+    el("sound").dataset.on = String(on);
+    el("sound-label").textContent = on ? "Mute" : "Unmute";
+  }
+
+  #setMirror(on) {
+    el("stage").classList.toggle("mirrored", on);
+    el("mirror").setAttribute("aria-pressed", String(on));
+  }
+}
