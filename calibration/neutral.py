@@ -18,8 +18,8 @@ CALIBRATION_S = 1.0
 EASE_S = 0.5  # a re-taken neutral is eased in: the avatar never jumps
 CALM_SHARE = 0.5
 
-# Coefficients that say "not at rest" (talking, smiling, blinking) when choosing calm frames.
-_LIVELY = [
+# Coefficients that say "not at rest" (talking, smiling, blinking) wherever calm frames are chosen.
+RESTLESS = [
     ARKIT_INDEX[name]
     for name in ("jawOpen", "mouthSmileLeft", "mouthSmileRight", "mouthFunnel", "mouthPucker",
                  "eyeBlinkLeft", "eyeBlinkRight", "browInnerUp")
@@ -46,7 +46,7 @@ class _Sample:
 
 def choose_neutral(model: HeadModel, samples: list[_Sample]) -> DriverNeutral:
     """Neutral from the calmest half: least speech, smile and blink, least turned from the median pose."""
-    lively = np.array([s.scores[_LIVELY] for s in samples])
+    lively = np.array([s.scores[RESTLESS] for s in samples])
     turns = np.array([s.rotation_rad for s in samples])
     restless = lively.sum(1) + np.linalg.norm(turns - np.median(turns, 0), axis=1)
     calm = [samples[i] for i in np.argsort(restless)[: max(1, round(CALM_SHARE * len(samples)))]]

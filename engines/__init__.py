@@ -1,1 +1,1 @@
-"""Head model, G-buffer, trackers, generators and the compilers that run their networks."""
+"""Head model, G-buffer, generators, speech, and the compilers that run their networks."""

@@ -17,7 +17,7 @@ from engines.errors import EnrollmentError
 from engines.files import PRIVATE, WholeFile
 from engines.head.landmark_names import LANDMARK_COUNT
 from engines.head.model import HeadModel
-from engines.head.open import OWN, HeadModelRef, found, open_again
+from engines.head.open import OWN, HeadModelRef, find_again, open_again
 from engines.motion import Motion
 from engines.retarget import Controls, ControlsError
 
@@ -245,7 +245,7 @@ def with_head_model_found(enrollment: Enrollment, place: str | None = None) -> E
 
     Raises ModelError when it is at neither place, EnrollmentError as `head_model_of`.
     """
-    out = replace(enrollment, model=found(enrollment.model, place))
+    out = replace(enrollment, model=find_again(enrollment.model, place))
     head_model_of(out)
     return out
 

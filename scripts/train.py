@@ -26,9 +26,10 @@ from engines.compile.weights import NetworkKind, WeightsHeader, arrays_of, save_
 from engines.errors import VisavisError
 from engines.generators.visavis.networks import KIND, VisavisNetworks
 from scripts.generators.data import read_pairs
-from scripts.generators.loop import Settings, Training, train
-from scripts.generators.task import Task
+from scripts.generators.loop import train
+from scripts.generators.task import Batch, GeneratorTask
 from scripts.generators.visavis_task import LossWeights, VisavisTask
+from scripts.training.loop import Settings, Training
 
 LICENCE = "MIT; trained on clips of which most allow research only, so use the weights for research"
 
@@ -37,12 +38,12 @@ LICENCE = "MIT; trained on clips of which most allow research only, so use the w
 class Trainable:
     """How a generator is trained: `task` on a device, the `kind` of its weights, their `config`."""
 
-    task: Callable[[torch.device, bool], Task]
+    task: Callable[[torch.device, bool], GeneratorTask]
     kind: NetworkKind
     config: Callable[[nn.Module], Mapping[str, object]]
 
 
-def _visavis(device: torch.device, perceptual: bool) -> Task:
+def _visavis(device: torch.device, perceptual: bool) -> GeneratorTask:
     return VisavisTask(LossWeights() if perceptual else LossWeights(perceptual=0), device)
 
 
@@ -101,7 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
         flush=True,
     )
 
-    def keep(training: Training, figures: dict[str, float]) -> None:
+    def keep(training: Training[Batch], figures: dict[str, float]) -> None:
         notes = {"steps": training.step, "minutes": round(training.spent_s / 60, 1), "seed": settings.seed}
         header = WeightsHeader(
             trainable.kind.name, trainable.kind.version, trainable.config(training.average), arguments.licence,
@@ -110,7 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
         save_weights(output, arrays_of(training.average, np.float16), header)
         print(f"best so far: {output}", flush=True)
 
-    done = train(task, pairs, settings, folder, device, say=lambda s: print(s, flush=True), on_best=keep)
+    done = train(task, pairs, settings, folder, device, on_best=keep)
     print(f"{done.steps} steps in {done.minutes:.1f} minutes; weights: {output}")
 
 

@@ -7,11 +7,9 @@ python -m scripts.train_speech DATA --curves facegood_arkit.npz
 Stages, each with its file under `--runs`, left out when the file is there: `pretrained.safetensors` (phones of
 text-to-speech through visemes, and curves), `late.json` (by how much the sound of each clip is late, as this network
 hears it, which has seen no clip), `folds/fold0 …` (people in clips, each fold without some of them: what
-`scripts.evaluate_speech` judges), `best.safetensors` (everybody: what ships).
-
-Losses (IFaceUV § 3.5): squared error on expression and on pose, and inter-frame continuity on both, which compares
-the change from frame to frame. Beyond the paper: the same two and the correlation on the opening of the mouth, which
-the coefficients make together, closure of the lips, and whether somebody speaks at all.
+`scripts.evaluate_speech` judges), `best.safetensors` (everybody: what ships). Beside each lies a folder of its
+name with log and curves, and with the checkpoint of a stage that was cut off: the next run goes on from it.
+The losses: `scripts.speech.task`.
 """
 
 from __future__ import annotations
@@ -26,155 +24,37 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
-from tqdm import tqdm
 
 from engines.compile.weights import WeightsHeader, arrays_of, load_weights, save_weights
-from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT
-from engines.speech.network import (
-    ANSWER_HZ,
-    CLOSURE,
-    FEATURE_SCALE,
-    FEATURE_SHIFT,
-    INPUT_COUNT,
-    KIND,
-    OUTPUT_COUNT,
-    ROTATION,
-    VOICE,
-)
+from engines.files import write_whole
+from engines.motion import EXPRESSION_COUNT
+from engines.speech.network import ANSWER_HZ, CLOSURE, KIND, VOICE
 from engines.speech.opening import opening_weights, openings_of
 from engines.speech.speech_to_motion import heard_closure, usual_closure
 from scripts.speech.data import (
     LOOK_AHEAD_HOPS,
     MOUTH,
-    USUAL_OPENING,
-    Batch,
     Pool,
     Quiet,
     Recording,
     Sequence,
-    batch_of,
     pauses_of,
     plain,
     read_clips,
     read_curves,
     scaled_to_usual,
 )
+from scripts.speech.task import ROWS, SpeechNet, SpeechTask
 from scripts.speech.tts import read_utterances
+from scripts.training.loop import CHECKPOINT, Settings, train
 
 F32 = NDArray[np.float32]
 
-HIDDEN = 128
-ROWS, STEPS, WARM_UP = 24, 150, 15
-FRAME_STEPS = 2  # continuity is between frames of 25 fps
-# the opening counts most: the eye forgives a wrong smile, not a mouth that is shut on a vowel
-EXPRESSION, OPENING, CORRELATION, POSE, CONTINUITY, CLOSED, VOICED = 0.1, 1.0, 0.5, 0.1, 2.0, 0.005, 0.02
+PRETRAIN_RATE, RATE = 2e-3, 1e-3
 MOST_GAIN = 2.5
 LICENCE = "research: trained on clips whose licences allow research"
 # how late sound is looked for, and what clips usually have
 LATEST_S, USUAL_LATE_S, SPREAD_S = 0.4, 0.06, 0.06
-
-
-class SpeechNet(nn.Module):
-    """The network of `engines.speech.network` for training: (B, T, INPUT_COUNT) → (B, T, OUTPUT_COUNT)."""
-
-    def __init__(self, hidden: int = HIDDEN, dropout: float = 0.2) -> None:
-        super().__init__()
-        self.first = nn.Linear(INPUT_COUNT, hidden)
-        self.gru = nn.GRU(hidden, hidden, 2, batch_first=True, dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden, OUTPUT_COUNT)
-        nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        x = torch.relu(self.first(features * float(FEATURE_SCALE) + float(FEATURE_SHIFT)))
-        return self.head(self.dropout(self.gru(x)[0]))
-
-
-def expression_weights() -> Tensor:
-    """(52,): the mouth and jaw count, brows and cheeks a little, eyes not (speech does not say where they look)."""
-
-    def weight(name: str) -> float:
-        if name.startswith(("mouth", "jaw")):
-            return 1.0
-        return 0.0 if name.startswith("eye") else 0.2
-
-    return torch.tensor([weight(n) for n in ARKIT_NAMES])
-
-
-def correlation(a: Tensor, b: Tensor, known: Tensor) -> Tensor:
-    """(B,) Pearson correlation of rows (B, T) where they are known."""
-    count = known.sum(1, keepdim=True).clamp(min=1)
-    a = (a - (a * known).sum(1, keepdim=True) / count) * known
-    b = (b - (b * known).sum(1, keepdim=True) / count) * known
-    return (a * b).sum(1) / ((a**2).sum(1) * (b**2).sum(1) + 1e-4).sqrt()
-
-
-def loss_of(answer: Tensor, batch: Batch, weights: Tensor, opening: Tensor) -> Tensor:
-    """The four losses of the paper, and those of the opening, of closure and of voice."""
-    answer = answer[:, WARM_UP:]
-    target, known, gap = (
-        torch.from_numpy(a)[:, WARM_UP:] for a in (batch.targets, batch.known, batch.openings)
-    )
-
-    def paper(error: Tensor, weight: Tensor | float) -> Tensor:
-        change = error[:, FRAME_STEPS:] - error[:, :-FRAME_STEPS]
-        return (error**2 * weight).mean() + CONTINUITY * (change**2 * weight).mean()
-
-    error = (answer - target) * known
-    loss = EXPRESSION * paper(error[..., :EXPRESSION_COUNT], weights) + POSE * paper(
-        error[..., ROTATION], 1.0
-    )
-    closed = torch.sigmoid(answer[..., CLOSURE])
-    open_known = known[..., ARKIT_INDEX["jawOpen"]]
-    made = torch.relu(answer[..., :EXPRESSION_COUNT] @ opening) / USUAL_OPENING
-    gap = gap / USUAL_OPENING
-    loss = loss + OPENING * paper(((made - gap) * open_known)[..., None], 1.0)
-    enough = open_known.sum(1) > ANSWER_HZ
-    if enough.any():
-        # what is seen is the gap between lips that closure brings together
-        seen = correlation(made * (1 - closed), gap, open_known)
-        loss = loss + CORRELATION * (1 - seen[enough]).mean()
-    closure = F.binary_cross_entropy_with_logits(
-        answer[..., CLOSURE], target[..., CLOSURE].clamp(0, 1), reduction="none"
-    )
-    voice = F.binary_cross_entropy_with_logits(answer[..., VOICE], target[..., VOICE], reduction="none")
-    return (
-        loss + CLOSED * (closure * known[..., CLOSURE]).mean() + VOICED * (voice * known[..., VOICE]).mean()
-    )
-
-
-def fit(
-    net: SpeechNet,
-    sources: AnySequence[tuple[float, Pool | Quiet]],
-    *,
-    steps: int,
-    rate: float,
-    seed: int,
-    name: str,
-) -> None:
-    """Train `net` for `steps` on chunks of `sources` by their shares."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=0.03)
-    weights, opening = expression_weights(), torch.from_numpy(opening_weights())
-    net.train()
-    bar = tqdm(range(steps), desc=name, mininterval=10)
-    recent = 0.0
-    for step in bar:
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 50) * (1 - step / steps)
-        batch = batch_of(sources, rng, ROWS, STEPS)
-        loss = loss_of(net(torch.from_numpy(batch.features)), batch, weights, opening)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        recent += (float(loss.detach()) - recent) * (0.02 if step else 1.0)
-        bar.set_postfix(loss=f"{recent:.4f}", refresh=False)
-    net.eval()
 
 
 def answers_of(net: SpeechNet, sequence: Sequence) -> F32:
@@ -266,10 +146,11 @@ def folds_of(subjects: set[str], count: int) -> dict[str, int]:
 
 
 def save_net(path: Path, net: SpeechNet, notes: dict[str, object]) -> None:
-    """Write the weights as float32 with where they come from in the header."""
+    """Write the weights as float32, with how they came about in the header; its checkpoint is of no more use."""
     config = {"look_ahead_hops": LOOK_AHEAD_HOPS}
     header = WeightsHeader(KIND.name, KIND.version, config, LICENCE, notes=notes)
     save_weights(path, arrays_of(net, np.float32), header)
+    (folder_of(path) / CHECKPOINT).unlink(missing_ok=True)
 
 
 def load_net(path: Path, dropout: float) -> SpeechNet:
@@ -279,8 +160,23 @@ def load_net(path: Path, dropout: float) -> SpeechNet:
     return net.eval()
 
 
+def fit(path: Path, task: SpeechTask, settings: Settings) -> SpeechNet:
+    """The network of one stage, trained in the folder beside its weights `path`, going on where it was cut off."""
+    checkpoint = folder_of(path) / CHECKPOINT
+    resume = checkpoint if checkpoint.is_file() else None
+    # not the average: the rate has fallen to nothing, so the network itself has come to rest
+    net = train(task, settings, folder_of(path), resume=resume).network.eval()
+    assert isinstance(net, SpeechNet)
+    return net
+
+
+def folder_of(path: Path) -> Path:
+    """Where the stage of the weights `path` keeps its log and checkpoint."""
+    return path.with_suffix("")
+
+
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Stages:
     """How long each stage trains; `folds` groups of people, each left out once; augmented `variants` of each
     recording, and pieces of `quiet` without speech.
     """
@@ -292,44 +188,54 @@ class Plan:
     quiet: int = 150
 
 
-def train(
-    synthetic: list[Recording], curves: list[Recording], data: Path, labels: Path, runs: Path, plan: Plan
+def train_stages(
+    synthetic: list[Recording],
+    curves: list[Recording],
+    data: Path,
+    labels: Path,
+    runs: Path,
+    stages: Stages,
 ) -> None:
     """All stages that have no file yet."""
     begun = time.monotonic()
     rng = np.random.default_rng(0)
     as_they_are = read_clips(data, labels)
     rooms = pauses_of([*curves, *as_they_are])
-    quiet = (0.12, Quiet(rng, plan.quiet, rooms))
-    spoken = (0.25, Pool(scaled_to_usual(synthetic), rng, min(2, plan.variants)))
-    drawn = (0.1, Pool(scaled_to_usual(curves), rng, plan.variants))
+    quiet = (0.12, Quiet(rng, stages.quiet, rooms))
+    spoken = (0.25, Pool(scaled_to_usual(synthetic), rng, min(2, stages.variants)))
+    drawn = (0.1, Pool(scaled_to_usual(curves), rng, stages.variants))
     print(f"{time.monotonic() - begun:.0f} s: {len(synthetic)} utterances, {len(curves)} curves", flush=True)
     pretrained = runs / "pretrained.safetensors"
     if not pretrained.is_file():
-        net = SpeechNet()
-        fit(net, [quiet, (0.6, spoken[1]), (0.3, drawn[1])], steps=plan.pretrain_steps, rate=2e-3, seed=0,
-            name="pretraining")  # fmt: skip
-        save_net(pretrained, net, {"steps": plan.pretrain_steps})
+        settings = Settings(batch=ROWS, rate=PRETRAIN_RATE, seed=0, steps=stages.pretrain_steps)
+        sources = [quiet, (0.6, spoken[1]), (0.3, drawn[1])]
+        net = fit(pretrained, SpeechTask("pretraining", sources, settings, SpeechNet), settings)
+        save_net(pretrained, net, {"steps": stages.pretrain_steps})
     first = load_net(pretrained, 0.0)
     table = runs / "late.json"
     if not table.is_file():
         found = {clip.name: late_of(first, clip) for clip in as_they_are}
-        table.write_text(json.dumps(found, indent=1))
+        write_whole(table, json.dumps(found, indent=1))
     clips = read_clips(data, labels, json.loads(table.read_text()))
-    fold = folds_of({c.subject for c in clips}, plan.folds)
-    for left_out in (*range(plan.folds), None):
-        path = runs / ("best.safetensors" if left_out is None else f"folds/fold{left_out}.safetensors")
+    fold = folds_of({c.subject for c in clips}, stages.folds)
+    settings = Settings(batch=ROWS, rate=RATE, seed=1, steps=stages.steps)
+    for number in range(stages.folds + 1):  # the last one leaves nobody out
+        everybody = number == stages.folds
+        path = runs / ("best.safetensors" if everybody else f"folds/fold{number}.safetensors")
         if path.is_file():
             continue
-        taught = [c for c in clips if fold[c.subject] != left_out]
-        people = (0.6, Pool(taught, rng, plan.variants))
-        net = load_net(pretrained, 0.3)
-        fit(net, [quiet, spoken, drawn, people], steps=plan.steps, rate=1e-3, seed=1, name=path.stem)
+        taught = [c for c in clips if fold[c.subject] != number]
+        # of each stage its own chance: the same whichever stages were there already
+        people = (0.6, Pool(taught, np.random.default_rng([1, number]), stages.variants))
+        task = SpeechTask(
+            path.stem, [quiet, spoken, drawn, people], settings, lambda: load_net(pretrained, 0.3)
+        )
+        net = fit(path, task, settings)
         centre_closure(net, taught)
         gain = open_as_wide_as_people(net, taught)
-        away = sorted(s for s, f in fold.items() if f == left_out)
+        away = sorted(s for s, f in fold.items() if f == number)
         notes: dict[str, object] = {
-            "steps": plan.pretrain_steps + plan.steps,
+            "steps": stages.pretrain_steps + stages.steps,
             "left_out": away,
             "gain": round(gain, 3),
         }
@@ -347,15 +253,15 @@ def main() -> None:
     parser.add_argument("--curves", type=Path, help="facegood_arkit.npz beside its .flac files")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs/speech"))
-    parser.add_argument("--pretrain-steps", type=int, default=Plan().pretrain_steps)
-    parser.add_argument("--steps", type=int, default=Plan().steps)
+    parser.add_argument("--pretrain-steps", type=int, default=Stages().pretrain_steps)
+    parser.add_argument("--steps", type=int, default=Stages().steps)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    train(
+    train_stages(
         read_utterances(arguments.tts),
         read_curves(arguments.curves) if arguments.curves else [],
         arguments.data, arguments.labels, arguments.runs,
-        Plan(arguments.pretrain_steps, arguments.steps),
+        Stages(arguments.pretrain_steps, arguments.steps),
     )  # fmt: skip
 
 

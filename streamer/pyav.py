@@ -10,8 +10,8 @@ import cv2  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 # isort: split
 import av
-import av.container
-import av.error
+import av.container  # pyright: ignore[reportUnusedImport]
+import av.error  # pyright: ignore[reportUnusedImport]
 from av.audio.resampler import AudioResampler
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType

@@ -261,6 +261,7 @@ def test_the_portrait_itself_has_nothing_wrong(astronaut: Enrollment) -> None:
 # sunglasses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gleam", [False, True])
 def test_dark_glasses_stay_still(points: F64, gleam: bool) -> None:
     e = enrolled(glasses(points, (45, 35, 30) if gleam else (12, 12, 14), gleam=gleam))
@@ -278,6 +279,7 @@ def test_dark_glasses_stay_still(points: F64, gleam: bool) -> None:
     assert shown.moved(spoken, LIPS_OUTER) > 12
 
 
+@pytest.mark.slow
 def test_glasses_that_one_sees_through_are_nothing_special(points: F64) -> None:
     e = enrolled(glasses(points, (20, 20, 22), thickness=2))
     assert e.notices == ()
@@ -300,6 +302,7 @@ def test_dark_glass_is_told_by_how_dark_it_is(astronaut: Enrollment, points: F64
 # hand, mask, beard, hat
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cover", [hand, mask])
 def test_a_covered_mouth_is_said(points: F64, cover: Callable[[F64], U8]) -> None:
     e = enrolled(cover(points))
@@ -316,12 +319,14 @@ def test_lips_are_lips_in_any_light(astronaut: Enrollment, brightness: float) ->
     assert not mouth_is_covered(*upright_face(grey, astronaut.landmarks_px))
 
 
+@pytest.mark.slow
 def test_a_beard_is_fine(points: F64) -> None:
     e = enrolled(beard(points))
     assert e.notices == ()
     assert_comes_alive(e)
 
 
+@pytest.mark.slow
 def test_a_hat_is_fine_and_turns_with_the_head(points: F64) -> None:
     e = enrolled(hat(points))
     assert e.notices == ()
@@ -345,6 +350,7 @@ def test_hair_that_leaves_the_photo_is_said() -> None:
 # mouth and eyes
 
 
+@pytest.mark.slow
 def test_an_open_mouth_works_and_is_said(astronaut: Enrollment, studio: Renderer) -> None:
     e = enrolled(studio.render(with_scores(astronaut.motion, jawOpen=0.8)))
     assert noticed(e, "the mouth is wide open")
@@ -364,11 +370,13 @@ def test_the_avatars_own_closed_eyes_are_refused(astronaut: Enrollment, studio: 
     refused(studio.render(shut(astronaut.motion)), "the eyes are closed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eye", TWO_EYES)
 def test_one_closed_eye_is_said(points: F64, eye: tuple[int, ...]) -> None:
     assert noticed(enrolled(lids_drawn(points, [eye])), "one eye is closed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [0.3, 0.5])
 def test_narrow_eyes_are_not_closed(astronaut: Enrollment, studio: Renderer, how: float) -> None:
     e = enrolled(studio.render(with_scores(astronaut.motion, eyeBlinkLeft=how, eyeBlinkRight=how)))
@@ -378,11 +386,13 @@ def test_narrow_eyes_are_not_closed(astronaut: Enrollment, studio: Renderer, how
 # turned heads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("yaw_deg", [-65, 65])
 def test_a_profile_is_refused(astronaut: Enrollment, studio: Renderer, yaw_deg: float) -> None:
     refused(studio.render(turned(astronaut.motion, yaw_deg)), r"turned too far away \(\d\d°\)|no face found")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("yaw_deg", [-35, 35])
 def test_a_turned_head_works_and_is_said(
     astronaut: Enrollment, studio: Renderer, yaw_deg: float
@@ -403,6 +413,7 @@ def test_how_far_a_head_may_be_turned() -> None:
 # no photo at all
 
 
+@pytest.mark.slow
 def test_a_childs_drawing_comes_alive() -> None:
     e = enrolled(childs_drawing())
     assert noticed(e, "no person found around the face (a drawing?)")

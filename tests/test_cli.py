@@ -227,6 +227,7 @@ FAILURES: list[tuple[Sequence[str], int, str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "code", "says"), FAILURES, ids=[" ".join(f[0]) for f in FAILURES])
 def test_every_failure_is_one_line(
     call: Call, avatar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -251,6 +252,7 @@ def test_every_failure_is_one_line(
     assert after == before, "something was left behind"
 
 
+@pytest.mark.slow
 def test_a_failure_in_a_real_process_is_one_line_too(avatar: Path, tmp_path: Path) -> None:
     """With what native libraries print at their start and end."""
     write_video(tmp_path / "v.mp4", [picture(k, 160, 120) for k in range(8)])
@@ -258,6 +260,7 @@ def test_a_failure_in_a_real_process_is_one_line_too(avatar: Path, tmp_path: Pat
     assert_one_line(Called(done.returncode, done.stdout, done.stderr), code=1, says="no face found in v.mp4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_debug_anywhere_shows_the_traceback(tmp_path: Path, place: int) -> None:
     arguments = ["latency", "nope.jsonl"]
@@ -290,6 +293,7 @@ def test_ctrl_c_says_stopped(call: Call, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (called.code, called.err.strip()) == (130, "visavis: stopped")
 
 
+@pytest.mark.slow
 def test_from_photo_to_report(astronaut_photo: Path, demo_clip: DemoClip, tmp_path: Path) -> None:
     """enroll -> animate -> latency -> doctor --json -> devices, each as its own process."""
     enrolled = visavis("enroll", astronaut_photo, "--consent", "Ada Lovelace", cwd=tmp_path)
@@ -341,6 +345,7 @@ def png(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
+@pytest.mark.slow
 def test_emotions_draws_22_faces_and_a_sheet(call: Call, avatar: Path, tmp_path: Path) -> None:
     out = tmp_path / "faces"
     called = call("emotions", avatar, "-o", out, "--size", "128", "--sheet")
@@ -357,6 +362,7 @@ def test_emotions_draws_22_faces_and_a_sheet(call: Call, avatar: Path, tmp_path:
     assert not (weak / "sheet.png").exists()
 
 
+@pytest.mark.slow
 def test_frontalize_takes_a_photo_or_an_avatar(
     call: Call, avatar: Path, astronaut_photo: Path, tmp_path: Path
 ) -> None:
@@ -374,6 +380,7 @@ def test_frontalize_takes_a_photo_or_an_avatar(
     assert not np.array_equal(png(bare), pictures[0])
 
 
+@pytest.mark.slow
 def test_edit_changes_what_is_told(call: Call, avatar: Path, tmp_path: Path) -> None:
     def edited(*arguments: str) -> NDArray[np.uint8]:
         out = tmp_path / "o.png"
@@ -432,6 +439,7 @@ def test_every_control_has_its_option() -> None:
     assert tuple(MotionMode) == CHOICES["motion"]
 
 
+@pytest.mark.slow
 def test_options_come_before_what_is_saved(
     call: Call, avatar: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -477,6 +485,7 @@ def test_options_come_before_what_is_saved(
     assert seen == [wanted, Controls(lips=0.5, preset="sad")] * 3
 
 
+@pytest.mark.slow
 def test_enroll_never_asks_without_a_terminal(call: Call, astronaut_photo: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.avatar"
     called = call("enroll", astronaut_photo, "-o", target)
@@ -486,6 +495,7 @@ def test_enroll_never_asks_without_a_terminal(call: Call, astronaut_photo: Path,
     assert load_enrollment(target).consent is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are a Unix thing")
 def test_enroll_asks_on_a_terminal(astronaut_photo: Path, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
@@ -514,6 +524,7 @@ def test_enroll_asks_on_a_terminal(astronaut_photo: Path, tmp_path: Path) -> Non
     assert consent.name == "Grace Hopper"
 
 
+@pytest.mark.slow
 def test_run_from_a_clip_to_a_file(call: Call, avatar: Path, demo_clip: DemoClip, tmp_path: Path) -> None:
     out, trace = tmp_path / "out.mp4", tmp_path / "t.jsonl"
     clip = demo_clip(3, 25, 512)
@@ -532,6 +543,7 @@ def test_run_from_a_clip_to_a_file(call: Call, avatar: Path, demo_clip: DemoClip
     assert '"sent"' in trace.read_text()
 
 
+@pytest.mark.slow
 def test_run_stops_by_itself(
     call: Call,
     avatar: Path,
@@ -544,6 +556,7 @@ def test_run_stops_by_itself(
     assert length_s(tmp_path / "o.mp4") > 1.1, "no longer than the clip"
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_run_keeps_what_was_recorded(avatar: Path, demo_clip: DemoClip, tmp_path: Path) -> None:
     """Unlike in `animate`, Ctrl-C is how a recording ends."""
     out = tmp_path / "out.mp4"
@@ -582,6 +595,7 @@ def short_motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_transparent_picture(call: Call, avatar: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.png"
     done = call("edit", avatar, "-o", out, "--yaw", "10", "--size", "128", "--background", "transparent")
@@ -594,6 +608,7 @@ def test_a_transparent_picture(call: Call, avatar: Path, tmp_path: Path) -> None
     assert (alpha == 255).mean() > 0.2
 
 
+@pytest.mark.slow
 def test_a_wide_picture_on_a_picture(call: Call, avatar: Path, tmp_path: Path) -> None:
     wall, out = tmp_path / "wall.png", tmp_path / "out.png"
     Image.fromarray(np.full((90, 160, 3), (10, 20, 200), np.uint8)).save(wall)
@@ -604,6 +619,7 @@ def test_a_wide_picture_on_a_picture(call: Call, avatar: Path, tmp_path: Path) -
     assert (image[:40, :30] == (10, 20, 200)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mov", ".webm"])
 def test_a_transparent_film(
     call: Call, avatar: Path, short_motion: Path, tmp_path: Path, suffix: str
@@ -618,6 +634,7 @@ def test_a_transparent_film(
         assert (container.streams.video[0].width, container.streams.video[0].height) == (170, 96)
 
 
+@pytest.mark.slow
 def test_a_wide_film_is_720_high(call: Call, avatar: Path, short_motion: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     done = call(

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import ast
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tree import LAYERS, MODULES, ROOT, imported, named
 
-ROOT = Path(__file__).parent.parent
-# each may import those before it
-LAYERS = ("engines", "calibration", "streamer", "scripts")
-MODULES = sorted(p for layer in LAYERS for p in (ROOT / layer).rglob("*.py"))
 # what must not load before it is used: it is slow, optional, or needs a system library
 LAZY = ("sounddevice", "pyvirtualcam", "matplotlib", "torch_tensorrt", "tensorrt")
-
-
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Absolute names of what a module imports, anywhere in it."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative imports hide which layer is meant"
-            yield node.module or ""
 
 
 def at_import_time(tree: ast.Module) -> Iterator[ast.stmt]:
@@ -42,15 +27,12 @@ def at_import_time(tree: ast.Module) -> Iterator[ast.stmt]:
         todo.extend(child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt))
 
 
-def named(path: Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
 def test_there_is_something_to_look_at() -> None:
     assert len(MODULES) > 40
     assert {p.relative_to(ROOT).parts[0] for p in MODULES} == set(LAYERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_imports_go_one_way(path: Path) -> None:
     layer = LAYERS.index(path.relative_to(ROOT).parts[0])
@@ -59,6 +41,7 @@ def test_imports_go_one_way(path: Path) -> None:
     assert upward == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_every_module_says_what_it_is(path: Path) -> None:
     doc = ast.get_docstring(ast.parse(path.read_text()))
@@ -89,33 +72,6 @@ def test_slow_and_optional_libraries_load_when_they_are_used(path: Path) -> None
     assert early == []
 
 
-def test_no_cycles_among_modules() -> None:
-    names = {
-        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in MODULES
-    }
-    graph = {
-        name: {
-            target
-            for node in at_import_time(ast.parse(path.read_text()))
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for target in imported(node)
-            if target in names and target != name
-        }
-        for name, path in names.items()
-    }
-    done: set[str] = set()
-
-    def visit(name: str, trail: tuple[str, ...]) -> None:
-        assert name not in trail, " imports ".join((*trail, name))
-        if name not in done:
-            for target in graph[name]:
-                visit(target, (*trail, name))
-            done.add(name)
-
-    for name in graph:
-        visit(name, ())
-
-
 def test_pyav_is_loaded_after_opencv() -> None:
     """Windows hang for ever otherwise: streamer/pyav.py."""
     early = [
@@ -126,19 +82,6 @@ def test_pyav_is_loaded_after_opencv() -> None:
         if name.split(".")[0] == "av"
     ]
     assert early == []
-
-
-@pytest.mark.parametrize(
-    "module", [named(p).removesuffix(".py").replace("/", ".") for p in MODULES if p.name == "names.py"]
-)
-def test_names_import_nothing_slow(module: str) -> None:
-    """Nor do the packages they are in: a command line may import them."""
-    code = (
-        f"import sys, {module}\n"
-        "print([m for m in ('torch', 'mediapipe', 'cv2', 'av', 'openvino', 'numpy') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")

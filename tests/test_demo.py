@@ -103,6 +103,7 @@ def test_time_goes_on_in_later_rounds() -> None:
     assert [looped(TRACK, t).time_s for t in times_s] == pytest.approx(times_s)
 
 
+@pytest.mark.slow
 def test_the_demo_photo_can_be_enrolled() -> None:
     e = enroll(DEMO_PHOTO)
     assert e.notices == ()

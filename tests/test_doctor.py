@@ -35,6 +35,7 @@ def all_loaded() -> dict[str, dict[str, Any]]:
     return {module: {"error": None} for _, module in CORE}
 
 
+@pytest.mark.slow
 def test_a_whole_diagnosis_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "DEADLINE_S", AT_LAST_S)
     checks = diagnose()
@@ -72,6 +73,8 @@ def test_nothing_answering_in_time_is_said_of_each(monkeypatch: pytest.MonkeyPat
 def test_old_python() -> None:
     assert doctor.python_check((3, 10, 9))[0].status == "missing"
     assert doctor.python_check((3, 11, 0))[0].status == "ok"
+    assert doctor.python_check((3, 13, 9))[0].status == "ok"
+    assert doctor.python_check((3, 14, 0))[0].status == "missing"
 
 
 def test_packages() -> None:
@@ -237,6 +240,7 @@ def test_what_a_module_prints_is_no_answer(modules: Path) -> None:
     assert set(report) == {"json", "chatty"}
 
 
+@pytest.mark.slow
 def test_probes_that_hang_are_ended_and_the_others_kept(modules: Path) -> None:
     (modules / "hanging.py").write_text(
         "import subprocess, sys, time\n"

@@ -68,6 +68,7 @@ ALL: list[Engine] = [
 every_engine = pytest.mark.parametrize("engine", ALL, ids=lambda e: e.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "precision", "bound"),
     [

@@ -142,6 +142,7 @@ def test_the_uv_maps_show_the_face(astronaut: Enrollment) -> None:
         assert (astronaut.uv_colour[v, u] <= around.max(0) + 12).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.5, 0.8])
 @pytest.mark.parametrize("larger_first", [True, False])
 def test_of_two_faces_the_larger_is_taken_and_said(scale: float, larger_first: bool) -> None:
@@ -167,6 +168,7 @@ def refused(image: U8, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_no_face() -> None:
     refused(np.full((300, 300, 3), 128, np.uint8), "no face found")
     refused(np.random.default_rng(0).integers(0, 255, (300, 300, 3)).astype(np.uint8), "no face found")
@@ -177,6 +179,7 @@ def test_a_face_too_small() -> None:
     refused(shrunk(PERSON, 0.4), r"too small \(4\d px high, 60 needed\)")
 
 
+@pytest.mark.slow
 def test_a_small_face_in_a_large_photo_is_searched_for() -> None:
     wide = np.full((1600, 2000, 3), 100, np.uint8)
     wide[1100:1332, 1500:1732] = HEAD
@@ -190,6 +193,7 @@ def test_a_face_cut_off(cut: U8) -> None:
     refused(np.ascontiguousarray(cut), "cut off by the edge of the photo")
 
 
+@pytest.mark.slow
 def test_a_face_that_fills_the_photo_is_fine() -> None:
     assert_usable(enroll(encoded(np.ascontiguousarray(PERSON[40:215, 150:310]))), 30)
 
@@ -199,6 +203,7 @@ def same_face(e: Enrollment, reference: Enrollment, scale: float = 1.0, toleranc
     assert off.mean() < tolerance_px
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", [3, 6, 8])
 def test_a_photo_turned_by_exif(astronaut: Enrollment, orientation: int) -> None:
     turned = Image.fromarray(np.ascontiguousarray(np.rot90(PERSON, {3: 2, 6: 1, 8: 3}[orientation])))
@@ -209,6 +214,7 @@ def test_a_photo_turned_by_exif(astronaut: Enrollment, orientation: int) -> None
     assert_usable(e)
 
 
+@pytest.mark.slow
 def test_a_grey_photo(astronaut: Enrollment) -> None:
     e = enroll(encoded(np.asarray(cv2.cvtColor(PERSON, cv2.COLOR_RGB2GRAY), np.uint8)))
     same_face(e, astronaut)
@@ -217,6 +223,7 @@ def test_a_grey_photo(astronaut: Enrollment) -> None:
     assert np.ptp(drawn, axis=2).max() < 60  # only the drawn mouth may have colour
 
 
+@pytest.mark.slow
 def test_a_photo_with_transparency(astronaut: Enrollment) -> None:
     alpha = np.where(astronaut.matte > 128, 255, 0).astype(np.uint8)
     e = enroll(encoded(np.dstack([PERSON, alpha])))
@@ -225,6 +232,7 @@ def test_a_photo_with_transparency(astronaut: Enrollment) -> None:
     assert_usable(e)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn_deg", [-30, 0, 30])
 def test_a_small_photo_with_a_tilted_head(turn_deg: float) -> None:
     to_centre = cv2.getRotationMatrix2D((116, 116), turn_deg, 200 / 232)
@@ -235,6 +243,7 @@ def test_a_small_photo_with_a_tilted_head(turn_deg: float) -> None:
     assert yaw_pitch_roll_deg(e.motion.rotation_rad)[2] == pytest.approx(3 - turn_deg, abs=6)
 
 
+@pytest.mark.slow
 def test_a_24_megapixel_photo(astronaut: Enrollment) -> None:
     large = cv2.resize(PERSON, (4899, 4899), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
     photo = encoded(large, "JPEG", quality=85)
@@ -245,10 +254,12 @@ def test_a_24_megapixel_photo(astronaut: Enrollment) -> None:
     assert_usable(e)
 
 
+@pytest.mark.slow
 def test_enrolling_twice_is_the_same(astronaut: Enrollment, astronaut_photo: Path) -> None:
     same_face(enroll(astronaut_photo), astronaut, tolerance_px=0.01)
 
 
+@pytest.mark.slow
 def test_names_are_safe_and_never_empty(tmp_path: Path) -> None:
     photo = encoded(HEAD)
     for stem, expected in (("Ann & Bob", "Ann-Bob"), ("../x", "x"), ("日本", None)):

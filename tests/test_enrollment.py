@@ -284,9 +284,7 @@ def test_a_head_model_that_could_not_be_known_again_is_refused(
 
 def test_a_shape_that_does_not_fit_its_head_model_is_refused(astronaut: Enrollment) -> None:
     short = replace(astronaut, neutral_hu=astronaut.neutral_hu[:-1])
-    with pytest.raises(
-        EnrollmentError, match=r"does not fit its head model visavis: 5443 vertices .* enroll"
-    ):
+    with pytest.raises(EnrollmentError, match=r"does not fit its head model visavis: \d+ vertices .* enroll"):
         head_model_of(short)
     with pytest.raises(EnrollmentError, match="does not fit its head model"):
         Renderer(short, generator="geometric", size_px=64)

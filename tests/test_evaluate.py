@@ -126,6 +126,7 @@ def test_variants_are_known_to_the_evaluation_alone(
         pass
 
 
+@pytest.mark.slow
 def test_gflop_of_the_networks_that_a_generator_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_head_model()
     assert count_gflop(model, "geometric") == 0
@@ -184,6 +185,7 @@ def folder(demo_clip: DemoClip, astronaut: Enrollment, tmp_path_factory: pytest.
     return data
 
 
+@pytest.mark.slow
 def test_a_clip_that_begins_in_a_blink_gives_a_later_photo(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +212,7 @@ def test_a_clip_that_begins_in_a_blink_gives_a_later_photo(
         protocols.first_photo(clip)
 
 
+@pytest.mark.slow
 def test_motions_of_a_clip(folder: Path, tmp_path: Path, astronaut: Enrollment) -> None:
     """Absolute motion turns the head as the live tracker sees it turn, told from the same neutral."""
     (clip, *_), skipped = load_clips(find_clips(folder, everyone=True), tmp_path / "tracks")
@@ -228,6 +231,7 @@ def test_motions_of_a_clip(folder: Path, tmp_path: Path, astronaut: Enrollment) 
     np.testing.assert_allclose(turned, live_turned, atol=1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_evaluate_writes_tables_and_pictures(folder: Path, tmp_path: Path) -> None:
     assert [s for _, s in find_portraits(folder, everyone=True)] == ["carla"]

@@ -267,6 +267,7 @@ def test_pictures_are_not_shared(astronaut: Enrollment, head: Renderer, rest: U8
     assert (head.render(astronaut.motion) == before).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framing", ["head", "photo"])
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))

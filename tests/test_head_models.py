@@ -415,6 +415,7 @@ def test_ict_without_an_expression_is_refused_by_its_name(tmp_path: Path) -> Non
         ict.load(write(tmp_path, "ict", fields), reference())
 
 
+@pytest.mark.slow
 def test_ict_facekit_folder_is_packed_into_the_same_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -482,6 +483,7 @@ class _Ch:
 _Ch.__module__, _Ch.__qualname__, _Ch.__name__ = "chumpy.ch", "Ch", "Ch"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_flame_pickles_with_chumpy_and_sparse_matrices_are_read_without_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: int
@@ -526,6 +528,7 @@ class _Runs:
         return self.call, self.args
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize("place", ["alone", "in a field", "in an array", "as a key's neighbour"])
 def test_a_malicious_pickle_does_not_run(tmp_path: Path, protocol: int, place: str) -> None:
@@ -594,6 +597,7 @@ def test_flame_of_another_kind_is_refused(tmp_path: Path) -> None:
 # ---- BFM ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("units_per_hu", [0.1, 1.0, 100.0, 1e5])
 def test_bfm_is_the_same_in_metres_decimetres_millimetres_and_micrometres(
     tmp_path: Path, units_per_hu: float
@@ -778,6 +782,7 @@ def test_a_mesh_that_is_no_face_is_refused(tmp_path: Path) -> None:
 # ---- choosing one -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_kind_is_opened_by_its_name_and_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "load_head_model", reference)
     for own in (None, "", "visavis"):

@@ -137,6 +137,7 @@ def test_a_file_that_breaks_off_ends_there(tmp_path: Path) -> None:
     assert len(frames) == pytest.approx(25, abs=1)
 
 
+@pytest.mark.slow
 def test_three_hours_are_read_as_they_are_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four minutes into them no more has been read than was heard, and nothing of it is kept."""
     path = write_wav(tmp_path / "a.wav", tone(0.1))

@@ -17,6 +17,7 @@ LEFT, RIGHT = ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]
 times = st.floats(0, 1e6)
 
 
+@pytest.mark.slow
 def test_it_blinks_as_often_as_people_do() -> None:
     step_s = 0.01
     closed = np.array([blink_at(t) for t in np.arange(0, 1000, step_s)]) > 0.5
@@ -27,6 +28,7 @@ def test_it_blinks_as_often_as_people_do() -> None:
     assert gaps.std() > 0.5  # never like a clock
 
 
+@pytest.mark.slow
 def test_each_blink_closes_and_takes_a_sixth_of_a_second() -> None:
     lids = np.array([blink_at(t) for t in np.arange(0, 400, 0.002)])
     runs = np.split(lids, np.flatnonzero(np.diff((lids > 0).astype(int))) + 1)

@@ -292,8 +292,10 @@ def test_a_full_disk_stops_the_trace_with_one_warning_never_the_call(
     with Ledger(trace_path=tmp_path / "t.jsonl") as ledger:
         for sequence in range(200):
             ledger.frame(LatencyTrace({"captured": 1, "sent": 2}), sequence=sequence, pts_s=0.0, fresh=True)
-            if sequence % 50 == 0:
-                time.sleep(0.02)
+            deadline_s = time.monotonic() + AT_LAST_S
+            while sequence == 100 and ledger.snapshot().trace_error is None:
+                assert time.monotonic() < deadline_s, "nobody noticed that the disk is full"
+                time.sleep(0.005)
         snapshot = ledger.snapshot()
     warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(warnings) == 1, warnings

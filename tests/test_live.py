@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -38,9 +37,8 @@ from streamer.frame import Frame
 from streamer.latency.ledger import Ledger
 from streamer.live import LiveLoop, Outcome
 from streamer.options import AvatarOptions
-from streamer.sinks.sink import Sink, SinkClosed
+from streamer.sinks.sink import SinkClosed
 from streamer.sources.open import open_source
-from streamer.sources.source import Source
 from streamer.start_live import LiveOptions, run_live
 
 FPS = 25.0
@@ -76,7 +74,7 @@ class Stage:
     """A live loop of fakes around a real avatar, running in a thread and in a time of its own."""
 
     clock: GlancedClock
-    source: StepSource
+    source: FakeSource
     sink: FakeSink
     generator: FakeGenerator
     generator_gate: CountingGate
@@ -120,11 +118,16 @@ class Stage:
             assert time.monotonic() < deadline_s, "it never happened"
             time.sleep(0.002)
 
+    def step(self) -> None:
+        """One more frame in."""
+        assert isinstance(self.source, StepSource)
+        self.source.step()
+
     def give(self, count: int) -> None:
         """`count` frames, each when the one before has been delivered."""
         for _ in range(count):
             sequence, begin_ns = self.source.sequence, self.clock.now_ns()
-            self.source.step()
+            self.step()
             self.wait(
                 lambda sequence=sequence, begin_ns=begin_ns: any(
                     w.sequence == sequence and w.capture_ns > begin_ns for w in self.writes[-3:]
@@ -146,16 +149,15 @@ def stage(astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
     made: list[Stage] = []
 
     def make(
-        source: Source | None = None,
+        source: FakeSource | None = None,
         *,
-        sink: Sink | None = None,
+        sink: FakeSink | None = None,
         script: Sequence[Motion | BaseException | None] = (astronaut.motion,),
         repeat: bool = False,
     ) -> Stage:
         clock = GlancedClock()
         source = source or StepSource(fps=FPS, is_live=True)
-        if isinstance(source, FakeSource):
-            source.clock = clock
+        source.clock = clock
         generator = FakeGenerator(GREY)
         generator_gate = generator.gate = CountingGate()
         monkeypatch.setitem(GENERATORS, "fake", lambda _: generator)
@@ -166,26 +168,14 @@ def stage(astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
         avatar = Avatar(astronaut, driver, options, clock=clock, on_fault=ledger.fault)
         sink = sink or FakeSink()
         loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=repeat)
-        it = Stage(
-            clock,
-            # a test that gives another source or sink steps and looks at its own
-            cast(StepSource, source),
-            cast(FakeSink, sink),
-            generator,
-            generator_gate,
-            tracker,
-            ledger,
-            avatar,
-            loop,
-        )
+        it = Stage(clock, source, sink, generator, generator_gate, tracker, ledger, avatar, loop)
 
         def note(frame: Frame) -> None:
             r, g, b = (int(v) for v in frame.image[32, 32])
             it.writes.append(Write(clock.now_ns() / 1e9, frame.capture_time_ns, frame.sequence, (r, g, b)))
             it.on_write()
 
-        if isinstance(sink, FakeSink):
-            sink._on_write = note
+        sink._on_write = note
         made.append(it)
         return it
 
@@ -232,11 +222,11 @@ def test_the_newest_frame_wins_and_drops_are_counted(stage: SetUp, where: str) -
     it.give(3)
     arrived = gate.arrived
     gate.clear()
-    it.source.step()
+    it.step()
     it.wait(lambda: gate.arrived == arrived + 1)
     for _ in range(10):
         passed = before()
-        it.source.step()
+        it.step()
         it.wait(lambda passed=passed: before() == passed + 1)
     it.wait(lambda: it.ledger.snapshot().dropped.get(where) == 9)
     assert len(it.writes) == 3
@@ -286,10 +276,10 @@ def test_after_a_stall_the_newest_frame_comes_next(stage: SetUp, repeat: bool) -
     it.give(5)
     arrived = it.generator_gate.arrived
     it.generator_gate.clear()
-    it.source.step()
+    it.step()
     it.wait(lambda: it.generator_gate.arrived == arrived + 1)
     for k in range(10):
-        it.source.step()
+        it.step()
         it.wait(lambda k=k: it.tracker.calls == 7 + k)
     it.wait(lambda: it.ledger.snapshot().dropped.get("fitted") == 9)
     stalled = len(it.writes)
@@ -452,7 +442,7 @@ def test_a_source_that_breaks_ends_the_run_with_its_error(stage: SetUp, error: E
     it = stage(BreakingSource(error))
     it.start()
     it.give(9)
-    it.source.step()
+    it.step()
     with pytest.raises(type(error), match=str(error)):
         it.join()
     assert [w.sequence for w in it.writes] == list(range(10)), "what was captured before is not shown"
@@ -470,12 +460,13 @@ def test_an_avatar_that_breaks_ends_the_run_and_does_not_hang(
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(Avatar, where, broken)
-    it.source.step()
+    it.step()
     it.start()
     with pytest.raises(ZeroDivisionError, match="a bug"):
         it.join()
 
 
+@pytest.mark.slow
 def test_the_last_frame_is_shown(stage: SetUp) -> None:
     for _ in range(8):
         it = stage(FakeSource(count=7))  # as fast as it can

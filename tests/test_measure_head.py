@@ -239,7 +239,7 @@ def test_every_motion_is_timed() -> None:
     wall_ms, thread_ms = timed(lambda m: seen.append(m.time_s), [Motion(time_s=t) for t in (1.0, 2.0, 3.0)])
     assert seen == [1, 2, 3]
     assert thread_ms >= 0
-    assert 0 < wall_ms < 1000
+    assert wall_ms > 0
 
 
 # --- cross and recognition -----------------------------------------------------------------------

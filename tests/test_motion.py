@@ -76,6 +76,7 @@ def test_numbers_that_are_not_finite_are_refused(name: str, bad: float) -> None:
         Motion.from_json(broken.to_json())
 
 
+@pytest.mark.slow
 @given(
     st.one_of(
         st.text(),

@@ -300,6 +300,7 @@ def test_scaling_averages_instead_of_skipping_pixels() -> None:
     assert np.abs(inner.astype(int) - 127).max() <= 2
 
 
+@pytest.mark.slow
 def test_50_megapixel_jpeg_is_never_decoded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 60, (577, 866, 3), np.uint8)
     texture = np.asarray(cv2.resize(noise, (8660, 5770), interpolation=cv2.INTER_LINEAR), np.uint8)

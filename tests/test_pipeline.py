@@ -290,6 +290,7 @@ def test_a_tracker_that_fails_costs_the_face_not_the_picture(bench: Bench) -> No
     assert bench.faults == [], "the driver has an answer to it"
 
 
+@pytest.mark.slow
 def test_missing_frames_are_made_up_for_by_idle_life_that_eases_in_and_out(bench: Bench) -> None:
     bench.start(idles=True)
     for k in range(5):
@@ -348,6 +349,7 @@ def test_a_camera_that_comes_late_goes_on_in_the_time_of_idle_life(bench: Bench)
     assert last - first == pytest.approx(2 / FPS), "the camera's own steps are kept"
 
 
+@pytest.mark.slow
 def test_at_the_end_the_last_frame_is_drawn_and_both_threads_are_gone(bench: Bench) -> None:
     for k in range(8):
         it = bench if k == 0 else Bench()

@@ -18,9 +18,10 @@ from engines.geometry import rotation_from_degrees, rotation_matrix, yaw_pitch_r
 from engines.head.landmark_names import LANDMARK_COUNT
 from engines.head.model import HeadModel, load_head_model
 from engines.head.regressor.crop import INPUT_PX, SKIN_LANDMARKS, CropBox, face_extent, move_points
+from engines.head.regressor.network import RegressorNet
 from engines.head.regressor.prediction import SCALE_PX_PER_HU, FaceBasis, Layout, face_basis, rotation_from_6d
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES
-from scripts.people.tracks import Tracked
+from scripts.people.tracks import Tracked, is_held_out
 from scripts.regressor import crops as cropping
 from scripts.regressor.crops import Crops, background_box, read_cache, write_cache
 from scripts.regressor.no_faces import clouds, invented, letters, shapes, shuffled
@@ -46,6 +47,9 @@ from scripts.regressor.regression import (
     unit_cube,
 )
 from scripts.regressor.table import within_clips
+from scripts.regressor.task import RegressorTask
+from scripts.training.loop import CHECKPOINT, Settings, train
+from scripts.training.table import read_table
 
 U8 = NDArray[np.uint8]
 
@@ -340,3 +344,46 @@ def test_correlation_within_clips_ignores_each_clips_own_level() -> None:
     want = np.array([0.0, 1, 2, 10, 11, 12])
     assert within_clips(want + np.array([5, 5, 5, -9, -9, -9]), want, item) == pytest.approx(1)
     assert within_clips(np.array([2.0, 1, 0, 12, 11, 10]), want, item) == pytest.approx(-1)
+
+
+# --- the training --------------------------------------------------------------------------------
+
+
+def a_few_faces(basis: FaceBasis) -> Samples:
+    """Three people to train on, one crop each."""
+    one = one_face(basis)
+    subjects = [n for n in (f"p{k}" for k in range(20)) if not is_held_out(n)][:3]
+    c, three = one.crops, np.arange(3, dtype=np.int32)
+    crops = Crops(
+        c.jpegs * 3, c.points_px.repeat(3, 0), c.scores.repeat(3, 0), three, np.zeros(3, np.int32),
+        c.box_px.repeat(3, 0), subjects, subjects, ["clip"] * 3, c.backgrounds,
+    )  # fmt: skip
+    labels = Labels(**{name: getattr(one.labels, name).repeat(3, 0) for name in Labels.__slots__})
+    return Samples(crops, labels, basis, one.mirror)
+
+
+def test_the_regressor_too_goes_on_after_a_cut(basis: FaceBasis, tmp_path: Path) -> None:
+    samples, cpu = a_few_faces(basis), torch.device("cpu")
+
+    def trained(folder: str, steps: int, resume: str | None = None, workers: int = 1) -> RegressorNet:
+        settings = Settings(batch=4, steps=steps, workers=workers)
+        task = RegressorTask(samples, settings, cpu, bf16=False)
+        checkpoint = tmp_path / resume / CHECKPOINT if resume else None
+        net = train(task, settings, tmp_path / folder, resume=checkpoint, say=lambda _: None).average
+        assert isinstance(net, RegressorNet)
+        return net
+
+    whole = trained("whole", 4)
+    trained("cut", 2)
+    rest = trained("cut", 4, resume="cut", workers=2)
+    for a, b in zip(whole.parameters(), rest.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    columns = read_table(tmp_path / "whole" / "log.csv")[0]
+    assert {"total", "3d", "expression", "confidence", "per_s"} <= set(columns)
+
+
+def test_the_regressors_rate_falls_with_the_time_budget(basis: FaceBasis) -> None:
+    settings = Settings(minutes=10, rate=1.0)
+    task = RegressorTask(a_few_faces(basis), settings, torch.device("cpu"), bf16=False)
+    assert task.rate(0, 0) == pytest.approx(1 / 300)
+    assert [round(task.rate(1000, spent), 3) for spent in (0, 0.5, 1)] == [1, 0.51, 0.02]

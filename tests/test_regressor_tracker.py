@@ -203,6 +203,7 @@ def test_trackers_are_chosen_by_name() -> None:
         open_tracker("hat")
 
 
+@pytest.mark.slow
 def test_a_broken_mediapipe_leaves_the_regressor() -> None:
     program = (
         "import sys; sys.modules['mediapipe'] = None\n"
@@ -216,6 +217,7 @@ def test_a_broken_mediapipe_leaves_the_regressor() -> None:
     assert "--tracker regressor" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_real_face_is_read_from_its_pixels() -> None:
     image = np.ascontiguousarray(data.astronaut())
     detector = LandmarkDetector(video=False)

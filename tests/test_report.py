@@ -105,6 +105,7 @@ def test_summary_is_the_traces() -> None:
     assert summary.faults == 2
 
 
+@pytest.mark.slow
 def test_report_shows_the_numbers_and_needs_nothing_else(tmp_path: Path) -> None:
     page = page_of(BUSY, tmp_path)
     words = page.text.split("\n")
@@ -127,6 +128,7 @@ def test_report_shows_the_numbers_and_needs_nothing_else(tmp_path: Path) -> None
         assert len(list(svg.iter("{http://www.w3.org/2000/svg}path"))) > 5
 
 
+@pytest.mark.slow
 def test_whatever_a_trace_says_is_text(tmp_path: Path) -> None:
     evil = '"><script>alert(1)</script><img src=x onerror=alert(1)> {0} $x_1$ \ud800'
     events = (EventRecord("drop", evil, START_NS, 1), EventRecord("fault", evil, START_NS, 1, evil))
@@ -137,6 +139,7 @@ def test_whatever_a_trace_says_is_text(tmp_path: Path) -> None:
     assert page.text.count("<script>alert(1)</script>") >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "frames",
     [
@@ -170,6 +173,7 @@ def test_odd_traces_still_make_a_report(tmp_path: Path, frames: list[FrameRecord
     assert str(len(frames)) in page.text.split("\n")
 
 
+@pytest.mark.slow
 def test_a_long_trace_makes_a_report_hardly_bigger_than_a_short_one(tmp_path: Path) -> None:
     sizes: list[int] = []
     for count in (1_800, 36_000):
@@ -182,6 +186,7 @@ def test_a_long_trace_makes_a_report_hardly_bigger_than_a_short_one(tmp_path: Pa
     assert sizes[1] < 2_000_000
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_says_so_and_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +237,7 @@ def test_perfetto_never_ends_a_slice_before_it_began(tmp_path: Path) -> None:
     assert times["e"] >= times["b"]
 
 
+@pytest.mark.slow
 def test_light_and_dark_pages_differ_only_in_colour(tmp_path: Path) -> None:
     out = tmp_path / "r.html"
     write_report(BUSY, out)

@@ -228,6 +228,7 @@ THROUGH: dict[Region, set[str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCALES)
 @given(seeds, seeds, seeds, st.sampled_from(MODES))
 def test_strength_zero_shows_the_photo_there(
@@ -238,6 +239,7 @@ def test_strength_zero_shows_the_photo_there(
     only(retarget(motion(moved), motion(neutral), s, controls), s, SCALES[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("region", REGIONS)
 @given(seeds, seeds, seeds, st.sampled_from(MODES))
 def test_a_region_lets_only_its_own_through(
@@ -413,6 +415,7 @@ def test_a_preset_opens_lips_that_only_the_photo_closes() -> None:
 # --- limits ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(any_motion, any_motion, seeds, any_controls)
 def test_whatever_comes_in_is_drawable(

@@ -165,6 +165,7 @@ def test_controls_are_saved_with_an_avatar(client: TestClient, offers: dict[str,
     assert answer.json()["controls"] == Controls(lips=0).to_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "named"),
     [
@@ -260,6 +261,7 @@ def test_the_picture_of_an_avatar(client: TestClient) -> None:
     assert "nobody" in error_of(answer)
 
 
+@pytest.mark.slow
 def test_upload_call_and_delete(
     client: TestClient,
     astronaut_photo: Path,
@@ -290,7 +292,7 @@ def test_consent_is_kept_with_the_upload(
 ) -> None:
     heard: list[str] = []
 
-    def fake_enroll(data: bytes, *, consent: str) -> Enrollment:
+    def fake_enroll(data: bytes, *, consent: str, head_model: str | None) -> Enrollment:
         heard.append(consent)
         return astronaut
 

@@ -36,6 +36,8 @@ from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.session import MESH_PERIOD_S, OfferError, Session
 
+pytestmark = pytest.mark.slow  # real calls, in real time
+
 
 @pytest.fixture(autouse=True)
 def loopback(monkeypatch: pytest.MonkeyPatch) -> None:

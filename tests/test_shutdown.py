@@ -29,6 +29,9 @@ END_WITHIN_MS = 3000.0
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("VISAVIS_")}
 
 
+pytestmark = pytest.mark.slow  # real processes
+
+
 @pytest.fixture(scope="module")
 def avatar(astronaut: Enrollment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("avatar") / "astronaut.avatar"

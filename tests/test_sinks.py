@@ -57,6 +57,7 @@ def durations_s(path: Path) -> dict[str, float]:
 NTSC = 30000 / 1001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fps", [25.0, 30.0, NTSC, 23.976, 60.0, 12.5])
 def test_times_and_duration_are_the_drivers(tmp_path: Path, fps: float) -> None:
     times = [k / fps for k in range(50)]
@@ -118,6 +119,7 @@ def test_odd_sizes_are_padded_by_their_edge(tmp_path: Path) -> None:
     assert pad_to_even(padded) is padded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("container", "codec", "rate_hz", "kept_as"),
     [
@@ -272,6 +274,7 @@ WRITER = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_signals_leave_nothing(tmp_path: Path, name: str) -> None:
@@ -496,6 +499,7 @@ def test_no_display_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
         sink.open(SinkInfo(64, 48, 30))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["streamer.sources.video", "streamer.sinks.file", "streamer.sinks.soundtrack"]
 )
@@ -633,7 +637,7 @@ def test_the_fake_sink_keeps_the_contract() -> None:
     thread.start()
     assert held.frames == []
     held.gate.set()
-    thread.join(5)
+    thread.join(AT_LAST_S)
     assert len(held.frames) == 1
     held.close()
     assert held.outcome == "closed"

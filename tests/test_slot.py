@@ -69,7 +69,7 @@ def test_values_pass_in_order_and_none_twice_between_threads() -> None:
     thread.start()
     for value in range(1, total + 1):
         slot.put(value)
-    thread.join(10)
+    thread.join(AT_LAST_S)
     assert not thread.is_alive()
     assert taken == sorted(set(taken))
     assert taken[-1] == total

@@ -271,6 +271,7 @@ def test_loop_goes_on_in_time(clip: Path) -> None:
     assert times == pytest.approx([k / 30 for k in range(95)], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_looping_keeps_memory_and_files_flat(tmp_path: Path) -> None:
     path = write_video(tmp_path / "short.mp4", [picture(k, 320, 240) for k in range(5)], audio=sine(0.2))
     process = psutil.Process()
@@ -315,11 +316,13 @@ class FakeCamera:
 
     def read(self) -> tuple[bool, U8 | None]:
         if self.rig.hang.is_set():
+            self.rig.hanging.set()
             self.rig.unhang.wait()
         time.sleep(0.005)
         if not self.rig.plugged:
             return False, None
         self.rig.shots += 1
+        self.shot_ns = time.monotonic_ns()
         image = np.zeros((480, 640, 3), np.uint8)
         image[..., 0] = 200  # blue, in BGR
         return True, image
@@ -327,7 +330,7 @@ class FakeCamera:
     def get(self, propId: int) -> float:
         if propId == cv2.CAP_PROP_FPS:
             return 30.0
-        return (time.monotonic_ns() - 4_000_000) / 1e6 if propId == cv2.CAP_PROP_POS_MSEC else 0.0
+        return (self.shot_ns - 4_000_000) / 1e6 if propId == cv2.CAP_PROP_POS_MSEC else 0.0
 
     def release(self) -> None:
         assert not self.released
@@ -341,7 +344,7 @@ class Rig:
     def __init__(self) -> None:
         self.plugged = True
         self.opened = self.released = self.shots = 0
-        self.hang, self.unhang = threading.Event(), threading.Event()
+        self.hang, self.hanging, self.unhang = threading.Event(), threading.Event(), threading.Event()
 
     def open(self, config: CameraConfig) -> FakeCamera:
         return FakeCamera(self)
@@ -365,15 +368,15 @@ def test_the_newest_camera_picture_wins() -> None:
         first = camera.read(AT_LAST_S)
         assert first is not None
         assert first.image[0, 0].tolist() == [0, 0, 200]
-        time.sleep(0.15)
+        wait_for(lambda: rig.shots >= 20)
+        shots = rig.shots
         frame = camera.read(AT_LAST_S)
         assert frame is not None
-        assert (time.monotonic_ns() - frame.capture_time_ns) / 1e6 < 60, "an old picture was delivered"
+        # the last shot may be on its way still
+        assert frame.sequence >= shots - 2, "an old picture was delivered"
         assert frame.pts_s > first.pts_s >= 0
-        assert frame.sequence > 5
-        assert camera.dropped > 5
-        stage_ms = frame.trace.stage_ms()
-        assert stage_ms["received"] == pytest.approx(4, abs=2)  # the driver's own stamp was used
+        assert camera.dropped >= frame.sequence - 2
+        assert frame.trace.stage_ms()["received"] >= 3.99, "the driver's own stamp was not used"
     assert camera.state is SourceState.ENDED
     assert camera.read(0) is None
     assert rig.opened == rig.released == 1
@@ -404,7 +407,7 @@ def test_a_camera_that_hangs_counts_as_lost_and_does_not_block_close() -> None:
     clock = FakeClock(start_ns=time.monotonic_ns())
     camera = WebcamSource(open_capture=rig.open, clock=clock)
     rig.hang.set()
-    time.sleep(0.05)
+    assert rig.hanging.wait(AT_LAST_S)
     assert camera.state is SourceState.READY
     clock.advance(2.5)
     assert camera.state is SourceState.LOST

@@ -48,7 +48,7 @@ from engines.speech.speech_to_motion import (
     usual_closure,
 )
 from scripts.speech.data import at_hops, coloured_noise, music, relative_rotation, voiced
-from scripts.train_speech import SpeechNet
+from scripts.speech.task import SpeechNet
 
 
 def vowel(seconds: float, pitch_hz: float = 120.0) -> np.ndarray:

@@ -45,6 +45,7 @@ def test_any_rate_and_channels_become_16_khz_mono(tmp_path: Path, rate_hz: int, 
     assert crossings == pytest.approx(220 * len(middle) / RATE_HZ, abs=2)
 
 
+@pytest.mark.slow
 def test_a_sound_file_animates_with_its_own_sound(tmp_path: Path, astronaut: Enrollment) -> None:
     driver = write_sound(tmp_path / "talk.wav")
     output = tmp_path / "out.mp4"

@@ -47,6 +47,7 @@ def beep(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["talk.wav", "talk.m4a"])
 @pytest.mark.parametrize("trim_ms", [0.0, 200.0, -300.0])
 def test_trim_moves_the_sound_of_a_file(
@@ -57,6 +58,7 @@ def test_trim_moves_the_sound_of_a_file(
     assert onset_s(sound_of(out)) == pytest.approx(onset_s(sound_of(driver)) + trim_ms / 1e3, abs=0.005)
 
 
+@pytest.mark.slow
 def test_run_into_a_file_takes_the_sound_along(tmp_path: Path, astronaut: Enrollment) -> None:
     driver, out = beep(tmp_path / "talk.wav"), tmp_path / "out.mp4"
     said: list[str] = []
@@ -68,6 +70,7 @@ def test_run_into_a_file_takes_the_sound_along(tmp_path: Path, astronaut: Enroll
     assert [text for text in said if "lips follow the voice by" in text] == said
 
 
+@pytest.mark.slow
 def test_a_notice_is_said_once_while_it_runs_and_not_again_at_the_end(astronaut: Enrollment) -> None:
     source = FakeSource(count=20, is_live=True, notice="the microphone is muted")
     avatar = Avatar(astronaut, open_driver(None), AvatarOptions(generator="geometric", size_px=64))
@@ -100,6 +103,7 @@ def chords(seconds: float) -> F32:
     return np.asarray(0.08 * sound * np.minimum(1, (t % 0.5) / 0.05), np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["music", "silence", "hum"])
 def test_what_is_no_voice_leaves_the_mouth_still(tmp_path: Path, kind: str) -> None:
     sound = {
@@ -128,6 +132,7 @@ def vowels(seconds: float) -> F32:
     return np.asarray(0.3 * sound * syllables / np.abs(sound).max(), np.float32)
 
 
+@pytest.mark.slow
 def test_a_telephone_voice_still_moves_the_mouth(tmp_path: Path) -> None:
     wide = vowels(6)
     jaws = opening(write_wav(tmp_path / "wide.wav", wide))

@@ -11,20 +11,10 @@ from numpy.typing import NDArray
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT
 from engines.speech.features import RATE_HZ
 from engines.speech.network import CLOSURE, ROTATION, VOICE
-from scripts.speech import tts
-from scripts.speech.tts import (
-    Spoken,
-    TtsMissing,
-    Voice,
-    espeak_phones,
-    festival_phones,
-    flite_phones,
-    joined,
-    read_phones,
-    read_utterance,
-    with_closures,
-    write_utterance,
-)
+from scripts.speech import tts_engines
+from scripts.speech.tts import joined, read_phones, read_utterance, write_utterance
+from scripts.speech.tts_engines import Spoken, TtsMissing, Voice
+from scripts.speech.tts_phones import espeak_phones, festival_phones, flite_phones, with_closures
 from scripts.speech.tts_text import LANGUAGES, sentence
 from scripts.speech.visemes import (
     MOVED,
@@ -250,7 +240,7 @@ def test_missing_engines_name_the_packages(monkeypatch: pytest.MonkeyPatch) -> N
     def nothing(_: str) -> None:
         return None
 
-    monkeypatch.setattr(tts.shutil, "which", nothing)
-    monkeypatch.setattr(tts, "_espeak_library", lambda: None)
+    monkeypatch.setattr(tts_engines.shutil, "which", nothing)
+    monkeypatch.setattr(tts_engines, "_espeak_library", lambda: None)
     with pytest.raises(TtsMissing, match="apt-get install flite espeak-ng"):
-        tts.installed_voices()
+        tts_engines.installed_voices()

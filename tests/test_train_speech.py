@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -27,7 +29,12 @@ from scripts.speech.data import (
     recording,
     scaled_to_usual,
 )
-from scripts.train_speech import Plan, SpeechNet, correlation, folds_of, late_of, shifted_correlations, train
+from scripts.speech.task import SpeechNet, correlation
+from scripts.train_speech import Stages, folds_of, late_of, shifted_correlations, train_stages
+from scripts.training import loop
+from scripts.training.errors import TrainingError
+from scripts.training.loop import CHECKPOINT, Training
+from scripts.training.table import read_table
 
 JAW = ARKIT_INDEX["jawOpen"]
 
@@ -157,17 +164,62 @@ def test_folds_leave_everybody_out_once() -> None:
     assert folds_of(people, 4) == fold
 
 
-def test_training_in_stages_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for k, subject in enumerate(("anna", "ben", "cleo", "dan")):
-        write_clip(tmp_path, f"clip{k}", subject, seed=k)
-    runs, plan = tmp_path / "runs", Plan(pretrain_steps=2, steps=2, folds=2, variants=1, quiet=2)
-    arguments = ([spoken("t", "tts")], [spoken("c", "curves")], tmp_path, tmp_path / "clips", runs, plan)
-    train(*arguments)
+def arguments_of(
+    folder: Path, runs: Path, **changes: int
+) -> tuple[list[Recording], list[Recording], Path, Path, Path, Stages]:
+    """What `train_stages` takes, for four people and a few steps."""
+    if not (folder / "clips").exists():
+        for k, subject in enumerate(("anna", "ben", "cleo", "dan")):
+            write_clip(folder, f"clip{k}", subject, seed=k)
+    stages = replace(Stages(pretrain_steps=2, steps=2, folds=2, variants=1, quiet=2), **changes)
+    return [spoken("t", "tts")], [spoken("c", "curves")], folder, folder / "clips", runs, stages
+
+
+@pytest.mark.slow
+def test_training_in_stages_and_going_on(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    arguments = arguments_of(tmp_path, runs)
+    train_stages(*arguments)
     assert load_network(runs / "best.safetensors").look_ahead_hops == LOOK_AHEAD_HOPS
     assert set(json.loads((runs / "late.json").read_text())) == {f"clip{k}" for k in range(4)}
     folds = [runs / "folds" / f"fold{k}.safetensors" for k in range(2)]
     before = [p.stat().st_mtime_ns for p in folds]
+    best = (runs / "best.safetensors").read_bytes()
     (runs / "best.safetensors").unlink()
-    train(*arguments)  # only what is missing
+    train_stages(*arguments)  # only what is missing
     assert [p.stat().st_mtime_ns for p in folds] == before
-    assert (runs / "best.safetensors").is_file()
+    assert (runs / "best.safetensors").read_bytes() == best  # whatever stages were there
+    assert not list(runs.rglob(CHECKPOINT))
+
+
+def test_a_stage_that_was_cut_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train_stages(*arguments_of(tmp_path, whole, pretrain_steps=6))
+    advance, calls = Training.advance, 0
+
+    def broken(training: Training[Any], batch: object) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return advance(training, batch)
+
+    monkeypatch.setattr(Training, "advance", broken)
+    monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)  # after each step
+    with pytest.raises(KeyboardInterrupt):
+        train_stages(*arguments_of(tmp_path, cut, pretrain_steps=6))
+    assert (cut / "pretrained" / CHECKPOINT).is_file()
+    train_stages(*arguments_of(tmp_path, cut, pretrain_steps=6))
+    for name in ("pretrained", "folds/fold0", "folds/fold1", "best"):
+        a, b = (folder / f"{name}.safetensors" for folder in (whole, cut))
+        assert a.read_bytes() == b.read_bytes(), name
+    steps = [row["step"] for row in read_table(cut / "pretrained" / "log.csv")]
+    assert steps == [1]
+    (cut / "pretrained.safetensors").unlink()
+    calls = 0
+    with pytest.raises(KeyboardInterrupt):
+        train_stages(*arguments_of(tmp_path, cut, pretrain_steps=6))
+    with pytest.raises(TrainingError, match=r"pretraining in 6 steps, not of .* in 7 steps"):
+        train_stages(*arguments_of(tmp_path, cut, pretrain_steps=7))

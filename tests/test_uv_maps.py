@@ -104,6 +104,7 @@ def test_what_faces_away_is_not_seen(astronaut: Enrollment) -> None:
     assert np.median(seen[tongue]) < 30
 
 
+@pytest.mark.slow
 def test_the_maps_are_what_an_enrollment_says(astronaut: Enrollment) -> None:
     side = UV_POSITION_SIDE_PX
     assert astronaut.uv_position_px.shape == (side, side, 2)
@@ -148,6 +149,7 @@ def half_hidden(e: Enrollment, left: bool) -> Enrollment:
     return replace(e, matte=matte)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [True, False])
 def test_holes_are_filled_from_the_other_side(astronaut: Enrollment, left: bool) -> None:
     """Half a face hidden: the cheek takes the other cheek's colour and detail, not the wall's."""
@@ -164,6 +166,7 @@ def test_holes_are_filled_from_the_other_side(astronaut: Enrollment, left: bool)
     assert np.abs(colours[0] - wall).max() > 15
 
 
+@pytest.mark.slow
 def test_a_hole_gets_the_other_sides_mark(astronaut: Enrollment) -> None:
     """Paint one cheek blue and hide the other: both are blue."""
     photo = astronaut.photo.copy()

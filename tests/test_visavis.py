@@ -225,6 +225,7 @@ def test_it_draws_the_person_and_changes_what_geometry_drew(drawn: dict[str, U8]
     assert 0.2 < difference < 25
 
 
+@pytest.mark.slow
 def test_every_size_and_framing_is_drawn_by_the_same_networks(astronaut: Enrollment) -> None:
     motion = moved(astronaut.motion, yaw=-8, jawOpen=0.3)
     small = Renderer(astronaut, generator="visavis", size_px=256).render(motion)
@@ -236,6 +237,7 @@ def test_every_size_and_framing_is_drawn_by_the_same_networks(astronaut: Enrollm
     assert photo_viewport(astronaut).width_px == photo.shape[1]
 
 
+@pytest.mark.slow
 def test_each_part_can_be_switched_off(astronaut: Enrollment) -> None:
     viewport = head_viewport(astronaut, 256)
     motion = moved(astronaut.motion, yaw=10, jawOpen=0.5)
@@ -254,6 +256,7 @@ def test_each_part_can_be_switched_off(astronaut: Enrollment) -> None:
     assert (nothing == geometric.render(geometric.prepare(astronaut, viewport), gbuffer, motion)).all()
 
 
+@pytest.mark.slow
 def test_the_engines_draw_the_same_picture(astronaut: Enrollment) -> None:
     """Parity on a real enrollment: OpenVINO in float32 and in what is fast here, against eager torch."""
     seen: list[tuple[torch.Tensor, ...]] = []
@@ -299,6 +302,7 @@ def test_the_engines_draw_the_same_picture(astronaut: Enrollment) -> None:
     assert off.mean() < 0.5
 
 
+@pytest.mark.slow
 def test_encoder_features_are_cached_with_the_avatar(astronaut: Enrollment) -> None:
     name = next(n for n in astronaut.features if n.startswith("visavis/"))
     generator = VisavisGenerator(MODEL)
@@ -326,6 +330,7 @@ def test_the_shipped_weights_are_small_and_say_what_they_are() -> None:
     assert float(str(about.notes["steps"])) > 0
 
 
+@pytest.mark.slow
 def test_weights_survive_saving(tmp_path: Path) -> None:
     nets = VisavisNetworks()
     save_weights(tmp_path / "w.safetensors", arrays_of(nets, np.float16), header())
@@ -336,6 +341,7 @@ def test_weights_survive_saving(tmp_path: Path) -> None:
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("networks", [None, torch.nn.Linear(3, 4)])
 def test_bad_weights_are_refused_and_geometric_draws(
     networks: torch.nn.Module | None, tmp_path: Path, astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch
@@ -343,7 +349,9 @@ def test_bad_weights_are_refused_and_geometric_draws(
     path = tmp_path / "w.safetensors"
     if networks is not None:
         save_weights(path, arrays_of(networks, np.float16), header())
-    with pytest.raises(WeightsError, match=r"w\.safetensors.*; install visavis again, or train anew"):
+    with pytest.raises(
+        WeightsError, match=r"w\.safetensors.*; install visavis again, or in a checkout train anew"
+    ):
         VisavisGenerator(MODEL, weights=path)
     monkeypatch.setitem(GENERATORS, "visavis", lambda model: VisavisGenerator(model, weights=path))
     with pytest.raises(WeightsError):

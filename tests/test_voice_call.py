@@ -200,6 +200,7 @@ async def measured_ms(
     return skews
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drive", ["voice", "webcam"])
 async def test_beeps_arrive_and_so_do_their_flashes(drive: Any) -> None:
     samples, begins = beeps(30.0, CAMERA_GAPS_S)

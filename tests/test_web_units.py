@@ -56,6 +56,7 @@ def node() -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_the_pages_units(node: Path) -> None:
     files = sorted((ROOT / "tests" / "web").glob("*.test.mjs"))
     assert files, "the page's tests have moved"

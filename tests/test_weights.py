@@ -141,7 +141,7 @@ def test_a_file_that_is_none_says_why_and_what_to_do(kind: str, tmp_path: Path) 
     path = tmp_path / "w.safetensors"
     save_weights(path, TENSORS, HEADER)
     damage(path)
-    again = r"; install visavis again, or train anew: python -m scripts\.train_line --help$"
+    again = r"; install visavis again, or in a checkout train anew: python -m scripts\.train_line --help$"
     with pytest.raises(WeightsError, match=rf"w\.safetensors.*{words}.*{again}"):
         load_weights(path, LINE)
 

@@ -288,6 +288,7 @@ def drawn(e: Enrollment, background: Background, pose: str = "rest", *, size: in
     return renderer.render(posed(e, pose))
 
 
+@pytest.mark.slow
 def test_a_colour_is_exactly_that_colour_and_the_face_is_untouched(astronaut: Enrollment) -> None:
     kept, green = drawn(astronaut, Background()), drawn(astronaut, Background("colour", colour=(0, 255, 0)))
     assert (green[:40, :30] == (0, 255, 0)).all()
@@ -298,6 +299,7 @@ def test_a_colour_is_exactly_that_colour_and_the_face_is_untouched(astronaut: En
     assert np.abs(green[face].astype(int) - kept[face]).max() <= 2
 
 
+@pytest.mark.slow
 def test_hair_has_no_rim_of_the_old_background(astronaut: Enrollment) -> None:
     """Over black, the light wall that was behind her brown hair must not shine along its edge."""
     black = drawn(astronaut, Background("colour", colour=(0, 0, 0)), size=512)
@@ -318,6 +320,7 @@ def test_a_picture_stands_behind(astronaut: Enrollment) -> None:
     assert (picture[:40, -30:] == (255, 0, 255)).all()
 
 
+@pytest.mark.slow
 def test_blur_has_no_detail_and_no_halo_of_the_person(astronaut: Enrollment) -> None:
     wide_blur = Renderer(
         astronaut, generator="geometric", aspect="16:9", size_px=360, background=Background("blur")
@@ -330,6 +333,7 @@ def test_blur_has_no_detail_and_no_halo_of_the_person(astronaut: Enrollment) -> 
     assert beside == pytest.approx(wall, abs=25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pose", ["rest", "left"])
 def test_transparent_pictures_are_the_others_before_they_were_laid_down(
     astronaut: Enrollment, pose: str

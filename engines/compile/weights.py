@@ -41,7 +41,7 @@ class NetworkKind:
     @property
     def way_out(self) -> str:
         """What to do when there are no good weights."""
-        return f"install visavis again, or train anew: python -m {self.trained_by} --help"
+        return f"install visavis again, or in a checkout train anew: python -m {self.trained_by} --help"
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,7 @@ _FIELDS: dict[str, tuple[type[np.generic], int]] = {
     "closing_weights": (np.float32, 2),
     "joints_hu": (np.float32, 2),
 }
-_AGAIN = "rebuild it with scripts/build_head_model.py, or install visavis again"
+_AGAIN = "install visavis again, or in a checkout rebuild it: python -m scripts.build_head_model --help"
 
 
 @cache

@@ -106,10 +106,10 @@ def open_again(ref: HeadModelRef, place: str | None = None) -> HeadModel:
 
     Raises ModelError when neither is that model any more, with what can be done.
     """
-    return open_head_model(found(ref, place).spec)
+    return open_head_model(find_again(ref, place).spec)
 
 
-def found(ref: HeadModelRef, place: str | None = None) -> HeadModelRef:
+def find_again(ref: HeadModelRef, place: str | None = None) -> HeadModelRef:
     """`ref` with the place where its model is now: its own, else `place`. Raises ModelError as `open_again`."""
     if ref.is_own:
         if ref.digest not in ("", load_head_model().digest):

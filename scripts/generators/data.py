@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import queue
-import threading
-from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.generators.errors import TrainingError
+from scripts.training.errors import TrainingError
 
 Arrays = dict[str, NDArray[Any]]
-T = TypeVar("T")
 
 CACHE_VERSION = 1
 
@@ -100,36 +96,3 @@ class Draw:
     def rows(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """(count, 2)."""
         return self._rows[np.minimum(np.searchsorted(self._sum, rng.random(count)), len(self._rows) - 1)]
-
-
-def prefetched(make: Callable[[int], T], first: int, depth: int = 3) -> Generator[tuple[int, T]]:
-    """(step, make(step)) from `first` on, made ahead in a thread: training never waits. Close it to end the thread."""
-    ready: queue.Queue[tuple[int, T] | BaseException] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(entry: tuple[int, T] | BaseException) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(entry, timeout=0.5)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        step = first
-        try:
-            while not stop.is_set():
-                put((step, make(step)))
-                step += 1
-        except BaseException as error:
-            put(error)
-
-    threading.Thread(target=work, name="batches", daemon=True).start()
-    try:
-        while True:
-            entry = ready.get()
-            if isinstance(entry, BaseException):
-                raise entry
-            yield entry
-    finally:
-        stop.set()

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import io
 import json
 import os
 import sys
@@ -25,57 +24,39 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from calibration.enroll import enroll
-from calibration.matte import cut_out
-from engines.enrollment import Enrollment
 from engines.errors import VisavisError
-from engines.generators.geometric.generator import GeometricGenerator
-from engines.generators.visavis import inputs
+from engines.files import whole_file, write_whole
 from engines.geometry import (
-    F64,
-    Camera,
     align_similarity,
     rotation_from_degrees,
     rotation_matrix,
     rotation_vector,
 )
-from engines.head.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
+from engines.head.fit import ExpressionFit, openings
 from engines.head.model import HeadModel, load_head_model
-from engines.motion import ARKIT_INDEX, Motion
-from engines.picture.composite import make_background
-from engines.raster.gbuffer import rasterise
-from engines.raster.pose import head_viewport, pose_head
-from engines.raster.resample import resample
+from engines.motion import ARKIT_INDEX
 from engines.renderer import Renderer
 from scripts.generators.data import CACHE_VERSION
-from scripts.generators.errors import TrainingError
+from scripts.generators.source import Arrays, Source, degrade, png, rest_openings, shifted_crop
 from scripts.people.tracks import Tracked, load_tracks
 from scripts.regressor.crops import pictures
+from scripts.training.errors import TrainingError
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
-Arrays = dict[str, NDArray[Any]]
 
 SOURCES, TARGETS = 3, 24  # of each clip; targets of each source
 HELD_OUT_SOURCES, HELD_OUT_TARGETS = 1, 10
 DEGRADED_SHARE = 0.25  # of the sources: blurred or compressed as poor photos are
-LEAST_SIDE_PX, MOST_SIDE_PX = 256, 512
-MISFIT = 0.06  # landmarks missed by more of the face's size are no label
-_CALM = [
-    ARKIT_INDEX[n]
-    for n in ("jawOpen", "mouthSmileLeft", "mouthSmileRight", "mouthFunnel", "mouthPucker",
-              "eyeBlinkLeft", "eyeBlinkRight", "browInnerUp")
-]  # fmt: skip
 
 
 class Rejected(Exception):
@@ -83,7 +64,7 @@ class Rejected(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PairsOfItem:
     """What to make of one item, and how many."""
 
     item: Tracked
@@ -91,140 +72,6 @@ class Plan:
     targets: int
     seed: int
     sharpness: float  # below 1 where the clip was enlarged: losses on sharpness count less
-
-
-class Source:
-    """One enrolled photo with everything that its pairs share."""
-
-    def __init__(self, model: HeadModel, enrollment: Enrollment) -> None:
-        self.model = model
-        self.enrollment = enrollment
-        side = int(np.clip(round(enrollment.crop_px[2]), LEAST_SIDE_PX, MOST_SIDE_PX))
-        self.viewport = head_viewport(enrollment, side)
-        self.window = inputs.Window.of(enrollment, self.viewport)
-        self.generator = GeometricGenerator(model)
-        self.cache = self.generator.prepare(enrollment, self.viewport)
-        self.guides = inputs.prepare_guides(enrollment)
-        self.mesh = pose_head(model, enrollment, enrollment.motion, self.viewport)
-        self.background = make_background(enrollment, self.viewport)
-        self.landmarks_hu = model.landmarks(enrollment.neutral_hu)
-
-    def arrays(self) -> Arrays:
-        """What the photo itself gives: `s_…` of one row."""
-        gbuffer = rasterise(self.model, self.mesh, self.viewport, self.generator.config.grid_px)
-        crops = inputs.photo_crops(self.enrollment, self.viewport, self.mesh)
-        return {
-            "s_photo": inputs.photo_input(self.enrollment, self.viewport, self.guides, gbuffer, self.window),
-            "s_background": inputs.low_picture(self.background, self.window),
-            "s_mouth": crops[0],
-            "s_eyes": crops[1],
-        }
-
-    def motion(
-        self, fit: ExpressionFit, points: F64, scores: F64, rest: F64, size_px: tuple[int, int]
-    ) -> Motion:
-        """Motion of a frame of the same camera against this photo's own neutral. Raises ValueError."""
-        frame = fit_driver(fit, self.landmarks_hu, points.astype(np.float32), scores.astype(np.float32))
-        reached = frame.pose.apply(self.landmarks_hu + fit.offset(frame.expression))
-        missed = np.linalg.norm((reached - points)[:468, :2], axis=1).mean()
-        if missed > MISFIT * np.ptp(points[:, 1]):
-            raise ValueError("the landmarks are no face that the model can make")
-        rotation, translation = Camera(*size_px).from_similarity(frame.pose)
-        return Motion(
-            expression=frame.expression,
-            rotation_rad=rotation.astype(np.float32),
-            translation_hu=translation.astype(np.float32),
-            gaze_rad=measure_gaze(frame.unposed_hu),
-            closure=measure_closure(frame.unposed_hu, rest),
-        )
-
-    def pair(self, motion: Motion, truth: U8) -> Arrays:
-        """`t_…` of one row: the geometric picture and its guides for `motion`, and the frame `truth` (H, W, 3)."""
-        mesh = pose_head(self.model, self.enrollment, motion, self.viewport)
-        gbuffer = rasterise(self.model, mesh, self.viewport, self.generator.config.grid_px)
-        layers = self.generator.draw(self.cache, gbuffer, motion)
-        size = (self.viewport.width_px, self.viewport.height_px)
-        target = resample(truth, self.viewport, 0, size)
-        matte = cut_out(truth, self.enrollment.crop_px).alpha
-        guide, part = inputs.guides(self.guides, gbuffer, self.window)
-        mouth = inputs.mouth_box(mesh)
-        eyes = inputs.eye_boxes(mesh)
-        mirrored = (False, True)
-        out: Arrays = {
-            "t_picture": inputs.low_picture(layers.picture, self.window),
-            "t_truth": inputs.low_picture(target, self.window),
-            "t_matte": inputs.low_picture(resample(matte, self.viewport, 0, size), self.window),
-            "t_guide": guide,
-            "t_part": part,
-            "t_where": inputs.where_in_photo(layers.flow, gbuffer, self.window).astype(np.float16),
-            "t_motion": inputs.motion_vector(self.enrollment.motion, motion, self.mesh.pose, mesh.pose),
-        }
-        for name, image in (("picture", layers.picture[..., :3]), ("truth", target)):
-            image = np.ascontiguousarray(image)
-            out[f"t_mouth_{name}"] = inputs.cut_box(image, mouth, inputs.MOUTH_PX)
-            out[f"t_eyes_{name}"] = np.stack(
-                [
-                    inputs.cut_box(image, b, inputs.EYE_PX, mirrored=m)
-                    for b, m in zip(eyes, mirrored, strict=True)
-                ]
-            )
-        out["t_mouth_part"] = inputs.part_crop(gbuffer, mouth, inputs.MOUTH_PX)
-        out["t_eyes_part"] = np.stack(
-            [
-                inputs.part_crop(gbuffer, b, inputs.EYE_PX, mirrored=m)
-                for b, m in zip(eyes, mirrored, strict=True)
-            ]
-        )
-        # crop pixels → window, as grid_sample counts: where D must be looked up for the crops
-        out["t_mouth_place"] = inputs.place_in_window(mouth, self.window, inputs.MOUTH_PX)
-        out["t_eyes_place"] = np.stack(
-            [
-                inputs.place_in_window(b, self.window, inputs.EYE_PX, mirrored=m)
-                for b, m in zip(eyes, mirrored, strict=True)
-            ]
-        )
-        return out
-
-
-def png(image: U8) -> bytes:
-    """Picture (H, W, 3) → PNG file."""
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG", compress_level=1)
-    return out.getvalue()
-
-
-def degrade(image: U8, rng: np.random.Generator) -> U8:
-    """A poorer photo: blurred, compressed or noisy."""
-    kind = int(rng.integers(3))
-    if kind == 0:
-        return np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.3)), np.uint8)
-    if kind == 1:
-        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 70))])
-        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
-    noise = rng.normal(0, rng.uniform(2, 7), image.shape)
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
-
-
-def shifted_crop(enrollment: Enrollment, rng: np.random.Generator) -> Enrollment:
-    """The head a little nearer, further or aside in its crop, inside the photo."""
-    left, top, side = enrollment.crop_px
-    height, width = enrollment.photo.shape[:2]
-    new = min(side * rng.uniform(0.88, 1.08), height, width)
-    x = left + (side - new) / 2 + rng.uniform(-0.05, 0.05) * side
-    y = top + (side - new) / 2 + rng.uniform(-0.05, 0.05) * side
-    crop = (float(np.clip(x, 0, width - new)), float(np.clip(y, 0, height - new)), float(new))
-    return replace(enrollment, crop_px=crop)
-
-
-def rest_openings(model: HeadModel, item: Tracked) -> F64:
-    """(3,) how open mouth and eyes are in the calmest quarter of a clip."""
-    mean = model.landmarks(model.mean_hu)
-    calm = np.argsort(item.scores[:, _CALM].sum(1))[: max(1, len(item.scores) // 4)]
-    own = [
-        openings(align_similarity(mean, item.points_px[k], model.fit_weight).invert(item.points_px[k]))
-        for k in calm
-    ]
-    return np.asarray(np.median(own, 0), np.float64)
 
 
 def choose_rows(item: Tracked, count: int, rng: np.random.Generator) -> list[int]:
@@ -249,7 +96,7 @@ def choose_targets(item: Tracked, source: int, count: int, rng: np.random.Genera
     return sorted(int(k) for k in rng.choice(len(lively), many, replace=False, p=lively / lively.sum()))
 
 
-def clip_pairs(model: HeadModel, plan: Plan) -> Arrays:
+def clip_pairs(model: HeadModel, plan: PairsOfItem) -> Arrays:
     """All pairs of a clip. Raises Rejected."""
     item, rng = plan.item, np.random.default_rng(plan.seed)
     images = dict(pictures(item))
@@ -289,7 +136,7 @@ def clip_pairs(model: HeadModel, plan: Plan) -> Arrays:
     return _stacked(rows, sources, reasons)
 
 
-def portrait_pairs(model: HeadModel, plan: Plan) -> Arrays:
+def portrait_pairs(model: HeadModel, plan: PairsOfItem) -> Arrays:
     """Posed copies of a portrait are the photos, the portrait is the truth. Raises Rejected."""
     item, rng = plan.item, np.random.default_rng(plan.seed)
     _, truth = next(iter(pictures(item)))
@@ -341,7 +188,7 @@ def _stacked(rows: Sequence[Arrays], sources: Sequence[Arrays], reasons: Sequenc
     return out | {name: np.stack([s[name] for s in sources]) for name in sources[0]}
 
 
-def write_item(plan: Plan, folder: Path) -> tuple[str, str | None]:
+def write_item(plan: PairsOfItem, folder: Path) -> tuple[str, str | None]:
     """Make one item's file; (name, reason why not or None)."""
     cv2.setNumThreads(1)
     model = load_head_model()
@@ -350,10 +197,8 @@ def write_item(plan: Plan, folder: Path) -> tuple[str, str | None]:
         arrays = make(model, plan)
     except (Rejected, VisavisError) as error:
         return plan.item.name, str(error)
-    target = folder / f"{plan.item.name}.npz"
-    part = folder / f".{plan.item.name}.part.npz"
-    np.savez(part, sharpness=np.float32(plan.sharpness), **arrays)  # pyright: ignore[reportArgumentType]
-    part.replace(target)
+    with whole_file(folder / f"{plan.item.name}.npz") as part:
+        np.savez(part, sharpness=np.float32(plan.sharpness), **arrays)  # pyright: ignore[reportArgumentType]
     return plan.item.name, None
 
 
@@ -366,9 +211,9 @@ def enlarged(folder: Path) -> set[str]:
         return {row["id"] for row in csv.DictReader(rows) if "upscaled" in row.get("tags", "")}
 
 
-def make_plans(items: Sequence[Tracked], blurry: set[str]) -> list[Plan]:
+def plan_items(items: Sequence[Tracked], blurry: set[str]) -> list[PairsOfItem]:
     """Plans of all items, held-out people with fewer pairs."""
-    plans: list[Plan] = []
+    plans: list[PairsOfItem] = []
     for item in items:
         seed = int(hashlib.sha256(item.name.encode()).hexdigest()[:8], 16)
         if item.path.suffix == ".mp4":
@@ -376,7 +221,7 @@ def make_plans(items: Sequence[Tracked], blurry: set[str]) -> list[Plan]:
         else:
             sources, targets = (0, 0) if item.held_out else (2, 1)
         if sources:
-            plans.append(Plan(item, sources, targets, seed, 0.3 if item.name in blurry else 1.0))
+            plans.append(PairsOfItem(item, sources, targets, seed, 0.3 if item.name in blurry else 1.0))
     return plans
 
 
@@ -384,7 +229,7 @@ def build(data: Path, cache: Path, tracks: Path, jobs: int = 2) -> dict[str, obj
     """Make what is missing of the cache; returns the report. Raises TrainingError when nothing at all is usable."""
     clips, portraits = load_tracks(data, tracks)
     cache.mkdir(parents=True, exist_ok=True)
-    plans = make_plans(clips + portraits, enlarged(data))
+    plans = plan_items(clips + portraits, enlarged(data))
     missing = [p for p in plans if not (cache / f"{p.item.name}.npz").exists()]
     left_out: dict[str, str] = {}
     for name, reason in tqdm(_made(missing, cache, jobs), total=len(missing), desc="pairs", mininterval=5):
@@ -401,13 +246,11 @@ def build(data: Path, cache: Path, tracks: Path, jobs: int = 2) -> dict[str, obj
             f"no usable clip in {data}: "
             + ("; ".join(f"{n}: {r}" for n, r in left_out.items()) or "none with a face")
         )
-    part = cache / ".report.part"
-    part.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    part.replace(cache / "report.json")
+    write_whole(cache / "report.json", json.dumps(report, indent=1))
     return report
 
 
-def _made(plans: Sequence[Plan], cache: Path, jobs: int) -> Iterator[tuple[str, str | None]]:
+def _made(plans: Sequence[PairsOfItem], cache: Path, jobs: int) -> Iterator[tuple[str, str | None]]:
     if jobs <= 1:
         yield from (write_item(p, cache) for p in plans)
         return

@@ -15,7 +15,7 @@ Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Outcome:
     """What one batch gives: weighted `losses` by name; `fakes` and `reals` by name for the discriminators."""
 
     losses: dict[str, Tensor]
@@ -23,10 +23,12 @@ class Judged:
     reals: dict[str, Tensor]
 
 
-class Task(ABC):
+class GeneratorTask(ABC):
     """One generator's training. Stateless but for its settings."""
 
     name: str
+    adversarial: float = 0.01  # weight of fooling a discriminator
+    matching: float = 0.02  # weight of looking alike to a discriminator
 
     @abstractmethod
     def networks(self) -> nn.Module:
@@ -37,7 +39,7 @@ class Task(ABC):
         """Rows (n, 2) as tensors on the CPU, augmented when `rng` is given."""
 
     @abstractmethod
-    def judge(self, networks: nn.Module, batch: Batch, step: int) -> Judged:
+    def outcome(self, networks: nn.Module, batch: Batch, step: int) -> Outcome:
         """Forward and losses. `step` lets some losses begin later."""
 
     @abstractmethod
@@ -49,5 +51,5 @@ class Task(ABC):
         """A picture for people: photo, geometric, ours, truth; RGB."""
 
     def discriminators(self) -> dict[str, nn.Module]:
-        """Fresh discriminators by the name of what they judge; none by default."""
+        """Fresh discriminators by the name of what they tell real from made; none by default."""
         return {}

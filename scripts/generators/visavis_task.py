@@ -20,7 +20,7 @@ from engines.generators.visavis.networks import (
 )
 from scripts.evaluation.perceptual import PerceptualFeatures, perceptual_distance
 from scripts.generators.data import Pairs, gather
-from scripts.generators.task import Batch, Judged, Task
+from scripts.generators.task import Batch, GeneratorTask, Outcome
 
 U8 = NDArray[np.uint8]
 
@@ -49,13 +49,14 @@ PERCEPTUAL_ROWS = 4  # of each batch: the perceptual network costs more than all
 GAIN, OFFSET = 0.12, 0.04
 
 
-class VisavisTask(Task):
+class VisavisTask(GeneratorTask):
     """See the module."""
 
     name = "visavis"
 
     def __init__(self, weights: LossWeights | None = None, device: torch.device | None = None) -> None:
         self.weights = weights or LossWeights()
+        self.adversarial, self.matching = self.weights.adversarial, self.weights.features
         self.device = device or torch.device("cpu")
         self._perceptual = PerceptualFeatures(4).to(self.device) if self.weights.perceptual else None
         self._soft = {s: soft_window(s).to(self.device) for s in (inputs.MOUTH_PX, inputs.EYE_PX)}
@@ -160,7 +161,7 @@ class VisavisTask(Task):
     # --- forward --------------------------------------------------------------------------------------
 
     def forward(self, networks: VisavisNetworks, batch: Batch) -> dict[str, Tensor]:
-        """Everything that is judged: `head` RGBA, `flow`, `layers`, `mouth`, `eyes` RGB and their alphas."""
+        """Everything that losses look at: `head` RGBA, `flow`, `layers`, `mouth`, `eyes` RGB and their alphas."""
         features = networks.encoder(batch["photo"])
         flow, layers = networks.head(
             batch["picture"], batch["guide"], batch["where"], features, batch["motion"]
@@ -215,7 +216,7 @@ class VisavisTask(Task):
 
     # --- losses ---------------------------------------------------------------------------------------
 
-    def judge(self, networks: nn.Module, batch: Batch, step: int) -> Judged:
+    def outcome(self, networks: nn.Module, batch: Batch, step: int) -> Outcome:
         assert isinstance(networks, VisavisNetworks)
         w = self.weights
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -268,11 +269,11 @@ class VisavisTask(Task):
                 "eyes": self._framed(out["eyes"], batch["eyes_truth"], eyes_weight).flatten(0, 1),
             }
             reals = {"mouth": batch["mouth_truth"], "eyes": batch["eyes_truth"].flatten(0, 1)}
-        return Judged(losses, fakes, reals)
+        return Outcome(losses, fakes, reals)
 
     @staticmethod
     def _framed(fake: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-        """What a path does not paint is taken as true: only what it paints is judged."""
+        """What a path does not paint is taken as true: only what it paints counts."""
         soft = weight.clamp(0, 1)
         return fake * soft + truth * (1 - soft)
 

@@ -20,7 +20,7 @@ from engines.head.landmark_names import (
     LIPS_OUTER,
 )
 from engines.head.model import EYEBALL_RADIUS_HU, Part, eye_centre
-from engines.head.others import adapt
+from engines.head.others import fields
 from engines.head.surface import Spread
 from scripts.head.anny import RawHead
 from scripts.head.register import SURFACE, Embedding, Registered, nearest_on_surface
@@ -214,13 +214,13 @@ def _rim(head: Head) -> I64:
 
 def closing_fields(head: Head) -> tuple[I64, NDArray[np.float32]]:
     """(vertices (M,), weights (46, M)): each MEETING landmark's own field, on split vertices."""
-    moved, fields = adapt.closing_fields(
+    moved, weights = fields.closing_fields(
         head.vertices, head.weld[head.triangles], head.weld[head.embedding.vertices], head.embedding.weights
     )
     column = np.full(len(head.vertices), -1)
     column[moved] = np.arange(len(moved))
     vertices = np.flatnonzero((column[head.weld] >= 0) & (head.follows == 0))
-    return vertices, fields[:, column[head.weld[vertices]]]
+    return vertices, weights[:, column[head.weld[vertices]]]
 
 
 def jaw_joint(head: Head, expressions: F64, jaw_open: int) -> F64:

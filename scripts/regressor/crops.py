@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from calibration.neutral import RESTLESS
 from calibration.photo import open_photo
+from engines.files import whole_file, write_whole
 from engines.geometry import align_similarity, rotation_vector
 from engines.head.fit import ExpressionFit, fit_driver, fit_source, measure_closure, measure_gaze, openings
 from engines.head.model import HeadModel, load_head_model
 from engines.head.regressor.crop import SKIN_LANDMARKS, CropBox, box_around, cut, face_extent, move_points
-from engines.motion import ARKIT_INDEX
 from scripts.people.tracks import Tracked, load_tracks
 
 F32 = NDArray[np.float32]
@@ -160,13 +161,12 @@ def write_cache(items: list[Tracked], folder: Path) -> None:
         "kinds": ["clip" if t.path.suffix == ".mp4" else "portrait" for t in items],
         "shards": shard,
     }
-    (folder / "items.json").write_text(json.dumps(about))
+    write_whole(folder / "items.json", json.dumps(about))
 
 
 def _write(path: Path, **arrays: NDArray[np.generic]) -> None:
-    part = path.with_name(f".{path.stem}.part.npz")
-    np.savez(part, **arrays)  # pyright: ignore[reportArgumentType]
-    part.replace(path)
+    with whole_file(path) as part:
+        np.savez(part, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def read_cache(folder: Path) -> Crops:
@@ -201,12 +201,6 @@ def _split(data: U8, ends: NDArray[np.int64]) -> list[bytes]:
     return [data[a:b].tobytes() for a, b in zip(starts, ends, strict=True)]
 
 
-# Coefficients that say "not at rest", as the driver's neutral has them.
-_LIVELY = [
-    ARKIT_INDEX[name]
-    for name in ("jawOpen", "mouthSmileLeft", "mouthSmileRight", "mouthFunnel", "mouthPucker",
-                 "eyeBlinkLeft", "eyeBlinkRight", "browInnerUp")
-]  # fmt: skip
 CALM_FRAMES = 4
 
 
@@ -224,7 +218,7 @@ def label_item(fit: ExpressionFit, points_px: F32, scores: F32) -> dict[str, F32
     count = len(points_px)
     turned = [align_similarity(mean, p, model.fit_weight).rotation for p in points_px]
     away = np.array([np.linalg.norm(rotation_vector(r)) for r in turned])
-    calm = np.argsort(scores[:, _LIVELY].sum(1) + away)[: max(1, count // 4)]
+    calm = np.argsort(scores[:, RESTLESS].sum(1) + away)[: max(1, count // 4)]
     calm = calm[np.linspace(0, len(calm) - 1, min(CALM_FRAMES, len(calm))).astype(int)]
     sources = [fit_source(model, points_px[row], scores[row]) for row in calm]
     identity = np.mean([s.identity for s in sources], 0).astype(np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import VisavisError
+from engines.files import write_whole
 from engines.speech.features import RATE_HZ
 from scripts.speech.visemes import Phone, from_arpabet
 
@@ -66,6 +67,6 @@ def kept_alignment(path: Path, sound: F32) -> list[Phone]:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         found = aligned(sound)
-        path.write_text(json.dumps([[p.symbol, p.start_s, p.end_s] for p in found]))
+        write_whole(path, json.dumps([[p.symbol, p.start_s, p.end_s] for p in found]))
         return found
     return [Phone(*row) for row in json.loads(path.read_text())]

@@ -348,28 +348,26 @@ class Pool:
 
     def __init__(self, recordings: Iterable[Recording], rng: np.random.Generator, variants: int) -> None:
         """`variants` beside the recording as it is."""
-        self._rng = rng
         self._kept = [[plain(r)] + [augmented(r, rng) for _ in range(variants)] for r in recordings]
         # long recordings count less than their length
         weights = np.sqrt([float(len(k[0].features)) for k in self._kept])
         self._share = weights / weights.sum()
 
-    def draw(self) -> Sequence:
+    def draw(self, rng: np.random.Generator) -> Sequence:
         """Any variant of any recording."""
-        kept = self._kept[self._rng.choice(len(self._kept), p=self._share)]
-        return kept[self._rng.integers(len(kept))]
+        kept = self._kept[rng.choice(len(self._kept), p=self._share)]
+        return kept[rng.integers(len(kept))]
 
 
 class Quiet:
     """Silence, noise, rooms and music, made once."""
 
     def __init__(self, rng: np.random.Generator, count: int, pauses: AnySequence[F32] = ()) -> None:
-        self._rng = rng
         self._kept = [not_speech(rng, pauses) for _ in range(count)]
 
-    def draw(self) -> Sequence:
+    def draw(self, rng: np.random.Generator) -> Sequence:
         """Any of them."""
-        return self._kept[self._rng.integers(len(self._kept))]
+        return self._kept[rng.integers(len(self._kept))]
 
 
 def batch_of(
@@ -381,7 +379,7 @@ def batch_of(
     y = np.zeros((rows, steps, OUTPUT_COUNT), np.float32)
     known, openings = np.zeros_like(y), np.zeros((rows, steps), np.float32)
     for row, pick in enumerate(rng.choice(len(sources), rows, p=shares / shares.sum())):
-        s = sources[pick][1].draw()
+        s = sources[pick][1].draw(rng)
         n = min(steps, len(s.features))
         part = slice(start := int(rng.integers(0, len(s.features) - n + 1)), start + n)
         x[row, :n], y[row, :n] = s.features[part], s.targets[part]

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from calibration.neutral import DriverNeutral
+from calibration.neutral import RESTLESS, DriverNeutral
+from engines.files import whole_file
 from engines.head.landmark_names import LOWER_LIP, UPPER_LIP
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
-from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
+from engines.motion import EXPRESSION_COUNT, Motion
 from streamer.drive.trackers.mediapipe import MediaPipeTracker
 
 F32 = NDArray[np.float32]
@@ -28,11 +29,7 @@ F32 = NDArray[np.float32]
 FPS = 25.0
 MIN_FRAMES = 25
 _CALM_FRAMES = 40  # a second for the neutral, and its easing
-_LIVELY = [
-    ARKIT_INDEX[n] for n in ("jawOpen", "mouthFunnel", "mouthPucker", "mouthSmileLeft", "mouthSmileRight")
-]
 _FOREHEAD, _CHIN = 10, 152
-_BLINKS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ def faces_of(video: Path) -> tuple[list[FaceLandmarks | None], tuple[int, int]]:
 
 def neutral_of(faces: list[FaceLandmarks], size_px: tuple[int, int]) -> DriverNeutral | None:
     """The person's rest, from the calmest moments of the whole clip rather than from its first second."""
-    restless = [float(f.scores[_LIVELY].sum() + f.scores[_BLINKS].sum()) for f in faces]
+    restless = [float(f.scores[RESTLESS].sum()) for f in faces]
     calm = np.sort(np.argsort(restless)[: max(4, min(_CALM_FRAMES, len(faces) // 4))])
     with MediaPipeTracker() as tracker:
         for k in range(_CALM_FRAMES):
@@ -142,9 +139,8 @@ def label_all(items: list[Item], folder: Path) -> None:
         found = motions_of(item.video)
         if found is None:
             continue
-        part = folder / f".{item.name}.part.npz"
-        np.savez(part, subject=np.str_(item.subject), **arrays_of(found))  # pyright: ignore[reportArgumentType]
-        part.replace(kept)
+        with whole_file(kept) as part:
+            np.savez(part, subject=np.str_(item.subject), **arrays_of(found))  # pyright: ignore[reportArgumentType]
 
 
 def main() -> None:

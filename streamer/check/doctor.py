@@ -130,9 +130,10 @@ def to_json(checks: Sequence[Check]) -> str:
 def python_check(version: tuple[int, int, int]) -> list[Check]:
     """The interpreter's version."""
     text = ".".join(map(str, version)) + f", {sys.executable}"
-    if version >= (3, 11):
+    if (3, 11) <= version < (3, 14):
         return [Check("python", "ok", text)]
-    return [Check("python", "missing", text, "install Python 3.11 or newer, then start ./scripts/run again")]
+    fix = "install Python 3.11, 3.12 or 3.13 and with it visavis (in a checkout: ./scripts/run)"
+    return [Check("python", "missing", text, fix)]
 
 
 def package_checks(versions: Mapping[str, str | None], report: Report) -> list[Check]:
@@ -196,7 +197,7 @@ def head_model_checks(setting: str) -> list[Check]:
         model = open_head_model(setting)
     except ModelError as error:
         status: Status = "warn" if setting else "missing"
-        fix = f"correct or unset {HEAD_MODEL_SETTING}" if setting else f"{_PYTHON} -m pip install visavis"
+        fix = f"correct or unset {HEAD_MODEL_SETTING}" if setting else "install visavis again"
         return [Check("head model", status, str(error), fix)]
     detail = f"{setting or OWN_HEAD_MODEL}, {model.vertex_count} vertices"
     return [Check("head model", "ok", detail)]

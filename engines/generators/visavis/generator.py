@@ -89,7 +89,7 @@ class VisavisGenerator(Generator[VisavisCache]):
         if model.name != OWN_HEAD_MODEL:
             raise WeightsError(
                 f"the weights of visavis were trained on its own head model, not on {model.name}; "
-                "enroll the photo without --head-model to draw with them"
+                "enroll the photo with --head-model visavis to draw with them"
             )
         self._model = model
         self._base = GeometricGenerator(model)

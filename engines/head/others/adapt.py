@@ -14,13 +14,13 @@ from engines.errors import ModelError
 from engines.geometry import F32, F64, Similarity, align_similarity, rotation_matrix
 from engines.head.landmark_names import LANDMARK_COUNT, LIPS_INNER, MEETING
 from engines.head.model import HeadModel, Part, build_model, digest_of
+from engines.head.others.fields import closing_fields, rigidity
 from engines.head.others.files import Array
 from engines.head.others.mesh import (
     I64,
     Surface,
     UvBox,
     cylinder_uv,
-    distance_along,
     eye_uv,
     split_at_seams,
 )
@@ -32,13 +32,9 @@ JAW_OPEN = ARKIT_INDEX["jawOpen"]
 FACE_COUNT = 468  # the landmarks after these are the irises
 TO_OUR_AXES = np.array([1.0, -1.0, -1.0])  # y up, z to the viewer → y down, z away; winding is kept
 RIDGE = 1e-3  # of the native modes' mean energy at the landmarks
-LIP_REACH_HU, LID_REACH_HU, MOUTH_WIDTH_HU = 0.35, 0.18, 0.4
 SKIN_BOX: UvBox = (0.005, 0.005, 0.995, 0.80)
 EYE_BOXES: tuple[UvBox, UvBox] = ((0.005, 0.81, 0.19, 0.995), (0.2, 0.81, 0.385, 0.995))  # right, left
 WHOLE_BOX: UvBox = (0.005, 0.005, 0.995, 0.995)
-NECK_PER_FACE = 0.24  # from the chin to the neck's base, of the way from forehead to chin
-NECK_WIDEST = 1.05  # of half the face's width
-FACE_RIGHT, FACE_LEFT = 234, 454  # landmarks before the ears
 
 # iBUG's 68 points 17 … 67 (brows, nose, eyes, lips) as MediaPipe landmarks: what many models know by number.
 IBUG_FROM = 17
@@ -117,10 +113,11 @@ def assemble(raw: RawHead, reference: HeadModel) -> HeadModel:
         expression = _expression(placed, embedding, wanted)
     expression = np.where((placed.eye_side > 0)[None, :, None], np.float32(0), expression)
 
-    follows = rigidity(placed.vertices_hu, embedding)
+    follows = rigidity(placed.vertices_hu, embedding.of(placed.vertices_hu))
     triangles, part, uv = _atlas(placed)
     # shoulders stay as the photo has them, and a mesh over them would only be in the way
     moves = (follows[triangles] > 0).all(1)
+    follows[triangles[~moves]] = 0  # along the cut the neck stays with them
     triangles, part, uv = triangles[moves], part[moves], uv[moves]
     if not _faces_camera(placed, triangles, embedding):
         triangles, uv = triangles[:, ::-1], uv[:, ::-1]
@@ -345,57 +342,6 @@ def mix_modes(modes: F64, wanted: F64, ridge: float = RIDGE) -> F64:
     gram = a @ a.T
     damping = ridge * max(float(np.trace(gram)) / max(len(gram), 1), 1e-12)
     return np.asarray(np.linalg.solve(gram + damping * np.eye(len(gram)), a @ d.T).T, np.float64)
-
-
-def closing_fields(
-    vertices_hu: F64, triangles: I64, landmark_corners: I64, landmark_weights: F64
-) -> tuple[I64, F32]:
-    """The fields of `HeadModel.closing_*` on an unsplit mesh: vertices (M,), weights (46, M).
-
-    Along the surface each vertex follows the landmarks around it by inverse distance (Franke and Little's
-    weights, which stay in 0 … 1), fading out within `*_REACH_HU`. The fields are then combined so that each
-    is 1 at its own landmark and 0 at the 45 others: moving all of `MEETING` closes lips and lids exactly. On
-    a mesh so coarse that landmarks share vertices this holds in the least-squares sense.
-    """
-    meeting = np.array([u for u, _ in MEETING] + [low for _, low in MEETING])
-    corners, weights = landmark_corners[meeting], landmark_weights[meeting]
-    lips = (vertices_hu[corners[14:23]] * weights[14:23, :, None]).sum(1)
-    # as wide as the mouth, so that small heads and large have fields alike
-    scale = max(float(np.ptp(lips[:, 0])), 0.1) / MOUTH_WIDTH_HU
-    reach = np.array([LID_REACH_HU] * 14 + [LIP_REACH_HU] * 9) * scale
-    reach = np.concatenate([reach, reach])
-    r = distance_along(vertices_hu, triangles, corners, weights, reach) / reach[:, None]
-    r = np.clip(np.where(np.isfinite(r), r, 1.0), 1e-3, 1.0)
-    pull = ((1 - r) / r) ** 2
-    fade = 1 - r.min(0)
-    follow = pull / np.maximum(pull.sum(0), 1e-9) * (fade * fade * (3 - 2 * fade))
-    at_landmarks = (follow[:, corners] * weights).sum(2)  # [j, i]: field j at landmark i
-    fields = np.linalg.pinv(at_landmarks, rcond=0.1) @ follow
-    moved = np.flatnonzero((np.abs(fields) > 1e-4).any(0))
-    return moved, fields[:, moved].astype(np.float32)
-
-
-def rigidity(vertices_hu: F64, embedding: Embedding) -> F64:
-    """1 on the head, falling smoothly from below the chin to 0 at the base of the neck; (n,)."""
-    face = np.zeros((LANDMARK_COUNT, 3))
-    face[embedding.ids] = embedding.of(vertices_hu)
-    chin, brow = face[152, 1], face[10, 1]
-    bottom = float(vertices_hu[:, 1].max())
-    height = chin - brow
-    start = chin + 0.06 * height
-    if bottom - chin < 0.25 * height:  # no neck
-        return np.ones(len(vertices_hu))
-    # meshes with shoulders go on below the neck, and beside it
-    end = min(bottom, chin + NECK_PER_FACE * height)
-    down = np.clip((end - vertices_hu[:, 1]) / (end - start), 0, 1)
-    half = (face[FACE_LEFT, 0] - face[FACE_RIGHT, 0]) / 2
-    aside = np.abs(vertices_hu[:, 0] - (face[FACE_LEFT, 0] + face[FACE_RIGHT, 0]) / 2) / half
-    near = np.where(vertices_hu[:, 1] > start, np.clip((NECK_WIDEST - aside) / 0.2, 0, 1), 1)
-    return _eased(down) * _eased(near)
-
-
-def _eased(t: F64) -> F64:
-    return np.asarray(t * t * (3 - 2 * t), np.float64)
 
 
 def _atlas(head: RawHead) -> tuple[I64, NDArray[np.uint8], F64]:
