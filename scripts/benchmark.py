@@ -20,6 +20,7 @@ from pathlib import Path
 
 # as the command line does, before numpy is imported: BLAS threads spin after each small product
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent.parent))  # also when run as a file
 
 from calibration.enroll import enroll
 from engines.enrollment import Enrollment

@@ -1,10 +1,16 @@
-"""Stand-ins for devices and time, and small videos made on the spot."""
+"""Stand-ins for devices and time, and small pictures, videos and disks made on the spot."""
 
 from __future__ import annotations
 
+import collections.abc
+import io
+import os
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +18,9 @@ from typing import cast
 
 import av
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from engines.enrollment import Enrollment
 from engines.generators.generator import Generator, GeneratorConfig
@@ -34,10 +42,12 @@ __all__ = [
     "FakeTracker",
     "GlancedClock",
     "StepSource",
+    "encoded",
     "picture",
     "read_all",
     "set_display_matrix",
     "sine",
+    "small_disk",
     "write_video",
 ]
 
@@ -262,6 +272,13 @@ def picture(seed: int = 0, width: int = 64, height: int = 48) -> U8:
     return image
 
 
+def encoded(image: U8 | Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """A picture as a file of `kind`, with Pillow's options for it."""
+    out = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(out, kind, **options)
+    return out.getvalue()
+
+
 def sine(
     seconds: float, rate_hz: int = 48000, tone_hz: float = 440.0, start_s: float = 0.0
 ) -> NDArray[np.float32]:
@@ -336,3 +353,19 @@ def read_all(source: VideoSource | FakeSource) -> list[Frame]:
     while (frame := source.read()) is not None:
         frames.append(frame)
     return frames
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> collections.abc.Generator[Path]:
+    """A real file system of `size` ("48k") mounted at `folder`, a new one; skips where nothing may be mounted."""
+    folder.mkdir()
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root on Linux can mount a small file system")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting is not allowed here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import DemoClip, length_s, onset_s, pictures_of, render, sound_of, times_of
-from fakes import AT_LAST_S, picture, sine, write_video
+from fakes import AT_LAST_S, picture, sine, small_disk, write_video
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment, save_enrollment
@@ -302,16 +301,8 @@ def test_an_unknown_generator_leaves_nothing(astronaut: Enrollment, tmp_path: Pa
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder with room for 48 kB; skips where nothing may be mounted."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("only root on Linux can mount a tiny disk")
-    options = ["-t", "tmpfs", "-o", "size=48k", "tmpfs"]
-    if subprocess.run(["mount", *options, folder], capture_output=True, check=False).returncode:
-        pytest.skip("mounting is not allowed here")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=False)
+    with small_disk(tmp_path / "tiny", "48k") as folder:
+        yield folder
 
 
 @pytest.mark.slow

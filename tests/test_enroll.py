@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from fakes import encoded
 from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
@@ -30,13 +30,6 @@ U8 = NDArray[np.uint8]
 MODEL = load_head_model()
 PERSON: U8 = data.astronaut()
 HEAD: U8 = np.ascontiguousarray(PERSON[0:232, 110:342])
-
-
-def encoded(image: U8 | Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    out = io.BytesIO()
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    picture.save(out, kind, **options)
-    return out.getvalue()
 
 
 def shrunk(image: U8, scale: float) -> U8:

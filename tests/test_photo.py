@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import struct
 import warnings
@@ -15,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from fakes import encoded
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
@@ -37,13 +37,6 @@ def quarters(width: int = 160, height: int = 120) -> U8:
     image[:half_h, :half_w], image[:half_h, half_w:] = RED, GREEN
     image[half_h:, :half_w], image[half_h:, half_w:] = BLUE, YELLOW
     return image
-
-
-def saved(image: U8 | Image.Image, kind: str, **options: object) -> bytes:
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    out = io.BytesIO()
-    picture.save(out, kind, **options)
-    return out.getvalue()
 
 
 def assert_quarters(image: U8, tolerance: int = 12) -> None:
@@ -71,7 +64,7 @@ def assert_quarters(image: U8, tolerance: int = 12) -> None:
     ],
 )
 def test_every_format_gives_the_same_picture(kind: str, options: dict[str, object]) -> None:
-    data = saved(quarters(), kind, **options)
+    data = encoded(quarters(), kind, **options)
     photo = open_photo(data)
     assert photo.image.shape == (120, 160, 3)
     assert photo.image.dtype == np.uint8
@@ -85,7 +78,7 @@ def test_every_format_gives_the_same_picture(kind: str, options: dict[str, objec
 
 
 def test_a_path_and_its_bytes_give_the_same(tmp_path: Path) -> None:
-    data = saved(quarters(), "PNG")
+    data = encoded(quarters(), "PNG")
     path = tmp_path / "wrong suffix.mp4"  # people rename things: the bytes decide
     path.write_bytes(data)
     a, b = open_photo(path), open_photo(data)
@@ -112,7 +105,7 @@ def test_exif_orientation_is_undone_once(kind: str, orientation: int) -> None:
     stored = np.ascontiguousarray(STORED[orientation](quarters()))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    photo = open_photo(saved(stored, kind, exif=exif.tobytes()))
+    photo = open_photo(encoded(stored, kind, exif=exif.tobytes()))
     assert photo.image.shape == (120, 160, 3)
     assert photo.original_size_px == (160, 120)
     assert_quarters(photo.image, 25)
@@ -122,7 +115,7 @@ def test_a_large_turned_photo_reports_its_upright_size() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = np.ascontiguousarray(STORED[6](quarters(1600, 1200)))
-    photo = open_photo(saved(stored, "JPEG", exif=exif.tobytes()), max_side_px=400)
+    photo = open_photo(encoded(stored, "JPEG", exif=exif.tobytes()), max_side_px=400)
     assert photo.image.shape == (300, 400, 3)
     assert photo.original_size_px == (1600, 1200)
     assert photo.notices == ("scaled from 1600x1200",)
@@ -133,12 +126,12 @@ def test_a_large_turned_photo_reports_its_upright_size() -> None:
 def test_nonsense_orientation_is_upright(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert_quarters(open_photo(saved(quarters(), "JPEG", exif=exif.tobytes())).image)
+    assert_quarters(open_photo(encoded(quarters(), "JPEG", exif=exif.tobytes())).image)
 
 
 def test_a_corrupt_exif_block_does_no_harm() -> None:
     junk = b"Exif\0\0II*\0" + b"\xff" * 60
-    assert_quarters(open_photo(saved(quarters(), "JPEG", exif=junk)).image)
+    assert_quarters(open_photo(encoded(quarters(), "JPEG", exif=junk)).image)
 
 
 def test_metadata_ends_here() -> None:
@@ -146,7 +139,7 @@ def test_metadata_ends_here() -> None:
     exif[0x010F] = "MarkerOfMaker"
     exif.get_ifd(0x8825)[1] = "N"
     exif.get_ifd(0x8825)[2] = (48.0, 12.0, 34.0)
-    data = saved(quarters(), "JPEG", exif=exif.tobytes(), comment=b"MarkerOfComment")
+    data = encoded(quarters(), "JPEG", exif=exif.tobytes(), comment=b"MarkerOfComment")
     assert b"MarkerOfMaker" in data
     assert b"MarkerOfComment" in data
     everything = pickle.dumps({name: getattr(open_photo(data), name) for name in Photo.__slots__})
@@ -159,7 +152,7 @@ def test_alpha_goes_on_light_grey(kind: str) -> None:
     rgba = np.dstack([quarters(), np.full((120, 160), 255, np.uint8)])
     rgba[:60, :80, 3] = 0
     rgba[60:, :80, 3] = 128
-    photo = open_photo(saved(rgba, kind))
+    photo = open_photo(encoded(rgba, kind))
     assert photo.notices == ("transparent parts put on light grey",)
     assert np.abs(photo.image[30, 40].astype(int) - BACKGROUND_GREY).max() <= 2
     half = (np.array(BLUE) + BACKGROUND_GREY) / 2
@@ -170,32 +163,32 @@ def test_alpha_goes_on_light_grey(kind: str) -> None:
 def test_hidden_colours_do_not_bleed_when_scaled() -> None:
     rgba = np.full((400, 400, 4), 255, np.uint8)
     rgba[:, 201:] = (255, 0, 0, 0)  # invisible red
-    photo = open_photo(saved(rgba, "PNG"), max_side_px=100)
+    photo = open_photo(encoded(rgba, "PNG"), max_side_px=100)
     assert int(photo.image[..., 0].astype(int).max() - photo.image[..., 1].min()) <= 255 - BACKGROUND_GREY
     assert np.abs(photo.image[..., 0].astype(int) - photo.image[..., 1]).max() <= 1
 
 
 def test_full_alpha_is_not_worth_a_notice() -> None:
     rgba = np.dstack([quarters(), np.full((120, 160), 255, np.uint8)])
-    assert open_photo(saved(rgba, "PNG")).notices == ()
+    assert open_photo(encoded(rgba, "PNG")).notices == ()
 
 
 def test_palette_with_and_without_transparency() -> None:
     palette = Image.fromarray(quarters()).quantize(8)
-    assert_quarters(open_photo(saved(palette, "PNG")).image)
+    assert_quarters(open_photo(encoded(palette, "PNG")).image)
     clear = palette.getpixel((5, 5))
     for kind in ("PNG", "GIF"):
-        photo = open_photo(saved(palette, kind, transparency=clear))
+        photo = open_photo(encoded(palette, kind, transparency=clear))
         assert photo.notices == ("transparent parts put on light grey",)
         assert (photo.image[30, 40] == BACKGROUND_GREY).all()
     some = bytes(0 if i == clear else 255 for i in range(8))  # one alpha per colour: Pillow warns about these
-    assert (open_photo(saved(palette, "PNG", transparency=some)).image[30, 40] == BACKGROUND_GREY).all()
+    assert (open_photo(encoded(palette, "PNG", transparency=some)).image[30, 40] == BACKGROUND_GREY).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1"])
 def test_grey_becomes_three_equal_channels(mode: str) -> None:
     ramp = np.tile(np.linspace(0, 255, 128).astype(np.uint8), (96, 1))
-    photo = open_photo(saved(Image.fromarray(ramp).convert(mode), "PNG"))
+    photo = open_photo(encoded(Image.fromarray(ramp).convert(mode), "PNG"))
     assert photo.image.shape == (96, 128, 3)
     assert (photo.image[..., 0] == photo.image[..., 2]).all()
     if mode != "1":
@@ -216,15 +209,15 @@ def test_16_bit_is_scaled_not_clipped(suffix: str, channels: int) -> None:
 def test_32_bit_float_and_integer_grey() -> None:
     ramp = np.tile(np.linspace(0, 1, 256, dtype=np.float32), (80, 1))
     for pixels in (ramp, ramp * 65535, (ramp * 65535).astype(np.int32), ramp * 1e6):
-        photo = open_photo(saved(Image.fromarray(pixels), "TIFF"))
+        photo = open_photo(encoded(Image.fromarray(pixels), "TIFF"))
         assert np.abs(photo.image[40, :, 0].astype(float) - np.arange(256)).max() <= 1.5
     holes = np.where(ramp > 0.9, np.nan, ramp).astype(np.float32)
-    assert open_photo(saved(Image.fromarray(holes), "TIFF")).image[0, 255].max() == 0
+    assert open_photo(encoded(Image.fromarray(holes), "TIFF")).image[0, 255].max() == 0
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 def test_cmyk_keeps_its_colours_and_says_so(kind: str) -> None:
-    photo = open_photo(saved(Image.fromarray(quarters()).convert("CMYK"), kind))
+    photo = open_photo(encoded(Image.fromarray(quarters()).convert("CMYK"), kind))
     assert_quarters(photo.image, 20)
     assert photo.notices == ("print colours (CMYK) without a profile: colours are approximate",)
 
@@ -240,7 +233,7 @@ def swapped_profile() -> bytes:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF"])
 def test_icc_profile_is_applied(kind: str) -> None:
-    data = saved(quarters(), kind, icc_profile=swapped_profile(), quality=95)
+    data = encoded(quarters(), kind, icc_profile=swapped_profile(), quality=95)
     photo = open_photo(data)
     expected = np.array(RED)[[1, 0, 2]]
     assert np.abs(photo.image[30, 40] - expected).max() <= 15
@@ -250,19 +243,19 @@ def test_icc_profile_is_applied(kind: str) -> None:
 def test_icc_profile_and_alpha_together() -> None:
     rgba = np.dstack([quarters(), np.full((120, 160), 255, np.uint8)])
     rgba[:60, 80:, 3] = 0
-    photo = open_photo(saved(rgba, "PNG", icc_profile=swapped_profile()))
+    photo = open_photo(encoded(rgba, "PNG", icc_profile=swapped_profile()))
     assert (photo.image[30, 120] == BACKGROUND_GREY).all()  # the grey is ours, not to be converted
     assert np.abs(photo.image[30, 40] - np.array(RED)[[1, 0, 2]]).max() <= 4
 
 
 def test_srgb_profile_changes_nothing() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert (open_photo(saved(quarters(), "PNG", icc_profile=profile)).image == quarters()).all()
+    assert (open_photo(encoded(quarters(), "PNG", icc_profile=profile)).image == quarters()).all()
 
 
 @pytest.mark.parametrize("profile", [b"not a profile", swapped_profile()[:200]])
 def test_unusable_profile_is_said(profile: bytes) -> None:
-    photo = open_photo(saved(quarters(), "PNG", icc_profile=profile))
+    photo = open_photo(encoded(quarters(), "PNG", icc_profile=profile))
     assert photo.notices == ("its colour profile is unusable: taken as sRGB",)
     assert (photo.image == quarters()).all()
 
@@ -270,7 +263,7 @@ def test_unusable_profile_is_said(profile: bytes) -> None:
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_animation_gives_its_first_picture(kind: str) -> None:
     first, second = Image.fromarray(quarters()), Image.fromarray(quarters()[::-1])
-    data = saved(first, kind, save_all=True, append_images=[second, first], duration=100)
+    data = encoded(first, kind, save_all=True, append_images=[second, first], duration=100)
     photo = open_photo(data)
     assert photo.notices == ("animated: first picture taken",)
     assert_quarters(photo.image, 25)
@@ -278,14 +271,14 @@ def test_animation_gives_its_first_picture(kind: str) -> None:
 
 def test_second_page_of_a_tiff_is_left() -> None:
     pages = [Image.fromarray(quarters()), Image.fromarray(quarters()[::-1])]
-    photo = open_photo(saved(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+    photo = open_photo(encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
     assert photo.notices == ("first page taken",)
     assert_quarters(photo.image)
 
 
 def test_an_mpo_is_a_jpeg() -> None:
     pages = [Image.fromarray(quarters()), Image.fromarray(quarters()[::-1])]
-    photo = open_photo(saved(pages[0], "MPO", save_all=True, append_images=pages[1:], quality=95))
+    photo = open_photo(encoded(pages[0], "MPO", save_all=True, append_images=pages[1:], quality=95))
     assert (photo.format, photo.notices) == ("JPEG", ())
     assert_quarters(photo.image)
 
@@ -293,7 +286,7 @@ def test_an_mpo_is_a_jpeg() -> None:
 @pytest.mark.parametrize(("size", "limit"), [((1000, 750), 999), ((4000, 3000), 512), ((3000, 4000), 2048)])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_scaled_to_the_limit(kind: str, size: tuple[int, int], limit: int) -> None:
-    photo = open_photo(saved(quarters(*size), kind, quality=90), max_side_px=limit)
+    photo = open_photo(encoded(quarters(*size), kind, quality=90), max_side_px=limit)
     width, height = size
     assert max(photo.image.shape) == limit
     assert abs(min(photo.image.shape[:2]) - limit * min(size) / max(size)) <= 1
@@ -303,7 +296,7 @@ def test_scaled_to_the_limit(kind: str, size: tuple[int, int], limit: int) -> No
 
 def test_scaling_averages_instead_of_skipping_pixels() -> None:
     checks = (np.indices((1024, 1024)).sum(0) % 2 * 255).astype(np.uint8)
-    inner = open_photo(saved(checks, "PNG"), max_side_px=128).image[8:-8, 8:-8]
+    inner = open_photo(encoded(checks, "PNG"), max_side_px=128).image[8:-8, 8:-8]
     assert np.abs(inner.astype(int) - 127).max() <= 2
 
 
@@ -313,7 +306,7 @@ def test_50_megapixel_jpeg_is_never_decoded_whole(monkeypatch: pytest.MonkeyPatc
     texture = np.asarray(cv2.resize(noise, (8660, 5770), interpolation=cv2.INTER_LINEAR), np.uint8)
     for y in range(0, 5770, 577):  # in strips: the test itself should stay small
         texture[y : y + 577] += quarters(8660, 5770)[y : y + 577] // 2
-    data = saved(texture, "JPEG", quality=85)
+    data = encoded(texture, "JPEG", quality=85)
     decoded: list[tuple[int, int]] = []
     load = JpegImageFile.load
 
@@ -349,7 +342,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(size: tuple[int, int]) ->
 
 
 def test_just_under_the_pixel_limit_is_opened_without_a_warning() -> None:
-    photo = open_photo(saved(Image.new("1", (9_900, 10_000), 1), "PNG"), max_side_px=256)
+    photo = open_photo(encoded(Image.new("1", (9_900, 10_000), 1), "PNG"), max_side_px=256)
     assert photo.original_size_px == (9_900, 10_000)
     assert photo.image.min() == 255
 
@@ -357,13 +350,13 @@ def test_just_under_the_pixel_limit_is_opened_without_a_warning() -> None:
 @pytest.mark.parametrize("size", [(63, 200), (200, 63), (1, 1)])
 def test_too_small(size: tuple[int, int]) -> None:
     with pytest.raises(PhotoError, match=r"only \d+x\d+ pixels; use a photo of at least 64"):
-        open_photo(saved(quarters(*size), "PNG"))
-    assert open_photo(saved(quarters(64, 64), "PNG")).image.shape == (64, 64, 3)
+        open_photo(encoded(quarters(*size), "PNG"))
+    assert open_photo(encoded(quarters(64, 64), "PNG")).image.shape == (64, 64, 3)
 
 
 def test_a_strip_would_be_scaled_to_nothing() -> None:
     with pytest.raises(PhotoError, match="crop it"):
-        open_photo(saved(quarters(9000, 100), "PNG"))
+        open_photo(encoded(quarters(9000, 100), "PNG"))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "HEIF", "AVIF", "BMP"])
@@ -371,7 +364,7 @@ def test_a_strip_would_be_scaled_to_nothing() -> None:
 def test_a_truncated_file_is_an_error(kind: str, part: float, capfd: pytest.CaptureFixture[str]) -> None:
     noise = np.random.default_rng(1).integers(0, 255, (300, 400, 3), np.uint8)
     options = {"compression": "tiff_lzw"} if kind == "TIFF" else {}
-    data = saved(noise, kind, **options)
+    data = encoded(noise, kind, **options)
     with pytest.raises(PhotoError, match="damaged or cut off") as caught:
         open_photo(data[: int(len(data) * part)])
     assert "\n" not in str(caught.value)
@@ -437,13 +430,13 @@ def test_a_decoder_out_of_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(photo_module, "_eight_bit", fail)
     with pytest.raises(PhotoError, match="memory"):
-        open_photo(saved(quarters(), "PNG"))
+        open_photo(encoded(quarters(), "PNG"))
 
 
 def test_hostile_bytes_only_ever_raise_photo_errors() -> None:
     random = np.random.default_rng(2)
     for kind in ("JPEG", "PNG", "TIFF", "GIF", "WEBP", "HEIF"):
-        good = saved(quarters(), kind)
+        good = encoded(quarters(), kind)
         for _ in range(40):
             bad = bytearray(good)
             for at in random.integers(0, len(bad), 8):
@@ -456,7 +449,7 @@ def test_hostile_bytes_only_ever_raise_photo_errors() -> None:
 
 
 def test_many_threads_leave_the_warning_filters_as_they_were() -> None:
-    data = saved(quarters(400, 300), "JPEG")
+    data = encoded(quarters(400, 300), "JPEG")
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
         photos = list(pool.map(open_photo, [data] * 24))
@@ -466,4 +459,4 @@ def test_many_threads_leave_the_warning_filters_as_they_were() -> None:
 
 def test_a_limit_below_the_smallest_photo_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="at least 64"):
-        open_photo(saved(quarters(), "PNG"), max_side_px=32)
+        open_photo(encoded(quarters(), "PNG"), max_side_px=32)

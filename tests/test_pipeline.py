@@ -118,6 +118,13 @@ class Bench:
         self.thread = threading.Thread(target=self.pipeline.run, name="tracking", daemon=True)
         self.thread.start()
 
+    def start_in_drawing(self) -> None:
+        """Start, with frame 0 in drawing until `figure.gate` is set."""
+        self.start()
+        self.figure.gate.clear()
+        self.put(0)
+        wait(lambda: self.figure.draws == 1, "the first frame to be drawn")
+
     def take(self, timeout_s: float) -> tuple[Frame, int] | None:
         self.looks += 1
         taken = self.frames.take(timeout_s)
@@ -214,10 +221,7 @@ def test_drawing_and_stopping_are_woken_and_do_not_poll(
 
 
 def test_the_next_frame_is_tracked_while_one_is_drawn(bench: Bench) -> None:
-    bench.start()
-    bench.figure.gate.clear()
-    bench.put(0)
-    wait(lambda: bench.figure.draws == 1, "the first frame to be drawn")
+    bench.start_in_drawing()
     bench.put(1)
     wait(lambda: bench.figure.tracker.calls == 2, "the second to be tracked meanwhile")
     assert bench.given == []
@@ -227,10 +231,7 @@ def test_the_next_frame_is_tracked_while_one_is_drawn(bench: Bench) -> None:
 
 
 def test_the_newest_wins_and_what_it_replaced_is_counted(bench: Bench) -> None:
-    bench.start()
-    bench.figure.gate.clear()
-    bench.put(0)
-    wait(lambda: bench.figure.draws == 1, "the first frame to be drawn")
+    bench.start_in_drawing()
     for k in range(1, 6):
         bench.put(k)
         wait(lambda k=k: bench.figure.tracker.calls == k + 1, f"frame {k} to be tracked")
@@ -370,10 +371,7 @@ def test_stop_ends_both_threads(bench: Bench) -> None:
 
 
 def test_stop_waits_for_the_frames_in_work_and_draws_no_other(bench: Bench) -> None:
-    bench.start()
-    bench.figure.gate.clear()
-    bench.put(0)
-    wait(lambda: bench.figure.draws == 1, "the first frame to be drawn")
+    bench.start_in_drawing()
     bench.put(1)
     wait(lambda: bench.figure.tracker.calls == 2, "the second to be tracked")
     bench.pipeline.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import socket
 import subprocess
@@ -20,7 +19,7 @@ import av
 import numpy as np
 import pytest
 from clips import onset_s, sound_of, times_of
-from fakes import AT_LAST_S, FakeSink, picture, sine, write_video
+from fakes import AT_LAST_S, FakeSink, picture, sine, small_disk, write_video
 from numpy.typing import NDArray
 
 from engines.errors import DriverError, SinkError
@@ -322,20 +321,8 @@ def test_other_peoples_signal_handlers_are_left_alone(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 1 MB; skips where it may not be mounted."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"mounting is not allowed here: {mounted.stderr.decode().strip()}")
-    try:
+    with small_disk(tmp_path / "tiny", "1m") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def noise_frames(count: int) -> Iterator[Frame]:

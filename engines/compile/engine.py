@@ -150,12 +150,9 @@ def _kind(shape: torch.Size, dtype: torch.dtype) -> str:
 
 
 def private_copy(module: nn.Module) -> nn.Module:
-    """A copy of `module` in eval mode and without gradients. Raises EngineError where it cannot be copied."""
+    """A copy of `module` in eval mode. Raises EngineError where it cannot be copied."""
     with refusing("copying the network"):
-        own = copy.deepcopy(module).eval()
-        for parameter in own.parameters():  # not all at once: a ScriptModule cannot
-            parameter.requires_grad_(False)
-        return own
+        return copy.deepcopy(module).eval()
 
 
 def answer_of(result: object) -> tuple[Tensor, ...]:
