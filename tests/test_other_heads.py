@@ -47,7 +47,7 @@ SIZE_PX = 160
 
 
 @pytest.fixture(autouse=True)
-def _no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(HEAD_MODEL_SETTING, raising=False)
 
 
