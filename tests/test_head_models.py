@@ -307,7 +307,10 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_a_head_is_in_head_units_and_where_the_reference_is(model: HeadModel) -> None:
     mine = head(is_mask=model.name == "bfm").vertices
-    np.testing.assert_allclose(np.ptp(model.mean_hu, axis=0), np.ptp(mine, axis=0), rtol=0.03)
+    # what lies below the neck's base is cut off
+    np.testing.assert_allclose(
+        np.ptp(model.mean_hu, axis=0), np.ptp(mine, axis=0), rtol=0.03 if model.name == "bfm" else 0.06
+    )
     off = model.landmarks(model.mean_hu) - reference().mean_hu
     assert np.linalg.norm(off, axis=1).mean() < 0.02
 
@@ -449,10 +452,14 @@ def test_ict_facekit_folder_is_packed_into_the_same_model(
     )
 
 
-ICT_FILE = os.environ.get("VISAVIS_ICT_FILE", "")
+SHARED = Path(__file__).parents[2] / "shared" / "models"  # beside the checkout on the developers' machines
+ICT_FILE = Path(os.environ.get("VISAVIS_ICT_FILE") or SHARED / "ict_lite_i16.npz")
+NEEDS_ICT = pytest.mark.skipif(
+    not ICT_FILE.is_file(), reason=f"{ICT_FILE} is not there: set VISAVIS_ICT_FILE to an ICT-FaceKit .npz"
+)
 
 
-@pytest.mark.skipif(not ICT_FILE, reason="set VISAVIS_ICT_FILE to an ICT-FaceKit .npz")
+@NEEDS_ICT
 def test_the_real_ict_model_loads(tmp_path: Path) -> None:
     loaded = open_head_model(f"ict:{ICT_FILE}")
     assert loaded.expression_hu.shape[0] == EXPRESSION_COUNT
@@ -460,10 +467,10 @@ def test_the_real_ict_model_loads(tmp_path: Path) -> None:
     moved = loaded.landmarks(loaded.expression_hu[JAW_OPEN])
     assert moved[14, 1] > 0.2
     assert abs(moved[13, 1]) < 0.06
-    assert np.ptp(loaded.mean_hu[:, 0]) == pytest.approx(2.48, abs=0.1)  # the shoulders' width
+    assert np.ptp(loaded.mean_hu[:, 0]) == pytest.approx(1.84, abs=0.1)  # from ear to ear, without shoulders
     # the landmarks measured on the mesh and those found without them agree to half a centimetre
     alone = tmp_path / "alone.npz"
-    alone.write_bytes(Path(ICT_FILE).read_bytes())
+    alone.write_bytes(ICT_FILE.read_bytes())
     estimated = open_head_model(f"ict:{alone}")
     off = estimated.landmarks(estimated.mean_hu) - loaded.landmarks(loaded.mean_hu)
     assert np.median(np.linalg.norm(off, axis=1)) < 0.05
