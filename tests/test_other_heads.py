@@ -84,7 +84,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        return int(ended.value.code or 0), *capfd.readouterr()
+        output, errors = capfd.readouterr()
+        return int(ended.value.code or 0), output, errors
 
     return run
 
