@@ -19,6 +19,8 @@ from engines.errors import ModelMissing, PhotoError
 from engines.geometry import yaw_pitch_roll_deg
 from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT, MEETING
 from engines.head.model import EYEBALL_RADIUS_HU, Part, load_head_model
+from engines.head.names import OWN_HEAD_MODEL
+from engines.head.open import HeadModelRef
 from engines.motion import ARKIT_INDEX
 from engines.picture.push_pull import push_pull
 from engines.raster.gbuffer import rasterise
@@ -95,7 +97,7 @@ def test_the_neutral_and_the_expression_make_the_photos_landmarks(astronaut: Enr
 def test_the_neutral_is_the_models_plus_what_the_photo_adds(astronaut: Enrollment) -> None:
     assert astronaut.identity.shape == (len(MODEL.identity_hu),)
     assert np.abs(astronaut.identity).max() < 4  # standard deviations
-    assert astronaut.model == MODEL.name
+    assert astronaut.model == HeadModelRef(OWN_HEAD_MODEL, MODEL.digest)
     # seams stay shut, eyeballs round and of their size
     assert np.abs(astronaut.neutral_hu - astronaut.neutral_hu[MODEL.weld]).max() < 1e-4
     for side, centre in enumerate(MODEL.joints_of(astronaut.neutral_hu).eyes):
