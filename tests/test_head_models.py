@@ -816,6 +816,7 @@ def test_without_scipy_the_command_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(opening, "load_head_model", reference)
     for name in [n for n in sys.modules if n.startswith("engines.head.others.")]:
         monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delattr(sys.modules["engines.head.others"], name.rpartition(".")[2])
     monkeypatch.setitem(sys.modules, "scipy.spatial", None)
     with pytest.raises(ModelError, match="pip install scipy"):
         open_head_model(f"bfm:{path}")
