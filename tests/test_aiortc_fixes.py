@@ -135,6 +135,7 @@ def test_a_gap_that_is_never_closed_is_given_up_with_a_key_frame_request() -> No
     assert frames[-1] == 3000 * 39
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_no_frame_is_mixed_or_out_of_order_whatever_the_network_does(data: st.DataObject) -> None:
     sizes = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=10))

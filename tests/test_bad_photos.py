@@ -335,6 +335,7 @@ def test_a_hat_is_fine_and_turns_with_the_head(points: F64) -> None:
     assert_comes_alive(e)
 
 
+@pytest.mark.slow
 def test_hair_that_leaves_the_photo_is_said() -> None:
     e = enrolled(np.ascontiguousarray(PERSON[28:]))
     assert noticed(e, "the top of the head is cut off")
@@ -366,6 +367,7 @@ def test_closed_eyes_are_refused(points: F64) -> None:
     refused(lids_drawn(points, TWO_EYES), "the eyes are closed")
 
 
+@pytest.mark.slow
 def test_the_avatars_own_closed_eyes_are_refused(astronaut: Enrollment, studio: Renderer) -> None:
     refused(studio.render(shut(astronaut.motion)), "the eyes are closed")
 

@@ -277,6 +277,7 @@ def test_no_consent_is_recorded_as_none() -> None:
     assert enroll(encoded(HEAD)).consent is None
 
 
+@pytest.mark.slow
 def test_without_the_segmenter_the_photo_is_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise ModelMissing("the model file selfie_segmenter.tflite is missing")

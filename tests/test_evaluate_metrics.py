@@ -87,6 +87,7 @@ def test_ssim_is_the_formula_of_the_paper(pair: tuple[U8, U8]) -> None:
     assert metrics.ssim(pair[0], pair[0]) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_perceptual_distance_of_pictures(pair: tuple[U8, U8]) -> None:
     measure = PerceptualMeasure()
     clean, noisy = measure.features([pair[0]]), measure.features([pair[1]])

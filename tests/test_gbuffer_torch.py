@@ -245,6 +245,7 @@ def turned(yaw_rad: Tensor, shift_px: Tensor) -> Tensor:
     return (points + 48 + torch.cat([shift_px, shift_px.new_zeros(1)]))[None]
 
 
+@pytest.mark.slow
 def test_a_pose_is_recovered_through_the_looked_up_picture() -> None:
     texture, mesh = smooth_texture(), TorchMesh.of(COARSE.triangles, COARSE.uv, COARSE.part)
     true_yaw, true_shift = torch.tensor(0.12), torch.tensor([2.5, -1.7])

@@ -459,6 +459,7 @@ NEEDS_ICT = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @NEEDS_ICT
 def test_the_real_ict_model_loads(tmp_path: Path) -> None:
     loaded = open_head_model(f"ict:{ICT_FILE}")

@@ -247,6 +247,7 @@ class FastSource(FakeSource):
         return super().read(timeout_s)
 
 
+@pytest.mark.slow
 def test_nothing_queues_up_however_fast_frames_come(stage: SetUp) -> None:
     """Of all frames captured, those neither delivered nor counted as dropped fit into hands and slots."""
     source = FastSource()
@@ -298,6 +299,7 @@ def test_after_a_stall_the_newest_frame_comes_next(stage: SetUp, repeat: bool) -
         assert len(it.writes) == len(it.fresh())
 
 
+@pytest.mark.slow
 def test_a_lost_camera_gives_idle_life_and_comes_back(stage: SetUp, astronaut: Enrollment) -> None:
     it = stage()
     it.start()

@@ -99,6 +99,7 @@ def off_from_photo(renderer: Renderer, enrollment: Enrollment) -> NDArray[np.flo
 # ---- the reference and what it refuses ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_model_is_known_again_by_what_its_file_holds(tmp_path: Path) -> None:
     first = {file: write(tmp_path, file, FIELDS[file.split("-")[0]]()) for file in FILES}
     digest = {file: open_head_model(f"{file.split('-')[0]}:{path}").digest for file, path in first.items()}
@@ -120,6 +121,7 @@ def test_a_reference_holds_an_absolute_path(files: dict[str, Path], monkeypatch:
     assert ref_of(None).spec == ref_of("visavis").spec == "visavis"
 
 
+@pytest.mark.slow
 def test_a_model_that_has_moved_is_found_where_the_setting_says(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -362,6 +362,7 @@ def a_few_faces(basis: FaceBasis) -> Samples:
     return Samples(crops, labels, basis, one.mirror)
 
 
+@pytest.mark.slow
 def test_the_regressor_too_goes_on_after_a_cut(basis: FaceBasis, tmp_path: Path) -> None:
     samples, cpu = a_few_faces(basis), torch.device("cpu")
 

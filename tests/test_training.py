@@ -300,6 +300,7 @@ class Dropping(Line):
         return nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1))
 
 
+@pytest.mark.slow
 def test_dropout_too_goes_on_after_a_cut(pairs: Pairs, tmp_path: Path) -> None:
     whole = train(Dropping(), pairs, few(steps=30), tmp_path / "whole", CPU, judged_rows=4, say=quiet)
     train(Dropping(), pairs, few(steps=13), tmp_path / "cut", CPU, judged_rows=4, say=quiet)
@@ -309,6 +310,7 @@ def test_dropout_too_goes_on_after_a_cut(pairs: Pairs, tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_new_training_does_not_go_on_in_an_old_table(pairs: Pairs, tmp_path: Path) -> None:
     train(Line(), pairs, few(steps=3), tmp_path, CPU, judged_rows=4, say=quiet)
     train(Line(), pairs, few(steps=5), tmp_path, CPU, judged_rows=4, say=quiet)
@@ -318,6 +320,7 @@ def test_a_new_training_does_not_go_on_in_an_old_table(pairs: Pairs, tmp_path: P
     assert [r["step"] for r in read_table(tmp_path / "judged.csv")] == [1, 4]
 
 
+@pytest.mark.slow
 def test_the_loop_needs_little() -> None:
     """It runs on rented machines where nothing but torch, NumPy, OpenCV and safetensors is installed."""
     code = """
@@ -392,6 +395,7 @@ def test_ten_steps_on_three_clips_make_it_better(cache: Path, tmp_path: Path) ->
     assert load_networks(output)[0].training is False
 
 
+@pytest.mark.slow
 def test_a_command_that_cannot_train_says_so_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "scripts.train", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)

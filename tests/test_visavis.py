@@ -201,6 +201,7 @@ def test_layers_are_premultiplied_and_bounded() -> None:
     assert torch.equal(apply_layers(picture, nothing), picture)
 
 
+@pytest.mark.slow
 def test_fresh_networks_hardly_change_the_picture() -> None:
     torch.manual_seed(1)
     nets = VisavisNetworks().eval()
@@ -218,6 +219,7 @@ def test_fresh_networks_hardly_change_the_picture() -> None:
 # --- the whole generator -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_draws_the_person_and_changes_what_geometry_drew(drawn: dict[str, U8]) -> None:
     a, b = (drawn[n].astype(np.int16) for n in ("geometric", "visavis"))
     assert a.shape == b.shape == (256, 256, 3)
