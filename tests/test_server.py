@@ -13,16 +13,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import httpx
 import numpy as np
 import pytest
 from calls import GREEN, RED, Client, Painter, plain_enrollment
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import ValidationError
+from starlette.datastructures import URL as StarletteURL
+from starlette.requests import HTTPConnection
 
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.generators.names import GENERATOR_NAMES, generator_for_calls, generators_for_calls
@@ -93,6 +96,13 @@ def error_of(response: httpx.Response) -> str:
 
 def sessions_of(client: TestClient) -> int:
     return client.get("/api/health").json()["sessions"]
+
+
+def hang_up(client: TestClient) -> None:
+    """End every call, as the server does when it stops."""
+    app, portal = cast(FastAPI, client.app), client.portal
+    assert portal is not None
+    portal.call(app.state.service.calls.close_all)
 
 
 def workers() -> int:
@@ -434,6 +444,45 @@ def test_a_damaged_sdp_never_breaks_the_server(client: TestClient, offers: dict[
     assert workers() - before <= opened
 
 
+def test_offers_whose_sections_are_in_no_bundle_give_their_place_back(offers: dict[str, str]) -> None:
+    with serving(max_sessions=2) as client:
+        for _ in range(5):
+            answer = offer(client, offers["video"].replace("a=mid:0", "a=mid:z"), drive="demo")
+            assert answer.status_code == 400
+            assert "cannot be answered" in error_of(answer)
+            assert sessions_of(client) == 0
+        assert offer(client, offers["video"], drive="demo").status_code == 200
+
+
+def mutations(sdp: str) -> Iterator[str]:
+    """`sdp` with each line changed in its value, doubled, and swapped with the next."""
+    lines = sdp.splitlines(keepends=True)
+    for k, line in enumerate(lines):
+        for value in ("z", "", "-1", "9" * 12, "é"):
+            head, colon, _ = line.rstrip("\r\n").partition(":")
+            changed = f"{head}:{value}\r\n" if colon else f"{line[:2]}{value}\r\n"
+            yield "".join([*lines[:k], changed, *lines[k + 1 :]])
+        yield "".join([*lines[:k], line, *lines[k:]])
+        yield "".join([*lines[:k], *lines[k + 1 : k + 2], line, *lines[k + 2 :]])
+
+
+@pytest.mark.slow
+def test_after_every_mutation_of_an_offer_an_honest_call_is_answered(offers: dict[str, str]) -> None:
+    before, places = workers(), 3
+    with serving(max_sessions=places) as client:
+        for sdp in mutations(offers["video"]):
+            answer = offer(client, sdp, mode="echo")
+            assert answer.status_code in (200, 400), (sdp, answer.text)
+            if answer.status_code == 400:
+                error_of(answer)
+            elif sessions_of(client) == places:  # those that made sense wait for their browser: hang up
+                hang_up(client)
+                assert sessions_of(client) == 0
+        hang_up(client)
+        assert offer(client, offers["video"], mode="echo").status_code == 200
+    assert workers() == before
+
+
 def test_an_offer_without_video_is_refused(client: TestClient, offers: dict[str, str]) -> None:
     answer = offer(client, offers["audio"])
     assert answer.status_code == 400
@@ -509,6 +558,36 @@ def test_a_token_is_wanted_where_one_is_set(offers: dict[str, str]) -> None:
         right = {"authorization": "Bearer s3cret"}
         assert client.get("/api/avatars", headers=right).status_code == 200
         assert client.get("/metrics", headers=right).status_code == 200
+
+
+def test_the_token_is_asked_for_by_the_path_that_is_routed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starlette up to 0.48 builds `request.url` from the Host header, and `a/x?` in it hid the path."""
+
+    def built_from_host(self: HTTPConnection) -> StarletteURL:
+        return StarletteURL(f"http://{self.headers.get('host', '')}{self.scope['path']}")
+
+    monkeypatch.setattr(HTTPConnection, "url", property(built_from_host))
+    with serving(token="s3cret", host="0.0.0.0") as client:
+        for path in ("/api/avatars", "/metrics", "/openapi.json"):
+            for host in ("a/x?", "a#", "a/api/health?"):
+                answer = client.get(path, headers={"host": host})
+                assert answer.status_code == 401, (path, host)
+
+
+def test_refusals_come_with_the_policy_too(client: TestClient) -> None:
+    refusals = [
+        client.get("/api/avatars", headers={"host": "evil.example"}),
+        client.post("/api/offer", json={}, headers={"origin": "https://evil.example"}),
+        client.get("/api/none"),
+        client.post("/api/offer", json={}),
+    ]
+    with serving(token="s3cret") as other:
+        refusals.append(other.get("/api/avatars"))
+    assert [answer.status_code for answer in refusals] == [400, 403, 404, 422, 401]
+    for answer in refusals:
+        assert "default-src 'self'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
 def test_a_foreign_host_name_is_refused_on_loopback(client: TestClient) -> None:

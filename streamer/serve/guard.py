@@ -19,6 +19,7 @@ _HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
 
 
@@ -33,8 +34,9 @@ def add_guard(app: FastAPI, settings: ServeSettings) -> None:
         refusal = refused(request, settings)
         if refusal is not None:
             status, sentence = refusal
-            return JSONResponse({"error": sentence}, status)
-        response = await go_on(request)
+            response: Response = JSONResponse({"error": sentence}, status)
+        else:
+            response = await go_on(request)
         response.headers.update(_HEADERS)
         response.headers.setdefault("Cache-Control", "no-cache")
         return response
@@ -44,8 +46,9 @@ def add_guard(app: FastAPI, settings: ServeSettings) -> None:
 
 def refused(request: Request, settings: ServeSettings) -> tuple[int, str] | None:
     """Status and sentence for a request that goes no further, looked at before its body is read; else None."""
-    path = request.url.path
-    protected = (path.startswith("/api/") or path == "/metrics") and path != "/api/health"
+    # what the router goes by; `request.url` is built from the Host header in some versions of Starlette
+    path = str(request.scope["path"])
+    protected = (path.startswith("/api/") and path != "/api/health") or path in ("/metrics", "/openapi.json")
     if settings.token and protected:
         given = request.headers.get("authorization", "")
         if not hmac.compare_digest(given.encode(), f"Bearer {settings.token}".encode()):

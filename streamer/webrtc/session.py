@@ -27,6 +27,7 @@ from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import (
     AUDIO_PREFETCH_PACKETS,
     capture_wall_ms,
+    close_peer,
     receive_newest,
     with_start_bitrate,
 )
@@ -151,15 +152,19 @@ class Session:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self._out.close()
-        for task in list(self._tasks):
-            task.cancel()
-        worker = self._worker
-        if worker is not None:
-            await self._loop.run_in_executor(None, worker.stop)
-        await self._pc.close()
-        self.ledger.close()
-        self._on_closed(self)
+        try:
+            self._out.close()
+            for task in list(self._tasks):
+                task.cancel()
+            worker = self._worker
+            if worker is not None:
+                await self._loop.run_in_executor(None, worker.stop)
+        finally:  # whatever an offer was, and whatever broke: the call's place is free again
+            try:
+                await close_peer(self._pc)
+            finally:
+                self.ledger.close()
+                self._on_closed(self)
 
     def _open_sound(self) -> CallSound | None:
         """What hears the call: to drive the avatar, or to help the camera."""
