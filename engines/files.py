@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -53,6 +53,29 @@ def write_whole(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
     """Write `data` (text as UTF-8) to `path`, whole or not at all. Raises OSError."""
     with whole_file(path, mode=mode) as part:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def require_apart(outputs: Mapping[str, Path | str | None], inputs: Mapping[str, Path | str | None]) -> None:
+    """Raise SinkError where an output is one of the inputs or another output, through links too.
+
+    `outputs` by the option that names them, `inputs` by what they are to the user; None and what is no file's name
+    (a device, a keyword) are passed over.
+    """
+    taken = {what: Path(path) for what, path in inputs.items() if path is not None}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        for what, other in taken.items():
+            if _same(Path(path), other):
+                raise SinkError(f"{path} is {what} itself; choose another name with {option}")
+        taken[f"what {option} names"] = Path(path)
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)  # both are there: whatever they are called
+    except OSError:
+        return one.resolve() == other.resolve()
 
 
 def require_writable(path: Path, option: str, example: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from engines.enrollment import Enrollment
-from engines.errors import SinkError
+from engines.files import require_apart
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
 from streamer.drive.open import open_driver
@@ -25,6 +25,8 @@ from streamer.sources.heard import HeardSource, latency_text
 from streamer.sources.names import DEFAULT_SOURCE
 from streamer.sources.open import open_source
 from streamer.tuning import tune_for_small_pictures
+
+_ENDING = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def run_live(
     """
     tune_for_small_pictures()
     clock = SystemClock()
-    _require_apart(options)
+    require_apart({"--to": options.sink, "--trace": options.trace}, {"the driving video": options.source})
     require_opaque(options.look.background, "what `visavis run` sends")
     with ExitStack() as stack:
         source_path = Path(options.source)
@@ -71,7 +73,7 @@ def run_live(
             timer.daemon = True
             timer.start()
         try:
-            with _ctrl_c_calls(loop.stop):
+            with _signals_call(loop.stop):
                 outcome = loop.run()
         finally:
             if timer:
@@ -79,26 +81,30 @@ def run_live(
         return outcome, ledger.snapshot()
 
 
-def _require_apart(options: LiveOptions) -> None:
-    source, sink = Path(options.source), Path(options.sink)
-    if source.is_file() and sink.exists() and sink.samefile(source):
-        raise SinkError(f"{sink} is the driving video itself; choose another name with --to")
-
-
 @contextmanager
-def _ctrl_c_calls(stop: Callable[[], None]) -> Generator[None]:
-    """The first Ctrl-C is the wish to stop: what was written is kept, whatever was being done. The second is not."""
+def _signals_call(stop: Callable[[], None]) -> Generator[None]:
+    """The first Ctrl-C, SIGTERM or SIGHUP is the wish to stop: what was written is kept. The second is not."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {n: signal.getsignal(n) for n in _ENDING}
 
     def wish(_: int, __: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in _ENDING:
+            signal.signal(number, _give_up)
         # in a thread: this one may hold the very lock that `stop` takes
         threading.Thread(target=stop, name="stop").start()
 
-    before = signal.signal(signal.SIGINT, wish)
+    for number in _ENDING:
+        signal.signal(number, wish)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _give_up(number: int, _: FrameType | None) -> None:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)

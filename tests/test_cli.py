@@ -556,9 +556,48 @@ def test_run_stops_by_itself(
     assert length_s(tmp_path / "o.mp4") > 1.1, "no longer than the clip"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "enroll P -o P",
+        "enroll P -o LINK",
+        "frontalize P -o P",
+        "edit A -o A.png --background A.png",
+        "animate A --driver V -o V",
+        "animate A --driver V -o O --trace V",
+        "animate A --driver V -o O --trace A",
+        "animate A --driver V -o O --motion-out A",
+        "animate A --driver V -o O --motion-out O",
+        "animate A --driver V -o O --trace T --motion-out T",
+        "run A --from V --to V",
+        "run A --from V --to A",
+        "run A --from V --to O --trace V",
+        "run A --from V --to O --trace A",
+        "latency T -o T",
+        "latency T --perfetto T",
+        "latency T -o O --perfetto O",
+    ],
+)
+def test_nothing_that_is_read_is_written_over(line: str, call: Call, tmp_path: Path) -> None:
+    names = {"P": "p.png", "A": "a.avatar", "V": "v.mp4", "T": "t.jsonl", "O": "o.mp4", "A.png": "a.png"}
+    places = {word: tmp_path / name for word, name in names.items()}
+    for word in ("P", "A", "V", "T", "A.png"):
+        places[word].write_bytes(word.encode())
+    places["LINK"] = tmp_path / "link.avatar"
+    places["LINK"].symlink_to(places["P"])
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    called = call(*(places.get(word, word) for word in line.split()))
+    assert called.code == 1
+    assert re.search("itself; choose another name with -", " ".join(called.err.split())), called.err
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
 @pytest.mark.slow
-def test_ctrl_c_in_a_run_keeps_what_was_recorded(avatar: Path, demo_clip: DemoClip, tmp_path: Path) -> None:
-    """Unlike in `animate`, Ctrl-C is how a recording ends."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_end_keeps_what_was_recorded(
+    number: int, avatar: Path, demo_clip: DemoClip, tmp_path: Path
+) -> None:
+    """Unlike in `animate`, that is how a recording ends."""
     out = tmp_path / "out.mp4"
     arguments = ["run", avatar, "--from", demo_clip(3, 25, 512), "--loop", "--to", out, "--size", "512"]
     process = subprocess.Popen(
@@ -570,7 +609,7 @@ def test_ctrl_c_in_a_run_keeps_what_was_recorded(avatar: Path, demo_clip: DemoCl
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             assert time.monotonic() < deadline_s, "nothing was being written"
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         stdout, stderr = process.communicate(timeout=AT_LAST_S)
     finally:
         process.kill()

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from engines.errors import SinkError
-from engines.files import PRIVATE, WholeFile, require_folder, require_writable, whole_file, write_whole
+from engines.files import (
+    PRIVATE,
+    WholeFile,
+    require_apart,
+    require_folder,
+    require_writable,
+    whole_file,
+    write_whole,
+)
 
 
 def test_what_is_written_takes_its_name_at_the_end(tmp_path: Path) -> None:
@@ -86,3 +94,19 @@ def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path: Path) ->
     with pytest.raises(SinkError, match="mkdir -p"):
         require_writable(tmp_path / "no" / "a.png", "-o", "out.png")
     require_folder(tmp_path, "-o")
+
+
+def test_an_output_that_is_an_input_is_refused_under_any_name(tmp_path: Path) -> None:
+    film, link, twin = tmp_path / "film.mp4", tmp_path / "link.mp4", tmp_path / "twin.mp4"
+    film.write_bytes(b"film")
+    link.symlink_to(film)
+    twin.hardlink_to(film)
+    (tmp_path / "sub").mkdir()
+    for other in (film, link, twin, tmp_path / "sub" / ".." / "film.mp4"):
+        with pytest.raises(SinkError, match="is the driving video itself; choose another name with --trace"):
+            require_apart({"--trace": other}, {"the driving video": film})
+    with pytest.raises(SinkError, match="is what -o names itself; choose another name with --trace"):
+        require_apart({"-o": tmp_path / "new", "--trace": tmp_path / "sub" / ".." / "new"}, {})
+    require_apart(
+        {"-o": tmp_path / "new", "--trace": None}, {"the driving video": film, "a device": "webcam"}
+    )

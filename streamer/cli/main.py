@@ -14,8 +14,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from engines.errors import VisavisError
+from engines.files import require_apart
 from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
+from streamer.cli.computer import add_computer_commands
 from streamer.cli.controls import with_controls
 from streamer.cli.options import (
     AspectChoice,
@@ -98,6 +100,7 @@ def enroll(
     Example: `visavis enroll me.jpg -o me.avatar --consent "Ada Lovelace"`
     """
     target = output or Path(f"{photo.stem}.avatar")
+    require_apart({"-o": target}, {"the photo": photo})
     if consent is None and sys.stdin.isatty() and sys.stdout.isatty():
         consent = typer.prompt(
             "Whose face is this, and did they agree? Type their name", default="", show_default=False
@@ -145,6 +148,10 @@ def animate(
 
     Example: `visavis animate me.avatar --driver talk.mp4 -o out.mp4 --head 0.7 --preset happy`
     """
+    require_apart(
+        {"-o": output, "--motion-out": motion_out, "--trace": trace},
+        {"the avatar": avatar, "the driving video": driver, "the background": background},
+    )
     with quiet_native():
         from engines.enrollment import load_enrollment
         from engines.retarget import Controls
@@ -200,6 +207,10 @@ def run(
 
     Example: `visavis run me.avatar --from webcam --to virtualcam`
     """
+    require_apart(
+        {"--to": sink, "--trace": trace},
+        {"the avatar": avatar, "the driving video": source, "the background": background},
+    )
     with quiet_native():
         from engines.enrollment import load_enrollment
         from engines.retarget import Controls
@@ -307,8 +318,9 @@ def latency(
     from streamer.latency.summary import summarise
     from streamer.latency.trace import read_trace
 
-    data = read_trace(trace)
     target = output or trace.with_suffix(".html")
+    require_apart({"-o": target, "--perfetto": perfetto}, {"the trace": trace})
+    data = read_trace(trace)
     write_report(data, target)
     if perfetto:
         write_perfetto(data, perfetto)
@@ -323,32 +335,7 @@ def latency(
     print(target)
 
 
-@app.command()
-def doctor(json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Check what this computer has, and print the one command that fixes what it lacks.
-
-    Example: `visavis doctor`
-    """
-    with quiet_native():
-        from streamer.check.doctor import diagnose, render_text, to_json
-
-        checks = diagnose()
-    print(to_json(checks) if json_output else render_text(checks))
-
-
-@app.command()
-def devices() -> None:
-    """List cameras, microphones, speakers and virtual cameras.
-
-    Example: `visavis devices`
-    """
-    with quiet_native():
-        from streamer.check.devices import list_devices
-
-        found = list_devices()
-    print(found.render())
-
-
+add_computer_commands(app)
 add_still_commands(app)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engines.errors import VisavisError
+from engines.files import require_apart
 from engines.generators.names import DEFAULT_GENERATOR
 from streamer.cli.options import (
     AspectChoice,
@@ -97,6 +98,7 @@ def frontalize(
         from streamer.look import Look, read_background
 
         require_png(output)
+        require_apart({"-o": output}, {"the photo": photo, "the background": background})
         look = Look(read_background(background), aspect.value)
         with working("enrolling"):
             enrollment = enrollment_of(photo, head_model)
@@ -151,6 +153,7 @@ def edit(
         from streamer.look import Look, read_background
 
         require_png(output)
+        require_apart({"-o": output}, {"the avatar": avatar, "the background": background})
         look = Look(read_background(background), aspect.value)
         enrollment = load_enrollment(avatar)
         what = Edit(change, yaw, pitch, roll, gaze_yaw, gaze_pitch, neutral)
