@@ -10,6 +10,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
+from engines.compile.openvino_import import load_openvino
 from engines.files import write_whole
 
 logger = logging.getLogger(__name__)
@@ -36,8 +37,7 @@ def read_export(core: Any, path: Path) -> Any | None:
 
 def keep_export(network: Any, path: Path) -> None:
     """Keep `network` at `path` (.xml); a cache that cannot be written is no reason to stop."""
-    import openvino as ov
-
+    ov = load_openvino()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from engines.compile.engine import Compiled, Engine, Precision, Tier
 from engines.compile.exports import engine_cache_folder, keep_export, read_export
+from engines.compile.openvino_import import load_openvino
 
 _TRACING = threading.Lock()
 
@@ -33,8 +34,7 @@ class OpenVinoEngine(Engine):
     def build(
         self, module: nn.Module, example: tuple[Tensor, ...], precision: Precision, key: str | None
     ) -> Compiled:
-        import openvino as ov
-
+        ov = load_openvino()
         kind = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
         hints = {"INFERENCE_PRECISION_HINT": kind, "PERFORMANCE_HINT": "LATENCY"}
         core = ov.Core()
@@ -65,7 +65,7 @@ def _network(core: Any, module: nn.Module, example: tuple[Tensor, ...], key: str
 
 
 def _converted(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
-    """As `ov.convert_model`, by the front end alone: that one reports each conversion to its maker."""
+    """As `ov.convert_model`, by the front end alone, which needs OpenVINO loaded."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 

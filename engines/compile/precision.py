@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from engines.compile.engine import Precision
+from engines.compile.openvino_import import load_openvino
 
 
 def fast_precision() -> Precision:
-    """bfloat16 where this CPU computes in it, else float32. Imports OpenVINO, which forks."""
+    """bfloat16 where this CPU computes in it, else float32. Imports OpenVINO."""
     try:
-        import openvino as ov
-
-        able = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        able = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     except Exception:  # no OpenVINO, or one that does not know
         return "fp32"
     return "bf16" if "BF16" in able else "fp32"

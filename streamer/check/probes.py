@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from engines.compile.openvino_import import load_openvino
 from engines.errors import brief
 
 
@@ -78,7 +79,7 @@ def probe(items: Iterable[str]) -> None:
             if item in _FACTS:
                 facts |= _FACTS[item]()
             else:
-                module: Any = importlib.import_module(item)
+                module: Any = load_openvino() if item == "openvino" else importlib.import_module(item)
                 if item == "torch":
                     facts |= {"cuda": module.version.cuda, "cuda_available": module.cuda.is_available()}
         except BaseException as error:  # a module may even exit
