@@ -22,8 +22,9 @@ class WholeFile:
     def __init__(self, path: Path, *, mode: int = 0o666) -> None:
         """Make the hidden neighbour, empty, with `mode` less the umask."""
         self.path = path
-        # the ending stays at the end: some writers choose their format by it, others append it where it is missing
-        self.part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+        # the ending stays at the end: some writers choose their format by it, others append it where it is missing;
+        # the stem does not stay whole: with what is added a long name would be longer than a file system takes
+        self.part = path.with_name(f".{path.stem[:24]}.{secrets.token_hex(4)}.part{path.suffix}")
         os.close(os.open(self.part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
 
     def keep(self) -> None:

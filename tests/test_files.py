@@ -110,3 +110,9 @@ def test_an_output_that_is_an_input_is_refused_under_any_name(tmp_path: Path) ->
     require_apart(
         {"-o": tmp_path / "new", "--trace": None}, {"the driving video": film, "a device": "webcam"}
     )
+
+
+@pytest.mark.parametrize("name", ["名" * 80 + ".avatar", "x" * 248 + ".png"])
+def test_a_name_as_long_as_names_may_be(name: str, tmp_path: Path) -> None:
+    write_whole(tmp_path / name, "whole")
+    assert [p.name for p in tmp_path.iterdir()] == [name]

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import re
+import socket
 import threading
 import zipfile
 from collections.abc import Generator, Iterator
@@ -36,7 +37,7 @@ from streamer import __version__
 from streamer.clock import SystemClock
 from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.look import Look
-from streamer.serve import routes
+from streamer.serve import routes, start
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore, BackgroundStore, picture_of
@@ -675,6 +676,22 @@ def test_settings_come_from_the_environment_and_are_checked(monkeypatch: pytest.
         ("0.0.0.0", False), ("::", False), ("192.168.1.2", False), ("example.org", False), ("", False),
     ):  # fmt: skip
         assert ServeSettings(host=host).loopback is loopback, host
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://localhost:8312"), ("localhost", "http://localhost:8312"),
+        ("127.8.8.8", "http://127.8.8.8:8312"), ("0.0.0.0", "http://localhost:8312"),
+        ("::1", "http://[::1]:8312"), ("[::1]", "http://[::1]:8312"), ("::", "http://[::1]:8312"),
+        ("2001:db8::7", "http://[2001:db8::7]:8312"),
+    ],
+)  # fmt: skip
+def test_the_address_that_is_printed_opens(host: str, address: str) -> None:
+    settings = ServeSettings(host=host)
+    assert settings.loopback == (host.strip("[]") in ("127.0.0.1", "localhost", "127.8.8.8", "::1"))
+    listener = cast(socket.socket, SimpleNamespace(getsockname=lambda: (host, 8312)))
+    assert start._url(settings, listener) == address
 
 
 def test_a_picture_of_an_avatar_is_its_head_crop(astronaut: Enrollment) -> None:

@@ -284,7 +284,7 @@ def serve(
     if (tls_cert is None) != (tls_key is None):
         raise VisavisError("https needs both --tls-cert and --tls-key")
     # before the slow imports, so that a taken port is known at once
-    listener = listen(host, port)
+    listener = listen(settings.host, settings.port)
     with quiet_native():
         from streamer.look import Look, read_background, require_opaque
         from streamer.serve.start import serve_forever

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from engines.errors import VisavisError
@@ -25,6 +25,13 @@ class ServeSettings(BaseSettings):
     max_uploads: int = Field(default=32, ge=1)
     head_model: str | None = None
     max_photo_mb: float = Field(default=60, gt=0)
+
+    @field_validator("host")
+    @classmethod
+    def _bare(cls, host: str) -> str:
+        return host.removeprefix("[").removesuffix(
+            "]"
+        )  # as an IPv6 address stands in a URL (RFC 3986 § 3.2.2)
 
     @property
     def max_photo_bytes(self) -> int:

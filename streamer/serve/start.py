@@ -111,6 +111,8 @@ class _Server(uvicorn.Server):
 
 def _url(settings: ServeSettings, listener: socket.socket) -> str:
     scheme = "https" if settings.tls_cert else "http"
-    host = "localhost" if settings.loopback else settings.host
+    # of "every address" and "this computer" one that opens
+    host = {"::": "::1", "0.0.0.0": "localhost", "127.0.0.1": "localhost"}.get(settings.host, settings.host)
+    host = f"[{host}]" if ":" in host else host
     url = f"{scheme}://{host}:{listener.getsockname()[1]}"
     return f"{url}/?token=…" if settings.token else url
