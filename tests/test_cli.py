@@ -593,6 +593,36 @@ def test_nothing_that_is_read_is_written_over(line: str, call: Call, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_the_caller_closed_is_not_needed(
+    closed: str, astronaut_photo: Path, tmp_path: Path
+) -> None:
+    line = f'exec "$@" {closed}'
+    words = [*VISAVIS, "enroll", str(astronaut_photo), "-o", str(tmp_path / "a.avatar")]
+    done = subprocess.run(
+        ["bash", "-c", line, "bash", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert load_enrollment(tmp_path / "a.avatar").consent is None
+    assert ("no consent was recorded" in done.stderr) == ("2>&-" not in closed)
+    assert str(tmp_path / "a.avatar") in done.stdout or " >&-" in f" {closed}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_a_name_that_is_no_text_is_told_as_it_is(astronaut_photo: Path, tmp_path: Path) -> None:
+    photo = tmp_path / os.fsdecode(b"M\xfcller.png")
+    photo.write_bytes(astronaut_photo.read_bytes())
+    done = subprocess.run(
+        [*VISAVIS, "enroll", str(photo), "--consent", "x"], cwd=tmp_path, capture_output=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8:strict"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == b"M\xfcller.avatar"
+    assert (tmp_path / os.fsdecode(b"M\xfcller.avatar")).is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_run_that_is_told_to_end_keeps_what_was_recorded(
     number: int, avatar: Path, demo_clip: DemoClip, tmp_path: Path

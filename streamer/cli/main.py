@@ -36,7 +36,7 @@ from streamer.cli.options import (
     height_px,
 )
 from streamer.cli.stills import add_still_commands
-from streamer.cli.terminal import err, progress_bar, quiet_native, say_note, working
+from streamer.cli.terminal import err, progress_bar, quiet_native, ready_streams, say_note, working
 from streamer.drive.trackers.names import DEFAULT_TRACKER
 from streamer.sinks.names import DEFAULT_SINK
 from streamer.sources.names import DEFAULT_SOURCE
@@ -341,6 +341,7 @@ add_still_commands(app)
 
 def main() -> None:
     """Entry point: every failure is one line that names the fix."""
+    ready_streams()
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1  # anywhere on the line, not only before the command
     try:

@@ -7,11 +7,28 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from io import TextIOWrapper
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 err = Console(stderr=True)
+
+
+def ready_streams() -> None:
+    """Make standard input, output and errors usable, whatever the caller closed and whatever will be printed."""
+    # a file that is opened later must not get the number of a closed stream: libraries write to these by number
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # a file's name is bytes, and leaves as the bytes it was (PEP 383)
+            utf_8 = stream.encoding.lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if utf_8 else "backslashreplace")
 
 
 def say_note(text: str) -> None:
