@@ -33,6 +33,8 @@ from engines.motion import ARKIT_INDEX, Motion
 from engines.renderer import Renderer
 from engines.retarget import Controls, retarget
 
+pytestmark = pytest.mark.slow  # every one draws or enrolls
+
 U8 = NDArray[np.uint8]
 F64 = NDArray[np.float64]
 Colour = tuple[float, float, float]
@@ -261,7 +263,6 @@ def test_the_portrait_itself_has_nothing_wrong(astronaut: Enrollment) -> None:
 # sunglasses
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("gleam", [False, True])
 def test_dark_glasses_stay_still(points: F64, gleam: bool) -> None:
     e = enrolled(glasses(points, (45, 35, 30) if gleam else (12, 12, 14), gleam=gleam))
@@ -279,7 +280,6 @@ def test_dark_glasses_stay_still(points: F64, gleam: bool) -> None:
     assert shown.moved(spoken, LIPS_OUTER) > 12
 
 
-@pytest.mark.slow
 def test_glasses_that_one_sees_through_are_nothing_special(points: F64) -> None:
     e = enrolled(glasses(points, (20, 20, 22), thickness=2))
     assert e.notices == ()
@@ -302,7 +302,6 @@ def test_dark_glass_is_told_by_how_dark_it_is(astronaut: Enrollment, points: F64
 # hand, mask, beard, hat
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cover", [hand, mask])
 def test_a_covered_mouth_is_said(points: F64, cover: Callable[[F64], U8]) -> None:
     e = enrolled(cover(points))
@@ -319,14 +318,12 @@ def test_lips_are_lips_in_any_light(astronaut: Enrollment, brightness: float) ->
     assert not mouth_is_covered(*upright_face(grey, astronaut.landmarks_px))
 
 
-@pytest.mark.slow
 def test_a_beard_is_fine(points: F64) -> None:
     e = enrolled(beard(points))
     assert e.notices == ()
     assert_comes_alive(e)
 
 
-@pytest.mark.slow
 def test_a_hat_is_fine_and_turns_with_the_head(points: F64) -> None:
     e = enrolled(hat(points))
     assert e.notices == ()
@@ -335,7 +332,6 @@ def test_a_hat_is_fine_and_turns_with_the_head(points: F64) -> None:
     assert_comes_alive(e)
 
 
-@pytest.mark.slow
 def test_hair_that_leaves_the_photo_is_said() -> None:
     e = enrolled(np.ascontiguousarray(PERSON[28:]))
     assert noticed(e, "the top of the head is cut off")
@@ -351,7 +347,6 @@ def test_hair_that_leaves_the_photo_is_said() -> None:
 # mouth and eyes
 
 
-@pytest.mark.slow
 def test_an_open_mouth_works_and_is_said(astronaut: Enrollment, studio: Renderer) -> None:
     e = enrolled(studio.render(with_scores(astronaut.motion, jawOpen=0.8)))
     assert noticed(e, "the mouth is wide open")
@@ -367,18 +362,15 @@ def test_closed_eyes_are_refused(points: F64) -> None:
     refused(lids_drawn(points, TWO_EYES), "the eyes are closed")
 
 
-@pytest.mark.slow
 def test_the_avatars_own_closed_eyes_are_refused(astronaut: Enrollment, studio: Renderer) -> None:
     refused(studio.render(shut(astronaut.motion)), "the eyes are closed")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("eye", TWO_EYES)
 def test_one_closed_eye_is_said(points: F64, eye: tuple[int, ...]) -> None:
     assert noticed(enrolled(lids_drawn(points, [eye])), "one eye is closed")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", [0.3, 0.5])
 def test_narrow_eyes_are_not_closed(astronaut: Enrollment, studio: Renderer, how: float) -> None:
     e = enrolled(studio.render(with_scores(astronaut.motion, eyeBlinkLeft=how, eyeBlinkRight=how)))
@@ -388,13 +380,11 @@ def test_narrow_eyes_are_not_closed(astronaut: Enrollment, studio: Renderer, how
 # turned heads
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("yaw_deg", [-65, 65])
 def test_a_profile_is_refused(astronaut: Enrollment, studio: Renderer, yaw_deg: float) -> None:
     refused(studio.render(turned(astronaut.motion, yaw_deg)), r"turned too far away \(\d\d°\)|no face found")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("yaw_deg", [-35, 35])
 def test_a_turned_head_works_and_is_said(
     astronaut: Enrollment, studio: Renderer, yaw_deg: float
@@ -415,7 +405,6 @@ def test_how_far_a_head_may_be_turned() -> None:
 # no photo at all
 
 
-@pytest.mark.slow
 def test_a_childs_drawing_comes_alive() -> None:
     e = enrolled(childs_drawing())
     assert noticed(e, "no person found around the face (a drawing?)")

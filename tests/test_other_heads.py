@@ -42,6 +42,8 @@ from streamer.serve.config import ServeSettings, read_settings
 from streamer.serve.start import serve_forever
 from streamer.serve.store import AvatarStore
 
+pytestmark = pytest.mark.slow  # every one draws or enrolls
+
 MOTION = Path(__file__).parents[1] / "streamer" / "data" / "demo_motion.jsonl"
 SIZE_PX = 160
 
@@ -99,7 +101,6 @@ def off_from_photo(renderer: Renderer, enrollment: Enrollment) -> NDArray[np.flo
 # ---- the reference and what it refuses ------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_model_is_known_again_by_what_its_file_holds(tmp_path: Path) -> None:
     first = {file: write(tmp_path, file, FIELDS[file.split("-")[0]]()) for file in FILES}
     digest = {file: open_head_model(f"{file.split('-')[0]}:{path}").digest for file, path in first.items()}
@@ -121,7 +122,6 @@ def test_a_reference_holds_an_absolute_path(files: dict[str, Path], monkeypatch:
     assert ref_of(None).spec == ref_of("visavis").spec == "visavis"
 
 
-@pytest.mark.slow
 def test_a_model_that_has_moved_is_found_where_the_setting_says(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +156,6 @@ def test_a_model_that_has_moved_is_found_where_the_setting_says(
 # ---- drawn on it ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", HEAD_MODEL_KINDS)
 def test_a_photo_is_enrolled_and_drawn_on_the_head_it_was_given(
     kind: str, files: dict[str, Path], enrolled: Enrolled, tmp_path: Path
@@ -185,7 +184,6 @@ def test_a_photo_is_enrolled_and_drawn_on_the_head_it_was_given(
     assert changed.max() > 30
 
 
-@pytest.mark.slow
 def test_networks_of_our_own_head_refuse_another(enrolled: Enrolled) -> None:
     with pytest.raises(
         WeightsError, match="trained on its own head model, not on flame; enroll the photo with"
@@ -194,7 +192,6 @@ def test_networks_of_our_own_head_refuse_another(enrolled: Enrolled) -> None:
 
 
 @NEEDS_ICT
-@pytest.mark.slow
 def test_a_photo_on_the_real_ict_head_stays_the_photo_and_moves(astronaut_photo: Path) -> None:
     on_ict = enroll(astronaut_photo, head_model=f"ict:{ICT_FILE}")
     renderer = Renderer(on_ict, size_px=SIZE_PX)
@@ -219,7 +216,6 @@ def test_a_photo_on_the_real_ict_head_stays_the_photo_and_moves(astronaut_photo:
 # ---- through the command line ---------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_command_line_enrolls_animates_and_edits_on_a_flame_head(
     call: Call, astronaut_photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,7 +260,6 @@ def test_the_command_line_enrolls_animates_and_edits_on_a_flame_head(
     assert code == 0, err
 
 
-@pytest.mark.slow
 def test_the_setting_is_what_photos_are_enrolled_on(
     call: Call, files: dict[str, Path], astronaut_photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,7 +290,6 @@ def test_a_head_model_that_is_none_is_told_before_any_work(
 # ---- the server and the doctor --------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_uploads_are_enrolled_on_the_server_s_head_model(
     files: dict[str, Path], astronaut_photo: Path
 ) -> None:
@@ -331,7 +325,6 @@ def test_a_server_does_not_start_with_a_head_model_it_cannot_open(
                 serve_forever(settings, [tmp_path / "a.avatar"], listener, lambda _: None)
 
 
-@pytest.mark.slow
 def test_an_avatar_whose_model_has_moved_remembers_the_new_place(
     files: dict[str, Path], enrolled: Enrolled, tmp_path: Path
 ) -> None:

@@ -21,6 +21,8 @@ from engines.picture.outpaint import Pad, missing, moved, outpaint
 from engines.raster.pose import head_viewport, photo_viewport, pose_head, pose_in_viewport, wide_viewport
 from engines.renderer import Renderer, frame_size, range_of_motion
 
+pytestmark = pytest.mark.slow  # every one draws or enrolls
+
 U8 = NDArray[np.uint8]
 MODEL = load_head_model()
 POSES = {
@@ -288,7 +290,6 @@ def drawn(e: Enrollment, background: Background, pose: str = "rest", *, size: in
     return renderer.render(posed(e, pose))
 
 
-@pytest.mark.slow
 def test_a_colour_is_exactly_that_colour_and_the_face_is_untouched(astronaut: Enrollment) -> None:
     kept, green = drawn(astronaut, Background()), drawn(astronaut, Background("colour", colour=(0, 255, 0)))
     assert (green[:40, :30] == (0, 255, 0)).all()
@@ -299,7 +300,6 @@ def test_a_colour_is_exactly_that_colour_and_the_face_is_untouched(astronaut: En
     assert np.abs(green[face].astype(int) - kept[face]).max() <= 2
 
 
-@pytest.mark.slow
 def test_hair_has_no_rim_of_the_old_background(astronaut: Enrollment) -> None:
     """Over black, the light wall that was behind her brown hair must not shine along its edge."""
     black = drawn(astronaut, Background("colour", colour=(0, 0, 0)), size=512)
@@ -320,7 +320,6 @@ def test_a_picture_stands_behind(astronaut: Enrollment) -> None:
     assert (picture[:40, -30:] == (255, 0, 255)).all()
 
 
-@pytest.mark.slow
 def test_blur_has_no_detail_and_no_halo_of_the_person(astronaut: Enrollment) -> None:
     wide_blur = Renderer(
         astronaut, generator="geometric", aspect="16:9", size_px=360, background=Background("blur")
@@ -333,7 +332,6 @@ def test_blur_has_no_detail_and_no_halo_of_the_person(astronaut: Enrollment) -> 
     assert beside == pytest.approx(wall, abs=25)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pose", ["rest", "left"])
 def test_transparent_pictures_are_the_others_before_they_were_laid_down(
     astronaut: Enrollment, pose: str
