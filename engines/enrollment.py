@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from engines.digest import digest_of
 from engines.errors import EnrollmentError
 from engines.files import PRIVATE, WholeFile
 from engines.head.landmark_names import LANDMARK_COUNT
@@ -92,16 +92,6 @@ _TENSORS: dict[str, tuple[type[np.generic], int]] = {
 _FEATURE_PREFIX = "features/"
 
 
-def _digest(tensors: Mapping[str, NDArray[np.generic]], header: str) -> str:
-    """sha256 over names, shapes, bytes and the header: damage and edits are noticed."""
-    h = hashlib.sha256(header.encode())
-    for name in sorted(tensors):
-        t = np.ascontiguousarray(tensors[name])
-        h.update(f"{name}:{t.dtype}:{t.shape};".encode())
-        h.update(t.data)
-    return h.hexdigest()
-
-
 def save_enrollment(enrollment: Enrollment, path: Path) -> None:
     """Write atomically with mode 0600: a crash or Ctrl-C leaves the old file or none, never half of one."""
     tensors: dict[str, NDArray[np.generic]] = {
@@ -125,7 +115,7 @@ def save_enrollment(enrollment: Enrollment, path: Path) -> None:
         },
         sort_keys=True,
     )
-    data = save(tensors, metadata={"visavis": header, "sha256": _digest(tensors, header)})
+    data = save(tensors, metadata={"visavis": header, "sha256": digest_of(tensors, header)})
     write_private(path, data)
 
 
@@ -177,7 +167,7 @@ def load_enrollment(path: Path) -> Enrollment:
         raise EnrollmentError(
             f"{path} is avatar version {version}, this visavis reads {VERSION}; update visavis"
         )
-    if _digest(tensors, raw) != metadata.get("sha256"):
+    if digest_of(tensors, raw) != metadata.get("sha256"):
         raise EnrollmentError(
             f"{path} was changed after it was enrolled (its sha256 does not match); {again}"
         )

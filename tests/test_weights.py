@@ -19,10 +19,10 @@ from engines.compile.weights import (
     WeightsHeader,
     arrays_of,
     build_network,
-    digest_of,
     load_weights,
     save_weights,
 )
+from engines.digest import digest_of
 from engines.errors import WeightsError
 from engines.generators.visavis import generator
 from engines.generators.visavis.networks import KIND as VISAVIS

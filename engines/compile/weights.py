@@ -5,7 +5,6 @@ NumPy alone: what runs without torch (speech) loads without it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from engines.digest import digest_of
 from engines.errors import WeightsError
 from engines.files import write_whole
 
@@ -135,13 +135,3 @@ def build_network(
         raise WeightsError(
             f"the weights {path} do not fit the networks that their header tells of; {kind.way_out}"
         ) from error
-
-
-def digest_of(tensors: Tensors) -> str:
-    """sha256 of names, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name}:{tensor.dtype}:{tensor.shape};".encode())
-        digest.update(tensor.tobytes())
-    return digest.hexdigest()

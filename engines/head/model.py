@@ -8,9 +8,7 @@ the subject's: the right eye is at the picture's left.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache, lru_cache
@@ -20,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from engines.digest import digest_of
 from engines.errors import ModelError
 from engines.geometry import rotation_from_degrees, rotation_matrix
 from engines.head.landmark_names import LANDMARK_COUNT, MEETING
@@ -255,16 +254,6 @@ def load_head_model(path: Path = MODEL_PATH) -> HeadModel:
             t[name] = t[name].astype(np.float32) * scale.astype(np.float32)[:, None, None]
         t[name] = np.ascontiguousarray(t[name], _FIELDS[name][0])
     return build_model(str(header.get("name", "visavis")), t, path, digest)
-
-
-def digest_of(arrays: Mapping[str, NDArray[np.generic]], *before: str) -> str:
-    """sha256 of arrays with their names and shapes, as they were read, and of digests `before` them."""
-    out = hashlib.sha256("\n".join(before).encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        out.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
-        out.update(array.tobytes())
-    return out.hexdigest()
 
 
 def build_model(name: str, t: dict[str, NDArray[np.generic]], path: Path, digest: str) -> HeadModel:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
 
+from engines.digest import digest_of
 from engines.errors import ModelError
 from engines.geometry import F32, F64, Similarity, align_similarity, rotation_matrix
 from engines.head.landmark_names import LANDMARK_COUNT, LIPS_INNER, MEETING
-from engines.head.model import HeadModel, Part, build_model, digest_of
+from engines.head.model import HeadModel, Part, build_model
 from engines.head.others.fields import closing_fields, rigidity
 from engines.head.others.files import Array
 from engines.head.others.mesh import (
