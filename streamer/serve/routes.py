@@ -16,7 +16,9 @@ from streamer import __version__
 from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.look import read_picture
 from streamer.serve.config import ServeSettings
+from streamer.serve.errors import documented
 from streamer.serve.offer import Offer, options_of
+from streamer.serve.requests import StrictRoute
 from streamer.serve.service import Served
 from streamer.serve.store import Entry, picture_of, write_controls
 from streamer.webrtc.session import OfferError
@@ -25,29 +27,29 @@ logger = logging.getLogger(__name__)
 
 WEB = Path(__file__).parents[1] / "web"
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
-@router.get("/")
+@router.get("/", responses=documented())
 async def page() -> Response:
     """The page."""
     return FileResponse(WEB / "index.html")
 
 
-@router.get("/api/health")
+@router.get("/api/health", responses=documented())
 async def health(service: Served) -> dict[str, object]:
     """That the server lives."""
     return {"status": "ok", "version": __version__, "sessions": len(service.calls.sessions)}
 
 
-@router.get("/metrics")
+@router.get("/metrics", responses=documented())
 async def metrics(service: Served) -> Response:
     """For Prometheus."""
     body, content_type = service.metrics.render()
     return Response(body, media_type=content_type)
 
 
-@router.get("/api/avatars")
+@router.get("/api/avatars", responses=documented())
 async def avatars(service: Served) -> dict[str, object]:
     """What can be chosen: avatars, generators, trackers, emotions, and how calls look at first."""
     public = service.store.public()
@@ -61,13 +63,13 @@ async def avatars(service: Served) -> dict[str, object]:
     }
 
 
-@router.get("/api/avatars/{name}/picture")
+@router.get("/api/avatars/{name}/picture", responses=documented(404))
 async def picture(name: str, service: Served) -> Response:
     """An avatar's face, JPEG."""
     return Response(picture_of(_found(name, service).enrollment), media_type="image/jpeg")
 
 
-@router.post("/api/avatars", status_code=201)
+@router.post("/api/avatars", status_code=201, responses=documented(411, 413, 415, 422, 503))
 async def upload(
     photo: Annotated[UploadFile, File()],
     consent: Annotated[str, Form(max_length=200)],
@@ -85,7 +87,7 @@ async def upload(
     return {"name": name, "title": title, "notices": list(enrollment.notices)}
 
 
-@router.post("/api/backgrounds", status_code=201)
+@router.post("/api/backgrounds", status_code=201, responses=documented(411, 413, 415, 422, 503))
 async def upload_background(picture: Annotated[UploadFile, File()], service: Served) -> dict[str, object]:
     """Keep a picture to be shown behind a person."""
     data = await _content(picture, service.settings)
@@ -93,7 +95,7 @@ async def upload_background(picture: Annotated[UploadFile, File()], service: Ser
     return {"name": service.backgrounds.add(background)}
 
 
-@router.put("/api/avatars/{name}/controls")
+@router.put("/api/avatars/{name}/controls", responses=documented(404, 409, 411, 413, 415, 422))
 async def keep_controls(
     name: str, body: Annotated[dict[str, object], Body()], service: Served
 ) -> dict[str, object]:
@@ -106,7 +108,7 @@ async def keep_controls(
     return {"controls": controls.to_dict(), "kept": "file" if in_file else "memory"}
 
 
-@router.delete("/api/avatars/{name}", status_code=204)
+@router.delete("/api/avatars/{name}", status_code=204, responses=documented(404, 413))
 async def delete(name: str, service: Served) -> Response:
     """Forget an upload."""
     if not service.store.remove_upload(name):
@@ -114,7 +116,7 @@ async def delete(name: str, service: Served) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/api/offer")
+@router.post("/api/offer", responses=documented(404, 410, 411, 413, 415, 422, 503))
 async def offer(body: Offer, service: Served) -> dict[str, object]:
     """Begin a call."""
     public = service.store.public()
