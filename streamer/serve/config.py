@@ -43,8 +43,8 @@ class ServeSettings(BaseSettings):
         # RFC 6750's token68, which a header can carry and an address can hold
         if token is not None and not re.fullmatch(rf"[\w.~+/-]{{{TOKEN_CHARACTERS},}}=*", token, re.ASCII):
             raise ValueError(
-                f"a token has at least {TOKEN_CHARACTERS} letters, digits or -._~+/ so that nobody guesses it; make one: "
-                "python3 -c 'import secrets; print(secrets.token_urlsafe())'"
+                f"a token has at least {TOKEN_CHARACTERS} letters, digits or -._~+/ so that nobody guesses it; "
+                "make one: python3 -c 'import secrets; print(secrets.token_urlsafe())'"
             )
         return token
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +14,11 @@ from starlette.exceptions import HTTPException
 from engines.errors import VisavisError
 from streamer.serve.headers import HEADERS
 from streamer.serve.store import StoreError
+
+BARE = {  # what the router says in no more than the status' own words
+    404: "there is nothing at this address; GET /openapi.json lists what there is",
+    405: "this address is not asked like that; see Allow",
+}
 
 
 class ErrorAnswer(BaseModel):
@@ -44,7 +50,9 @@ def answer_of(sentence: str, status: int, headers: Mapping[str, str] | None = No
 
 
 async def _http_error(_: Request, error: HTTPException) -> Response:
-    return answer_of(str(error.detail), error.status_code, error.headers)
+    bare = error.detail == HTTPStatus(error.status_code).phrase
+    sentence = BARE.get(error.status_code, error.detail) if bare else error.detail
+    return answer_of(str(sentence), error.status_code, error.headers)
 
 
 async def _invalid(_: Request, error: RequestValidationError) -> Response:

@@ -1,4 +1,4 @@
-"""What every request passes before its route: host, token, origin, its body's length and kind; the headers of answers."""
+"""`Guard`: what every request passes before its route, host, token, origin and body; and what answers carry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streamer.serve.errors import answer_of
 from streamer.serve.headers import HEADERS
 
 MOST_UPLOADS_AT_ONCE = 4  # each is in memory, `max_photo_mb` of it
-RETRY_AFTER_S = 5
+RETRY_AFTER = {"Retry-After": "5"}
 # without the token: the page, which asks for it, and that the server lives
 _OPEN = re.compile(r"/|/api/health|/static/[^/]+")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]*)?", re.IGNORECASE)
@@ -30,12 +30,11 @@ class Refusal:
 
     status: int
     sentence: str
-    retry_after_s: int | None = None
+    headers: Mapping[str, str] | None = None
 
     def answer(self) -> Response:
         """As the pages read it."""
-        headers = None if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
-        return answer_of(self.sentence, self.status, headers)
+        return answer_of(self.sentence, self.status, self.headers)
 
 
 class Guard:
@@ -66,7 +65,7 @@ class Guard:
         refusal = refused(method, path, Headers(scope=scope), body, self._settings)
         upload = body is not None and body.media_type == FORM
         if refusal is None and upload and self._uploads >= MOST_UPLOADS_AT_ONCE:
-            refusal = Refusal(503, "other pictures are arriving; send yours again in a moment", RETRY_AFTER_S)
+            refusal = Refusal(503, "other pictures are arriving; send yours again in a moment", RETRY_AFTER)
         if refusal is not None:
             await refusal.answer()(scope, receive, send_guarded)
             return
@@ -103,7 +102,8 @@ def refused(
     if settings.token and not _OPEN.fullmatch(path):
         given = headers.get("authorization", "")
         if not hmac.compare_digest(given.encode(), f"Bearer {settings.token}".encode()):
-            return Refusal(401, "this server wants a token; open the page with ?token=… in its address")
+            sentence = "this server wants a token; open the page with ?token=… in its address"
+            return Refusal(401, sentence, {"WWW-Authenticate": "Bearer"})
     # another site's page may not talk to us with the visitor's browser
     if origin and method not in ("GET", "HEAD") and origin.split("://")[-1] != host:
         return Refusal(403, "requests from other sites are refused")

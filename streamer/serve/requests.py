@@ -10,7 +10,6 @@ from typing import Any
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.formparsers import MultiPartParser
-from starlette.requests import AwaitableOrContextManager, FormData
 
 FILES, FIELDS, FIELD_BYTES = 1, 4, 4096
 
@@ -40,7 +39,7 @@ class StrictRequest(Request):
         max_files: int | float = FILES,
         max_fields: int | float = FIELDS,
         max_part_size: int = FIELD_BYTES,
-    ) -> AwaitableOrContextManager[FormData]:
+    ) -> Any:
         """The body as a form of one file and a few short fields, whatever is asked for; raises HTTPException 400."""
         return super().form(max_files=FILES, max_fields=FIELDS, max_part_size=FIELD_BYTES)
 
