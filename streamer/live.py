@@ -106,7 +106,7 @@ class LiveLoop:
             raise self._error
         seconds = (self._clock.now_ns() - start_ns) / 1e9
         dropped = self._moments.dropped + self._pipeline.dropped + self._pictures.dropped
-        notices = [n for n in (self._avatar.notice, self._source.notice) if n and n not in self._said]
+        notices = [n for n in (self._avatar.notice, *self._source.notices) if n and n not in self._said]
         return Outcome(self._count, seconds, dropped, "; ".join(notices) or None)
 
     def _capture(self) -> None:
@@ -140,10 +140,10 @@ class LiveLoop:
         self._pipeline.stop()
 
     def _tell(self) -> None:
-        notice = self._source.notice if self._say else None
-        if self._say and notice and notice not in self._said:
-            self._said.add(notice)
-            self._say(notice)
+        for notice in self._source.notices if self._say else ():
+            if self._say and notice not in self._said:
+                self._said.add(notice)
+                self._say(notice)
 
     def _deliver(self, on_frame: Callable[[int], None]) -> None:
         pacer = Pacer(self._fps, self._clock)

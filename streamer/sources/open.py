@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.errors import DriverError
-from streamer.sources.names import is_sound
 from streamer.sources.source import Source
 
 
@@ -27,8 +26,10 @@ def open_source(spec: str, *, loop: bool = False) -> Source:
         from streamer.sources.webcam import WebcamSource
 
         return WebcamSource(int(index or 0))
+    from streamer.sources.tracks import is_sound_alone
+
     path = Path(spec)
-    if is_sound(path):
+    if is_sound_alone(path):
         from streamer.sources.sound import SoundFileSource
 
         return SoundFileSource(path, loop=loop)

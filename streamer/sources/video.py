@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from engines.errors import DriverError
 from streamer.clock import Clock, SystemClock
 from streamer.frame import Frame, LatencyTrace
 from streamer.sources.source import Source, SourceInfo, SourceState
@@ -17,7 +16,7 @@ class VideoSource(Source):
 
     `realtime` delivers each frame at its time and drops nothing itself; otherwise frames come as fast as
     they are read. `loop` starts over for ever with times going on. Damaged places are skipped up to the
-    next key frame and a missing end is taken as the end; `damage` (also `notice`) then says so.
+    next key frame and a missing end is taken as the end; `damage` (also in `notices`) then says so.
     Raises DriverError when there is no video in the file that can be decoded.
     """
 
@@ -30,19 +29,12 @@ class VideoSource(Source):
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._damage: str | None = None
+        self._final: tuple[str, ...] | None = None
         self._state = SourceState.READY
         self._start_ns: int | None = None
         self._sequence = 0
         self._reading = VideoReading(path)
-        try:
-            first = self._reading.next()
-            if first is None:
-                raise DriverError(
-                    f"{path} holds no picture that can be decoded; export it again as an H.264 .mp4"
-                )
-        except BaseException:
-            self._reading.close()
-            raise
+        first = self._reading.first
         self._pending: Picture | None = first
         # Maps the reading's own time to ours; moves on with every loop.
         self._shift_s = -first.time_s
@@ -73,9 +65,11 @@ class VideoSource(Source):
         return self._damage or self._reading.damage
 
     @property
-    def notice(self) -> str | None:
-        """The same as `damage`."""
-        return self.damage
+    def notices(self) -> tuple[str, ...]:
+        """What is wrong with the file or cannot be used of it, once each."""
+        if self._final is not None:
+            return self._final
+        return tuple(dict.fromkeys([*self._reading.notices, *([self._damage] if self._damage else [])]))
 
     def read(self, timeout_s: float | None = None) -> Frame | None:
         """The next frame; None at the end. `realtime` waits for the frame's time first."""
@@ -103,15 +97,16 @@ class VideoSource(Source):
     def _next(self) -> Picture | None:
         picture, self._pending = self._pending, None
         picture = picture or self._reading.next()
-        if picture is not None or not self._loop:
+        if picture is not None:
             return picture
+        if not self._loop:
+            self._final = self._reading.final_notices()
+            return None
         self._damage = self._damage or self._reading.damage
         self._reading.close()
         self._reading = VideoReading(self._path, self._reading.matrix)
-        picture = self._reading.next()
-        if picture is not None:
-            self._shift_s = self._end_s - picture.time_s
-        return picture
+        self._shift_s = self._end_s - self._reading.start_s
+        return self._reading.first
 
     def _finish(self) -> None:
         self._state = SourceState.ENDED
