@@ -14,12 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / ".lowest"
 # what lies between the network and the routes; nothing else decides who gets what
 SERVER = ("fastapi", "starlette", "uvicorn", "python-multipart", "h11", "pydantic-settings")
-TESTS = (
-    "tests/test_access.py",
-    "tests/test_bodies.py",
-    "tests/test_slow_clients.py",
-    "tests/test_server.py",
-    "tests/test_lowest.py",
+TESTS = tuple(
+    f"tests/test_{name}.py" for name in ("access", "bodies", "slow_clients", "schema", "server", "lowest")
 )
 
 

@@ -13,8 +13,8 @@ from tree import ROOT
 from scripts.lowest import SERVER, TESTS, pins
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-# below these are holes that are publicly known: CVE-2026-48710, PYSEC-2026-248 and -249 (Starlette), CVE-2025-43859 (h11),
-# CVE-2026-40347, -42561, -53538 and -53539 (python-multipart)
+# Below these are holes that are publicly known: CVE-2026-48710, PYSEC-2026-248 and -249 (Starlette),
+# CVE-2025-43859 (h11), CVE-2026-40347, -42561, -53538 and -53539 (python-multipart).
 MENDED = {"starlette": "1.3.1", "h11": "0.16.0", "python-multipart": "0.0.30"}
 
 
