@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from starlette.datastructures import URL as StarletteURL
 from starlette.requests import HTTPConnection
 
+from calibration.photo import Photo
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.generators.names import GENERATOR_NAMES, generator_for_calls, generators_for_calls
 from engines.picture.background import Background
@@ -37,7 +38,7 @@ from streamer import __version__
 from streamer.clock import SystemClock
 from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.look import Look
-from streamer.serve import routes, start
+from streamer.serve import start, uploads
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore, BackgroundStore, picture_of
@@ -303,12 +304,14 @@ def test_consent_is_kept_with_the_upload(
 ) -> None:
     heard: list[str] = []
 
-    def fake_enroll(data: bytes, *, consent: str, head_model: str | None) -> Enrollment:
+    def fake_enroll(photo: Photo, *, name: str, consent: str, head_model: str | None) -> Enrollment:
         heard.append(consent)
         return astronaut
 
-    monkeypatch.setattr(routes, "enroll", fake_enroll)
-    assert upload(client, b"x", consent="  Ada Lovelace ").status_code == 201
+    monkeypatch.setattr(uploads, "enroll_photo", fake_enroll)
+    data = io.BytesIO()
+    Image.fromarray(NOISE).save(data, "PNG")
+    assert upload(client, data.getvalue(), consent="  Ada Lovelace ").status_code == 201
     assert heard == ["Ada Lovelace"]
     for consent in ("", "   ", "\n"):
         answer = upload(client, b"x", consent=consent)

@@ -20,6 +20,7 @@ from streamer.serve.guard import Guard
 from streamer.serve.routes import WEB, router
 from streamer.serve.service import Service
 from streamer.serve.store import AvatarStore, BackgroundStore
+from streamer.serve.uploads import uploads
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import MakeAvatar
 
@@ -62,5 +63,6 @@ def create_app(
     app.add_middleware(Guard, settings=settings)
     add_error_answers(app)
     app.include_router(router)
+    app.include_router(uploads)
     app.mount("/static", StaticFiles(directory=WEB), name="static")
     return app

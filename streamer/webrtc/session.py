@@ -25,7 +25,6 @@ from streamer.latency.ledger import Ledger
 from streamer.latency.metrics import Metrics
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import (
-    AUDIO_PREFETCH_PACKETS,
     capture_wall_ms,
     close_peer,
     receive_newest,
@@ -56,6 +55,7 @@ from streamer.webrtc.messages import (
     refusal,
     text_of,
 )
+from streamer.webrtc.reception import watch
 from streamer.webrtc.worker import Incoming, Worker
 
 logger = logging.getLogger(__name__)
@@ -197,7 +197,10 @@ class Session:
 
         @pc.on("track")
         def on_track(track: MediaStreamTrack) -> None:
-            if track.kind == "video" and self.options.mode == "avatar" and self.options.drive == "webcam":
+            is_driver = self.options.mode == "avatar" and self.options.drive == "webcam"
+            is_read = track.kind == "audio" or is_driver or self.options.mode == "echo"
+            watch(pc, track, self._drop, lambda why: self._tell(notice(why)), is_read=is_read)
+            if track.kind == "video" and is_driver:
                 self._spawn(self._pump(track))
             elif track.kind == "audio":
                 heard = self.sound.put if self.sound is not None else _unheard
@@ -331,9 +334,8 @@ class Session:
         # a packet leaves when its last sample is there, and is played from its first
         audio_ms = PTIME_S * 1000 + OPUS_MS + self._page_waits_ms
         if self.options.drive != "voice":
-            # a camera's frames come past the sound's way here: the browser's encoder and our jitter buffer;
-            # the voice is heard behind both
-            audio_ms += OPUS_MS + AUDIO_PREFETCH_PACKETS * PTIME_S * 1000
+            # a camera's frames come past the browser's encoder of sound; the voice is heard behind it
+            audio_ms += OPUS_MS
         return wanted_delay_ms(self._video_ms, audio_ms, current_ms, self._trim_ms)
 
     # --- data channel ---------------------------------------------------------------------------------
