@@ -11,19 +11,19 @@ from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import pytest
 from calls import RED, Painter, plain_enrollment
 from fakes import AT_LAST_S
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from raw import Running, answer_of, running
 from starlette.types import Message, Receive, Scope, Send
 from test_server import error_of, serving, sessions_of
 
-from streamer.serve import routes
+from streamer.serve import uploads
 from streamer.serve.app import create_app
 from streamer.serve.bodies import CONTROLS_BYTES, FORM, FORM_BYTES, JSON, OFFER_BYTES, bodies, body_of
 from streamer.serve.config import ServeSettings
@@ -393,11 +393,11 @@ def test_a_picture_of_the_largest_size_is_read_whole(
 ) -> None:
     heard: list[int] = []
 
-    def read(data: bytes) -> None:
-        heard.append(len(data))
-        raise routes.HTTPException(418, "enough was seen of it")
+    def look(file: BinaryIO, **_: object) -> None:
+        heard.append(len(file.read()))
+        raise HTTPException(418, "enough was seen of it")
 
-    monkeypatch.setattr(routes, "read_picture", read)
+    monkeypatch.setattr(uploads, "open_photo_apart", look)
     size = ServeSettings().max_photo_bytes
     sent: httpx.Response = client.post("/api/backgrounds", files={"picture": ("a.png", bytes(size))})
     assert sent.status_code == 418
