@@ -17,7 +17,7 @@ from streamer.serve.offer import Offer, options_of
 from streamer.serve.requests import StrictRoute
 from streamer.serve.service import Served
 from streamer.serve.store import Entry, picture_of, write_controls
-from streamer.webrtc.session import OfferError
+from streamer.webrtc.offer_sdp import OfferError
 
 WEB = Path(__file__).parents[1] / "web"
 
@@ -98,8 +98,7 @@ async def offer(body: Offer, service: Served) -> dict[str, object]:
     entry = _found(body.avatar or (public[0][0] if public else ""), service, ", or enroll a photo")
     options = options_of(body, service)
     try:
-        session = service.calls.open(entry.enrollment, options)
-        sdp = await session.answer(body.sdp)
+        session, sdp = await service.calls.begin(entry.enrollment, options, body.sdp)
     except OfferError as error:
         raise HTTPException(400, str(error)) from error
     saved = entry.enrollment.controls
