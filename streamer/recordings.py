@@ -24,7 +24,9 @@ from streamer.drive.trackers.tracker import NoTracker, Tracker
 from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.sources.heard import HEARD_FPS
 from streamer.sources.names import is_motion
+from streamer.sources.orientation import upright_turn
 from streamer.sources.sound_reading import SoundReading
+from streamer.sources.source import Source
 from streamer.sources.tracks import is_sound_alone
 from streamer.sources.video import VideoSource
 
@@ -128,9 +130,11 @@ class _VideoFile(Recording):
         return f"no face found in {self.path.name}; use a video that shows one face from the front"
 
     def steps(self, driver: Driver, stack: ExitStack) -> Steps:
+        turns = upright_turn(self.path)
         if self._tracker is not None:
-            calibrate(self._tracker, open_tracker(self._tracker_name), self.path)
-        self._source = source = stack.enter_context(VideoSource(self.path))
+            with VideoSource(self.path, quarter_turns=turns) as first_seconds:
+                calibrate(self._tracker, open_tracker(self._tracker_name), first_seconds)
+        self._source = source = stack.enter_context(VideoSource(self.path, quarter_turns=turns))
         fps, seconds = source.info.fps, source.info.duration_s
         frames = stack.enter_context(closing(ahead(_frames(source))))
         steps = stack.enter_context(closing(ahead(_smoothed(_tracked(frames, driver, self.clock)))))
@@ -188,11 +192,11 @@ def ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
         thread.join()
 
 
-def calibrate(tracker: Tracker, probe: Tracker, path: Path) -> None:
+def calibrate(tracker: Tracker, probe: Tracker, source: Source) -> None:
     """Take the driver's neutral from the first second of faces before the first frame is drawn; frees `probe`."""
-    with probe, VideoSource(path) as source:
+    with probe:
         first_s: float | None = None
-        while (frame := source.read()) is not None:
+        while isinstance(frame := source.read(), Frame):
             seen = probe.track(frame).motion
             if seen is not None and first_s is None:
                 first_s = frame.pts_s

@@ -11,6 +11,8 @@ from streamer.sources.source import Source
 def open_source(spec: str, *, loop: bool = False) -> Source:
     """`webcam`, `webcam:N`, `mic`, `mic:N`, or a file of sound or video, played at its own pace; open.
 
+    A video whose face lies is turned upright.
+
     Raises DriverError naming the fix.
     """
     # Each kind brings its own heavy or optional library: load the one that is wanted.
@@ -33,6 +35,7 @@ def open_source(spec: str, *, loop: bool = False) -> Source:
         from streamer.sources.sound import SoundFileSource
 
         return SoundFileSource(path, loop=loop)
+    from streamer.sources.orientation import upright_turn
     from streamer.sources.video import VideoSource
 
-    return VideoSource(path, loop=loop, realtime=True)
+    return VideoSource(path, loop=loop, realtime=True, quarter_turns=upright_turn(path))

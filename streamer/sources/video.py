@@ -17,13 +17,22 @@ class VideoSource(Source):
     `realtime` delivers each frame at its time and drops nothing itself; otherwise frames come as fast as
     they are read. `loop` starts over for ever with times going on. Damaged places are skipped up to the
     next key frame and a missing end is taken as the end; `damage` (also in `notices`) then says so.
+    `quarter_turns`: pictures are turned so often clockwise on top of what the file says
+    (`streamer/sources/orientation.py` finds out).
     Raises DriverError when there is no video in the file that can be decoded.
     """
 
     def __init__(
-        self, path: Path, *, loop: bool = False, realtime: bool = False, clock: Clock | None = None
+        self,
+        path: Path,
+        *,
+        loop: bool = False,
+        realtime: bool = False,
+        quarter_turns: int = 0,
+        clock: Clock | None = None,
     ) -> None:
         self._path = path
+        self._quarter_turns = quarter_turns
         self._loop = loop
         self._realtime = realtime
         self._clock = clock or SystemClock()
@@ -33,7 +42,7 @@ class VideoSource(Source):
         self._state = SourceState.READY
         self._start_ns: int | None = None
         self._sequence = 0
-        self._reading = VideoReading(path)
+        self._reading = VideoReading(path, None, quarter_turns)
         first = self._reading.first
         self._pending: Picture | None = first
         # Maps the reading's own time to ours; moves on with every loop.
@@ -67,9 +76,12 @@ class VideoSource(Source):
     @property
     def notices(self) -> tuple[str, ...]:
         """What is wrong with the file or cannot be used of it, once each."""
-        if self._final is not None:
-            return self._final
-        return tuple(dict.fromkeys([*self._reading.notices, *([self._damage] if self._damage else [])]))
+        rest = self._final
+        if rest is None:
+            said = [*self._reading.notices, *([self._damage] if self._damage else [])]
+            rest = tuple(dict.fromkeys(said))
+        turned = turned_notice(self._path.name, self._quarter_turns)
+        return (turned, *rest) if turned else rest
 
     def read(self, timeout_s: float | None = None) -> Frame | None:
         """The next frame; None at the end. `realtime` waits for the frame's time first."""
@@ -104,7 +116,7 @@ class VideoSource(Source):
             return None
         self._damage = self._damage or self._reading.damage
         self._reading.close()
-        self._reading = VideoReading(self._path, self._reading.matrix)
+        self._reading = VideoReading(self._path, self._reading.matrix, self._quarter_turns)
         self._shift_s = self._end_s - self._reading.start_s
         return self._reading.first
 
@@ -124,3 +136,12 @@ class VideoSource(Source):
             # In slices, so that `close` ends a wait over a long gap.
             self._clock.sleep(min(left_ns / 1e9, 0.1))
         return due_ns
+
+
+def turned_notice(name: str, quarter_turns: int) -> str | None:
+    """What to tell of a video that is turned clockwise; None where it is not."""
+    if quarter_turns % 4 == 0:
+        return None
+    how = "is upside down" if quarter_turns % 4 == 2 else "lies on its side"
+    angle = {1: "90° clockwise", 2: "180°", 3: "90° counter-clockwise"}[quarter_turns % 4]
+    return f"the face in {name} {how}; the video was turned by {angle}"

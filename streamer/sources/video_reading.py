@@ -47,12 +47,14 @@ class Picture:
 class VideoReading(Closing):
     """Owns the container. `matrix`: the display matrix, as found by an earlier reading.
 
-    Of several video tracks it reads the best that gives a picture (`streamer/sources/tracks.py`).
+    `quarter_turns`: pictures are turned so often clockwise on top of what the file says. Of several video tracks
+    it reads the best that gives a picture (`streamer/sources/tracks.py`).
     Raises DriverError when there is no video in the file that can be decoded.
     """
 
-    def __init__(self, path: Path, matrix: tuple[int, ...] | None = None) -> None:
+    def __init__(self, path: Path, matrix: tuple[int, ...] | None = None, quarter_turns: int = 0) -> None:
         self._path = path
+        self._quarter_turns = quarter_turns
         self._container = open_media(path)
         try:
             _require_video(self._container, path)
@@ -171,7 +173,7 @@ class VideoReading(Closing):
             if (frame.width, frame.height) != self._size_px:
                 self._size_px = (frame.width, frame.height)
                 self._pixel_aspect = _pixel_aspect(self._stream)
-            image = upright(_rgb(frame, self._pixel_aspect), self.matrix)
+            image = upright(_rgb(frame, self._pixel_aspect), self.matrix, self._quarter_turns)
             self._given += 1
             self._pictures_end_s = time_s + length_s
             yield Picture(image, time_s, time_s + length_s)
@@ -228,8 +230,10 @@ class VideoReading(Closing):
             )
 
 
-def upright(image: U8, matrix: tuple[int, ...]) -> U8:
+def upright(image: U8, matrix: tuple[int, ...], quarter_turns: int = 0) -> U8:
     """`image` (H, W, 3) turned as a display matrix says; only its quarter turns and flips are followed.
+
+    `quarter_turns` more, clockwise, come behind it.
 
     `matrix` holds the nine numbers of the MP4/FFmpeg display matrix (a, b, u, c, d, v, x, y, w): the shown
     point is (a x + c y, b x + d y).
@@ -241,6 +245,7 @@ def upright(image: U8, matrix: tuple[int, ...]) -> U8:
         turned, left_right, up_down = image, a < 0, d < 0
     turned = turned[:, ::-1] if left_right else turned
     turned = turned[::-1] if up_down else turned
+    turned = np.rot90(turned, -quarter_turns)
     return np.ascontiguousarray(turned)
 
 
