@@ -15,14 +15,16 @@ from engines.enrollment import Enrollment
 from streamer.look import as_background
 from streamer.serve.aside import unless_gone
 from streamer.serve.config import ServeSettings
+from streamer.serve.errors import documented
+from streamer.serve.requests import StrictRoute
 from streamer.serve.service import Served
 
 logger = logging.getLogger(__name__)
 
-uploads = APIRouter()
+uploads = APIRouter(route_class=StrictRoute)
 
 
-@uploads.post("/api/avatars", status_code=201)
+@uploads.post("/api/avatars", status_code=201, responses=documented(411, 415, 422, 503))
 async def upload(
     request: Request,
     photo: Annotated[UploadFile, File()],
@@ -48,7 +50,7 @@ async def upload(
     return {"name": name, "title": title, "notices": list(enrollment.notices)}
 
 
-@uploads.post("/api/backgrounds", status_code=201)
+@uploads.post("/api/backgrounds", status_code=201, responses=documented(411, 415, 422, 503))
 async def upload_background(
     request: Request, picture: Annotated[UploadFile, File()], service: Served
 ) -> dict[str, object]:
