@@ -16,7 +16,8 @@ Tensors = Mapping[str, NDArray[np.generic]]
 MAX_FILE_BYTES = 256_000_000  # the largest photo, 2048 × 2048, makes 30 MB; a larger file is not even read
 MAX_HEADER_CHARACTERS = 1_000_000
 
-_MAX_PHOTO_PX, _MAX_MAP_PX = 8192, 4096
+_MIN_PHOTO_PX, _MAX_PHOTO_PX, _MAX_MAP_PX = 8, 8192, 4096
+_MAX_SIDES_RATIO = 32  # as of the photos that `calibration.photo` opens
 _MAX_VERTICES, _MAX_MODES = 1_000_000, 4096
 _MAX_FEATURES, _MAX_FEATURE_VALUES = 64, 1 << 24
 _MAX_TEXT_CHARACTERS, _MAX_NOTICES = 1000, 64
@@ -33,13 +34,15 @@ def require_consistent(tensors: Tensors) -> None:
     count = len(tensors["neutral_hu"])
     texels = tensors["uv_visibility"].shape
     plate = tensors["plate"].shape[:2]
-    for name, sides, most in (
-        ("photo", (height, width), _MAX_PHOTO_PX),
-        ("uv_visibility", texels, _MAX_MAP_PX),
-        ("plate", plate, _MAX_PHOTO_PX),
+    for name, sides, least, most in (
+        ("photo", (height, width), _MIN_PHOTO_PX, _MAX_PHOTO_PX),
+        ("uv_visibility", texels, 1, _MAX_MAP_PX),
+        ("plate", plate, 1, _MAX_PHOTO_PX),
     ):
-        if not 1 <= min(sides) <= max(sides) <= most:
-            raise ValueError(f"{name} has {sides[1]}x{sides[0]} pixels, not 1 to {most} a side")
+        if not least <= min(sides) <= max(sides) <= most:
+            raise ValueError(f"{name} has {sides[1]}x{sides[0]} pixels, not {least} to {most} a side")
+    if max(height, width) > _MAX_SIDES_RATIO * min(height, width):
+        raise ValueError(f"photo is a strip of {width}x{height} pixels")
     expected: dict[str, tuple[int, ...]] = {
         "photo": (height, width, 3),
         "matte": (height, width),
