@@ -37,7 +37,8 @@ from streamer.webrtc.call_options import MOST_TRIM_MS, CallOptions
 from streamer.webrtc.call_sound import CallSound, block_of
 from streamer.webrtc.media import video_frame_of
 from streamer.webrtc.messages import MessageError, milliseconds_of
-from streamer.webrtc.session import OfferError, Session
+from streamer.webrtc.offer_sdp import OfferError
+from streamer.webrtc.session import Session
 
 LOUD = 0.1
 RATE_HZ = 48_000

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import aiortc.rtcrtpreceiver as receiver_module
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpReceiver
+from aiortc import RTCRtpReceiver
 from aiortc.codecs import depayload
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import RtpPacket
@@ -175,15 +175,13 @@ def reception_of(receiver: object) -> Reception | None:
 
 
 def watch(
-    peer: RTCPeerConnection,
-    track: MediaStreamTrack,
+    receiver: RTCRtpReceiver,
     on_dropped: Callable[[int, str], None],
     on_refused: Callable[[str], None],
     *,
     is_read: bool = True,
 ) -> None:
     """Hear what of a received track is dropped, and why. One that is not `is_read` is not even decoded."""
-    receiver = next((t.receiver for t in peer.getTransceivers() if t.receiver.track is track), None)
     reception = reception_of(receiver)
     if reception is not None:
         reception.on_dropped, reception.on_refused, reception.is_wanted = on_dropped, on_refused, is_read
