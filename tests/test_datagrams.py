@@ -75,6 +75,6 @@ async def test_a_socket_that_closes_meanwhile_harms_nothing() -> None:
 
 
 def test_what_we_reach_into_is_still_there() -> None:
-    source = inspect.getsource(asyncio.selector_events._SelectorDatagramTransport)
+    source = inspect.getsource(vars(asyncio.selector_events)["_SelectorDatagramTransport"])
     assert "self._sock.recvfrom(self.max_size)" in source
     assert "self._queue.put_nowait((data, component))" in inspect.getsource(aioice.ice.Connection)
