@@ -187,7 +187,7 @@ def skews_ms(
 async def measured_ms(
     options: CallOptions, avatar: type[Painter], client: Listener, beep_count: int, half_frame_ms: float
 ) -> np.ndarray[Any, Any]:
-    """Skews of a call at another aiortc, whose sound waits for two packets more than its pictures."""
+    """Skews of a call at another aiortc, whose sound waits no longer than its pictures."""
     call = Session(plain_enrollment(), options, make_avatar=avatar)  # type: ignore[arg-type]
     try:
         await client.accept(await call.answer(await client.offer()))
@@ -195,8 +195,7 @@ async def measured_ms(
     finally:
         await client.close()
         await call.close()
-    waits_ms = 20.0 * aiortc_fixes.AUDIO_PREFETCH_PACKETS
-    skews = np.array(skews_ms(client.flashes_s[4:], client.beeps_s, half_frame_ms)) + waits_ms
+    skews = np.array(skews_ms(client.flashes_s[4:], client.beeps_s, half_frame_ms))
     print(f"\n{options.drive}: flash after beep: median {np.median(skews):.1f} ms, {np.round(skews, 0)}")
     return skews
 

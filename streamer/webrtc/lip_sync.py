@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from streamer.webrtc.aiortc_fixes import AUDIO_PREFETCH_PACKETS
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.media import OPUS_MS, PTIME_S, Outgoing, wanted_delay_ms
 from streamer.webrtc.messages import SetSound
@@ -45,7 +44,6 @@ class LipSync:
         # a packet leaves when its last sample is there, and is played from its first
         audio_ms = PTIME_S * 1000 + OPUS_MS + self._page_waits_ms
         if not self._by_voice:
-            # a camera's frames come past the sound's way here: the browser's encoder and our jitter buffer;
-            # the voice is heard behind both
-            audio_ms += OPUS_MS + AUDIO_PREFETCH_PACKETS * PTIME_S * 1000
+            # a camera's frames come past the browser's encoder of sound; the voice is heard behind it
+            audio_ms += OPUS_MS
         return wanted_delay_ms(self.picture_ms, audio_ms, current_ms, self._trim_ms)

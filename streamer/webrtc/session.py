@@ -43,6 +43,7 @@ from streamer.webrtc.messages import (
 )
 from streamer.webrtc.offer_sdp import OfferError
 from streamer.webrtc.peer import Peer, PeerEvents
+from streamer.webrtc.reception import watch
 from streamer.webrtc.talk import Talk
 from streamer.webrtc.worker import Incoming, Worker
 
@@ -207,7 +208,11 @@ class Session:
     # --- the browser comes and goes -------------------------------------------------------------------
 
     def _track(self, track: MediaStreamTrack) -> None:
-        if track.kind == "video" and self.options.mode == "avatar" and self.options.drive == "webcam":
+        is_driver = self.options.mode == "avatar" and self.options.drive == "webcam"
+        is_read = track.kind == "audio" or is_driver or self.options.mode == "echo"
+        tell = self._talk.tell
+        watch(self._peer.receiver_of(track), self._drop, lambda why: tell(notice(why)), is_read=is_read)
+        if track.kind == "video" and is_driver:
             self._spawn(self._pump(track))
         elif track.kind == "audio":
             heard = self.sound.put if self.sound is not None else _unheard
