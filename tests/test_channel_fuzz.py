@@ -189,7 +189,7 @@ def test_whatever_is_sent_both_calls_go_on(fuzzed: tuple[Loop, Fuzzed], message:
 
 def test_a_ping_is_answered_with_its_own_number() -> None:
     page = Page()
-    talk = Talk(SystemClock(), lambda _: pytest.fail(), pytest.fail)
+    talk = Talk(SystemClock(), lambda _: pytest.fail("none"), pytest.fail)
     talk.open(page)  # type: ignore[arg-type]
     talk.heard(json.dumps({"type": "ping", "t": 3}))
     assert page.heard == [Ping(3).pong()]
