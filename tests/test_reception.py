@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import itertools
+import random
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import av
@@ -17,20 +20,22 @@ import numpy as np
 import pytest
 from aiortc import RTCPeerConnection, RTCRtpReceiver
 from aiortc.codecs.h264 import H264Encoder
+from aiortc.codecs.opus import OpusEncoder
 from aiortc.codecs.vpx import Vp8Encoder
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcrtpreceiver import RemoteStreamTrack
 from aiortc.rtp import RtpPacket, wrap_rtx
 from calls import until
-from receiving import H264, PCMU, RTX, VP8, code_of, decode_at_once, made_receiver, vp8_delta, vp8_key
+from receiving import H264, OPUS, PCMU, RTX, VP8, code_of, decode_at_once, made_receiver, vp8_delta, vp8_key
 
 from streamer.webrtc import decoding
-from streamer.webrtc.decoding import DecoderQueue, decoder_worker
+from streamer.webrtc.decoding import DecoderQueue, Decoding, decoder_worker
 from streamer.webrtc.media import video_frame_of
 from streamer.webrtc.reception import (
     MOST_PICTURE_PACKETS_PER_S,
     MOST_SOUND_PACKETS_PER_S,
+    MOST_SOURCES,
     Reception,
     reception_of,
     watch,
@@ -319,6 +324,98 @@ async def test_decoded_sound_that_nobody_takes_does_not_pile_up() -> None:
     assert track._queue.qsize() == 10
     assert sum(counts) == 190
     assert track._queue.get_nowait().pts == 190 * 160, "with its own time: who takes it knows what is missing"
+
+
+CODECS = {"VP8": VP8, "H264": H264, "PCMU": PCMU, "Opus": OPUS}
+
+
+@pytest.mark.parametrize("name", CODECS)
+async def test_whatever_comes_the_receiver_lives_and_stays_small(name: str) -> None:
+    """Packets of nonsense: numbers, times, sources, marks and payloads by chance; then an honest stream."""
+    codec = CODECS[name]
+    is_video = codec.clockRate == 90_000
+    receiver = made_receiver("video" if is_video else "audio", codec, *([RTX] if is_video else []))
+    receiver._RTCRtpReceiver__rtx_ssrc[3] = 1
+    reception = reception_of(receiver)
+    assert reception is not None
+    queue, frames = reception.queue, Decoding()
+    chance = random.Random(11)
+    heads = [
+        b"",
+        b"\x10" + vp8_key(64, 48),
+        b"\x10" + vp8_delta(1),
+        b"\x67\x42",
+        b"\x78\x00\x02\x67\x42",
+        b"\x7c\x85",
+    ]
+    now_ms, sequence, time = 1_000_000.0, 0, 0
+    for _ in range(4000):
+        now_ms += chance.choice([0, 1, 20, 500, -500])
+        sequence = chance.choice([sequence + 1, sequence + 2, sequence, chance.randrange(2**16)]) & 0xFFFF
+        time = chance.choice([time, time + 960, chance.randrange(2**32)]) & 0xFFFFFFFF
+        payload = chance.choice(heads) + chance.randbytes(chance.choice([0, 1, 2, 40]))
+        packet = RtpPacket(
+            chance.choice([codec.payloadType or 0, codec.payloadType or 0, 98, 127]),
+            chance.randrange(2), sequence, time, chance.choice([1, 1, 1, 2, 3, chance.randrange(2**32)]), payload,
+        )  # fmt: skip
+        await receiver._handle_rtp_packet(packet, round(now_ms))
+        while chance.random() < 0.7 and (task := queue.take_now()) is not None:
+            with contextlib.suppress(Exception):  # the decoder's thread goes on, too
+                list(frames(*task))
+    assert len(receiver._RTCRtpReceiver__remote_streams) <= MOST_SOURCES
+    assert len(reception.buffer._waiting) <= 513 if reception.buffer else True
+    while queue.take_now() is not None:
+        pass
+    now_ms += 10_000
+    seen = 0
+    sender = Sender(codec, sequence=30_000) if is_video else None
+    for k in range(60):
+        packets = sender.picture() if sender else [
+            RtpPacket(codec.payloadType or 0, 0, 40_000 + k, (123 + codec.clockRate // 50 * k), 1, sounds_of(name)[k])
+        ]  # fmt: skip
+        if sender and any(kind == "pli" for kind, _ in receiver.asked):
+            sender.force = True
+            receiver.asked.clear()
+        for packet in packets:
+            packet.ssrc = 1
+            await receiver._handle_rtp_packet(packet, round(now_ms))
+        now_ms += PERIOD_MS if is_video else 20.0
+        while (task := queue.take_now()) is not None:
+            seen += len(list(frames(*task)))
+    assert seen >= 40
+
+
+@lru_cache
+def sounds_of(name: str) -> list[bytes]:
+    """A second of tone."""
+    encoder = OpusEncoder()
+    if name == "PCMU":
+        return [bytes([code_of(k)]) * 160 for k in range(60)]
+    payloads: list[bytes] = []
+    for k in range(60):
+        frame = av.AudioFrame.from_ndarray(np.full((1, 1920), 99, np.int16), "s16", "stereo")
+        frame.sample_rate, frame.pts = 48_000, 960 * k
+        payloads += encoder.encode(frame)[0]
+    return payloads
+
+
+async def test_a_packet_that_cannot_be_handled_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = Line()
+    await line.run(2)
+
+    def stumble(*_: object) -> None:
+        raise ZeroDivisionError("whatever")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(line.reception, "add", stumble)
+        await line.run(1)
+    await line.run(20)
+    assert line.shown[-1] == 22
+    assert (
+        len([r for r in caplog.records if "cannot be handled" in r.message and r.levelname == "WARNING"]) == 1
+    )
 
 
 class SlowDecoder:

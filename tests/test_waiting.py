@@ -184,6 +184,16 @@ def test_a_key_frame_that_waits_is_where_it_goes_on() -> None:
     assert not waiting.wants_key(0.0)
 
 
+def test_pictures_that_come_all_at_once_are_no_lag() -> None:
+    """An event loop that was busy for most of a second: decoding is quicker than a key frame."""
+    waiting = PicturesWaiting("VP8")
+    waiting.put(picture(0, key=True))
+    late = [EncodedPicture(3000 * k, vp8_delta(k), 900.0) for k in range(1, 27)]
+    assert waiting.take() is not None
+    assert sum(waiting.put(one) for one in late) == 0
+    assert not waiting.wants_key(900)
+
+
 def test_a_rush_of_pictures_of_one_moment_is_bounded_too() -> None:
     waiting = PicturesWaiting("VP8")
     waiting.put(picture(0, key=True))

@@ -13,6 +13,7 @@ from engines.speech.features import RATE_HZ
 from streamer.clock import Clock
 from streamer.drive.voice import Voice
 from streamer.pyav import AudioResampler, av
+from streamer.sources.downmix import Downmix
 from streamer.sources.heard import HeardSource, Piece
 
 F32 = NDArray[np.float32]
@@ -105,6 +106,7 @@ class RingSource(HeardSource):
         self._ring = SoundRing()
         self._heard: Block | None = None  # the last one
         self._to_16_khz = Resampler(RATE_HZ)
+        self._downmix = Downmix()
 
     @property
     def dropped(self) -> int:
@@ -123,7 +125,8 @@ class RingSource(HeardSource):
                 lost_s = max(0.0, gap_ns / 1e9 - block.length_s)
             self._heard = block
             lost_s += block.lost_s
-            samples = self._to_16_khz(block.samples.mean(1, dtype=np.float32))
+            mono, self._downmix = self._downmix.after(block.samples.T, block.rate_hz)
+            samples = self._to_16_khz(mono)
             pieces.append(Piece(samples, block.arrived_ns, lost_s))
             lost_s = 0.0
         return pieces

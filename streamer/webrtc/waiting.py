@@ -76,7 +76,7 @@ class PicturesWaiting:
     """Encoded pictures on their way to the decoder.
 
     A picture needs those before it, up to a key frame; so whatever is left out, pictures are dropped until the next
-    key frame, which `wants_key` asks for. Left out is what lags more than `MOST_PICTURES_MS`, what follows a loss,
+    key frame, which `wants_key` asks for. Left out is what waits longer than `MOST_PICTURES_MS`, what follows a loss,
     what is larger than `MOST_PIXELS`, and more a second than `MOST_FPS` or `MOST_PIXELS_PER_S`.
     """
 
@@ -113,8 +113,9 @@ class PicturesWaiting:
             self._go_blind(picture.time)
             return 1
         self._waiting.append(picture)
-        span_ms = 1000 * (picture.time - self._waiting[0].time) / self._clock_hz
-        if span_ms > MOST_PICTURES_MS or len(self._waiting) > MOST_PICTURES:
+        # by arrival: pictures that a busy event loop brings all at once are decoded faster than a key frame comes
+        waited_ms = picture.arrived_ms - self._waiting[0].arrived_ms
+        if waited_ms > MOST_PICTURES_MS or len(self._waiting) > MOST_PICTURES:
             return self._catch_up()
         return 0
 
