@@ -38,6 +38,7 @@ from streamer.cli.options import (
 from streamer.cli.stills import add_still_commands
 from streamer.cli.terminal import err, progress_bar, quiet_native, ready_streams, say_note, working
 from streamer.drive.trackers.names import DEFAULT_TRACKER
+from streamer.places import input_file, output_file
 from streamer.sinks.names import DEFAULT_SINK
 from streamer.sources.names import DEFAULT_SOURCE
 
@@ -83,11 +84,17 @@ def common(
 
 @app.command()
 def enroll(
-    photo: Annotated[Path, typer.Argument(help="Any photo with one face that looks at the camera.")],
+    photo: Annotated[
+        Path, typer.Argument(help="Any photo with one face that looks at the camera.", parser=input_file)
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Where the avatar goes (default: beside you, named after the photo)."
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Where the avatar goes (default: beside you, named after the photo).",
+            parser=output_file,
         ),
     ] = None,
     consent: Annotated[
@@ -123,11 +130,22 @@ def enroll(
 def animate(
     avatar: AvatarFile,
     driver: Annotated[
-        Path, typer.Option(help="A video of a face, speech (.wav …), or a motion file (.jsonl).")
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="A video of a face, speech (.wav …), or a motion file (.jsonl).",
+            parser=input_file,
+        ),
     ],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="The .mp4 to write; a transparent one is a .mov or .webm."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The .mp4 to write; a transparent one is a .mov or .webm.",
+            parser=output_file,
+        ),
     ],
     generator: GeneratorName = DEFAULT_GENERATOR,
     tracker: TrackerName = DEFAULT_TRACKER,
@@ -139,7 +157,10 @@ def animate(
         typer.Option(help="head: the standard crop; photo: the photo's own framing, pixel for pixel."),
     ] = FramingChoice.head,
     trim_ms: TrimMs = 0.0,
-    motion_out: Annotated[Path | None, typer.Option(help="Also write the motion here (.jsonl).")] = None,
+    motion_out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the motion here (.jsonl).", parser=output_file),
+    ] = None,
     trace: TraceFile = None,
     *,
     controls: dict[str, object],
@@ -244,7 +265,12 @@ def run(
 @with_controls
 def serve(
     avatar: Annotated[
-        list[Path] | None, typer.Option(help="An .avatar file to offer; may be repeated (default: a demo).")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="An .avatar file to offer; may be repeated (default: a demo).",
+            parser=input_file,
+        ),
     ] = None,
     host: Annotated[str, typer.Option(envvar="VISAVIS_HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -303,7 +329,7 @@ def serve(
 
 @app.command()
 def latency(
-    trace: Annotated[Path, typer.Argument(help="A trace from --trace.")],
+    trace: Annotated[Path, typer.Argument(help="A trace from --trace.", parser=input_file)],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The report to write (default: TRACE.html).")
     ] = None,
