@@ -19,6 +19,7 @@ from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
 from streamer.cli.computer import add_computer_commands
 from streamer.cli.controls import with_controls
+from streamer.cli.latency import latency
 from streamer.cli.options import (
     AspectChoice,
     AspectName,
@@ -327,40 +328,7 @@ def serve(
         )
 
 
-@app.command()
-def latency(
-    trace: Annotated[Path, typer.Argument(help="A trace from --trace.", parser=input_file)],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The report to write (default: TRACE.html).")
-    ] = None,
-    perfetto: Annotated[Path | None, typer.Option(help="Also write a Perfetto trace (.json).")] = None,
-) -> None:
-    """Draw a latency report from a trace: one HTML file with plots.
-
-    Example: `visavis latency trace.jsonl -o report.html`
-    """
-    from streamer.latency.perfetto import write_perfetto
-    from streamer.latency.report import write_report
-    from streamer.latency.summary import summarise
-    from streamer.latency.trace import read_trace
-
-    target = output or trace.with_suffix(".html")
-    require_apart({"-o": target, "--perfetto": perfetto}, {"the trace": trace})
-    data = read_trace(trace)
-    write_report(data, target)
-    if perfetto:
-        write_perfetto(data, perfetto)
-    for notice in data.notices:
-        say_note(notice)
-    summary = summarise(data)
-    total = summary.total_ms
-    if total is not None:
-        err.print(
-            f"{summary.frames} frames, total p50 {total.p50:.1f} ms, p95 {total.p95:.1f} ms", highlight=False
-        )
-    print(target)
-
-
+app.command()(latency)
 add_computer_commands(app)
 add_still_commands(app)
 
