@@ -144,6 +144,11 @@ class Session:
         return self._peer.heard
 
     @property
+    def resting(self) -> bool:
+        """Whether nothing is drawn for now, because the browser is silent."""
+        return self._worker is not None and self._worker.resting
+
+    @property
     def work(self) -> Work:
         """What it has done so far."""
         return Work(self._drawn, self._drawn + self._dropped, self._busy_ms, self._lip_sync.picture_ms)
