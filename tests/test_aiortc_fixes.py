@@ -178,6 +178,9 @@ def test_apply_twice_is_apply_once() -> None:
         RTCRtpReceiver.__init__,
         receiver_module.decoder_worker,
         opus.OpusEncoder.encode,
+        aioice.ice.StunProtocol.datagram_received,
+        aioice.ice.Connection.data_received,
+        RTCRtpSender._retransmit,
     )
     fixes.apply()
     assert before == (
@@ -189,6 +192,9 @@ def test_apply_twice_is_apply_once() -> None:
         RTCRtpReceiver.__init__,
         receiver_module.decoder_worker,
         opus.OpusEncoder.encode,
+        aioice.ice.StunProtocol.datagram_received,
+        aioice.ice.Connection.data_received,
+        RTCRtpSender._retransmit,
     )
 
 

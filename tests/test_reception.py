@@ -238,6 +238,7 @@ async def test_pictures_that_are_too_large_are_never_decoded(
     assert "choose one of at most 1920 × 1080" in line.refused[0]
     assert f"{size[0]} × " in line.refused[0]
     assert line.asked == [], "a key frame would be as large"
+    assert line.dropped == [(1, "received")] * 2, "and counted"
     line.sender.size = (320, 240)
     await line.run(20)
     assert line.shown == [*range(5), *range(7, 27)], "and a smaller one is taken at once"

@@ -19,6 +19,7 @@ from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
 from streamer.cli.computer import add_computer_commands
 from streamer.cli.controls import with_controls
+from streamer.cli.latency import latency
 from streamer.cli.options import (
     AspectChoice,
     AspectName,
@@ -38,6 +39,7 @@ from streamer.cli.options import (
 from streamer.cli.stills import add_still_commands
 from streamer.cli.terminal import err, progress_bar, quiet_native, ready_streams, say_note, working
 from streamer.drive.trackers.names import DEFAULT_TRACKER
+from streamer.places import input_file, output_file
 from streamer.sinks.names import DEFAULT_SINK
 from streamer.sources.names import DEFAULT_SOURCE
 
@@ -83,11 +85,17 @@ def common(
 
 @app.command()
 def enroll(
-    photo: Annotated[Path, typer.Argument(help="Any photo with one face that looks at the camera.")],
+    photo: Annotated[
+        Path, typer.Argument(help="Any photo with one face that looks at the camera.", parser=input_file)
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Where the avatar goes (default: beside you, named after the photo)."
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Where the avatar goes (default: beside you, named after the photo).",
+            parser=output_file,
         ),
     ] = None,
     consent: Annotated[
@@ -123,11 +131,22 @@ def enroll(
 def animate(
     avatar: AvatarFile,
     driver: Annotated[
-        Path, typer.Option(help="A video of a face, speech (.wav …), or a motion file (.jsonl).")
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="A video of a face, speech (.wav …), or a motion file (.jsonl).",
+            parser=input_file,
+        ),
     ],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="The .mp4 to write; a transparent one is a .mov or .webm."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The .mp4 to write; a transparent one is a .mov or .webm.",
+            parser=output_file,
+        ),
     ],
     generator: GeneratorName = DEFAULT_GENERATOR,
     tracker: TrackerName = DEFAULT_TRACKER,
@@ -139,7 +158,10 @@ def animate(
         typer.Option(help="head: the standard crop; photo: the photo's own framing, pixel for pixel."),
     ] = FramingChoice.head,
     trim_ms: TrimMs = 0.0,
-    motion_out: Annotated[Path | None, typer.Option(help="Also write the motion here (.jsonl).")] = None,
+    motion_out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the motion here (.jsonl).", parser=output_file),
+    ] = None,
     trace: TraceFile = None,
     *,
     controls: dict[str, object],
@@ -244,7 +266,12 @@ def run(
 @with_controls
 def serve(
     avatar: Annotated[
-        list[Path] | None, typer.Option(help="An .avatar file to offer; may be repeated (default: a demo).")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="An .avatar file to offer; may be repeated (default: a demo).",
+            parser=input_file,
+        ),
     ] = None,
     host: Annotated[str, typer.Option(envvar="VISAVIS_HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -301,40 +328,7 @@ def serve(
         )
 
 
-@app.command()
-def latency(
-    trace: Annotated[Path, typer.Argument(help="A trace from --trace.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The report to write (default: TRACE.html).")
-    ] = None,
-    perfetto: Annotated[Path | None, typer.Option(help="Also write a Perfetto trace (.json).")] = None,
-) -> None:
-    """Draw a latency report from a trace: one HTML file with plots.
-
-    Example: `visavis latency trace.jsonl -o report.html`
-    """
-    from streamer.latency.perfetto import write_perfetto
-    from streamer.latency.report import write_report
-    from streamer.latency.summary import summarise
-    from streamer.latency.trace import read_trace
-
-    target = output or trace.with_suffix(".html")
-    require_apart({"-o": target, "--perfetto": perfetto}, {"the trace": trace})
-    data = read_trace(trace)
-    write_report(data, target)
-    if perfetto:
-        write_perfetto(data, perfetto)
-    for notice in data.notices:
-        say_note(notice)
-    summary = summarise(data)
-    total = summary.total_ms
-    if total is not None:
-        err.print(
-            f"{summary.frames} frames, total p50 {total.p50:.1f} ms, p95 {total.p95:.1f} ms", highlight=False
-        )
-    print(target)
-
-
+app.command()(latency)
 add_computer_commands(app)
 add_still_commands(app)
 

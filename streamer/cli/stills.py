@@ -21,13 +21,16 @@ from streamer.cli.options import (
     Side,
 )
 from streamer.cli.terminal import progress_bar, quiet_native, say_note, working
+from streamer.places import input_file, output_file
 
 if TYPE_CHECKING:
     from engines.enrollment import Enrollment
     from engines.motion import Motion
     from streamer.look import Look
 
-PngFile = Annotated[Path, typer.Option("-o", "--output", help="The .png to write.")]
+PngFile = Annotated[
+    Path, typer.Option("-o", "--output", metavar="FILE", help="The .png to write.", parser=output_file)
+]
 
 
 class ArgumentError(VisavisError):
@@ -77,7 +80,9 @@ def emotions(
 
 
 def frontalize(
-    photo: Annotated[Path, typer.Argument(help="A photo with one face, or an .avatar file.")],
+    photo: Annotated[
+        Path, typer.Argument(help="A photo with one face, or an .avatar file.", parser=input_file)
+    ],
     output: PngFile,
     neutral: Annotated[bool, typer.Option("--neutral", help="Also take the expression away.")] = False,
     size: Side = 512,

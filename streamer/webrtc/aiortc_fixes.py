@@ -30,7 +30,7 @@ from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
 from aiortc.rtp import RtcpSrPacket
 from av.video.frame import PictureType
 
-from streamer.webrtc.reception import improve, reception_of
+from streamer.webrtc import datagrams, reception
 from streamer.webrtc.waiting import Budget
 
 logger = logging.getLogger(__name__)
@@ -73,8 +73,8 @@ def wall_ms_of(report: SenderReport, rtp_time: int) -> float:
 def capture_wall_ms(receiver: RTCRtpReceiver, pts: int) -> float | None:
     """When the browser captured the frame with this `pts`, on its own wall clock; None before the first report."""
     report: SenderReport | None = getattr(receiver, "visavis_sender_report", None)
-    reception = reception_of(receiver)
-    origin = None if reception is None else reception.rtp_origin
+    received = reception.reception_of(receiver)
+    origin = None if received is None else received.rtp_origin
     if report is None or origin is None:
         return None
     return wall_ms_of(report, (pts + origin) & 0xFFFFFFFF)
@@ -103,7 +103,8 @@ def apply(*, offer_loopback: bool = False) -> None:
     if not installed.startswith(SUPPORTED):
         logger.warning("aiortc %s is not %sx: running without its latency fixes", installed, SUPPORTED)
         return
-    improve()
+    reception.improve()
+    datagrams.improve()
     _remember_sender_reports()
     _raise_bitrates()
     rtp.compute_audio_level_dbov = audio_level_dbov

@@ -75,6 +75,8 @@ class Reception:
                 return False
             if size is not None:
                 self._shut(refused(*size))
+        if self._is_shut and packet.marker:
+            self.on_dropped(1, "received")
         return not self._is_shut
 
     def add(self, packet: RtpPacket) -> tuple[bool, None]:

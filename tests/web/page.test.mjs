@@ -77,6 +77,7 @@ test("a chosen look is asked for, but no picture that the page has lost", () => 
 });
 
 test("the token leaves the address and nothing else does", () => {
+  assert.equal(parseAddress("?token=a+b/c-_.~==").token, "a+b/c-_.~==");
   assert.equal(withoutToken("http://h:8000/?token=T&drive=demo#x"), "/?drive=demo#x");
   assert.equal(withoutToken("http://h:8000/?token=T"), "/");
 });
