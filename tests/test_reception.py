@@ -32,6 +32,7 @@ from receiving import H264, OPUS, PCMU, RTX, VP8, code_of, decode_at_once, made_
 from streamer.webrtc import decoding
 from streamer.webrtc.decoding import DecoderQueue, Decoding, decoder_worker
 from streamer.webrtc.media import video_frame_of
+from streamer.webrtc.picture_buffer import EncodedPicture
 from streamer.webrtc.reception import (
     MOST_PICTURE_PACKETS_PER_S,
     MOST_SOUND_PACKETS_PER_S,
@@ -456,6 +457,19 @@ async def test_the_end_does_not_wait_for_what_waits(monkeypatch: pytest.MonkeyPa
     assert await asyncio.wait_for(decoded.get(), 60) is None
     thread.join(60)
     assert len(decoder.taken) <= 1
+
+
+async def test_an_overload_leaves_no_queue() -> None:
+    """A minute of sound and pictures for a decoder that stands still."""
+    for codec, made, most in (
+        (PCMU, lambda k: EncodedSound(160 * k, b"x"), 11),
+        (VP8, lambda k: EncodedPicture(3000 * k, vp8_delta(k) if k else vp8_key(64, 48), 33.3 * k), 6),
+    ):  # fmt: skip
+        queue = DecoderQueue()
+        assert queue.qsize() == 0
+        for k in range(1800):
+            queue.put((codec, made(k)))
+            assert queue.qsize() <= most
 
 
 async def test_whatever_one_packet_does_the_next_is_decoded(

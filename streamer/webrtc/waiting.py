@@ -27,6 +27,9 @@ class SoundWaiting:
         self._most = MOST_SOUND_MS * clock_hz / 1000
         self._waiting: deque[EncodedSound] = deque()
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def put(self, sound: EncodedSound) -> int:
         """How many were dropped."""
         self._waiting.append(sound)
