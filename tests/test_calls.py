@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 import pytest
@@ -216,7 +215,7 @@ async def test_calls_that_are_up_are_measured_and_measuring_ends_with_them() -> 
     seen: list[Reading] = []
 
     class Watching(Capacity):
-        def sample(self, now_s: float, cpu_s: float, readings: Mapping[Any, Reading]) -> None:
+        def sample(self, now_s: float, cpu_s: float, readings: Mapping[str, Reading]) -> None:
             seen.extend(readings.values())
 
     async with housing(None, Watching(2)) as house:

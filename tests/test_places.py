@@ -34,6 +34,7 @@ from streamer.sources.names import source_named
         ("/dev/stdin", "no standard input"),
         ("/dev/null", "/dev/null is a device, no file"),
         ("*.mp4", "is a pattern"),
+        ("nod.jsonl", "nod.jsonl is a recorded motion; `visavis animate --driver nod.jsonl`"),
         ("camera", "no source or file 'camera'; choose webcam, webcam:N, mic"),
         ("a" * 300 + ".mp4", "cannot be looked at .*name another file"),
     ],

@@ -83,7 +83,7 @@ class Calls:
             )
         if self._limit is not None:
             return None
-        return self.capacity.refusal({s: CallKind.of(s.options) for s in running}, CallKind.of(options))
+        return self.capacity.refusal({s.name: CallKind.of(s.options) for s in running}, CallKind.of(options))
 
     def _awake(self) -> list[Session]:
         """The calls that count: a browser that has been silent for seconds may be the one that asks anew."""
@@ -114,7 +114,9 @@ class Calls:
         """While a call is up, see what it costs."""
         while self._admitted:
             now_s = self._clock.now_ns() / 1e9
-            self.capacity.sample(now_s, self._cpu_s(), {s: self._reading(s, now_s) for s in self._awake()})
+            self.capacity.sample(
+                now_s, self._cpu_s(), {s.name: self._reading(s, now_s) for s in self._awake()}
+            )
             await self._sleep(SAMPLE_EVERY_S)
         self._sampling = None
 

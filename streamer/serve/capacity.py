@@ -79,20 +79,20 @@ class _Measured:
 
 
 class Capacity:
-    """Fed with numbers; knows no clock. Keys are the calls themselves, or anything else that tells them apart."""
+    """Fed with numbers; knows no clock. Keys are the names of calls: the calls themselves it must not keep alive."""
 
     def __init__(self, cores: float) -> None:
         self._cores = cores
         self._learnt: OrderedDict[CallKind, float] = OrderedDict()
         self._slowness = 1.0  # of this computer, compared with the one of the guesses
-        self._before: tuple[float, float, Mapping[object, Reading]] | None = None
-        self._measured: dict[object, _Measured] = {}
+        self._before: tuple[float, float, Mapping[str, Reading]] | None = None
+        self._measured: dict[str, _Measured] = {}
 
     def cores_of(self, kind: CallKind) -> float:
         """How many cores a call of `kind` takes at 30 pictures a second."""
         return self._learnt.get(kind, kind.guessed_cores * self._slowness)
 
-    def sample(self, now_s: float, cpu_s: float, readings: Mapping[object, Reading]) -> None:
+    def sample(self, now_s: float, cpu_s: float, readings: Mapping[str, Reading]) -> None:
         """Learn from all calls that are up: `cpu_s` is what this process has used so far, on all cores."""
         before, self._before = self._before, (now_s, cpu_s, dict(readings))
         self._measured = {}
@@ -122,7 +122,7 @@ class Capacity:
             self._learnt.popitem(last=False)
         self._slowness += _FOLLOW * (self._learnt[kind] / kind.guessed_cores - self._slowness)
 
-    def refusal(self, running: Mapping[object, CallKind], asked: CallKind) -> str | None:
+    def refusal(self, running: Mapping[str, CallKind], asked: CallKind) -> str | None:
         """Why a call of the kind `asked` may not begin beside those that run, or None. The first one always may."""
         if not running:
             return None
