@@ -6,11 +6,13 @@ import logging
 import socket
 from collections.abc import Iterable, Iterator
 from itertools import product
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from fastapi import FastAPI
 from pydantic import ValidationError
-from raw import Answer, Running, running
+from raw import Answer, Running, running, write_certificate
 from starlette.routing import BaseRoute
 
 from engines.errors import VisavisError
@@ -250,6 +252,50 @@ def test_a_token_that_can_be_guessed_or_not_be_sent_is_refused(
     if len(token) > 1:
         assert token not in str(refusal.value)
         assert token not in str(refusal.value.__cause__), "which --debug shows"
+
+
+def test_variables_that_are_not_ours_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "many")
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    with running(token=TOKEN) as server:
+        forwarded = "X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=127.0.0.1\r\n"
+        assert ask(server, "GET", "/api/avatars", CLOSE + forwarded).status == 401
+        upgrade = "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        for path in ("/api/avatars", "/metrics", "/"):
+            assert ask(server, "GET", path, upgrade).status == (200 if path == "/" else 401)
+
+
+@pytest.mark.parametrize("size", ["inf", "nan", "0", "-1", "1e300"])
+def test_a_size_that_is_none_is_refused(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISAVIS_MAX_PHOTO_MB", size)
+    with pytest.raises(VisavisError, match="VISAVIS_MAX_PHOTO_MB"):
+        read_settings()
+
+
+def test_certificates_that_are_none_are_named(tmp_path: Path) -> None:
+    cert, key = write_certificate(tmp_path)
+    assert read_settings(tls_cert=cert, tls_key=key).tls_cert == cert
+    locked, text = tmp_path / "locked.pem", tmp_path / "text.pem"
+    text.write_text("no PEM")
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    locked.write_bytes(
+        loaded.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"password"),
+        )
+    )
+    _, other = write_certificate(tmp_path / "other")
+    for bad_cert, bad_key, named in (
+        (tmp_path / "none.pem", key, "none.pem"),
+        (cert, tmp_path, "--tls-key"),
+        (text, key, "text.pem"),
+        (cert, text, "text.pem"),
+        (cert, locked, "password"),
+        (cert, other, "no certificate and its key"),
+    ):
+        with pytest.raises(VisavisError, match=named):
+            read_settings(tls_cert=bad_cert, tls_key=bad_key)
 
 
 def test_a_token_that_is_made_as_told_is_taken() -> None:

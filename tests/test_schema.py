@@ -51,7 +51,11 @@ WANTED = {  # what has to come up among the answers
 }
 EXAMPLES, SOAK_EXAMPLES = 20, 1000
 NAMES = st.sampled_from([field.name for field in fields(Controls)])
-CONTROLS = st.dictionaries(NAMES, st.one_of(st.floats(0, 1), st.floats(), st.none(), st.text()), max_size=2)
+CONTROLS = st.dictionaries(
+    NAMES,
+    st.one_of(st.floats(0, 1), st.floats(allow_nan=False, allow_infinity=False), st.none(), st.text()),
+    max_size=2,
+)
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import socket
 import ssl
 import threading
@@ -13,14 +12,10 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from fakes import AT_LAST_S
 from fastapi import FastAPI
 from fastapi.responses import Response
-from raw import Running, answer_of, running
+from raw import Running, answer_of, running, write_certificate
 
 from streamer.serve.connections import BODY_STEP_BYTES, WAIT_S, Connections, Phase, Stage
 from streamer.serve.headers import HEADERS
@@ -294,27 +289,7 @@ def test_of_two_the_longer_silent_one_goes() -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate of localhost's own, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(1))
-        .not_valid_after(now + datetime.timedelta(1))
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
-    cert_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    unlocked = serialization.NoEncryption()
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unlocked)
-    )
-    return cert_file, key_file
+    return write_certificate(tmp_path_factory.mktemp("tls"))
 
 
 def test_a_handshake_that_never_ends_is_ended(certificate: tuple[Path, Path]) -> None:

@@ -9,7 +9,7 @@ from starlette.routing import compile_path
 
 from streamer.serve.config import ServeSettings
 
-OFFER_BYTES = 256 << 10  # an SDP of 200 000 characters, and how JSON writes its line ends
+OFFER_BYTES = 256 << 10  # the longest SDP, and how JSON writes its line ends
 CONTROLS_BYTES = 16 << 10
 FORM_BYTES = 64 << 10  # what a form may hold besides its picture
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
@@ -25,10 +26,10 @@ class ServeSettings(BaseSettings):
     token: str | None = Field(default=None, repr=False)
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    max_sessions: int = Field(default=4, ge=1)
+    max_sessions: int | None = Field(default=None, ge=1)  # None: as many as the computer can show
     max_uploads: int = Field(default=32, ge=1)
     head_model: str | None = None
-    max_photo_mb: float = Field(default=60, gt=0)
+    max_photo_mb: float = Field(default=60, gt=0, le=2000)
 
     @field_validator("host")
     @classmethod
@@ -72,9 +73,30 @@ class ServeSettings(BaseSettings):
 def read_settings(**given: object) -> ServeSettings:
     """Settings from the command line over those from the environment; raises VisavisError naming a bad one."""
     try:
-        return ServeSettings.model_validate(ServeSettings().model_dump() | given)
+        settings = ServeSettings.model_validate(ServeSettings().model_dump() | given)
     except ValidationError as error:
         first = error.errors()[0]
         name = f"VISAVIS_{'_'.join(str(part) for part in first['loc'])}".upper()
         said = first["msg"].removeprefix("Value error, ")
         raise VisavisError(f"{name} (or its option) is wrong: {said}; correct or unset it") from error
+    if settings.tls_cert and settings.tls_key:
+        require_certificate(settings.tls_cert, settings.tls_key)
+    return settings
+
+
+def require_certificate(cert: Path, key: Path) -> None:
+    """Raise VisavisError unless `cert` and `key` are a certificate and its key that can be read without a password."""
+    for option, file in (("--tls-cert", cert), ("--tls-key", key)):
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise VisavisError(
+                f"{option} {file} cannot be read ({error.strerror}); give a PEM file"
+            ) from error
+    try:
+        # with no password of ours OpenSSL would ask for one on the terminal
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        raise VisavisError(
+            f"{cert} and {key} are no certificate and its key; give both as PEM, the key without a password"
+        ) from error

@@ -117,6 +117,7 @@ class Server(uvicorn.Server):
                 ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
                 server_header=False,
                 proxy_headers=False,
+                workers=1,  # else uvicorn reads a variable of the environment for it
                 loop="asyncio",  # it accepts through the listener, and uvloop does not
                 http=cast(type[asyncio.Protocol], protocol),
                 ws="none",

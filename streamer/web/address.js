@@ -19,7 +19,7 @@ export function parseAddress(search) {
     hud: query.has("hud") ? query.get("hud") !== "0" : null,
     bare,
     audio: choice(query.get("audio"), ["0", "raw"], "1"),
-    token: query.get("token") || null,
+    token: query.get("token")?.replaceAll(" ", "+") || null, // a form's plus is a space, and a token holds none
     aspect: choice(query.get("aspect"), ["1:1", "16:9"], null),
     background: BACKGROUND.test(query.get("background") ?? "") ? query.get("background") : null,
   };

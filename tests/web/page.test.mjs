@@ -77,6 +77,7 @@ test("a chosen look is asked for, but no picture that the page has lost", () => 
 });
 
 test("the token leaves the address and nothing else does", () => {
+  assert.equal(parseAddress("?token=a+b/c-_.~==").token, "a+b/c-_.~==");
   assert.equal(withoutToken("http://h:8000/?token=T&drive=demo#x"), "/?drive=demo#x");
   assert.equal(withoutToken("http://h:8000/?token=T"), "/");
 });
@@ -108,6 +109,7 @@ test("the status line follows the call, then the server", () => {
   assert.equal(statusOf({ ...webcam, face: false }).tone, "warn");
   assert.equal(statusOf({ ...webcam, state: "fault" }).tone, "error");
   assert.equal(statusOf({ ...webcam, phase: "waiting" }).text, "Connection lost, reconnecting");
+  assert.match(statusOf({ ...webcam, phase: "waiting", status: 503 }).text, /full/);
   assert.equal(statusOf({ ...webcam, phase: "refused" }).tone, "error");
   // the demo has no face that could be lost
   assert.deepEqual(statusOf({ ...webcam, drive: "demo", state: "idle", face: false }), { tone: "ok", text: "Demo is playing" });
