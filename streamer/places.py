@@ -106,4 +106,6 @@ def output_file(text: str) -> Path:
         )
     if is_stream(text):
         raise PlaceError(f"visavis writes nothing to standard output ({text}); name a file")
+    if (kind := not_a_file(path)) in ("a pipe", "a socket", "a disk"):
+        raise PlaceError(f"{path} is {kind}, no file; name a file")  # a pipe waits for its reader for ever
     return path

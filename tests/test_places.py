@@ -113,6 +113,9 @@ def test_pipes_sockets_and_dead_links_are_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(VisavisError, match=r"pipe\.mp4 is a pipe, no file"):
         input_file(str(tmp_path / "pipe.mp4"))
+    with pytest.raises(VisavisError, match=r"pipe\.mp4 is a pipe, no file; name a file"):
+        output_file(str(tmp_path / "pipe.mp4"))
+    assert output_file("/dev/null") == Path("/dev/null"), "a trace may go there"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s.mp4"))
         with pytest.raises(VisavisError, match=r"s\.mp4 is a socket, no file"):
