@@ -30,6 +30,11 @@ _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0
 # BT.2408 § 2: what is white in ordinary pictures, in cd/m², and the brightest of an HLG screen
 _WHITE_CD_M2, _HLG_PEAK_CD_M2 = 203.0, 1000.0
 _KNEE = 0.75  # darker than this share of white stays as it is; what is brighter is pressed into the rest
+_MIDDLE, _DIM, _BRIGHT = (
+    0.5,
+    0.5,
+    0.9,
+)  # the median may be so bright; less than dim at its brightest is made bright
 _SAME = 2  # a profile that moves no colour by more, of 255, is sRGB
 _STRIP_ROWS = 256
 
@@ -111,6 +116,10 @@ def _through_signal(image: Image.Image, signal: Signal) -> Image.Image:
     light = _light_of(np.linspace(0, 1, 256), signal).astype(np.float32)
     matrix = between(signal.primaries, _SRGB_PRIMARIES).astype(np.float32)
     pixels = np.array(image, np.uint8)
+    if signal.is_hdr:
+        step = max(1, max(image.size) // 256)
+        some = light[pixels[::step, ::step]]
+        light *= _exposure(_shown_on_hlg_screen(some) if signal.transfer == _HLG else some, signal)
     for top in range(0, len(pixels), _STRIP_ROWS):
         rows = light[pixels[top : top + _STRIP_ROWS]]
         if signal.transfer == _HLG and signal.is_hdr:
@@ -120,6 +129,16 @@ def _through_signal(image: Image.Image, signal: Signal) -> Image.Image:
             rows = _pressed(rows)
         pixels[top : top + _STRIP_ROWS] = _srgb_encoded(rows)
     return Image.fromarray(pixels)
+
+
+def _exposure(shown: F32, signal: Signal) -> np.float32:
+    """What to multiply code values' light with, as programs differ in how bright they make white: 100 … 1 000 cd/m²."""
+    brightest = shown.max(-1)
+    middle, bright = float(np.median(brightest)), float(np.percentile(brightest, 99.5))
+    factor = _MIDDLE / middle if middle > _MIDDLE else 1.0
+    if 0 < bright < _DIM:
+        factor = min(_WHITE_CD_M2 / 100, _BRIGHT / bright)
+    return np.float32(factor ** (1 / 1.2) if signal.transfer == _HLG else factor)  # through the OOTF
 
 
 def _light_of(values: F64, signal: Signal) -> F64:

@@ -153,7 +153,7 @@ def _sentence(told: object) -> str:
 
 
 def _too_long() -> PhotoError:
-    return PhotoError(f"the photo takes too long to open; {SAVE_AS}")
+    return PhotoError("the photo takes too long to open; save it smaller, as JPEG, and use that")
 
 
 def _nonsense() -> PhotoError:

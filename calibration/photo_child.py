@@ -20,7 +20,7 @@ from engines.errors import PhotoError
 DATA_BYTES = 500 << 20
 ADDRESSES_BYTES = 704 << 20  # the same for kernels that do not count data: shared libraries have 150 MB of it
 CPU_S = 4
-NICE = 15  # calls come first
+NICE = 10  # calls come first
 
 TOO_MUCH = (
     "the photo needs more memory than an upload may take; save it with at most 25 million pixels and use that"

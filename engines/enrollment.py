@@ -13,9 +13,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from engines.digest import digest_of
+from engines.enrollment_bounds import (
+    MAX_FILE_BYTES,
+    MAX_HEADER_CHARACTERS,
+    require_consistent,
+    require_crop,
+    require_features,
+    require_motion,
+    text,
+    texts,
+)
 from engines.errors import EnrollmentError
 from engines.files import PRIVATE, WholeFile
-from engines.head.landmark_names import LANDMARK_COUNT
 from engines.head.model import HeadModel
 from engines.head.open import OWN, HeadModelRef, find_again, open_again
 from engines.motion import Motion
@@ -146,13 +155,17 @@ def load_enrollment(path: Path) -> Enrollment:
             f"there is no avatar file {path}; make one with `visavis enroll PHOTO -o {path.name}`"
         )
     try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError("too large")
         with safe_open(str(path), framework="numpy") as file:
             metadata: dict[str, str] = file.metadata() or {}
             tensors: dict[str, NDArray[np.generic]] = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise EnrollmentError(f"{path} is not an avatar or is truncated; {again}") from error
     raw = metadata.get("visavis", "")
     try:
+        if len(raw) > MAX_HEADER_CHARACTERS:
+            raise ValueError("too long")
         header = json.loads(raw)
         kind, version = header["format"], int(header["version"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -175,27 +188,30 @@ def load_enrollment(path: Path) -> Enrollment:
         for name, (dtype, dimensions) in _TENSORS.items():
             if tensors[name].dtype != dtype or tensors[name].ndim != dimensions:
                 raise ValueError(f"{name} has the wrong type or shape")
-        _require_consistent(tensors)
+        require_consistent(tensors)
         consent = header["consent"]
         left, top, side = (float(v) for v in header["crop_px"])
+        require_crop((left, top, side), tensors["photo"].shape[1], tensors["photo"].shape[0])
+        motion = Motion.from_json(json.dumps(header["motion"]))
+        require_motion(motion)
+        features = {
+            n.removeprefix(_FEATURE_PREFIX): t for n, t in tensors.items() if n.startswith(_FEATURE_PREFIX)
+        }
+        require_features(features)
         return Enrollment(
-            name=str(header["name"]),
-            created_utc=str(header["created_utc"]),
-            photo_sha256=str(header["photo_sha256"]),
+            name=text(header["name"]),
+            created_utc=text(header["created_utc"]),
+            photo_sha256=text(header["photo_sha256"]),
             crop_px=(left, top, side),
-            motion=Motion.from_json(json.dumps(header["motion"])),
-            consent=Consent(str(consent["name"]), str(consent["given_utc"])) if consent else None,
-            notices=tuple(str(n) for n in header["notices"]),
+            motion=motion,
+            consent=Consent(text(consent["name"]), text(consent["given_utc"])) if consent else None,
+            notices=texts(header["notices"]),
             controls=Controls.from_dict(header["controls"]) if header["controls"] else None,
             model=_model_ref(header["model"]),
-            features={
-                n.removeprefix(_FEATURE_PREFIX): t
-                for n, t in tensors.items()
-                if n.startswith(_FEATURE_PREFIX)
-            },
+            features=features,
             **{n: tensors[n] for n in _TENSORS},  # pyright: ignore[reportArgumentType]
         )
-    except (KeyError, ValueError, TypeError, ControlsError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError, ControlsError) as error:
         raise EnrollmentError(f"{path} lacks something an avatar must have ({error}); {again}") from error
 
 
@@ -238,31 +254,6 @@ def with_head_model_found(enrollment: Enrollment, place: str | None = None) -> E
     out = replace(enrollment, model=find_again(enrollment.model, place))
     head_model_of(out)
     return out
-
-
-def _require_consistent(tensors: Mapping[str, NDArray[np.generic]]) -> None:
-    """Raises ValueError when sizes that belong together differ: a forged file must not crash a call later."""
-    height, width = tensors["photo"].shape[:2]
-    count = len(tensors["neutral_hu"])
-    texels = tensors["uv_visibility"].shape
-    expected: dict[str, tuple[int, ...]] = {
-        "photo": (height, width, 3),
-        "matte": (height, width),
-        "landmarks_px": (LANDMARK_COUNT, 3),
-        "neutral_hu": (count, 3),
-        "uv_position_px": (*texels, 2),
-        "uv_colour": (*texels, 3),
-        "uv_pncc": (*texels, 3),
-        "plate": (*tensors["plate"].shape[:2], 3),
-    }
-    for name, shape in expected.items():
-        if tensors[name].shape != shape:
-            raise ValueError(f"{name} is {tensors[name].shape}, not {shape}")
-    if count < LANDMARK_COUNT:
-        raise ValueError(f"neutral_hu has {count} vertices, fewer than the {LANDMARK_COUNT} landmarks")
-    floats = ("landmarks_px", "identity", "neutral_hu", "uv_position_px")
-    if not all(np.isfinite(tensors[name].astype(np.float32)).all() for name in floats):
-        raise ValueError("a number is not finite")
 
 
 def renamed(enrollment: Enrollment, name: str) -> Enrollment:

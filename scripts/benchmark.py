@@ -44,7 +44,8 @@ from streamer.sinks.sink import SinkInfo
 from streamer.tuning import tune_for_small_pictures
 
 # in the order they are printed
-CHAPTERS = ("enrolling", "animating", "pipelined", "smoothing", "parts", "stall", "soak")
+CHAPTERS = ("enrolling", "animating", "pipelined", "smoothing", "parts", "stall", "soak", "calls")
+ALONE = ("soak", "calls")  # minutes long, or processes of their own
 
 
 def make_clip(enrollment: Enrollment, path: Path, seconds: float, fps: float, size_px: int) -> None:
@@ -71,18 +72,18 @@ def measure(
     repeats: int,
     only: str | None,
 ) -> list[Measured]:
-    """All numbers but the soak's, or those of one chapter. Raises what the measured commands raise."""
+    """All numbers but those of `ALONE`, or those of one chapter. Raises what the measured commands raise."""
     tune_for_small_pictures()
-    chapters = (only,) if only else tuple(c for c in CHAPTERS if c != "soak")
+    chapters = (only,) if only else tuple(c for c in CHAPTERS if c not in ALONE)
     enrolled = enroll(photo)  # the first run also loads the models
     out: list[Measured] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if driver is None:
             driver = folder / "driver.mp4"
-            # a soak goes round on a short clip
+            # they go round on a short clip
             make_clip(
-                enrolled, driver, min(seconds, 10.0) if only == "soak" else seconds, demo_track().fps, 512
+                enrolled, driver, min(seconds, 10.0) if only in ALONE else seconds, demo_track().fps, 512
             )
         avatar = folder / "a.avatar"
         if "enrolling" in chapters:
@@ -102,6 +103,12 @@ def measure(
             from scripts.benchmarks.soak import measure_soak  # psutil comes with `pip install visavis[dev]`
 
             out += measure_soak(enrolled, driver, seconds)
+        if "calls" in chapters:
+            from scripts.benchmarks.several_calls import measure_several_calls  # psutil too
+
+            out += measure_several_calls(
+                enrolled, driver, folder, generator=generator, size_px=size_px, seconds=seconds
+            )
     return out
 
 
@@ -122,7 +129,9 @@ def main() -> None:
         "--seconds", type=float, default=10.0, help="length of the made driver and of the run"
     )
     parser.add_argument("--generator", choices=sorted(GENERATORS), default=DEFAULT_GENERATOR)
-    parser.add_argument("--only", choices=CHAPTERS, help="one measurement alone; soak is measured only so")
+    parser.add_argument(
+        "--only", choices=CHAPTERS, help="one measurement alone; soak and calls are measured only so"
+    )
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")

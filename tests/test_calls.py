@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 from calls import Camera, Client, Painter, Sleepers, only_loopback, plain_enrollment, until
 from fakes import AT_LAST_S
 from fastapi import HTTPException
 
+from streamer.clock import SystemClock
 from streamer.latency.metrics import Metrics
-from streamer.serve.calls import MOST_WAITING, Calls
+from streamer.serve.app import create_app
+from streamer.serve.calls import MOST_WAITING, SAMPLE_EVERY_S, Calls
+from streamer.serve.capacity import CallKind, Capacity, Reading
+from streamer.serve.config import ServeSettings
+from streamer.serve.store import AvatarStore
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.session import CONNECT_WITHIN_S, Session
@@ -30,10 +36,18 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 class House:
     """Calls whose waiting is told when it is over, and what was made for them."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int | None, capacity: Capacity | None = None) -> None:
         self.sleepers = Sleepers()
         self.painters: list[Painter] = []
-        self.calls = Calls(Metrics(), limit, self._paint, sleep=self.sleepers.sleep)  # type: ignore[arg-type]
+        self.clock = SystemClock()
+        self.calls = Calls(
+            Metrics(),
+            limit,
+            capacity or Capacity(2),
+            self._paint,  # type: ignore[arg-type]
+            clock=self.clock,
+            sleep=self.sleepers.sleep,
+        )
 
     def _paint(self, session: Session) -> Painter:
         self.painters.append(Painter(session))
@@ -54,8 +68,8 @@ class House:
 
 
 @asynccontextmanager
-async def housing(limit: int = 4) -> AsyncGenerator[House]:
-    house = House(limit)
+async def housing(limit: int | None = 4, capacity: Capacity | None = None) -> AsyncGenerator[House]:
+    house = House(limit, capacity)
     try:
         yield house
     finally:
@@ -150,6 +164,39 @@ async def test_of_two_calls_that_connect_at_once_only_as_many_stay_as_may() -> N
             await two.close()
 
 
+async def test_a_browser_that_went_silent_gives_its_place_to_one_that_comes() -> None:
+    """It may be the same: who lost the connection asks again within seconds."""
+    async with (
+        housing(limit=1) as house,
+        house.calling() as (silent, before),
+    ):
+        await until(lambda: before.frames, "pictures")
+        with pytest.raises(HTTPException):
+            await house.offered(await dead_offer())
+        assert silent._worker is not None
+        silent._worker.rest(True)
+        async with house.calling() as (_, again):
+            await until(lambda: again.frames, "pictures of the one that came")
+            await until(lambda: silent.closed, "the silent one to end")
+
+
+async def test_a_call_that_is_about_to_end_takes_no_place() -> None:
+    """A page that starts anew hangs up first, and asks before the server is done with that."""
+    async with (
+        housing(limit=1) as house,
+        house.calling() as (first, before),
+    ):
+        await until(lambda: before.frames, "pictures")
+        house.painters[0].gate.clear()  # its worker takes its time
+        try:
+            first.end("its page starts anew")
+            assert not first.closed
+            async with house.calling() as (_, again):
+                await until(lambda: again.frames, "pictures of the next one")
+        finally:
+            house.painters[0].gate.set()
+
+
 async def test_an_offer_that_is_broken_off_leaves_nothing() -> None:
     async with housing() as house:
         task = asyncio.create_task(house.offered(await dead_offer()))
@@ -157,3 +204,82 @@ async def test_an_offer_that_is_broken_off_leaves_nothing() -> None:
         task.cancel()
         await asyncio.wait([task], timeout=AT_LAST_S)
         await until(lambda: not house.calls.sessions, "its session to close")
+
+
+async def test_calls_are_counted_by_what_they_cost() -> None:
+    capacity = Capacity(2)
+    async with housing(None, capacity) as house:
+        kind = CallKind.of(CallOptions(drive="demo"))
+        assert capacity.cores_of(kind) < 2 < 2 * capacity.cores_of(kind), "one by one's guess, not two"
+        async with house.calling() as (_, watcher):
+            await until(lambda: watcher.frames, "pictures")
+            with pytest.raises(HTTPException) as caught:
+                await house.offered(await dead_offer())
+            assert caught.value.status_code == 503
+            for says in ("1 call up", "processor cores", "hang one up", "geometric", "VISAVIS_MAX_SESSIONS"):
+                assert says in caught.value.detail
+            assert int((caught.value.headers or {})["Retry-After"]) > 0
+            # a call of the kind turns out to take a fifth of a core
+            later_s = house.clock.now_ns() / 1e9 + 1000
+            for k in range(20):
+                reading = Reading(kind, 1 + 60 * k, 1 + 60 * k, 1.0 + k, None)
+                capacity.sample(later_s + 2 * k, 0.4 * k, {"one like it": reading})
+            async with house.calling() as (_, second):
+                await until(lambda: second.frames, "pictures of a second call")
+
+
+async def test_calls_that_are_up_are_measured_and_measuring_ends_with_them() -> None:
+    seen: list[Reading] = []
+
+    class Watching(Capacity):
+        def sample(self, now_s: float, cpu_s: float, readings: Mapping[str, Reading]) -> None:
+            seen.extend(readings.values())
+
+    async with housing(None, Watching(2)) as house:
+        async with house.calling() as (session, watcher):
+
+            def measured() -> bool:
+                house.sleepers.let_pass(SAMPLE_EVERY_S)
+                return len(seen) > 3 and seen[-1].drawn > seen[0].drawn
+
+            await until(measured, "the call to be measured")
+            assert seen[-1].kind == CallKind.of(session.options)
+            assert seen[-1].busy_ms > 0
+            assert watcher.frames
+        await until(lambda: not house.calls.sessions, "the call to end")
+        house.sleepers.let_pass(SAMPLE_EVERY_S)
+        await until(lambda: house.calls._sampling is None, "the measuring to end")
+
+
+async def test_a_number_wins_over_what_calls_cost() -> None:
+    async with (
+        housing(2, Capacity(0.1)) as house,
+        house.calling() as (_, one),
+        house.calling() as (_, two),
+    ):
+        await until(lambda: one.frames and two.frames, "pictures of both")
+        with pytest.raises(HTTPException):
+            await house.offered(await dead_offer())
+
+
+async def test_a_page_is_told_why_it_has_to_wait() -> None:
+    """Through the server, as the page asks."""
+    store = AvatarStore()
+    store.add_public(plain_enrollment())
+    app = create_app(ServeSettings(), store, make_avatar=Painter)  # type: ignore[arg-type]
+    app.state.service.calls.capacity = Capacity(0.5)
+    one, offer = Client(), {"type": "offer", "drive": "demo"}
+    base = "http://127.0.0.1"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base) as http:
+        try:
+            answer = await http.post("/api/offer", json={"sdp": await one.offer(), **offer})
+            assert answer.status_code == 200, "the first call always may"
+            await one.accept(answer.json()["sdp"])
+            await until(lambda: one.frames, "pictures")
+            answer = await http.post("/api/offer", json={"sdp": await dead_offer(), **offer})
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) > 0
+            assert "hang one up" in answer.json()["error"]
+        finally:
+            await one.close()
+            await app.state.service.aclose()

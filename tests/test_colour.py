@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+import skimage.data
 from fakes import encoded
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
@@ -18,7 +19,7 @@ U8 = NDArray[np.uint8]
 F64 = NDArray[np.float64]
 
 # skin, lips, leaves, sky, grey: what a face photo is made of; none so bright that it is pressed below white
-COLOURS = np.array([(203, 160, 140), (170, 80, 85), (60, 110, 50), (90, 130, 190), (128, 128, 128)], np.uint8)
+COLOURS = np.array([(215, 172, 152), (170, 80, 85), (60, 110, 50), (90, 130, 190), (128, 128, 128)], np.uint8)
 PATCH = 64
 
 SRGB: Primaries = ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060), (0.3127, 0.3290))
@@ -117,6 +118,18 @@ def test_hdr_is_brought_to_srgb(kind: str, transfer: int) -> None:
     photo = open_photo(data)
     assert photo.notices == ("HDR: its brightest parts are darkened to what any screen shows",)
     assert_as_meant(photo, 14)
+
+
+@pytest.mark.parametrize("white_cd_m2", [100, 203, 400, 1000])
+def test_however_bright_a_program_makes_white_a_face_is_as_bright(white_cd_m2: float) -> None:
+    person: U8 = skimage.data.astronaut()[20:276, 100:356]
+    shown = np.clip(light(person) @ between(SRGB, BT2020).T, 0, None) * (white_cd_m2 / 203)
+    data = encoded((np.clip(pq(shown), 0, 1) * 255 + 0.5).astype(np.uint8), "PNG")
+    said = b"cICP" + bytes((9, 16, 0, 1))
+    data = data[:33] + struct.pack(">I", 4) + said + struct.pack(">I", zlib.crc32(said)) + data[33:]
+    face = np.s_[70:130, 100:150]
+    off = open_photo(data).image[face].astype(int) - person[face]
+    assert np.abs(off.mean((0, 1))).max() < 16
 
 
 def test_highlights_of_hdr_keep_their_hue_and_stay_below_white() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import wave
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,7 @@ from engines.speech.features import RATE_HZ
 from streamer.drive.driver import Driver
 from streamer.drive.trackers.tracker import NoTracker
 from streamer.drive.voice import Voice
+from streamer.frame import Frame
 from streamer.recordings import recording_of
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import SinkInfo
@@ -430,6 +432,30 @@ def test_channels_and_rate_may_change_in_the_middle(tmp_path: Path, codec: str) 
     given = sound_of(output)
     assert len(given) == pytest.approx(4 * 48_000, abs=0.1 * 48_000)
     assert np.abs(given[-48_000:]).max() > 0.1
+
+
+@pytest.mark.parametrize(("channels", "bytes_each"), [(1, 1), (3, 2), (5, 2), (8, 3), (24, 2), (64, 2)])
+def test_any_number_of_channels_is_heard(tmp_path: Path, channels: int, bytes_each: int) -> None:
+    """Of eight planes and more PyAV reads behind the last one: that ended the program."""
+    path = tmp_path / "a.wav"
+    tone = sine(0.5)[0]
+    whole = np.round(tone * 127 + 128) if bytes_each == 1 else np.round(tone * 32767)
+    kind = {1: "u1", 2: "<i2", 3: "<i2"}[bytes_each]
+    data = np.repeat(whole.astype(kind), channels)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((channels, bytes_each, 48_000, 0, "NONE", ""))
+        low = np.zeros((len(data), 1), np.uint8)
+        each = data.view(np.uint8).reshape(len(data), -1)
+        file.writeframes((np.concatenate([low, each], 1) if bytes_each == 3 else each).tobytes())
+    sound, notices = heard(path)
+    assert notices == ()
+    assert len(sound) == pytest.approx(0.5 * RATE_HZ, abs=50)
+    assert np.abs(sound).max() == pytest.approx(np.abs(tone).max(), abs=0.05)
+    with FileSink(tmp_path / "out.mp4", audio_from=path) as sink:
+        sink.open(SinkInfo(64, 48, CLIP_FPS))
+        for k in range(12):
+            sink.write(Frame(k / CLIP_FPS, 0, image=picture(k)))
+    assert np.abs(sound_of(tmp_path / "out.mp4")).max() > 0.2
 
 
 def test_a_sound_that_begins_late_stays_with_its_face(tmp_path: Path) -> None:

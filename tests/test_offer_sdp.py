@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from streamer.latency.metrics import Metrics
 from streamer.serve.calls import Calls
+from streamer.serve.capacity import Capacity
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.offer_sdp import (
@@ -148,7 +149,7 @@ def test_whatever_an_offer_says_nothing_breaks_behind_its_answer(
 
     async def attack() -> int:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
-        calls = Calls(Metrics(), 100, Painter)  # type: ignore[arg-type]
+        calls = Calls(Metrics(), 100, Capacity(2), Painter)  # type: ignore[arg-type]
         connected = 0
         for k in range(len(changed(await offered()))):
             client = Client(Camera(), audio=True)

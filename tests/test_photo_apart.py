@@ -102,7 +102,7 @@ def test_a_file_is_read_from_its_place_on() -> None:
 
 
 def test_a_child_that_hangs_is_ended() -> None:
-    with pytest.raises(PhotoError, match="takes too long to open; save it as JPEG"):
+    with pytest.raises(PhotoError, match="takes too long to open; save it smaller, as JPEG"):
         apart(b"x", command=fake("time.sleep(3600)"), within_s=0.2)
 
 

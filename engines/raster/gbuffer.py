@@ -153,6 +153,8 @@ def draw_triangles(corners: F32, colours: F32, width: int, height: int) -> tuple
     distance, which is therefore far away (64 picture heights) with a matching field of view.
     """
     far = 64.0 * height
+    if not len(corners):  # a head that is not in the picture
+        return np.zeros((height, width, 3), np.float32), np.full((height, width), far * 4.0, np.float32)
     z = far + (corners[:, 2] - corners[:, 2].mean())
     grow = z / far
     vertices = np.empty_like(corners)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -14,11 +13,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from engines.errors import VisavisError
-from engines.files import require_apart
+from engines.files import require_apart, require_writable
 from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
 from streamer.cli.computer import add_computer_commands
 from streamer.cli.controls import with_controls
+from streamer.cli.latency import latency
 from streamer.cli.options import (
     AspectChoice,
     AspectName,
@@ -36,8 +36,18 @@ from streamer.cli.options import (
     height_px,
 )
 from streamer.cli.stills import add_still_commands
-from streamer.cli.terminal import err, progress_bar, quiet_native, ready_streams, say_note, working
+from streamer.cli.terminal import (
+    err,
+    log_to_terminal,
+    progress_bar,
+    quiet_native,
+    ready_streams,
+    require_here,
+    say_note,
+    working,
+)
 from streamer.drive.trackers.names import DEFAULT_TRACKER
+from streamer.places import input_file, output_file
 from streamer.sinks.names import DEFAULT_SINK
 from streamer.sources.names import DEFAULT_SOURCE
 
@@ -65,6 +75,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def common(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and a detailed log.")] = False,
     version: Annotated[  # eager: no command is asked for
         bool,
@@ -72,22 +83,22 @@ def common(
     ] = False,
 ) -> None:
     """Be an avatar in a video call, live, from one photo."""
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    if not debug:
-        for name in ("aiortc", "aioice", "libav"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+    log_to_terminal(debug=debug, times=context.invoked_subcommand == "serve")
 
 
 @app.command()
 def enroll(
-    photo: Annotated[Path, typer.Argument(help="Any photo with one face that looks at the camera.")],
+    photo: Annotated[
+        Path, typer.Argument(help="Any photo with one face that looks at the camera.", parser=input_file)
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Where the avatar goes (default: beside you, named after the photo)."
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Where the avatar goes (default: beside you, named after the photo).",
+            parser=output_file,
         ),
     ] = None,
     consent: Annotated[
@@ -101,6 +112,7 @@ def enroll(
     """
     target = output or Path(f"{photo.stem}.avatar")
     require_apart({"-o": target}, {"the photo": photo})
+    require_writable(target, "-o", "me.avatar")
     if consent is None and sys.stdin.isatty() and sys.stdout.isatty():
         consent = typer.prompt(
             "Whose face is this, and did they agree? Type their name", default="", show_default=False
@@ -123,11 +135,22 @@ def enroll(
 def animate(
     avatar: AvatarFile,
     driver: Annotated[
-        Path, typer.Option(help="A video of a face, speech (.wav …), or a motion file (.jsonl).")
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="A video of a face, speech (.wav …), or a motion file (.jsonl).",
+            parser=input_file,
+        ),
     ],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="The .mp4 to write; a transparent one is a .mov or .webm."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The .mp4 to write; a transparent one is a .mov or .webm.",
+            parser=output_file,
+        ),
     ],
     generator: GeneratorName = DEFAULT_GENERATOR,
     tracker: TrackerName = DEFAULT_TRACKER,
@@ -139,7 +162,10 @@ def animate(
         typer.Option(help="head: the standard crop; photo: the photo's own framing, pixel for pixel."),
     ] = FramingChoice.head,
     trim_ms: TrimMs = 0.0,
-    motion_out: Annotated[Path | None, typer.Option(help="Also write the motion here (.jsonl).")] = None,
+    motion_out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the motion here (.jsonl).", parser=output_file),
+    ] = None,
     trace: TraceFile = None,
     *,
     controls: dict[str, object],
@@ -244,7 +270,12 @@ def run(
 @with_controls
 def serve(
     avatar: Annotated[
-        list[Path] | None, typer.Option(help="An .avatar file to offer; may be repeated (default: a demo).")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="An .avatar file to offer; may be repeated (default: a demo).",
+            parser=input_file,
+        ),
     ] = None,
     host: Annotated[str, typer.Option(envvar="VISAVIS_HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -301,40 +332,7 @@ def serve(
         )
 
 
-@app.command()
-def latency(
-    trace: Annotated[Path, typer.Argument(help="A trace from --trace.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The report to write (default: TRACE.html).")
-    ] = None,
-    perfetto: Annotated[Path | None, typer.Option(help="Also write a Perfetto trace (.json).")] = None,
-) -> None:
-    """Draw a latency report from a trace: one HTML file with plots.
-
-    Example: `visavis latency trace.jsonl -o report.html`
-    """
-    from streamer.latency.perfetto import write_perfetto
-    from streamer.latency.report import write_report
-    from streamer.latency.summary import summarise
-    from streamer.latency.trace import read_trace
-
-    target = output or trace.with_suffix(".html")
-    require_apart({"-o": target, "--perfetto": perfetto}, {"the trace": trace})
-    data = read_trace(trace)
-    write_report(data, target)
-    if perfetto:
-        write_perfetto(data, perfetto)
-    for notice in data.notices:
-        say_note(notice)
-    summary = summarise(data)
-    total = summary.total_ms
-    if total is not None:
-        err.print(
-            f"{summary.frames} frames, total p50 {total.p50:.1f} ms, p95 {total.p95:.1f} ms", highlight=False
-        )
-    print(target)
-
-
+app.command()(latency)
 add_computer_commands(app)
 add_still_commands(app)
 
@@ -345,6 +343,7 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1  # anywhere on the line, not only before the command
     try:
+        require_here()
         code = app(
             args=["--debug", *arguments] if debug else arguments or ["--help"],
             standalone_mode=False,

@@ -13,8 +13,9 @@ from engines.errors import VisavisError, no_such
 from engines.generators.names import GENERATOR_NAMES
 from engines.head.names import HEAD_MODEL_SETTING
 from streamer.drive.trackers.names import TRACKER_NAMES
-from streamer.sinks.names import SINK_CHOICES
-from streamer.sources.names import SOURCE_CHOICES
+from streamer.places import input_file, output_file
+from streamer.sinks.names import SINK_CHOICES, sink_named
+from streamer.sources.names import SOURCE_CHOICES, source_named
 
 MIN_PX, MAX_PX = 64, 1024
 
@@ -33,11 +34,17 @@ def _choice(what: str, names: Sequence[str], text: str) -> Any:
     return typer.Option(metavar=f"[{'|'.join(names)}]", help=text, callback=_one_of(what, names))
 
 
+def _background(text: str) -> str:
+    return str(input_file(text)) if text.strip() else text
+
+
 GeneratorName = Annotated[str, _choice("generator", GENERATOR_NAMES, "Which generator draws.")]
 TrackerName = Annotated[str, _choice("tracker", TRACKER_NAMES, "What follows the driver's face.")]
-SourceName = Annotated[str, typer.Option("--from", help=f"{SOURCE_CHOICES}.")]
-SinkName = Annotated[str, typer.Option("--to", help=f"{SINK_CHOICES}.")]
-AvatarFile = Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.")]
+SourceName = Annotated[
+    str, typer.Option("--from", metavar="SOURCE", help=f"{SOURCE_CHOICES}.", parser=source_named)
+]
+SinkName = Annotated[str, typer.Option("--to", metavar="SINK", help=f"{SINK_CHOICES}.", parser=sink_named)]
+AvatarFile = Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.", parser=input_file)]
 Side = Annotated[int, typer.Option(min=MIN_PX, max=MAX_PX, help="Side of the picture in pixels.")]
 Height = Annotated[
     int | None,
@@ -55,6 +62,7 @@ BackgroundText = Annotated[
     str,
     typer.Option(
         metavar="KEEP|BLUR|TRANSPARENT|#RRGGBB|PICTURE",
+        parser=_background,
         help="Behind the person: keep (the photo's own), blur, transparent, a colour, or a picture file.",
     ),
 ]
@@ -64,7 +72,10 @@ TrimMs = Annotated[
         min=-1000, max=1000, help="In a file, sound this many ms later than the picture (−: earlier)."
     ),
 ]
-TraceFile = Annotated[Path | None, typer.Option(help="Also write each frame's times here (.jsonl).")]
+TraceFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also write each frame's times here (.jsonl).", parser=output_file),
+]
 
 
 class AspectChoice(StrEnum):

@@ -14,6 +14,7 @@ from streamer import __version__
 from streamer.latency.metrics import Metrics
 from streamer.look import AS_IS, Look
 from streamer.serve.calls import Calls
+from streamer.serve.capacity import Capacity, cores_here
 from streamer.serve.config import ServeSettings
 from streamer.serve.errors import add_error_answers
 from streamer.serve.guard import Guard
@@ -40,7 +41,7 @@ def create_app(
         settings,
         store,
         BackgroundStore(settings.max_uploads),
-        Calls(metrics, settings.max_sessions, make_avatar),
+        Calls(metrics, settings.max_sessions, Capacity(cores_here()), make_avatar),
         metrics,
         look,
         generators_for_calls(len(os.sched_getaffinity(0))),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import HTTPException
 
 from engines.enrollment import Enrollment
-from streamer.clock import Clock
+from streamer.clock import Clock, SystemClock
 from streamer.latency.metrics import Metrics
+from streamer.serve.capacity import FULL_FPS, CallKind, Capacity, Reading
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.offer_sdp import check_offer
 from streamer.webrtc.session import MakeAvatar, Session
@@ -18,6 +20,9 @@ CLOSE_WITHIN_S = 2.0
 # An offer is answered long before its browser is there. Those that wait cost a socket each and take nobody's place;
 # who floods the server with more needs seconds to, and a browser needs less.
 MOST_WAITING = 32
+MOST_CALLS = 64  # however many cores there are: one event loop serves them all
+SAMPLE_EVERY_S = 2.0
+RETRY_AFTER_S = 5  # until a browser that is gone is known to be
 
 
 class Calls:
@@ -26,19 +31,25 @@ class Calls:
     def __init__(
         self,
         metrics: Metrics,
-        limit: int,
+        limit: int | None,
+        capacity: Capacity,
         make_avatar: MakeAvatar | None,
         *,
         clock: Clock | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        cpu_s: Callable[[], float] = time.process_time,
     ) -> None:
+        """`limit`: so many calls, whatever they cost; None: as many as `capacity` allows."""
         self.sessions: list[Session] = []  # in the order of their offers
+        self.capacity = capacity
         self._admitted: list[Session] = []  # those whose browser is there
         self._metrics = metrics
         self._limit = limit
         self._make_avatar = make_avatar
-        self._clock = clock
+        self._clock = clock or SystemClock()
         self._sleep = sleep
+        self._cpu_s = cpu_s
+        self._sampling: asyncio.Task[None] | None = None
 
     async def begin(self, enrollment: Enrollment, options: CallOptions, sdp: str) -> tuple[Session, str]:
         """A new session and its SDP answer to an SDP offer.
@@ -46,9 +57,9 @@ class Calls:
         Raises OfferError for an offer that makes no sense, HTTPException 503 when there is no room for one more call.
         """
         check_offer(sdp)
-        refusal = self._refusal()
+        refusal = self._refusal(options, self._awake())
         if refusal is not None:
-            raise HTTPException(503, refusal, headers={"Retry-After": "10"})
+            raise HTTPException(503, refusal, headers={"Retry-After": str(RETRY_AFTER_S)})
         self._make_room()
         session = Session(
             enrollment,
@@ -64,13 +75,20 @@ class Calls:
         self._metrics.session_opened()
         return session, await session.answer(sdp)
 
-    def _refusal(self) -> str | None:
-        if len(self._admitted) < self._limit:
+    def _refusal(self, options: CallOptions, running: Sequence[Session]) -> str | None:
+        up, most = len(running), self._limit or MOST_CALLS
+        if up >= most:
+            return (
+                f"{up} call{'s are' if up > 1 else ' is'} up already; hang one up or start the server with a higher "
+                "VISAVIS_MAX_SESSIONS"
+            )
+        if self._limit is not None:
             return None
-        return (
-            f"{self._limit} calls are up already; hang one up or start the server with a higher "
-            "VISAVIS_MAX_SESSIONS"
-        )
+        return self.capacity.refusal({s.name: CallKind.of(s.options) for s in running}, CallKind.of(options))
+
+    def _awake(self) -> list[Session]:
+        """The calls that count. A browser that has been silent for seconds may be the one that asks anew."""
+        return [session for session in self._admitted if not session.resting and not session.ending]
 
     def _make_room(self) -> None:
         """The oldest offers whose browsers never came give way, at last those that are just connecting."""
@@ -81,10 +99,34 @@ class Calls:
 
     def _connected(self, session: Session) -> str | None:
         """Asked again: others may have connected since the offer."""
-        refusal = self._refusal()
+        refusal = self._refusal(session.options, self._awake())
         if refusal is None:
+            kept = [other for other in self._admitted if not other.ending]
+            while self._refusal(session.options, kept) is not None:
+                silent = next(s for s in kept if s.resting)
+                kept.remove(silent)
+                silent.end("another call took its place while it was silent")
             self._admitted.append(session)
+            if self._sampling is None:
+                self._sampling = asyncio.create_task(self._sample())
         return refusal
+
+    async def _sample(self) -> None:
+        """While a call is up, see what it costs."""
+        while self._admitted:
+            now_s = self._clock.now_ns() / 1e9
+            self.capacity.sample(
+                now_s, self._cpu_s(), {s.name: self._reading(s, now_s) for s in self._awake()}
+            )
+            await self._sleep(SAMPLE_EVERY_S)
+        self._sampling = None
+
+    @staticmethod
+    def _reading(session: Session, now_s: float) -> Reading:
+        work, options = session.work, session.options
+        # the demo asks for a picture at each tick and counts none that it could not keep
+        asked = round(now_s * FULL_FPS) if options.drive == "demo" else work.asked
+        return Reading(CallKind.of(options), work.drawn, asked, work.busy_ms, work.lag_ms)
 
     def _forget(self, session: Session) -> None:
         if session in self._admitted:
@@ -95,6 +137,9 @@ class Calls:
 
     async def close_all(self) -> None:
         """Hang up everything within `CLOSE_WITHIN_S`."""
+        if self._sampling is not None:
+            self._sampling.cancel()
+            self._sampling = None
         closing = [asyncio.create_task(s.close()) for s in list(self.sessions)]
         if closing:
             _, late = await asyncio.wait(closing, timeout=CLOSE_WITHIN_S)

@@ -26,7 +26,7 @@ class ServeSettings(BaseSettings):
     token: str | None = Field(default=None, repr=False)
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    max_sessions: int = Field(default=4, ge=1)
+    max_sessions: int | None = Field(default=None, ge=1)  # None: as many as the computer can show
     max_uploads: int = Field(default=32, ge=1)
     head_model: str | None = None
     max_photo_mb: float = Field(default=60, gt=0, le=2000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.errors import SinkError
-from streamer.sinks.names import SINK_CHOICES
+from streamer.sinks.names import SINK_CHOICES, sink_named
 from streamer.sinks.sink import Sink
 
 
@@ -23,6 +23,7 @@ def open_sink(
     the fix for a file name that cannot work, before any work is done.
     """
     # Each kind brings its own heavy or optional library: load the one that is wanted.
+    spec = sink_named(spec)
     if spec == "window":
         from streamer.sinks.window import WindowSink
 

@@ -31,6 +31,7 @@ class SoundFormat:
 _AAC_RATES_HZ = frozenset({16000, 22050, 24000, 32000, 44100, 48000})
 MP4_SOUND = SoundFormat(frozenset({"aac", "mp3", "ac3", "opus"}), "aac", _AAC_RATES_HZ)
 WEBM_SOUND = SoundFormat(frozenset({"opus", "vorbis"}), "libopus", frozenset({48000}))
+_MOST_MIXED = 8  # channels that FFmpeg knows how to mix; of more the mean is taken
 _GAP_S = 0.05  # a longer hole in the audio is filled with silence, a shorter one is rounding
 
 
@@ -200,10 +201,15 @@ class _Encoded(Soundtrack):
                     base_s = (frame.time or 0.0) - self._track.start_s
                 kind = (frame.format.name, frame.layout.name, frame.sample_rate)
                 if resampler is None or kind != now:
-                    resampler, now = AudioResampler("fltp", self._layout, self._rate_hz), kind
+                    wide = len(frame.layout.channels) > _MOST_MIXED
+                    packing = ("flt", None) if wide else ("fltp", self._layout)
+                    resampler, now = AudioResampler(*packing, self._rate_hz), kind
                 for piece in resampler.resample(frame):
                     at_s = (piece.time or 0.0) - self._track.start_s if piece.pts is not None else base_s
                     samples = cast(F32, piece.to_ndarray())
+                    if (channels := len(piece.layout.channels)) > _MOST_MIXED:
+                        mono = samples.reshape(-1, channels).mean(1, dtype=np.float32)
+                        samples = np.repeat(mono[None], 1 if self._layout == "mono" else 2, 0)
                     yield round(at_s * self._rate_hz), samples
 
     def _write(self, place: int, samples: F32) -> None:

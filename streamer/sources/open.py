@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.errors import DriverError
+from streamer.sources.names import SOURCE_NAMES, source_named
 from streamer.sources.source import Source
 
 
@@ -16,11 +16,9 @@ def open_source(spec: str, *, loop: bool = False) -> Source:
     Raises DriverError naming the fix.
     """
     # Each kind brings its own heavy or optional library: load the one that is wanted.
+    spec = source_named(spec)
     kind, _, index = spec.partition(":")
-    if kind in ("webcam", "mic"):
-        if index and not index.isdigit():
-            what = "camera" if kind == "webcam" else "microphone"
-            raise DriverError(f"{spec!r} is no {what}; write {kind}:N with a number from `visavis devices`")
+    if kind in SOURCE_NAMES:
         if kind == "mic":
             from streamer.sources.microphone import MicrophoneSource
 

@@ -173,7 +173,14 @@ class VideoReading(Closing):
             if (frame.width, frame.height) != self._size_px:
                 self._size_px = (frame.width, frame.height)
                 self._pixel_aspect = _pixel_aspect(self._stream)
-            image = upright(_rgb(frame, self._pixel_aspect), self.matrix, self._quarter_turns)
+            try:
+                rgb = _rgb(frame, self._pixel_aspect)
+            except (av.error.FFmpegError, ValueError):  # pixels that cannot be made RGB
+                self.damage = (
+                    self.damage or f"{self._path.name} has pictures at {time_s:.1f} s that cannot be shown"
+                )
+                continue
+            image = upright(rgb, self.matrix, self._quarter_turns)
             self._given += 1
             self._pictures_end_s = time_s + length_s
             yield Picture(image, time_s, time_s + length_s)

@@ -7,7 +7,7 @@ import { ApiError, postOffer } from "./api.js";
 
 const GATHER_CAP_MS = 1000;
 const ANSWER_CAP_MS = 15_000;
-const CONNECT_CAP_MS = 12_000;
+const CONNECT_CAP_MS = 9000; // the server gives an offer up after 8 s
 const DISCONNECTED_GRACE_MS = 2500;
 // a healthy server answers each ping, and sends a message per frame even while it repeats one
 const SILENCE_CAP_MS = 5000;
@@ -39,7 +39,7 @@ export class Call {
   /**
    * `ending` is called while the last frame can still be read.
    * @param {{
-   *   phase: (phase: {name: "connecting"|"connected"|"waiting"|"refused", text?: string, inS?: number}) => void,
+   *   phase: (phase: {name: "connecting"|"connected"|"waiting"|"refused", text?: string, inS?: number, status?: number}) => void,
    *   answer: (answer: {controls: object | null}) => void,
    *   ending: () => void,
    *   stream: (stream: MediaStream) => void,
@@ -139,7 +139,7 @@ export class Call {
         return;
       }
       const text = error instanceof ApiError ? error.message : "The server took too long or its answer made no sense.";
-      this.#retry(text, error.retryAfterS);
+      this.#retry(text, error.retryAfterS, error.status);
     }
   }
 
@@ -221,14 +221,14 @@ export class Call {
     return before && count > before.count ? (1000 * (sumS - before.sumS)) / (count - before.count) : undefined;
   }
 
-  #retry(text, atLeastS = null) {
+  #retry(text, atLeastS = null, status = undefined) {
     this.#close();
     const inS = Math.max(backoffS(this.#attempts), Math.min(atLeastS ?? 0, 60));
     this.#attempts += 1;
     const dueMs = performance.now() + inS * 1000;
     const tell = () => {
       const leftS = Math.max(0, Math.ceil((dueMs - performance.now()) / 1000));
-      this.#on.phase({ name: "waiting", text, inS: leftS });
+      this.#on.phase({ name: "waiting", text, inS: leftS, status });
     };
     tell();
     if (inS > 1) this.#every(tell, 1000);

@@ -119,6 +119,7 @@ function onAnswer(answer) {
 
 function onPhase(phase) {
   now.phase = phase.name;
+  now.status = phase.status;
   if (phase.name === "connecting") {
     now.drawnBy = null;
     meter.newCall();

@@ -1,11 +1,13 @@
 /** What the status line says: a pure function of the call's phase and the server's last word. */
 
 /**
- * @param {{phase: string, drive: string, mode: string, state: string | null, face: boolean | null}} now
+ * @param {{phase: string, drive: string, mode: string, state: string | null, face: boolean | null, status?: number}} now
+ *   `status`: of the last refusal
  * @returns {{tone: "ok" | "busy" | "warn" | "error", text: string}}
  */
-export function statusOf({ phase, drive, mode, state, face }) {
+export function statusOf({ phase, drive, mode, state, face, status }) {
   if (phase === "refused") return { tone: "error", text: "Not connected" };
+  if (phase === "waiting" && status === 503) return { tone: "warn", text: "The server is full, waiting" };
   if (phase === "waiting") return { tone: "warn", text: "Connection lost, reconnecting" };
   if (phase === "connecting") return { tone: "busy", text: "Connecting" };
   if (state === "fault") return { tone: "error", text: "Fault on the server, recovering" };

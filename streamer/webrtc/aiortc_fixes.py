@@ -23,15 +23,14 @@ import aiortc.codecs.opus as opus
 import aiortc.codecs.vpx as vpx
 import av
 import numpy as np
-from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, rtp
+from aiortc import RTCPeerConnection, RTCRtpReceiver, rtp
 from aiortc.codecs import HEADER_EXTENSIONS
 from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError, MediaStreamTrack, convert_timebase
 from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
 from aiortc.rtp import RtcpSrPacket
 from av.video.frame import PictureType
 
-from streamer.webrtc.reception import improve, reception_of
-from streamer.webrtc.waiting import Budget
+from streamer.webrtc import datagrams, reception
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,6 @@ SUPPORTED = "1.16."
 VIDEO_CLOCK_HZ = 90_000
 PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 CLOSE_STEP_WITHIN_S = 2.0
-MOST_RESENT_PER_S = 500
 _NTP_TO_UNIX_S = 2_208_988_800  # RFC 5905: NTP counts from 1900
 
 MIN_BITRATE, START_BITRATE, MAX_BITRATE = 300_000, 2_500_000, 4_000_000
@@ -73,8 +71,8 @@ def wall_ms_of(report: SenderReport, rtp_time: int) -> float:
 def capture_wall_ms(receiver: RTCRtpReceiver, pts: int) -> float | None:
     """When the browser captured the frame with this `pts`, on its own wall clock; None before the first report."""
     report: SenderReport | None = getattr(receiver, "visavis_sender_report", None)
-    reception = reception_of(receiver)
-    origin = None if reception is None else reception.rtp_origin
+    received = reception.reception_of(receiver)
+    origin = None if received is None else received.rtp_origin
     if report is None or origin is None:
         return None
     return wall_ms_of(report, (pts + origin) & 0xFFFFFFFF)
@@ -103,14 +101,14 @@ def apply(*, offer_loopback: bool = False) -> None:
     if not installed.startswith(SUPPORTED):
         logger.warning("aiortc %s is not %sx: running without its latency fixes", installed, SUPPORTED)
         return
-    improve()
+    reception.improve()
+    datagrams.improve()
     _remember_sender_reports()
     _raise_bitrates()
     rtp.compute_audio_level_dbov = audio_level_dbov
     _keep_time(vpx.Vp8Encoder)
     _keep_time(h264.H264Encoder)
     _keep_sound_time()
-    _bound_resending()
     _ask_for_immediate_playout()
 
 
@@ -188,18 +186,6 @@ def _keep_time(encoder: type) -> None:
         return payloads, convert_timebase(pts, time_base, VIDEO_TIME_BASE)
 
     encoder.encode = encode  # type: ignore[attr-defined]
-
-
-def _bound_resending() -> None:
-    """One packet from a page may ask for 6 000 others again, the same ones too."""
-    original = RTCRtpSender._retransmit
-
-    async def again(self: Any, sequence_number: int) -> None:
-        budget: Budget = self.__dict__.setdefault("visavis_resending", Budget())
-        if budget.spend(1 / MOST_RESENT_PER_S, 1000 * asyncio.get_running_loop().time()):
-            await original(self, sequence_number)
-
-    RTCRtpSender._retransmit = again
 
 
 def _keep_sound_time() -> None:

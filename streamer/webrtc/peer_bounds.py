@@ -23,7 +23,7 @@ from streamer.webrtc.budget import Budget
 
 logger = logging.getLogger(__name__)
 
-MEDIA_PACKETS_PER_S = 1000  # 10 Mbit/s; a browser is asked for at most 1.5
+MEDIA_PACKETS_PER_S = 2000  # what all receptions together take; a browser is asked for at most 1.5 Mbit/s
 DATA_PACKETS_PER_S = 400  # answers to 40 messages a second, and the page's own
 STUN_PACKETS_PER_S = 100
 RTCP_PACKETS_PER_S = 200

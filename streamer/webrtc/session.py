@@ -22,6 +22,7 @@ from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
 from streamer.drive.open import open_driver
 from streamer.drive.voice import Voice
+from streamer.freed_memory import give_back_freed_memory
 from streamer.latency.ledger import Ledger
 from streamer.latency.metrics import Metrics
 from streamer.slot import Slot
@@ -144,6 +145,11 @@ class Session:
         return self._peer.heard
 
     @property
+    def resting(self) -> bool:
+        """Whether nothing is drawn for now, because the browser is silent."""
+        return self._worker is not None and self._worker.resting
+
+    @property
     def work(self) -> Work:
         """What it has done so far."""
         return Work(self._drawn, self._drawn + self._dropped, self._busy_ms, self._lip_sync.picture_ms)
@@ -177,8 +183,11 @@ class Session:
             try:
                 await self._peer.close()
             finally:
+                self._avatar = self._worker = None
                 self.ledger.close()
                 self._on_closed(self)
+        if worker is not None:
+            await self._loop.run_in_executor(None, give_back_freed_memory)
 
     def end(self, reason: str) -> None:
         """Begin to close; `reason` is for the log."""
@@ -275,7 +284,7 @@ class Session:
         """Called by the worker's thread. Controls that the page sent meanwhile are not lost."""
         avatar = self._make_avatar(self)
         with self._avatar_lock:
-            self._avatar = avatar
+            self._avatar = None if self.ending else avatar
             avatar.controls = self.controls
         if avatar.notice:
             self._loop.call_soon_threadsafe(self._talk.tell, notice(avatar.notice))

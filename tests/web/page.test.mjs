@@ -109,6 +109,7 @@ test("the status line follows the call, then the server", () => {
   assert.equal(statusOf({ ...webcam, face: false }).tone, "warn");
   assert.equal(statusOf({ ...webcam, state: "fault" }).tone, "error");
   assert.equal(statusOf({ ...webcam, phase: "waiting" }).text, "Connection lost, reconnecting");
+  assert.match(statusOf({ ...webcam, phase: "waiting", status: 503 }).text, /full/);
   assert.equal(statusOf({ ...webcam, phase: "refused" }).tone, "error");
   // the demo has no face that could be lost
   assert.deepEqual(statusOf({ ...webcam, drive: "demo", state: "idle", face: false }), { tone: "ok", text: "Demo is playing" });

@@ -73,8 +73,9 @@ def make_eye_plate(
     width = float(np.ptp(outline[:, 0]))
     low = np.floor(outline.min(0) - width * 0.5).astype(int)
     high = np.ceil(outline.max(0) + width * 0.5).astype(int)
-    low = np.maximum(low, 0)
-    high = np.minimum(high, [canvas.shape[1], canvas.shape[0]])
+    size = np.array([canvas.shape[1], canvas.shape[0]])
+    low = np.clip(low, 0, size - 1)  # an eye outside the picture is a pixel of its edge
+    high = np.clip(high, low + 1, size)
     cut = canvas[low[1] : high[1], low[0] : high[0], :3].astype(np.float32)
     opening = polygon_mask(_shrink(outline, _LID_SHRINK) - low, cut.shape[1], cut.shape[0]) > 0.6
     rim = cut[np.clip(np.rint(outline[:, 1] - low[1]).astype(int), 0, cut.shape[0] - 1),

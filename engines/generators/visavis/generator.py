@@ -146,7 +146,7 @@ class VisavisGenerator(Generator[VisavisCache]):
         self._engines()
         prepared = inputs.prepare_guides(enrollment)
         found = enrollment.features.get(self._features_name)
-        if found is None:
+        if found is None or found.shape != (self._nets.config.features, WHERE_PX, WHERE_PX):  # forged
             found = self.encode(enrollment, prepared)
         features = torch.from_numpy(found.astype(np.float32)[None]) * float(self._switches.features)
         placed = pose_head(self._model, enrollment, enrollment.motion, viewport)

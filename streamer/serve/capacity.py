@@ -1,0 +1,157 @@
+"""`Capacity`: what calls cost this computer, learnt from those that run, and whether one more may begin."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.generators.names import FALLBACK_GENERATOR
+from streamer.webrtc.call_options import CallOptions, DrivenBy, Mode
+
+FULL_FPS = 30.0
+LEAST_FPS = 24.0
+MOST_LAG_MS = 150.0
+# of all cores: what is between two pictures in time cannot be made up for afterwards
+USABLE_SHARE = 0.9
+_FOLLOW = 0.3  # of each new sample
+_MOST_KINDS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class CallKind:
+    """What decides a call's cost."""
+
+    generator: str
+    size_px: int
+    drive: DrivenBy
+    mode: Mode
+    tracker: str
+
+    @classmethod
+    def of(cls, options: CallOptions) -> CallKind:
+        """The kind of call that `options` ask for."""
+        return cls(options.generator, options.size_px, options.drive, options.mode, options.tracker)
+
+    @property
+    def guessed_cores(self) -> float:
+        """What it takes at 30 pictures a second on two cores of an AMD EPYC, roughly: README's stages, and codecs.
+
+        It is measured as soon as a call runs.
+        """
+        if self.mode == "echo":
+            return 0.3
+        drawing_ms = 15.0 if self.generator == FALLBACK_GENERATOR else 40.0
+        tracking_ms = 12.0 if self.drive == "webcam" else 2.0
+        transport_ms = 10.0
+        area = (self.size_px / 512) ** 2
+        return FULL_FPS * (tracking_ms + (drawing_ms + transport_ms) * (0.3 + 0.7 * area)) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One call's counters at one moment: see `Work`."""
+
+    kind: CallKind
+    drawn: int
+    asked: int
+    busy_ms: float
+    lag_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """One call between two samples."""
+
+    cores: float
+    fps: float
+    asked_fps: float
+    lag_ms: float | None
+
+    @property
+    def starved(self) -> str | None:
+        """What is wrong with it already."""
+        if self.fps < LEAST_FPS <= self.asked_fps:
+            return f"gets {self.fps:.0f} pictures a second"
+        if self.lag_ms is not None and self.lag_ms > MOST_LAG_MS:
+            return f"is {self.lag_ms:.0f} ms late"
+        return None
+
+
+class Capacity:
+    """Fed with numbers; knows no clock. Keys are the names of calls: the calls themselves it must not keep alive."""
+
+    def __init__(self, cores: float) -> None:
+        self._cores = cores
+        self._learnt: OrderedDict[CallKind, float] = OrderedDict()
+        self._slowness = 1.0  # of this computer, compared with the one of the guesses
+        self._before: tuple[float, float, Mapping[str, Reading]] | None = None
+        self._measured: dict[str, _Measured] = {}
+
+    def cores_of(self, kind: CallKind) -> float:
+        """How many cores a call of `kind` takes at 30 pictures a second."""
+        return self._learnt.get(kind, kind.guessed_cores * self._slowness)
+
+    def sample(self, now_s: float, cpu_s: float, readings: Mapping[str, Reading]) -> None:
+        """Learn from all calls that are up: `cpu_s` is what this process has used so far, on all cores."""
+        before, self._before = self._before, (now_s, cpu_s, dict(readings))
+        self._measured = {}
+        if before is None or now_s <= before[0] or set(before[2]) != set(readings):
+            return
+        if not all(reading.drawn for reading in before[2].values()):
+            return  # an avatar is still being made: that is no call's usual cost
+        elapsed_s, used = now_s - before[0], (cpu_s - before[1]) / (now_s - before[0])
+        busy_ms = {key: reading.busy_ms - before[2][key].busy_ms for key, reading in readings.items()}
+        all_ms = sum(busy_ms.values())
+        for key, reading in readings.items():
+            earlier = before[2][key]
+            fps, asked_fps = (
+                (reading.drawn - earlier.drawn) / elapsed_s,
+                (reading.asked - earlier.asked) / elapsed_s,
+            )
+            share = busy_ms[key] / all_ms if all_ms > 0 else 1 / len(readings)
+            measured = self._measured[key] = _Measured(used * share, fps, asked_fps, reading.lag_ms)
+            # of a starved call half the cost is what was dropped; of one that rests there is none
+            if fps >= LEAST_FPS / 2 and fps >= 0.8 * asked_fps:
+                self._learn(reading.kind, measured.cores * FULL_FPS / fps)
+
+    def _learn(self, kind: CallKind, cores: float) -> None:
+        before = self._learnt.pop(kind, cores)
+        self._learnt[kind] = before + _FOLLOW * (cores - before)
+        if len(self._learnt) > _MOST_KINDS:
+            self._learnt.popitem(last=False)
+        self._slowness += _FOLLOW * (self._learnt[kind] / kind.guessed_cores - self._slowness)
+
+    def refusal(self, running: Mapping[str, CallKind], asked: CallKind) -> str | None:
+        """Why a call of the kind `asked` may not begin beside those that run, or None. The first one always may."""
+        if not running:
+            return None
+        starved = next((m.starved for key in running if (m := self._measured.get(key)) and m.starved), None)
+        if starved is not None:
+            return f"a call that is up {starved} already; {_help(asked)}"
+        needed = sum(self.cores_of(kind) for kind in running.values()) + self.cores_of(asked)
+        if needed <= USABLE_SHARE * self._cores:
+            return None
+        up = f"{len(running)} call{'s' * (len(running) > 1)}"
+        return (
+            f"with {up} up, one more would take {needed:.1f} of {self._cores:.3g} processor cores and slow all down; "
+            f"{_help(asked)}"
+        )
+
+
+def _help(asked: CallKind) -> str:
+    lighter = "" if asked.generator == FALLBACK_GENERATOR else f" or the generator {FALLBACK_GENERATOR}"
+    return f"hang one up, choose a smaller size{lighter}, or let more in with VISAVIS_MAX_SESSIONS"
+
+
+def cores_here() -> float:
+    """How many processor cores this process may use: those it may run on, or a container's share of them."""
+    cores = float(len(os.sched_getaffinity(0)))
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            cores = min(cores, int(quota) / int(period))
+    return cores
