@@ -241,6 +241,47 @@ def test_a_track_that_gives_no_picture_is_passed_over(tmp_path: Path) -> None:
         assert len(read_all(source)) == CLIP_FPS
 
 
+def test_a_cover_before_the_video_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 320, 240, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic  # pyright: ignore[reportAttributeAccessIssue]
+        stream = container.add_stream("libx264", rate=CLIP_FPS)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.start_encoding()
+        packet = av.Packet(cv2.imencode(".png", picture(0, 320, 240))[1].tobytes())
+        packet.stream, packet.pts, packet.dts = cover, 0, 0
+        container.mux(packet)
+        for k in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(k), "rgb24")))
+        container.mux(stream.encode(None))
+    with VideoSource(path) as source:
+        assert source.info.size_px == (64, 48)
+        assert len(read_all(source)) == 10
+
+
+def test_a_video_track_without_a_picture_leaves_sound_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        empty = container.add_stream("libx264", rate=CLIP_FPS)
+        empty.width, empty.height, empty.pix_fmt = 64, 48, "yuv420p"
+        stream = container.add_stream("pcm_s16le", rate=48_000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray((20_000 * sine(1.0)).astype(np.int16), "s16", "mono")
+        frame.sample_rate = 48_000
+        container.mux(stream.encode(frame))
+    assert is_sound_alone(path)
+    assert len(heard(path)[0]) == pytest.approx(RATE_HZ, abs=100)
+
+
+def test_one_picture_is_a_video(tmp_path: Path) -> None:
+    got, notices = seen(clip(tmp_path / "a.mp4", count=1, audio=sine(3.0)))
+    assert got == [0]
+    assert len(notices) == 1
+    assert "goes on for 3.0 s behind its last picture" in notices[0]
+
+
 def with_unknown(path: Path, *codecs: bytes) -> Path:
     """A film whose tracks of these kinds nobody knows: the names of the codecs are overwritten."""
     data = path.read_bytes()

@@ -83,6 +83,11 @@ class VideoReading(Closing):
         self._pixel_aspect = 1.0
         self._sounds = sounds_of(self._container)
         self.has_audio = bool(self._sounds)
+        self._mute: str | None = None
+        if self._container.streams.audio and not self._sounds:
+            self._mute = (
+                f"the sound of {self._path.name} is in a format that cannot be decoded; it is left out"
+            )
         self._heard_index = self._sounds[0].index if self._sounds else -1
         duration = self._container.duration
         self.duration_s = None if duration is None else duration / 1e6
@@ -119,10 +124,7 @@ class VideoReading(Closing):
     @property
     def notices(self) -> tuple[str, ...]:
         """What is wrong with the file, as far as it was read."""
-        mute = None
-        if self._container.streams.audio and not self._sounds:
-            mute = f"the sound of {self._path.name} is in a format that cannot be decoded; it is left out"
-        return tuple(n for n in (mute, self.damage) if n)
+        return tuple(n for n in (self._mute, self.damage) if n)
 
     def final_notices(self) -> tuple[str, ...]:
         """All that is to be said once everything was read."""
