@@ -178,6 +178,20 @@ def test_pictures_that_do_not_decode_are_counted(tmp_path: Path) -> None:
     assert notices[1:] == (f"{60 - len(got)} of 60 pictures of hit.mp4 could not be used",)
 
 
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "ts"])
+def test_pictures_that_a_decoder_drops_without_a_word_are_counted(tmp_path: Path, ending: str) -> None:
+    """A recording that begins between two key frames, as a cut or a stream that was joined late does."""
+    path = tmp_path / f"late.{ending}"
+    with av.open(str(clip(tmp_path / "a.mkv", audio=None))) as whole, av.open(str(path), "w") as late:
+        stream = late.add_stream_from_template(whole.streams.video[0])
+        for packet in [p for p in whole.demux(video=0) if p.size][6:]:
+            packet.stream = stream
+            late.mux(packet)
+    got, notices = seen(path)
+    assert 30 < len(got) < 44
+    assert notices == (f"{44 - len(got)} of 44 pictures of late.{ending} could not be used",)
+
+
 def test_sound_that_goes_on_behind_the_pictures_is_said(tmp_path: Path) -> None:
     _, notices = seen(clip(tmp_path / "a.mp4", count=25, audio=sine(4.0)))
     assert notices == ("the sound of a.mp4 goes on for 3.0 s behind its last picture; that is left out",)
