@@ -180,6 +180,23 @@ async def test_a_browser_that_went_silent_gives_its_place_to_one_that_comes() ->
             await until(lambda: silent.closed, "the silent one to end")
 
 
+async def test_a_call_that_is_about_to_end_takes_no_place() -> None:
+    """A page that starts anew hangs up first, and asks before the server is done with that."""
+    async with (
+        housing(limit=1) as house,
+        house.calling() as (first, before),
+    ):
+        await until(lambda: before.frames, "pictures")
+        house.painters[0].gate.clear()  # its worker takes its time
+        try:
+            first.end("its page starts anew")
+            assert not first.closed
+            async with house.calling() as (_, again):
+                await until(lambda: again.frames, "pictures of the next one")
+        finally:
+            house.painters[0].gate.set()
+
+
 async def test_an_offer_that_is_broken_off_leaves_nothing() -> None:
     async with housing() as house:
         task = asyncio.create_task(house.offered(await dead_offer()))

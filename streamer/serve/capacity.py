@@ -38,10 +38,13 @@ class CallKind:
 
     @property
     def guessed_cores(self) -> float:
-        """What it takes at 30 pictures a second on two cores of an AMD EPYC, roughly; measured after some seconds."""
+        """What it takes at 30 pictures a second on two cores of an AMD EPYC, roughly: README's stages, and codecs.
+
+        It is measured as soon as a call runs.
+        """
         if self.mode == "echo":
             return 0.3
-        drawing_ms = 25.0 if self.generator == FALLBACK_GENERATOR else 45.0
+        drawing_ms = 15.0 if self.generator == FALLBACK_GENERATOR else 40.0
         tracking_ms = 12.0 if self.drive == "webcam" else 2.0
         transport_ms = 10.0
         area = (self.size_px / 512) ** 2
