@@ -46,13 +46,13 @@ CLIP_FPS = 25
 
 
 def write_sound(
-    path: Path, codec: str, samples: F32 | None = None, *, cover: bool = False, container: str | None = None
+    path: Path, codec: str, samples: F32 | None = None, *, cover: bool = False, rate_hz: int = 48_000
 ) -> Path:
-    """(C, S) `samples` at 48 kHz (default: two seconds of a tone), with a picture of the album on the way."""
-    samples = sine(2.0) if samples is None else samples
+    """(C, S) `samples` at `rate_hz` (default: two seconds of a tone), with a picture of the album on the way."""
+    samples = sine(2.0, rate_hz) if samples is None else samples
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
-    with av.open(str(path), "w", format=container) as file:
-        stream = cast(av.AudioStream, file.add_stream(codec, rate=48_000))
+    with av.open(str(path), "w") as file:
+        stream = cast(av.AudioStream, file.add_stream(codec, rate=rate_hz))
         stream.layout = layout
         if cover:
             shown = file.add_stream("png", rate=1)
@@ -62,11 +62,11 @@ def write_sound(
             packet = av.Packet(cv2.imencode(".png", picture(0, 320, 240))[1].tobytes())
             packet.stream, packet.pts, packet.dts = shown, 0, 0
             file.mux(packet)
-        resampler = av.AudioResampler(stream.codec_context.format.name, layout, 48_000)
+        resampler = av.AudioResampler(stream.codec_context.format.name, layout, rate_hz)
         for begin in range(0, samples.shape[1], 960):
             piece = np.ascontiguousarray(samples[:, begin : begin + 960])
             frame = av.AudioFrame.from_ndarray(piece, "fltp", layout)
-            frame.sample_rate, frame.pts = 48_000, begin
+            frame.sample_rate, frame.pts = rate_hz, begin
             for made in resampler.resample(frame):
                 file.mux(stream.encode(made))
         file.mux(stream.encode(None))
@@ -467,11 +467,14 @@ def test_a_damaged_sound_goes_on_behind_the_place_in_time(tmp_path: Path) -> Non
     assert notices[0].startswith("a.m4a is damaged at ")
 
 
-@pytest.mark.parametrize("codec", ["aac", "libmp3lame"])
-def test_channels_and_rate_may_change_in_the_middle(tmp_path: Path, codec: str) -> None:
-    ending = {"aac": ".aac", "libmp3lame": ".mp3"}[codec]
+@pytest.mark.parametrize(
+    ("codec", "rate_hz"),
+    [("aac", 48_000), ("aac", 32_000), ("libmp3lame", 48_000), ("libmp3lame", 44_100), ("ac3", 44_100)],
+)
+def test_channels_and_rate_may_change_in_the_middle(tmp_path: Path, codec: str, rate_hz: int) -> None:
+    ending = {"aac": ".aac", "libmp3lame": ".mp3", "ac3": ".ac3"}[codec]
     first = write_sound(tmp_path / f"a{ending}", codec, np.repeat(sine(2.0), 2, 0))
-    second = write_sound(tmp_path / f"b{ending}", codec)
+    second = write_sound(tmp_path / f"b{ending}", codec, rate_hz=rate_hz)
     first.write_bytes(first.read_bytes() + second.read_bytes())
     sound, notices = heard(first)
     assert len(sound) == pytest.approx(4 * RATE_HZ, abs=0.1 * RATE_HZ)
