@@ -13,8 +13,29 @@ from typing import cast
 import numpy as np
 import pillow_heif
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
+from calibration.colour import (
+    ADOBE_RGB,
+    Signal,
+    signal_of,
+    signal_of_boxes,
+    signal_of_png,
+    stretched,
+    to_srgb,
+)
+from calibration.photo_kinds import SAVE_AS, count_scans, looks_like_photo, other_kind
 from engines.errors import PhotoError
 
 MAX_FILE_BYTES = 60_000_000
@@ -25,14 +46,24 @@ BACKGROUND_GREY = 224  # neutral and light: neither a dark nor a bright head dro
 
 # Only decoders of formats that people have photos in: Pillow knows forty more, some of which run other
 # programs (EPS) or read other files, and none of which should see an upload. (MPO comes with JPEG.)
-_WANTED = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "GIF", "TIFF", "BMP", "DIB", "JPEG2000", "PPM")
-
-_VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".mpg", ".mpeg", ".ts", ".mts", ".3gp", ".flv")
+_WANTED = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "GIF", "TIFF", "BMP")
+# imported, they are registered: `Image.init` would import all forty
+_PLUGINS = (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
 )
-_RAW_SUFFIXES = frozenset((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"))
-_STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
-_SAVE_AS = "save it as JPEG or PNG and use that"
+
+_MAX_SCANS = 100  # progressive JPEGs have about ten; 187 kB with 3 000 take a minute
+# an animation that begins empty is searched for a picture that is not, as long as that is quick
+_MAX_PICTURES, _MAX_PICTURE_PIXELS = 64, 64_000_000
+_EMPTY_RANGE = 16
+_IN_TURN = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")  # a HEIF names its main picture
+
 _TAG_ORIENTATION = 0x0112
 # EXIF 2.32 § 4.6.4 A: what undoes each orientation
 _UPRIGHT = {
@@ -45,13 +76,13 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _TAG_DNG_VERSION = 50706
+_IFD_INTEROP, _TAG_INTEROP_INDEX = 0xA005, 0x0001
 
 # One photo at a time: it bounds memory (a 100 MP picture with alpha takes 0.8 GB for a moment), and
 # `warnings.catch_warnings` below is process-wide state.
 _one_at_a_time = threading.Lock()
 
-pillow_heif.register_heif_opener()
-Image.init()
+pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)  # some builds of Pillow lack AVIF
 
 
@@ -89,8 +120,10 @@ def open_photo(source: Path | bytes, *, max_side_px: int = DEFAULT_MAX_SIDE_PX) 
         raise PhotoError(f"{name} is empty; copy or download the photo again")
     if len(data) > MAX_FILE_BYTES:
         raise _too_large(name, len(data))
-    if (kind := _other_kind(data, suffix)) is not None:
+    if (kind := other_kind(data, suffix)) is not None:
         raise PhotoError(f"{name} is {kind}")
+    if data.startswith(b"\xff\xd8") and (scans := count_scans(data)) > _MAX_SCANS:
+        raise PhotoError(f"{name} is a JPEG of {scans} scans, which takes minutes to open; {SAVE_AS}")
     with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _decode(data, name, max_side_px)
@@ -98,7 +131,7 @@ def open_photo(source: Path | bytes, *, max_side_px: int = DEFAULT_MAX_SIDE_PX) 
 
 def _too_large(name: str, size_bytes: int) -> PhotoError:
     limit_mb = MAX_FILE_BYTES / 1e6
-    return PhotoError(f"{name} has {size_bytes / 1e6:.1f} MB, the limit is {limit_mb:.0f} MB; {_SAVE_AS}")
+    return PhotoError(f"{name} has {size_bytes / 1e6:.1f} MB, the limit is {limit_mb:.0f} MB; {SAVE_AS}")
 
 
 def _read(path: Path) -> bytes:
@@ -120,44 +153,6 @@ def _read(path: Path) -> bytes:
         raise PhotoError(f"cannot read {path} ({reason}); check that you may read it") from error
 
 
-def _other_kind(data: bytes, suffix: str) -> str | None:
-    """What a file that is no photo is, with the way out, judged by its first bytes, then by its suffix."""
-    head = data[:1024]
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    video = "a video; save one frame of it as JPEG or PNG, or give it as the driver"
-    raw = "a raw camera file; export it as JPEG from the camera's or your photo program"
-    if b"%PDF-" in head:
-        return f"a PDF; {_SAVE_AS}"
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "a web page, not a picture; open it and save the picture itself"
-    if b"<svg" in text or (suffix in {".svg", ".svgz"} and text[:1] != b"\x89"):
-        return "an SVG drawing; a photo is needed, as JPEG, PNG or HEIC"
-    if head[4:8] == b"ftyp":
-        if head[8:12] == b"crx ":
-            return raw
-        if not any(brand in head[8:64] for brand in _STILL_BRANDS):
-            return video
-    if head[:4] in {b"\x1aE\xdf\xa3", b"\x30\x26\xb2\x75", b"\x00\x00\x01\xba", b"OggS", b"FLV\x01"}:
-        return video
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return video
-    if head[:4] == b"8BPS":
-        return f"a Photoshop file; {_SAVE_AS}"
-    if head[:2] == b"\xff\x0a" or head[4:12] == b"JXL \r\n\x87\n":
-        return f"a JPEG XL picture; {_SAVE_AS}"
-    if suffix in _RAW_SUFFIXES or head[8:10] == b"CR" or head[:8] == b"FUJIFILM":
-        # raw files are TIFFs whose first picture is a stamp-sized thumbnail: Pillow would open that
-        return raw
-    if suffix in _VIDEO_SUFFIXES and not _looks_like_photo(head):
-        return video
-    return None
-
-
-def _looks_like_photo(head: bytes) -> bool:
-    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"BM", b"\0\0\0\x0cjP  ")
-    return head.startswith(starts) or head[8:12] == b"WEBP" or head[4:8] == b"ftyp"
-
-
 def _decode(data: bytes, name: str, max_side_px: int) -> Photo:
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -166,7 +161,7 @@ def _decode(data: bytes, name: str, max_side_px: int) -> Photo:
             f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels; save it smaller"
         ) from error
     except UnidentifiedImageError as error:
-        if _looks_like_photo(data[:64]):
+        if looks_like_photo(data[:64]):
             raise _damaged(name) from error
         raise PhotoError(f"{name} is not a picture; use a JPEG, PNG, WebP, HEIC or TIFF photo") from error
     except Exception as error:  # hostile bytes make decoders raise anything
@@ -184,7 +179,7 @@ def _decode(data: bytes, name: str, max_side_px: int) -> Photo:
 
 
 def _damaged(name: str) -> PhotoError:
-    return PhotoError(f"{name} is damaged or cut off; copy or download it again, or {_SAVE_AS}")
+    return PhotoError(f"{name} is damaged or cut off; copy or download it again, or {SAVE_AS}")
 
 
 def _check_size(size: tuple[int, int], name: str, max_side_px: int) -> None:
@@ -208,9 +203,17 @@ def _develop(picture: Image.Image, data: bytes, max_side_px: int) -> Photo:
     kind = "JPEG" if picture.format == "MPO" else str(picture.format)
     original_size: tuple[int, int] = picture.size
     profile = cast("bytes | None", picture.info.get("icc_profile"))
+    signal = _signal(picture, data)
     # an MPO's other pictures are the depth or the second eye of the same moment, not an animation
     if picture.format != "MPO" and getattr(picture, "is_animated", False):
-        notices.append("first page taken" if kind == "TIFF" else "animated: first picture taken")
+        index = _first_shown(picture) if kind in _IN_TURN else 0
+        what = "page" if kind == "TIFF" else "picture"
+        animated = "" if kind == "TIFF" else "animated: "
+        notices.append(
+            f"{animated}{what} {index + 1} taken, as nothing is in those before"
+            if index
+            else f"{animated}first {what} taken"
+        )
     width, height = picture.size
     shrink = max_side_px / max(width, height)
     if kind == "JPEG" and shrink < 1:
@@ -229,8 +232,8 @@ def _develop(picture: Image.Image, data: bytes, max_side_px: int) -> Photo:
     if max(original_size) > max_side_px:
         notices.append(f"scaled from {original_size[0]}x{original_size[1]}")
     alpha = image.getchannel("A") if alpha_kept else None
-    image = _to_srgb(image, profile, notices)
-    if alpha is not None and _lowest(alpha) < 255:
+    image = to_srgb(image, profile, signal, notices)
+    if alpha is not None and _range(alpha)[0] < 255:
         grey = Image.new("RGB", image.size, (BACKGROUND_GREY,) * 3)
         image = Image.composite(image, grey, alpha)
         notices.append("transparent parts put on light grey")
@@ -245,12 +248,60 @@ def _develop(picture: Image.Image, data: bytes, max_side_px: int) -> Photo:
     )
 
 
+def _signal(picture: Image.Image, data: bytes) -> Signal | None:
+    """What a file says about its colours besides an ICC profile."""
+    info = picture.info
+    if picture.format == "PNG":
+        signal = signal_of_png(data, info.get("gamma"), info.get("chromaticity"))
+        return signal if signal is None or signal.gamma is None or "icc_profile" not in info else None
+    if "icc_profile" in info:
+        return None
+    if picture.format == "AVIF":
+        return signal_of_boxes(data)
+    if picture.format == "HEIF" and (told := info.get("nclx_profile")):
+        return signal_of(int(told["color_primaries"]), int(told["transfer_characteristics"]))
+    if picture.format in {"JPEG", "MPO"} and _is_adobe_rgb(picture):
+        return ADOBE_RGB
+    return None
+
+
+def _is_adobe_rgb(picture: Image.Image) -> bool:
+    """As cameras say it without a profile (DCF 2.0: the interoperability index R03)."""
+    try:
+        index = picture.getexif().get_ifd(_IFD_INTEROP).get(_TAG_INTEROP_INDEX, "")
+    except Exception:  # malformed EXIF raises anything; the pixels are still good
+        return False
+    return str(index).startswith("R03")
+
+
+def _first_shown(picture: Image.Image) -> int:
+    """The first picture of an animation that is not all one colour, which it is left at; 0 where all are."""
+    width, height = picture.size
+    for index in range(min(_MAX_PICTURES, max(1, _MAX_PICTURE_PIXELS // (width * height)))):
+        try:
+            picture.seek(index)
+            if not _is_empty(picture):
+                return index
+        except Exception:  # the end, or damage behind pictures that were whole
+            break
+    picture.seek(0)
+    return 0
+
+
+def _is_empty(picture: Image.Image) -> bool:
+    image = picture.convert("RGBA")
+    *colours, alpha = (_range(band) for band in image.split())
+    return alpha[1] == 0 or (
+        all(high - low <= _EMPTY_RANGE for low, high in colours) and alpha[1] - alpha[0] <= _EMPTY_RANGE
+    )
+
+
 def _scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _lowest(band: Image.Image) -> int:
-    return int(cast("tuple[int, int]", band.getextrema())[0])
+def _range(band: Image.Image) -> tuple[int, int]:
+    return cast("tuple[int, int]", band.getextrema())
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -274,45 +325,9 @@ def _eight_bit(picture: Image.Image) -> tuple[Image.Image, bool]:
         # Pillow clips 16 to 8 bits; keep the high byte as it does itself for 16-bit RGB
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)), False
     if mode in {"I", "F"}:
-        return Image.fromarray(_stretched(np.asarray(picture, np.float32))), False
+        return Image.fromarray(stretched(np.asarray(picture, np.float32))), False
     if mode == "P":
         return picture.convert("RGB"), False
     if mode in {"L", "RGB", "CMYK", "LAB"}:
         return picture, False
     return picture.convert("L" if mode == "1" else "RGB"), False
-
-
-def _stretched(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """32-bit grey (H, W), whose file does not say what white is: the customary range that holds it."""
-    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    if low >= 0:
-        low = 0.0
-        high = next((white for white in (1.0, 255.0, 65535.0) if high <= white), high)
-    scale = 255 / (high - low) if high > low else 0.0
-    return ((finite - low) * scale + 0.5).astype(np.uint8)
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None, notices: list[str]) -> Image.Image:
-    """RGB (without alpha) in sRGB, by the embedded ICC profile where it has a usable one."""
-    if image.mode in {"LA", "RGBA"}:
-        image = image.convert("L" if image.mode == "LA" else "RGB")
-    if image.mode == "LAB":
-        source = ImageCms.createProfile("LAB")
-        return _through_profile(image, ImageCms.ImageCmsProfile(source))
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if "sRGB" not in ImageCms.getProfileDescription(source):
-                return _through_profile(image, source)
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            notices.append("its colour profile is unusable: taken as sRGB")
-    elif image.mode == "CMYK":
-        notices.append("print colours (CMYK) without a profile: colours are approximate")
-    return image.convert("RGB")
-
-
-def _through_profile(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
-    target = ImageCms.createProfile("sRGB")
-    out = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-    return cast("Image.Image", out)

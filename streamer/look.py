@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibration.photo import open_photo
+from calibration.photo import Photo, open_photo
 from engines.errors import PhotoError
 from engines.picture.background import KEEP, Background, BackgroundError, read_colour
 from engines.renderer import Aspect
@@ -41,10 +42,15 @@ def read_background(text: str) -> Background:
     return read_picture(path)
 
 
-def read_picture(source: Path | bytes) -> Background:
-    """A picture file, or its bytes, as a background. Raises BackgroundError for what is no usable picture."""
+def read_picture(path: Path) -> Background:
+    """A picture file as a background. Raises BackgroundError for what is no usable picture."""
+    return as_background(lambda: open_photo(path))
+
+
+def as_background(open_picture: Callable[[], Photo]) -> Background:
+    """What `open_picture` gives as a background. Raises BackgroundError for what is no usable picture."""
     try:
-        return Background("picture", picture=open_photo(source).image)
+        return Background("picture", picture=open_picture().image)
     except PhotoError as error:
         reason = str(error).replace("the photo", "the background picture", 1)
         raise BackgroundError(f"no background: {reason}") from error

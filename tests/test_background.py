@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from calibration.photo import open_photo
 from engines.picture.background import KEEP, Background, BackgroundError, clean_edges, cover, read_colour
-from streamer.look import AS_IS, read_background, read_picture, require_opaque
+from streamer.look import AS_IS, as_background, read_background, read_picture, require_opaque
 
 U8 = NDArray[np.uint8]
 
@@ -129,9 +130,10 @@ def test_huge_pictures_are_made_smaller(tmp_path: Path) -> None:
 def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "wall.png"
     path.write_bytes(content)
-    for source in (path, content):
-        with pytest.raises(BackgroundError, match=f"no background: .*{says}"):
-            read_picture(source)
+    with pytest.raises(BackgroundError, match=f"no background: .*{says}"):
+        read_picture(path)
+    with pytest.raises(BackgroundError, match=f"no background: the background picture is .*{says}"):
+        as_background(lambda: open_photo(content))
 
 
 @pytest.mark.parametrize("text", ["nope", "", "no/such/file.png", "Keep"])

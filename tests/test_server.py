@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from starlette.datastructures import URL as StarletteURL
 from starlette.requests import HTTPConnection
 
+from calibration.photo import Photo
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.generators.names import GENERATOR_NAMES, generator_for_calls, generators_for_calls
 from engines.picture.background import Background
@@ -37,7 +38,7 @@ from streamer import __version__
 from streamer.clock import SystemClock
 from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.look import Look
-from streamer.serve import routes, start
+from streamer.serve import start, uploads
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore, BackgroundStore, picture_of
@@ -303,12 +304,14 @@ def test_consent_is_kept_with_the_upload(
 ) -> None:
     heard: list[str] = []
 
-    def fake_enroll(data: bytes, *, consent: str, head_model: str | None) -> Enrollment:
+    def fake_enroll(photo: Photo, *, name: str, consent: str, head_model: str | None) -> Enrollment:
         heard.append(consent)
         return astronaut
 
-    monkeypatch.setattr(routes, "enroll", fake_enroll)
-    assert upload(client, b"x", consent="  Ada Lovelace ").status_code == 201
+    monkeypatch.setattr(uploads, "enroll_photo", fake_enroll)
+    data = io.BytesIO()
+    Image.fromarray(NOISE).save(data, "PNG")
+    assert upload(client, data.getvalue(), consent="  Ada Lovelace ").status_code == 201
     assert heard == ["Ada Lovelace"]
     for consent in ("", "   ", "\n"):
         answer = upload(client, b"x", consent=consent)
@@ -317,7 +320,7 @@ def test_consent_is_kept_with_the_upload(
     answer = client.post("/api/avatars", files={"photo": ("me.jpg", b"x")})
     assert answer.status_code == 422
     assert "consent" in error_of(answer)
-    answer = client.post("/api/avatars", data={"consent": "Ada"})
+    answer = client.post("/api/avatars", files={"consent": (None, "Ada")})
     assert answer.status_code == 422
     assert "photo" in error_of(answer)
     assert upload(client, b"x", consent="A" * 201).status_code == 422
@@ -537,26 +540,26 @@ def test_too_many_calls_are_asked_to_come_back(offers: dict[str, str]) -> None:
 
 
 def test_a_token_is_wanted_where_one_is_set(offers: dict[str, str]) -> None:
-    with serving(token="s3cret") as client:
+    with serving(token="s3cret-s3cret") as client:
         assert client.get("/api/health").status_code == 200
         assert client.get("/").status_code == 200
         wrong = [
             {},
-            {"authorization": "Bearer s3cre"},
+            {"authorization": "Bearer s3cret-s3cre"},
             {"authorization": "Bearer "},
-            {"authorization": "s3cret"},
+            {"authorization": "s3cret-s3cret"},
         ]
         for headers in [*wrong, {"authorization": "Bearer \xfc"}]:
             for path in ("/api/avatars", "/metrics", "/api/avatars/red/picture", "/api/none"):
                 answer = client.get(path, headers={k: v.encode("latin-1") for k, v in headers.items()})
                 assert answer.status_code == 401, (path, headers)
                 assert "token" in error_of(answer)
-                assert "s3cret" not in answer.text
+                assert "s3cret-s3cret" not in answer.text
         assert offer(client, offers["video"]).status_code == 401
         assert upload(client, b"x").status_code == 401
         assert client.delete("/api/avatars/red").status_code == 401
         assert client.put("/api/avatars/red/controls", json={}).status_code == 401
-        right = {"authorization": "Bearer s3cret"}
+        right = {"authorization": "Bearer s3cret-s3cret"}
         assert client.get("/api/avatars", headers=right).status_code == 200
         assert client.get("/metrics", headers=right).status_code == 200
 
@@ -568,7 +571,7 @@ def test_the_token_is_asked_for_by_the_path_that_is_routed(monkeypatch: pytest.M
         return StarletteURL(f"http://{self.headers.get('host', '')}{self.scope['path']}")
 
     monkeypatch.setattr(HTTPConnection, "url", property(built_from_host))
-    with serving(token="s3cret", host="0.0.0.0") as client:
+    with serving(token="s3cret-s3cret", host="0.0.0.0") as client:
         for path in ("/api/avatars", "/metrics", "/openapi.json"):
             for host in ("a/x?", "a#", "a/api/health?"):
                 answer = client.get(path, headers={"host": host})
@@ -582,7 +585,7 @@ def test_refusals_come_with_the_policy_too(client: TestClient) -> None:
         client.get("/api/none"),
         client.post("/api/offer", json={}),
     ]
-    with serving(token="s3cret") as other:
+    with serving(token="s3cret-s3cret") as other:
         refusals.append(other.get("/api/avatars"))
     assert [answer.status_code for answer in refusals] == [400, 403, 404, 422, 401]
     for answer in refusals:

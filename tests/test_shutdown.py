@@ -147,7 +147,7 @@ async def test_a_call_in_progress_ends_with_its_server_in_three_seconds(avatar: 
 
 
 def test_ctrl_c_ends_the_server_too(avatar: Path) -> None:
-    with serving(avatar, "--token", "s3cret") as server:
+    with serving(avatar, "--token", "s3cret-s3cret") as server:
         assert server.end(signal.SIGINT) == 130
         assert server.process.stderr
         assert server.process.stderr.read().strip() == "visavis: stopped"

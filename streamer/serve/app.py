@@ -16,10 +16,11 @@ from streamer.look import AS_IS, Look
 from streamer.serve.calls import Calls
 from streamer.serve.config import ServeSettings
 from streamer.serve.errors import add_error_answers
-from streamer.serve.guard import add_guard
+from streamer.serve.guard import Guard
 from streamer.serve.routes import WEB, router
 from streamer.serve.service import Service
 from streamer.serve.store import AvatarStore, BackgroundStore
+from streamer.serve.uploads import uploads
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import MakeAvatar
 
@@ -50,10 +51,18 @@ def create_app(
         yield
         await service.aclose()
 
-    app = FastAPI(title="visavis", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="visavis",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # where to, Starlette takes from the Host header
+    )
     app.state.service = service
-    add_guard(app, settings)
+    app.add_middleware(Guard, settings=settings)
     add_error_answers(app)
     app.include_router(router)
+    app.include_router(uploads)
     app.mount("/static", StaticFiles(directory=WEB), name="static")
     return app

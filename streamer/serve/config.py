@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
@@ -10,15 +11,18 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from engines.errors import VisavisError
 
+TOKEN_CHARACTERS = 12
+
 
 class ServeSettings(BaseSettings):
     """What `visavis serve` needs to know."""
 
-    model_config = SettingsConfigDict(env_prefix="VISAVIS_")
+    # a token that is refused must not stand in the error
+    model_config = SettingsConfigDict(env_prefix="VISAVIS_", hide_input_in_errors=True)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    token: str | None = None
+    token: str | None = Field(default=None, repr=False)
     tls_cert: Path | None = None
     tls_key: Path | None = None
     max_sessions: int = Field(default=4, ge=1)
@@ -32,6 +36,17 @@ class ServeSettings(BaseSettings):
         return host.removeprefix("[").removesuffix(
             "]"
         )  # as an IPv6 address stands in a URL (RFC 3986 § 3.2.2)
+
+    @field_validator("token")
+    @classmethod
+    def _hard_to_guess(cls, token: str | None) -> str | None:
+        # RFC 6750's token68, which a header can carry and an address can hold
+        if token is not None and not re.fullmatch(rf"[\w.~+/-]{{{TOKEN_CHARACTERS},}}=*", token, re.ASCII):
+            raise ValueError(
+                f"a token has at least {TOKEN_CHARACTERS} letters, digits or -._~+/ so that nobody guesses it; "
+                "make one: python3 -c 'import secrets; print(secrets.token_urlsafe())'"
+            )
+        return token
 
     @property
     def max_photo_bytes(self) -> int:
@@ -61,4 +76,5 @@ def read_settings(**given: object) -> ServeSettings:
     except ValidationError as error:
         first = error.errors()[0]
         name = f"VISAVIS_{'_'.join(str(part) for part in first['loc'])}".upper()
-        raise VisavisError(f"{name} (or its option) is wrong: {first['msg']}; correct or unset it") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise VisavisError(f"{name} (or its option) is wrong: {said}; correct or unset it") from error

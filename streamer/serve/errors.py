@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from http import HTTPStatus
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from engines.errors import VisavisError
+from streamer.serve.headers import HEADERS
 from streamer.serve.store import StoreError
+
+BARE = {  # what the router says in no more than the status' own words
+    404: "there is nothing at this address; GET /openapi.json lists what there is",
+    405: "this address is not asked like that; see Allow",
+}
+
+
+class ErrorAnswer(BaseModel):
+    """What is said when something is refused."""
+
+    error: str
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, object]]:
+    """For a route: that it may refuse with these `statuses`, beside those that every address has."""
+    return {status: {"model": ErrorAnswer} for status in (400, 401, 403, *statuses)}
 
 
 def add_error_answers(app: FastAPI) -> None:
@@ -18,21 +39,36 @@ def add_error_answers(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(VisavisError)(_refused)
     app.exception_handler(StoreError)(_not_stored)
+    app.exception_handler(Exception)(_unforeseen)
+
+
+def answer_of(sentence: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer that says `sentence`, whatever text of a request is in it."""
+    # half of a surrogate pair is legal in JSON, but not in UTF-8
+    line = " ".join(sentence.encode("utf-8", "backslashreplace").decode("utf-8").split())
+    return JSONResponse({"error": line}, status, headers)
 
 
 async def _http_error(_: Request, error: HTTPException) -> Response:
-    return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
+    bare = error.detail == HTTPStatus(error.status_code).phrase
+    sentence = BARE.get(error.status_code, error.detail) if bare else error.detail
+    return answer_of(str(sentence), error.status_code, error.headers)
 
 
 async def _invalid(_: Request, error: RequestValidationError) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")
-    return JSONResponse({"error": f"{where or 'the request'}: {first['msg']}"}, 422)
+    return answer_of(f"{where or 'the request'}: {first['msg']}", 422)
 
 
 async def _refused(_: Request, error: VisavisError) -> Response:
-    return JSONResponse({"error": str(error)}, 400)
+    return answer_of(str(error), 400)
 
 
 async def _not_stored(_: Request, error: StoreError) -> Response:
-    return JSONResponse({"error": str(error)}, 409)
+    return answer_of(str(error), 409)
+
+
+async def _unforeseen(_: Request, error: Exception) -> Response:
+    # answered outside the guard, and then raised again for the log
+    return answer_of("the server failed at this; its log says where, please report it", 500, HEADERS)

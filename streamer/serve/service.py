@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar, cast
 
@@ -12,17 +10,12 @@ from fastapi import Depends, Request
 
 from streamer.latency.metrics import Metrics
 from streamer.look import Look
+from streamer.serve.aside import Aside
 from streamer.serve.calls import Calls
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore, BackgroundStore
 
 T = TypeVar("T")
-
-
-def _one_thread() -> ThreadPoolExecutor:
-    # Not the default executor: aiortc encodes there, and an enrollment takes a second. One thread, so that
-    # two writers of one avatar's file take turns.
-    return ThreadPoolExecutor(1, thread_name_prefix="enroll")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +29,16 @@ class Service:
     metrics: Metrics
     look: Look
     generators: Sequence[str]
-    _enrolling: ThreadPoolExecutor = field(default_factory=_one_thread)
+    work: Aside = field(default_factory=Aside)
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """What `work` gives, done while the event loop goes on, after what was asked for before it."""
-        return await asyncio.get_running_loop().run_in_executor(self._enrolling, work)
+        """What `work`, which must be short, gives: done while the event loop goes on, after what came before it."""
+        return await self.work.run(lambda _: work(), always=True)
 
     async def aclose(self) -> None:
         """Hang up every call; what is still to be done aside is left."""
         await self.calls.close_all()
-        self._enrolling.shutdown(wait=False, cancel_futures=True)
+        self.work.close()
 
 
 # not a plain function: FastAPI would call it in a thread

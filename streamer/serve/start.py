@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
+from fastapi import FastAPI
 
 from engines.enrollment import (
     Enrollment,
@@ -26,9 +30,12 @@ from streamer.drive.demo import DEMO_PHOTO
 from streamer.look import AS_IS, Look
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
+from streamer.serve.listener import Listener
+from streamer.serve.protocol import WatchedProtocol
 from streamer.serve.store import AvatarStore
 from streamer.tuning import tune_for_small_pictures
 
+ACCEPTED_AT_ONCE = 64  # asyncio accepts them in one go, in which no call gets its turn
 DEMO_CONSENT = "public domain portrait (NASA, Eileen Collins)"
 
 
@@ -61,7 +68,7 @@ def with_controls(enrollment: Enrollment, controls: Mapping[str, object]) -> Enr
 def serve_forever(
     settings: ServeSettings,
     avatars: Sequence[Path],
-    listener: socket.socket,
+    listener: Listener,
     on_ready: Callable[[str], None],
     controls: Mapping[str, object] | None = None,
     look: Look = AS_IS,
@@ -84,29 +91,51 @@ def serve_forever(
     if not avatars:
         store.add_public(with_controls(demo_avatar(), controls or {}))
     app = create_app(settings, store, look=look)
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        timeout_graceful_shutdown=1,
-        ssl_certfile=str(settings.tls_cert) if settings.tls_cert else None,
-        ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
-        server_header=False,
-    )
-    server = _Server(config, on_ready=lambda: on_ready(_url(settings, listener)))
+    server = Server(app, listener, settings, on_ready=lambda: on_ready(_url(settings, listener)))
     server.run(sockets=[listener])
 
 
-class _Server(uvicorn.Server):
-    """Says when it is ready."""
+class Server(uvicorn.Server):
+    """uvicorn on `listener`, whose connections it watches; says when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
+    def __init__(
+        self,
+        app: FastAPI,
+        listener: Listener,
+        settings: ServeSettings,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        protocol = partial(WatchedProtocol, listener.connections)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=1,
+                ssl_certfile=str(settings.tls_cert) if settings.tls_cert else None,
+                ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
+                server_header=False,
+                proxy_headers=False,
+                loop="asyncio",  # it accepts through the listener, and uvloop does not
+                http=cast(type[asyncio.Protocol], protocol),
+                ws="none",
+                backlog=ACCEPTED_AT_ONCE,
+            )
+        )
+        self._connections = listener.connections
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's."""
         await super().startup(sockets)
         if self.started:
             self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """As uvicorn's, ten times a second; once a second the connections are swept."""
+        if counter % 10 == 0:
+            self._connections.sweep()
+        return await super().on_tick(counter)
 
 
 def _url(settings: ServeSettings, listener: socket.socket) -> str:

@@ -1,0 +1,50 @@
+"""`Body`: what an address takes with a request, how long and of which kind. Most take nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from starlette.routing import compile_path
+
+from streamer.serve.config import ServeSettings
+
+OFFER_BYTES = 256 << 10  # an SDP of 200 000 characters, and how JSON writes its line ends
+CONTROLS_BYTES = 16 << 10
+FORM_BYTES = 64 << 10  # what a form may hold besides its picture
+
+JSON, FORM = "application/json", "multipart/form-data"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """At most `limit_bytes` of `media_type`; `too_large` is what is said of more."""
+
+    limit_bytes: int
+    media_type: str
+    too_large: str
+
+
+def bodies(settings: ServeSettings) -> dict[tuple[str, str], Body]:
+    """By method and path, as the routes are written. What does not stand here takes no body."""
+    picture = Body(settings.max_photo_bytes + FORM_BYTES, FORM, settings.too_large)
+    return {
+        ("POST", "/api/avatars"): picture,
+        ("POST", "/api/backgrounds"): picture,
+        ("POST", "/api/offer"): Body(OFFER_BYTES, JSON, _longer("an offer", OFFER_BYTES)),
+        ("PUT", "/api/avatars/{name}/controls"): Body(
+            CONTROLS_BYTES, JSON, _longer("what says how an avatar moves", CONTROLS_BYTES)
+        ),
+    }
+
+
+def body_of(method: str, path: str, table: Mapping[tuple[str, str], Body]) -> Body | None:
+    """What a request to `path` may bring, or None for nothing."""
+    for (verb, template), body in table.items():
+        if verb == method and compile_path(template)[0].fullmatch(path):
+            return body
+    return None
+
+
+def _longer(what: str, limit_bytes: int) -> str:
+    return f"{what} is at most {limit_bytes >> 10} kB long; send less"
