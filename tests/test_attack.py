@@ -53,7 +53,7 @@ def victim(server: Server) -> Generator[Victim]:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an attack did: its time, memory beyond that of before, the call's longest gap, and that of a calm time before."""
+    """An attack: its time, memory beyond that of before, the call's longest gap, and that of a calm time before."""
 
     took_s: float
     extra_mb: float
