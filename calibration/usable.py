@@ -27,6 +27,7 @@ MIN_FACE_PX = 60.0
 MAX_YAW_DEG = 45.0
 MAX_PITCH_DEG = 38.0  # further down or up, brows or chin hide the eyes
 TURNED_DEG = 20.0
+TILTED_DEG = 33.0  # heads in portraits are tilted by up to 31°
 
 # An eye is closed when its gap is small and MediaPipe says so too: either alone happens to open, narrow eyes.
 EYE_CLOSED_OPENING = 0.11
@@ -42,6 +43,11 @@ _NO_LIPS_LAB = (
 _NO_LIP_REDNESS_LAB, _NO_LIP_LINE_LAB = 1.5, 1.0
 _COLOURLESS_SKIN_LAB = 4.0
 _WELL_LIT_SKIN_L = 60.0
+# at ×0.15 the brightest of 50 portraits has 9, as they are the darkest has 24
+_DARK_L = 14.0
+_WHITE_L, _WHITE_SHARE = 96.0, 0.4  # at twice the light half have more, as they are none has any
+_FAINT_L = 3.0
+_BLURRED = 0.33  # portraits stay above 0.57; blurred by 3 % of the face's height they are below 0.22
 _FACE_IN_MATTE = 0.9
 _CUT_SHARE = 0.7
 
@@ -62,9 +68,17 @@ class Findings:
     controls: Controls | None
 
 
-def require_whole_face(landmarks_px: F32, width_px: int, height_px: int) -> None:
-    """Raise PhotoError for a face that is too small or cut off by the photo's edge."""
+def require_whole_face(landmarks_px: F32, width_px: int, height_px: int, scaled_from: float = 1.0) -> None:
+    """Raise PhotoError for a face that is too small or cut off by the photo's edge.
+
+    `scaled_from`: so many times larger the photo was as it was given.
+    """
     size = float(np.ptp(landmarks_px[:, 1]))
+    if size < MIN_FACE_PX and size * scaled_from >= MIN_FACE_PX:
+        raise PhotoError(
+            f"the face is only {size * scaled_from:.0f} px high in a photo so large that it is scaled down (to "
+            f"{size:.0f} px, {MIN_FACE_PX:.0f} needed); crop closer: cut the photo to the person and use that"
+        )
     if size < MIN_FACE_PX:
         raise PhotoError(
             f"the face is too small ({size:.0f} px high, {MIN_FACE_PX:.0f} needed); crop closer or use a larger photo"
@@ -87,6 +101,13 @@ def check_turn(yaw_deg: float, pitch_deg: float) -> str | None:
     return f"the face is turned {turn:.0f}°: a frontal photo animates better" if turn > TURNED_DEG else None
 
 
+def check_tilt(roll_deg: float) -> str | None:
+    """A notice for a head tilted so far that it looks as if the photo was."""
+    if abs(roll_deg) <= TILTED_DEG:
+        return None
+    return f"the head is tilted by {abs(roll_deg):.0f}°: a photo with the head upright animates better"
+
+
 def look_at_face(image: U8, face: FaceLandmarks, unposed_hu: F64) -> Findings:
     """Judge eyes and mouth of `face` in `image` (H, W, 3); `unposed_hu` (478, 3) are its un-posed landmarks.
 
@@ -94,7 +115,8 @@ def look_at_face(image: U8, face: FaceLandmarks, unposed_hu: F64) -> Findings:
     """
     lab, points = upright_face(image, face.points_px)
     mouth, *eyes = (float(v) for v in openings(unposed_hu))
-    notices: list[str] = []
+    poor = poor_light_or_focus(lab, points)
+    notices = [poor] if poor else []
     controls = None
     if glass_brightness(lab, points) < _DARK_GLASS:
         # what the lids do behind dark glass is the detector's guess
@@ -103,10 +125,15 @@ def look_at_face(image: U8, face: FaceLandmarks, unposed_hu: F64) -> Findings:
     else:
         blink = [float(face.scores[ARKIT_INDEX[name]]) for name in ("eyeBlinkRight", "eyeBlinkLeft")]
         if max(eyes) < EYE_CLOSED_OPENING and min(blink) > EYE_CLOSED_BLINK:
-            raise PhotoError("the eyes are closed; use a photo with open eyes")
+            raise PhotoError(
+                f"the eyes seem closed, but {poor.partition(':')[0]}; use a photo that shows open eyes clearly"
+                if poor
+                else "the eyes are closed; use a photo with open eyes"
+            )
         if min(eyes) < WINK_SHARE * max(eyes) and abs(blink[0] - blink[1]) > WINK_BLINK:
             notices.append("one eye is closed and will stay so; use a photo with both eyes open")
-    if mouth_is_covered(lab, points):
+    # lips that nothing can be made out of are not covered
+    if not poor and mouth_is_covered(lab, points):
         notices.append(
             "the mouth seems covered: a drawn one will open there; a photo without hand or mask works better"
         )
@@ -130,6 +157,33 @@ def upright_face(image: U8, landmarks_px: F32) -> tuple[F32, F64]:
     lab = cv2.cvtColor(face.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     points = landmarks_px[:, :2].astype(np.float64) @ affine[:, :2].T + affine[:, 2]
     return lab.astype(np.float32), points
+
+
+def poor_light_or_focus(lab: F32, points: F64) -> str | None:
+    """A notice for a face that is too dark, too bright, too faint or too blurred to show what is in it."""
+    oval = np.zeros(lab.shape[:2], np.uint8)
+    cv2.fillPoly(oval, [np.rint(points[list(OVAL)]).astype(np.int32)], 1)
+    light = lab[..., 0][oval > 0]
+    if not len(light):
+        return None
+    if float(np.median(light)) < _DARK_L:
+        return "the photo is very dark: one in good light works better"
+    if float(np.mean(light > _WHITE_L)) > _WHITE_SHARE:
+        return "the photo is overexposed: one that is less bright works better"
+    if float(light.std()) < _FAINT_L:
+        return "the photo has hardly any contrast: a clearer one works better"
+    if sharpness(lab, points) < _BLURRED:
+        return "the photo is blurred: a sharp one works better"
+    return None
+
+
+def sharpness(lab: F32, points: F64) -> float:
+    """How much the face's brightness changes from pixel to pixel, at 90 px a face, over how much it varies at all."""
+    x0, y0 = np.clip(points.min(0), 0, _SIDE_PX - 8).astype(int)
+    x1, y1 = np.clip(points.max(0), (x0 + 8, y0 + 8), _SIDE_PX).astype(int)
+    half = cv2.resize(lab[y0:y1, x0:x1, 0], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    changes = np.abs(cv2.Laplacian(half, cv2.CV_32F))
+    return float(np.percentile(changes, 95)) / max(float(half.std()), 1e-3)
 
 
 def skin_lab(lab: F32, points: F64) -> F32:

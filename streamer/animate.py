@@ -94,8 +94,7 @@ def animate(
             ledger.frame(done.trace, sequence=done.sequence, pts_s=done.pts_s, fresh=True)
             if progress:
                 progress(count, total)
-        if recording.notice:
-            notices.append(recording.notice)
+        notices += recording.notices
         if faces == 0:
             raise DriverError(recording.nobody)
         if faces < count:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, Pacer
+from streamer.drive.posture import Posture
 from streamer.frame import Frame, Moment
 from streamer.latency.ledger import Ledger
 from streamer.pipeline import TrackThenDraw
@@ -57,6 +58,9 @@ class LiveLoop:
         self._repeat = repeat
         self._say = say
         self._said: set[str] = set()
+        self._posture = Posture()
+        # a file was turned upright before
+        self._watches_posture = source.info.is_live and source.info.size_px is not None
         self._fps = min(max(source.info.fps, 5.0), 60.0)
         self._moments: Slot[Moment] = Slot()
         self._pictures: Slot[Frame] = Slot()
@@ -106,7 +110,7 @@ class LiveLoop:
             raise self._error
         seconds = (self._clock.now_ns() - start_ns) / 1e9
         dropped = self._moments.dropped + self._pipeline.dropped + self._pictures.dropped
-        notices = [n for n in (self._avatar.notice, self._source.notice) if n and n not in self._said]
+        notices = [n for n in (self._avatar.notice, *self._notices()) if n and n not in self._said]
         return Outcome(self._count, seconds, dropped, "; ".join(notices) or None)
 
     def _capture(self) -> None:
@@ -131,6 +135,9 @@ class LiveLoop:
         return None if moment is None else (moment, None)
 
     def _give(self, shown: Shown, _: None) -> None:
+        if self._watches_posture and self._source.state is SourceState.READY:
+            seen = shown.drive.motion if shown.drive.face else None
+            self._posture = self._posture.after(seen, shown.frame.pts_s)
         if self._pictures.put(shown.frame):
             self._ledger.dropped(stage="sent")
 
@@ -139,11 +146,15 @@ class LiveLoop:
         self._error = error
         self._pipeline.stop()
 
+    def _notices(self) -> tuple[str, ...]:
+        posture = self._posture.notice
+        return (*self._source.notices, posture) if posture else self._source.notices
+
     def _tell(self) -> None:
-        notice = self._source.notice if self._say else None
-        if self._say and notice and notice not in self._said:
-            self._said.add(notice)
-            self._say(notice)
+        for notice in self._notices() if self._say else ():
+            if self._say and notice not in self._said:
+                self._said.add(notice)
+                self._say(notice)
 
     def _deliver(self, on_frame: Callable[[int], None]) -> None:
         pacer = Pacer(self._fps, self._clock)

@@ -15,7 +15,16 @@ import av.error  # pyright: ignore[reportUnusedImport]
 from av.audio.resampler import AudioResampler
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.reformatter import ColorRange, Colorspace
 
-__all__ = ["AudioResampler", "ColorRange", "Colorspace", "Disposition", "SideData", "SideDataType", "av"]
+__all__ = [
+    "AudioResampler",
+    "ColorRange",
+    "Colorspace",
+    "Disposition",
+    "SideData",
+    "SideDataType",
+    "Stream",
+    "av",
+]

@@ -23,8 +23,11 @@ from streamer.drive.trackers.open import open_tracker
 from streamer.drive.trackers.tracker import NoTracker, Tracker
 from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.sources.heard import HEARD_FPS
-from streamer.sources.names import is_motion, is_sound
-from streamer.sources.sound import sound_blocks, sound_seconds
+from streamer.sources.names import is_motion
+from streamer.sources.orientation import upright_turn
+from streamer.sources.sound_reading import SoundReading
+from streamer.sources.source import Source
+from streamer.sources.tracks import is_sound_alone
 from streamer.sources.video import VideoSource
 
 T = TypeVar("T")
@@ -56,9 +59,9 @@ class Recording(ABC):
         return self.path
 
     @property
-    def notice(self) -> str | None:
-        """What was wrong with the file without ending the work."""
-        return None
+    def notices(self) -> tuple[str, ...]:
+        """What was wrong with the file without ending the work, once all steps were taken."""
+        return ()
 
     @property
     @abstractmethod
@@ -86,13 +89,22 @@ class _MotionFile(Recording):
 
 
 class _SoundFile(Recording):
+    def __init__(self, path: Path, clock: Clock) -> None:
+        super().__init__(path, clock)
+        self._reading: SoundReading | None = None
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self._reading.final_notices() if self._reading else ()
+
     @property
     def nobody(self) -> str:
         return f"{self.path.name} holds no sound that can be decoded; export it again as .wav"
 
     def steps(self, driver: Driver, stack: ExitStack) -> Steps:
-        seconds = sound_seconds(self.path)
-        spoken = motions_of(SpeechToMotion(), sound_blocks(self.path), HEARD_FPS)
+        self._reading = reading = stack.enter_context(SoundReading(self.path))
+        seconds = reading.stated_s
+        spoken = motions_of(SpeechToMotion(), reading.blocks(), HEARD_FPS)
         alive = (with_idle(motion, motion.time_s) for motion in spoken)
         steps = stack.enter_context(closing(ahead(_recorded(alive, Motion(), HEARD_FPS, self.clock))))
         return Steps(HEARD_FPS, None if seconds is None else round(seconds * HEARD_FPS), steps)
@@ -110,17 +122,19 @@ class _VideoFile(Recording):
         return self._tracker
 
     @property
-    def notice(self) -> str | None:
-        return self._source.notice if self._source else None
+    def notices(self) -> tuple[str, ...]:
+        return self._source.notices if self._source else ()
 
     @property
     def nobody(self) -> str:
         return f"no face found in {self.path.name}; use a video that shows one face from the front"
 
     def steps(self, driver: Driver, stack: ExitStack) -> Steps:
+        turns = upright_turn(self.path)
         if self._tracker is not None:
-            calibrate(self._tracker, open_tracker(self._tracker_name), self.path)
-        self._source = source = stack.enter_context(VideoSource(self.path))
+            with VideoSource(self.path, quarter_turns=turns) as first_seconds:
+                calibrate(self._tracker, open_tracker(self._tracker_name), first_seconds)
+        self._source = source = stack.enter_context(VideoSource(self.path, quarter_turns=turns))
         fps, seconds = source.info.fps, source.info.duration_s
         frames = stack.enter_context(closing(ahead(_frames(source))))
         steps = stack.enter_context(closing(ahead(_smoothed(_tracked(frames, driver, self.clock)))))
@@ -128,10 +142,13 @@ class _VideoFile(Recording):
 
 
 def recording_of(path: Path, tracker: str, clock: Clock) -> Recording:
-    """The recording that `path` is by its name: motion (.jsonl), sound, else video followed by `tracker`."""
+    """The recording that `path` is: motion by its name (.jsonl), else sound or video, followed by `tracker`.
+
+    Raises DriverError for what is none.
+    """
     if is_motion(path):
         return _MotionFile(path, clock)
-    return _SoundFile(path, clock) if is_sound(path) else _VideoFile(path, clock, tracker)
+    return _SoundFile(path, clock) if is_sound_alone(path) else _VideoFile(path, clock, tracker)
 
 
 def ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
@@ -175,11 +192,11 @@ def ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
         thread.join()
 
 
-def calibrate(tracker: Tracker, probe: Tracker, path: Path) -> None:
+def calibrate(tracker: Tracker, probe: Tracker, source: Source) -> None:
     """Take the driver's neutral from the first second of faces before the first frame is drawn; frees `probe`."""
-    with probe, VideoSource(path) as source:
+    with probe:
         first_s: float | None = None
-        while (frame := source.read()) is not None:
+        while isinstance(frame := source.read(), Frame):
             seen = probe.track(frame).motion
             if seen is not None and first_s is None:
                 first_s = frame.pts_s

@@ -29,6 +29,7 @@ from engines.motion import Motion
 from engines.retarget import Controls
 from streamer import pipeline
 from streamer.avatar import Driven, Shown
+from streamer.clock import SystemClock
 from streamer.drive.driver import Drive
 from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.webrtc.media import video_frame_of
@@ -183,6 +184,19 @@ class Received:
     colour: tuple[int, int, int]
 
 
+class Mute:
+    """A socket from which nothing leaves."""
+
+    def __init__(self, transport: asyncio.DatagramTransport) -> None:
+        self._transport = transport
+
+    def sendto(self, *_: object) -> None:
+        """Lost."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Client:
     """The page's side of a call: sends a camera (and silence as sound), keeps what comes back."""
 
@@ -231,6 +245,14 @@ class Client:
     async def accept(self, answer: str) -> None:
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp=answer, type="answer"))
 
+    def silence(self) -> None:
+        """From now on nothing leaves the page, as if its computer were gone."""
+
+        transports: set[Any] = {t.receiver.transport.transport for t in self.pc.getTransceivers()}
+        for transport in transports:
+            for protocol in transport._connection._protocols:
+                protocol.transport = Mute(protocol.transport)
+
     def of_type(self, kind: str) -> list[dict[str, Any]]:
         return [m for m in self.messages if m["type"] == kind]
 
@@ -248,6 +270,44 @@ async def until(condition: Callable[[], object], what: str, timeout_s: float = A
         if time.monotonic() > deadline_s:
             pytest.fail(f"waited {timeout_s:.0f} s in vain: {what}")
         await asyncio.sleep(0.01)
+
+
+class JumpingClock(SystemClock):
+    """The computer's clock, which a test may put forward."""
+
+    def __init__(self) -> None:
+        self._ahead_ns = 0
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self._ahead_ns
+
+    def jump(self, seconds: float) -> None:
+        self._ahead_ns += round(seconds * 1e9)
+
+
+class Sleepers:
+    """An event loop's `sleep` that ends when it is told to, and not before."""
+
+    def __init__(self) -> None:
+        self._asleep: list[tuple[float, asyncio.Future[None]]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asleep.append((seconds, future))
+        await future
+
+    @property
+    def count(self) -> int:
+        """How many sleep."""
+        return len(self._asleep)
+
+    def let_pass(self, seconds: float) -> None:
+        """Wake all who sleep no longer than that."""
+        due = [f for wanted, f in self._asleep if wanted <= seconds]
+        self._asleep = [(wanted, f) for wanted, f in self._asleep if wanted > seconds]
+        for future in due:
+            if not future.done():
+                future.set_result(None)
 
 
 def always_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,8 +119,8 @@ class FakeSource(Source):
         return SourceState.LOST if self.lost else SourceState.READY
 
     @property
-    def notice(self) -> str | None:
-        return self._notice
+    def notices(self) -> tuple[str, ...]:
+        return (self._notice,) if self._notice else ()
 
     def read(self, timeout_s: float | None = None) -> Frame | None:
         if self.state is SourceState.ENDED:

@@ -10,164 +10,34 @@ import inspect
 import itertools
 import logging
 import math
-import random
 import re
 from types import SimpleNamespace
 
 import aioice.ice
 import aiortc.codecs.h264 as h264
+import aiortc.codecs.opus as opus
 import aiortc.codecs.vpx as vpx
 import aiortc.rtcrtpreceiver as receiver_module
 import av
 import numpy as np
 import pytest
-from aiortc import RTCPeerConnection, RTCRtpReceiver, rtp
-from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, rtp
+from aiortc.codecs import depayload
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcrtpparameters import (
-    RTCRtpCodecParameters,
     RTCRtpHeaderExtensionParameters,
     RTCRtpParameters,
 )
-from aiortc.rtcrtpreceiver import RemoteStreamTrack, TimestampMapper
-from aiortc.rtp import RtcpSenderInfo, RtcpSrPacket, RtpPacket
+from aiortc.rtcrtpreceiver import RemoteStreamTrack
+from aiortc.rtp import RTCP_RTPFB_NACK, RtcpRtpfbPacket, RtcpSenderInfo, RtcpSrPacket, RtpPacket
 from hypothesis import given
 from hypothesis import strategies as st
+from receiving import H264, VP8, made_receiver, vp8_delta, vp8_key
 
 from streamer.webrtc import aiortc_fixes as fixes
+from streamer.webrtc.encoded_picture import look
 from streamer.webrtc.media import video_frame_of
-
-
-def packet(sequence: int, time: int, *, last: bool = False, data: bytes | None = None) -> RtpPacket:
-    made = RtpPacket(sequence_number=sequence & 0xFFFF, timestamp=time & 0xFFFFFFFF, marker=int(last))
-    made._data = b"%d." % sequence if data is None else data
-    return made
-
-
-def video_buffer(capacity: int = 128) -> fixes.MarkerJitterBuffer:
-    return fixes.MarkerJitterBuffer(capacity, is_video=True)
-
-
-def released(buffer: JitterBuffer, *packets: RtpPacket) -> list[tuple[bytes, int]]:
-    """What adding the packets releases, as the patched receiver does it."""
-    frames: list[tuple[bytes, int]] = []
-    for one in packets:
-        _, frame = buffer.add(one)
-        while frame is not None:
-            frames.append((frame.data, frame.timestamp))
-            frame = buffer.take_ready() if isinstance(buffer, fixes.MarkerJitterBuffer) else None
-    return frames
-
-
-def test_a_frame_is_released_by_its_own_last_packet() -> None:
-    buffer = video_buffer()
-    assert released(buffer, packet(10, 0), packet(11, 0)) == []
-    assert released(buffer, packet(12, 0, last=True)) == [(b"10.11.12.", 0)]
-    assert released(buffer, packet(13, 3000, last=True)) == [(b"13.", 3000)]
-
-
-def test_without_the_fix_it_waits_for_the_next_frame() -> None:
-    """Why the fix is there; when this fails, aiortc does it by itself and the fix can go."""
-    buffer = JitterBuffer(128, is_video=True)
-    assert released(buffer, packet(10, 0), packet(11, 0, last=True)) == []
-    assert released(buffer, packet(12, 3000)) == [(b"10.11.", 0)]
-
-
-def test_packets_of_a_frame_come_in_any_order() -> None:
-    for seed in range(20):
-        buffer = video_buffer()
-        assert released(buffer, packet(0, 0, last=True)) == [(b"0.", 0)]
-        rest = [packet(k, 3000, last=k == 40) for k in range(1, 41)]
-        random.Random(seed).shuffle(rest)
-        assert released(buffer, *rest) == [(b"".join(b"%d." % k for k in range(1, 41)), 3000)]
-
-
-def test_sequence_numbers_wrap() -> None:
-    buffer = video_buffer()
-    frames = released(buffer, *(packet(65_533 + k, 3000 * (k // 2), last=k % 2 == 1) for k in range(8)))
-    assert [t for _, t in frames] == [0, 3000, 6000, 9000]
-
-
-def test_a_packet_sent_again_frees_every_frame_behind_it_in_order() -> None:
-    buffer = video_buffer()
-    first = [packet(0, 0), packet(2, 0, last=True)]
-    second = [packet(3, 3000), packet(4, 3000, last=True)]
-    third = [packet(5, 6000)]
-    assert released(buffer, *first, *second, *third) == []
-    assert released(buffer, packet(1, 0)) == [(b"0.1.2.", 0), (b"3.4.", 3000)]
-    assert released(buffer, packet(6, 6000, last=True)) == [(b"5.6.", 6000)]
-
-
-def test_a_sender_without_marker_bits_still_works() -> None:
-    buffer = video_buffer()
-    assert released(buffer, packet(0, 0), packet(1, 0)) == []
-    assert released(buffer, packet(2, 3000)) == [(b"0.1.", 0)]
-    assert released(buffer, packet(3, 6000)) == [(b"2.", 3000)]
-
-
-def test_a_lost_last_packet_holds_its_frame() -> None:
-    buffer = video_buffer()
-    assert released(buffer, packet(0, 0), packet(2, 3000, last=True)) == []
-    assert released(buffer, packet(1, 0, last=True)) == [(b"0.1.", 0), (b"2.", 3000)]
-
-
-def test_duplicates_and_old_packets_change_nothing() -> None:
-    buffer = video_buffer()
-    assert released(buffer, packet(0, 0), packet(0, 0)) == []
-    assert released(buffer, packet(1, 0, last=True)) == [(b"0.1.", 0)]
-    assert released(buffer, packet(0, 0), packet(1, 0, last=True)) == []
-    assert released(buffer, packet(2, 3000, last=True)) == [(b"2.", 3000)]
-
-
-def test_a_gap_that_is_never_closed_is_given_up_with_a_key_frame_request() -> None:
-    buffer = video_buffer(capacity=16)
-    assert released(buffer, packet(0, 0, last=True)) == [(b"0.", 0)]
-    asked, frames = False, []
-    for k in range(2, 40):  # packet 1 is lost for good
-        pli, frame = buffer.add(packet(k, 3000 * k, last=True))
-        asked |= pli
-        while frame is not None:
-            frames.append(frame.timestamp)
-            frame = buffer.take_ready()
-    assert asked
-    assert frames
-    assert frames == sorted(frames)
-    assert frames[-1] == 3000 * 39
-
-
-@pytest.mark.slow
-@given(st.data())
-def test_no_frame_is_mixed_or_out_of_order_whatever_the_network_does(data: st.DataObject) -> None:
-    sizes = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=10))
-    packets: list[RtpPacket] = []
-    whole: dict[int, bytes] = {}
-    for k, size in enumerate(sizes):
-        parts = [packet(len(packets) + i, 3000 * k, last=i == size - 1) for i in range(size)]
-        whole[3000 * k] = b"".join(p._data for p in parts)
-        packets += parts
-    order = [packets[0], *data.draw(st.permutations(packets[1:]))]
-    frames = released(video_buffer(), *order)
-    assert frames == [(d, t) for t, d in whole.items()], "with nothing lost, everything comes, once, in order"
-    dropped = data.draw(st.sets(st.integers(1, len(packets)), max_size=3))
-    frames = released(video_buffer(), *(p for p in order if p.sequence_number not in dropped))
-    assert all(whole[t] == d for d, t in frames)
-    assert [t for _, t in frames] == sorted(t for _, t in frames)
-
-
-def test_take_ready_on_an_empty_buffer() -> None:
-    assert video_buffer().take_ready() is None
-
-
-def test_sound_waits_for_two_packets_instead_of_four() -> None:
-    ours = fixes.MarkerJitterBuffer(capacity=16, prefetch=4)
-    theirs = JitterBuffer(capacity=16, prefetch=4)
-
-    def needed(buffer: JitterBuffer) -> int:
-        return next(k for k in range(1, 10) if buffer.add(packet(k, 960 * k, last=True))[1] is not None)
-
-    assert needed(ours) == fixes.AUDIO_PREFETCH_PACKETS + 1 == 3
-    assert needed(theirs) == 5
-
+from streamer.webrtc.reception import reception_of
 
 NTP_2026 = 3_976_214_400  # seconds since 1900 at 2026-01-01T00:00:00Z
 
@@ -184,18 +54,27 @@ def test_the_senders_clock_at_any_rtp_time_wraps_included(rtp: int, ticks: int) 
     assert wall_ms - report.wall_ms == pytest.approx(ticks / 90, abs=1e-3)
 
 
-def test_capture_time_goes_through_the_mapped_origin() -> None:
-    mapper = TimestampMapper()
+async def test_capture_time_is_the_senders_whatever_wraps() -> None:
+    receiver = made_receiver("video", VP8)
     start = 2**32 - 4500
-    receiver = SimpleNamespace(_RTCRtpReceiver__timestamp_mapper=mapper)
-    assert fixes.capture_wall_ms(receiver, 0) is None  # type: ignore[arg-type]
-    first = mapper.map(start)
-    assert fixes.capture_wall_ms(receiver, first) is None, "no report yet"  # type: ignore[arg-type]
-    receiver.visavis_sender_report = fixes.SenderReport(1000.0, start)
+    assert fixes.capture_wall_ms(receiver, 0) is None
+    seen: list[int] = []
     for k in range(5):  # passes 2³² on the way
-        pts = mapper.map((start + 3000 * k) & 0xFFFFFFFF)
-        assert pts == 3000 * k
-        assert fixes.capture_wall_ms(receiver, pts) == pytest.approx(1000 + k * 100 / 3)  # type: ignore[arg-type]
+        payload = b"\x10" + (vp8_key(64, 48) if k == 0 else vp8_delta(k))
+        one = RtpPacket(97, 1, k, (start + 3000 * k) & 0xFFFFFFFF, 1234, payload)
+        await receiver._handle_rtp_packet(one, 1000 + 33 * k)
+        task = reception_of(receiver).queue.take_now()  # type: ignore[union-attr]
+        assert task is not None
+        seen.append(task[1].time)
+        if k == 0:
+            assert fixes.capture_wall_ms(receiver, 0) is None, "no report yet"
+            receiver.visavis_sender_report = fixes.SenderReport(1000.0, start)
+        assert fixes.capture_wall_ms(receiver, seen[-1]) == pytest.approx(1000 + k * 100 / 3)
+    assert seen == [3000 * k for k in range(5)]
+
+
+def test_without_the_fixes_no_capture_time_is_known() -> None:
+    assert fixes.capture_wall_ms(SimpleNamespace(), 0) is None  # type: ignore[arg-type]
 
 
 def test_the_bitrate_follows_in_steps() -> None:
@@ -296,7 +175,9 @@ def test_apply_twice_is_apply_once() -> None:
         vpx.Vp8Encoder.encode,
         vpx.Vp8Encoder.target_bitrate,
         h264.H264Encoder.encode,
-        receiver_module.JitterBuffer,
+        RTCRtpReceiver.__init__,
+        receiver_module.decoder_worker,
+        opus.OpusEncoder.encode,
     )
     fixes.apply()
     assert before == (
@@ -305,7 +186,9 @@ def test_apply_twice_is_apply_once() -> None:
         vpx.Vp8Encoder.encode,
         vpx.Vp8Encoder.target_bitrate,
         h264.H264Encoder.encode,
-        receiver_module.JitterBuffer,
+        RTCRtpReceiver.__init__,
+        receiver_module.decoder_worker,
+        opus.OpusEncoder.encode,
     )
 
 
@@ -333,6 +216,66 @@ def test_the_time_of_a_frame_leaves_as_it_is(encoder: type) -> None:
         assert (frame.pts, frame.time_base) == (pts, base)
 
 
+@pytest.mark.parametrize("encoder", [vpx.Vp8Encoder, h264.H264Encoder])
+def test_a_key_frame_that_was_asked_for_is_one(encoder: type) -> None:
+    """The same picture is sent again while no new one comes, and not as a key frame each time."""
+    fixes.apply()
+    made, codec = encoder(), VP8 if encoder is vpx.Vp8Encoder else H264
+    frame = video_frame_of(np.zeros((64, 64, 3), np.uint8), 0)
+    keys: list[bool] = []
+    for k in range(6):
+        frame.pts = 3000 * k
+        payloads, _ = made.encode(frame, k == 2)
+        keys.append(look(codec.name, b"".join(depayload(codec, p) for p in payloads)).is_key)
+    assert keys == [True, False, True, False, False, False]
+
+
+async def test_a_page_that_asks_for_everything_again_and_again_gets_no_more_than_it_can_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fixes.apply()
+    sender = RTCRtpSender("video", SimpleNamespace(state="new", _stats_id="x"))  # type: ignore[arg-type]
+    sent: list[bytes] = []
+
+    async def send(data: bytes) -> None:
+        sent.append(data)
+
+    sender.transport._send_rtp = send  # type: ignore[method-assign]
+    for k in range(128):
+        kept = RtpPacket(97, 0, k, 0, 1, bytes(1000))
+        sender._RTCRtpSender__rtp_history[k] = kept
+    nack = RtcpRtpfbPacket(fmt=RTCP_RTPFB_NACK, ssrc=1, media_ssrc=sender._ssrc)
+    nack.lost = list(range(128))
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 1000.0)  # all in one moment
+    await sender._handle_rtcp_packet(nack)
+    assert len(sent) == 128
+    for _ in range(100):
+        await sender._handle_rtcp_packet(nack)
+    assert fixes.MOST_RESENT_PER_S - 1 <= len(sent) <= fixes.MOST_RESENT_PER_S
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 1000.5)
+    sent.clear()
+    await sender._handle_rtcp_packet(nack)
+    assert len(sent) == 128, "half a second later a lossy page is served again"
+
+
+def sound(pts: int, samples: int = 960) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 2 * samples), np.int16), "s16", "stereo")
+    frame.sample_rate, frame.pts = 48_000, pts
+    return frame
+
+
+def test_the_time_of_a_sound_leaves_as_it_is_jumps_included() -> None:
+    fixes.apply()
+    encoder = opus.OpusEncoder()
+    for pts in (0, 960, 1920, 98_000, 98_960, 2**32):
+        payloads, time = encoder.encode(sound(pts))
+        assert (len(payloads), time) == (1, pts)
+    short = opus.OpusEncoder()
+    assert [short.encode(sound(480 * k, 480))[1] for k in range(4)] == [None, 0, None, 960], (
+        "as aiortc has it"
+    )
+
+
 def test_the_encoders_bitrate_is_ours() -> None:
     fixes.apply()
     for encoder in (vpx.Vp8Encoder(), h264.H264Encoder()):
@@ -343,40 +286,8 @@ def test_the_encoders_bitrate_is_ours() -> None:
         assert encoder.target_bitrate == fixes.MIN_BITRATE
 
 
-def receiver_of_video() -> RTCRtpReceiver:
-    fixes.apply()
-    receiver = RTCRtpReceiver("video", SimpleNamespace(state="new", _stats_id="x"))  # type: ignore[arg-type]
-    receiver._RTCRtpReceiver__codecs[97] = RTCRtpCodecParameters("video/VP8", 90_000, payloadType=97)
-    receiver._RTCRtpReceiver__decoder_thread = object()
-    return receiver
-
-
-def vp8_packet(sequence: int, time: int, last: bool) -> RtpPacket:
-    # RFC 7741 § 4.2: one octet, S set: the start of partition 0
-    return RtpPacket(97, int(last), sequence, time, 1234, b"\x10" + b"%d" % sequence)
-
-
-async def test_the_receiver_decodes_every_frame_that_a_late_packet_frees() -> None:
-    receiver = receiver_of_video()
-    queue = receiver._RTCRtpReceiver__decoder_queue
-
-    async def feed(*sequence: int) -> list[tuple[int, bytes]]:
-        for k in sequence:
-            await receiver._handle_rtp_packet(vp8_packet(k, 5000 + 3000 * (k // 2), k % 2 == 1), 0)
-        frames: list[tuple[int, bytes]] = []
-        while not queue.empty():
-            codec, frame = queue.get_nowait()
-            assert codec.payloadType == 97
-            frames.append((frame.timestamp, frame.data))
-        return frames
-
-    assert await feed(0, 1) == [(0, b"01")], "released by its own last packet"
-    assert await feed(3, 4, 5, 6, 7) == []
-    assert await feed(2) == [(3000, b"23"), (6000, b"45"), (9000, b"67")]
-
-
 async def test_sender_reports_are_remembered() -> None:
-    receiver = receiver_of_video()
+    receiver = made_receiver("video", VP8)
 
     def report(packets: int, ntp: int) -> RtcpSrPacket:
         return RtcpSrPacket(ssrc=1, sender_info=RtcpSenderInfo(ntp, 777, packets, 1))
@@ -389,22 +300,7 @@ async def test_sender_reports_are_remembered() -> None:
 
 async def test_what_we_reach_into_is_still_there() -> None:
     """An update of aiortc or aioice that moves any of this must fail here and not in a call."""
-    receiver = receiver_of_video()
-    for name in ("jitter_buffer", "codecs", "timestamp_mapper", "decoder_queue", "decoder_thread"):
-        assert hasattr(receiver, f"_RTCRtpReceiver__{name}"), name
-    assert isinstance(receiver._RTCRtpReceiver__jitter_buffer, fixes.MarkerJitterBuffer)
     assert list(inspect.signature(RTCRtpReceiver._handle_rtcp_packet).parameters) == ["self", "packet"]
-    for name in ("_capacity", "_origin", "_packets", "_is_video"):
-        assert hasattr(JitterBuffer(16), name), name
-    assert list(inspect.signature(JitterBuffer.__init__).parameters) == [
-        "self",
-        "capacity",
-        "prefetch",
-        "is_video",
-    ]
-    assert list(inspect.signature(JitterBuffer._remove_frame).parameters) == ["self", "sequence_number"]
-    assert list(inspect.signature(JitterFrame.__init__).parameters) == ["self", "data", "timestamp"]
-    assert hasattr(TimestampMapper(), "_origin")
     assert hasattr(RemoteStreamTrack("video"), "_queue")
     assert hasattr(vpx.Vp8Encoder(), "_Vp8Encoder__target_bitrate")
     assert hasattr(h264.H264Encoder(), "_H264Encoder__target_bitrate")

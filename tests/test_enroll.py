@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from calibration.enroll import enroll, head_crop
+from calibration.enroll import enroll
+from calibration.face import head_crop
 from engines.enrollment import Enrollment
 from engines.errors import ModelMissing, PhotoError
 from engines.geometry import yaw_pitch_roll_deg

@@ -23,7 +23,6 @@ from engines.speech.features import RATE_HZ
 from streamer.drive.open import open_driver
 from streamer.drive.voice import Voice
 from streamer.frame import Moment
-from streamer.sources import sound as sound_module
 from streamer.sources.blocks import RING_S, Block, SoundRing
 from streamer.sources.heard import HEARD_FPS, HeardSource, Loudness, latency_text
 from streamer.sources.microphone import (
@@ -35,6 +34,7 @@ from streamer.sources.microphone import (
 )
 from streamer.sources.open import open_source
 from streamer.sources.sound import SoundFileSource
+from streamer.sources.sound_reading import SoundReading
 from streamer.sources.source import SourceState
 
 F32 = NDArray[np.float32]
@@ -143,13 +143,13 @@ def test_three_hours_are_read_as_they_are_heard(tmp_path: Path, monkeypatch: pyt
     path = write_wav(tmp_path / "a.wav", tone(0.1))
     given = 0
 
-    def hours(_: Path) -> Iterator[F32]:
+    def hours(_: SoundReading) -> Iterator[F32]:
         nonlocal given
         for _second in range(3 * 3600):
             given += 1
             yield tone(1)
 
-    monkeypatch.setattr(sound_module, "sound_blocks", hours)
+    monkeypatch.setattr(SoundReading, "blocks", hours)
     source = SoundFileSource(path, Voice(EchoSpeech()), clock=FakeClock())
     for _ in range(100):
         source.read()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from fakes import (
 from engines.enrollment import Enrollment
 from engines.errors import DriverError, GeneratorError, SinkError, WeightsError
 from engines.generators.open import GENERATORS
+from engines.geometry import rotation_from_degrees
 from engines.motion import Motion
 from streamer.avatar import FAULT_EASE_S, Avatar
 from streamer.clock import SystemClock
@@ -422,6 +423,21 @@ def test_a_generator_whose_weights_do_not_load_falls_back_and_the_run_says_so(
 def test_a_generator_that_loads_is_named_without_a_notice(stage: SetUp) -> None:
     it = stage(FakeSource(count=3))
     assert (it.avatar.generator_name, it.avatar.notice) == ("fake", None)
+    it.start()
+    assert it.join().notice is None
+
+
+def test_a_camera_that_lies_on_its_side_is_said_once_and_only_of_cameras(
+    stage: SetUp, astronaut: Enrollment
+) -> None:
+    lying = replace(astronaut.motion, rotation_rad=rotation_from_degrees(0, 0, 90).astype(np.float32))
+    it = stage(StepSource(fps=FPS, is_live=True, count=60), script=[lying])
+    it.start()
+    it.give(60)
+    notice = it.end().notice
+    assert notice is not None
+    assert notice.startswith("the camera's picture lies on its side")
+    it = stage(FakeSource(count=60), script=[lying])  # a file: it was turned before, or nobody could tell
     it.start()
     assert it.join().notice is None
 

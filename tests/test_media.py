@@ -10,6 +10,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from aiortc.codecs.opus import OpusEncoder
 from aiortc.codecs.vpx import Vp8Decoder, Vp8Encoder
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
@@ -295,6 +296,55 @@ async def test_planar_float_mono_is_delayed_too() -> None:
     assert first.to_ndarray()[0, :240].max() == 0
     assert (first.to_ndarray()[0, 240:] == 1).all()
     assert (second.to_ndarray()[0] == np.repeat([1.0, 2.0], 240)).all()
+
+
+def gone(k: int) -> av.AudioFrame:
+    """Packets 1, 2, 3, then 44 samples and 5 packets that never came."""
+    frame = packet(k)
+    frame.pts = (frame.pts or 0) + (5 * 960 + 44) * (k > 3)
+    return frame
+
+
+async def test_time_goes_on_where_sound_is_missing() -> None:
+    track = DelayedAudioTrack(Tape("audio", gone))
+    frames = [await track.recv() for _ in range(5)]
+    assert [f.pts for f in frames] == [0, 960, 1920, 8 * 960 + 44, 9 * 960 + 44]
+    assert [int(f.to_ndarray()[0, 0]) for f in frames] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("delay", [1, 7])
+async def test_what_was_to_be_sent_while_sound_was_missing_is_left_out(delay: int) -> None:
+    track = DelayedAudioTrack(Tape("audio", gone), lambda _: 20.0 * delay)
+    sent: dict[int, int] = {}
+    for _ in range(20):
+        frame = await track.recv()
+        for k, level in enumerate(frame.to_ndarray()[0, ::2]):
+            sent[(frame.pts or 0) + k] = int(level)
+    for k in (1, 2, 3, 4, 5, 6):
+        at = (k - 1 + delay) * 960 + (5 * 960 + 44) * (k > 3)
+        assert {sent.get(at), sent.get(at + 959)} <= {k, None}, "nowhere but in its place"
+    assert {4, 5, 6} <= set(sent.values())
+
+
+async def test_sound_of_another_codec_leaves_in_the_form_of_the_first() -> None:
+    """An encoder takes one form: another would end the sound for good."""
+
+    def changing(k: int) -> av.AudioFrame:
+        if k % 10 < 5:
+            return packet(k)
+        frame = av.AudioFrame.from_ndarray(np.full((1, 160), 7, np.int16), "s16", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = 8000, 160 * k, Fraction(1, 8000)
+        return frame
+
+    track = DelayedAudioTrack(Tape("audio", changing))
+    encoder = OpusEncoder()
+    total = 0
+    for _ in range(60):
+        frame = await track.recv()
+        assert (frame.sample_rate, frame.layout.name, frame.format.name) == (48_000, "stereo", "s16")
+        encoder.encode(frame)
+        total += frame.samples
+    assert total >= 55 * 960
 
 
 async def test_the_end_of_the_sound_is_passed_on() -> None:

@@ -40,6 +40,7 @@ from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.look import Look
 from streamer.serve import start, uploads
 from streamer.serve.app import create_app
+from streamer.serve.calls import MOST_WAITING
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore, BackgroundStore, picture_of
 from streamer.webrtc.call_options import CallOptions
@@ -108,7 +109,7 @@ def hang_up(client: TestClient) -> None:
 
 
 def workers() -> int:
-    return sum(t.name == "avatar-worker" for t in threading.enumerate())
+    return sum(t.name == "avatar" for t in threading.enumerate())
 
 
 def jpeg(image: np.ndarray, quality: int = 90) -> bytes:
@@ -440,12 +441,11 @@ def test_a_damaged_sdp_never_breaks_the_server(client: TestClient, offers: dict[
             [*lines[:k], lines[k][:5] + "\r\n", *lines[k + 1 :]],
         ):
             answer = offer(client, "".join(damaged), drive="demo")
-            assert answer.status_code in (200, 400, 503), answer.text
+            assert answer.status_code in (200, 400), answer.text
             if answer.status_code == 400:
                 error_of(answer)
-    opened = sessions_of(client)
-    assert opened <= 4
-    assert workers() - before <= opened
+    assert sessions_of(client) <= MOST_WAITING + 1, "one may be about to close"
+    assert workers() == before
 
 
 def test_offers_whose_sections_are_in_no_bundle_give_their_place_back(offers: dict[str, str]) -> None:
@@ -454,7 +454,7 @@ def test_offers_whose_sections_are_in_no_bundle_give_their_place_back(offers: di
             answer = offer(client, offers["video"].replace("a=mid:0", "a=mid:z"), drive="demo")
             assert answer.status_code == 400
             assert "cannot be answered" in error_of(answer)
-            assert sessions_of(client) == 0
+            assert sessions_of(client) == 0, "a place is lost"
         assert offer(client, offers["video"], drive="demo").status_code == 200
 
 
@@ -509,7 +509,7 @@ def test_unknown_names_are_refused_by_name(client: TestClient, offers: dict[str,
     "change",
     [
         {"size": 63}, {"size": 1025}, {"size": "big"}, {"mode": "mirror"}, {"drive": "thought"}, {"type": "answer"},
-        {"sdp": None}, {"sdp": "v" * 200_001}, {"avatar": 7},
+        {"sdp": None}, {"sdp": "v" * 65_537}, {"avatar": 7},
     ],
 )  # fmt: skip
 def test_a_wrong_field_is_named(
@@ -526,17 +526,6 @@ def test_a_body_that_is_no_offer_is_refused(client: TestClient, body: bytes) -> 
     answer = client.post("/api/offer", content=body, headers={"content-type": "application/json"})
     assert 400 <= answer.status_code < 500
     error_of(answer)
-
-
-def test_too_many_calls_are_asked_to_come_back(offers: dict[str, str]) -> None:
-    with serving(max_sessions=2) as client:
-        for _ in range(2):
-            assert offer(client, offers["video"], drive="demo").status_code == 200
-        answer = offer(client, offers["video"], drive="demo")
-        assert answer.status_code == 503
-        assert int(answer.headers["retry-after"]) > 0
-        assert "2 calls" in error_of(answer)
-        assert sessions_of(client) == 2
 
 
 def test_a_token_is_wanted_where_one_is_set(offers: dict[str, str]) -> None:

@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -20,8 +20,10 @@ from calls import (
     RED,
     Camera,
     Client,
+    JumpingClock,
     Painter,
     Received,
+    Sleepers,
     always_in_time,
     near,
     only_loopback,
@@ -32,9 +34,11 @@ from fakes import AT_LAST_S
 
 from engines.enrollment import Enrollment
 from engines.retarget import Controls
+from streamer.clock import Clock
 from streamer.webrtc import aiortc_fixes
-from streamer.webrtc.call_options import CallOptions
-from streamer.webrtc.session import MESH_PERIOD_S, OfferError, Session
+from streamer.webrtc.call_options import CallOptions, DrivenBy
+from streamer.webrtc.offer_sdp import OfferError
+from streamer.webrtc.session import GONE_AFTER_S, LOOK_EVERY_S, MESH_PERIOD_S, QUIET_AFTER_S, Session
 
 pytestmark = pytest.mark.slow  # real calls, in real time
 
@@ -65,6 +69,8 @@ async def calling(
     colour: tuple[int, int, int] = RED,
     *,
     enrollment: Enrollment | None = None,
+    clock: Clock | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncGenerator[Call]:
     painters: list[Painter] = []
 
@@ -73,7 +79,13 @@ async def calling(
         return painters[0]
 
     enrollment = enrollment or plain_enrollment(colour)
-    session = Session(enrollment, options or CallOptions(), make_avatar=make_avatar)  # type: ignore[arg-type]
+    session = Session(
+        enrollment,
+        options or CallOptions(),
+        clock=clock,
+        sleep=sleep,
+        make_avatar=make_avatar,  # type: ignore[arg-type]
+    )
     try:
         await client.accept(await session.answer(await client.offer()))
         await until(lambda: client.frames, "the first picture")
@@ -460,6 +472,66 @@ async def test_a_page_that_goes_away_ends_its_call() -> None:
         await call.client.close()
         await until(lambda: call.session.closed, "the session to end")
         assert call.painter.closed == 1
+
+
+@pytest.mark.parametrize("drive", ["demo", "webcam"])
+async def test_nothing_is_drawn_for_a_browser_that_has_gone_silent(drive: DrivenBy) -> None:
+    clock, sleepers = JumpingClock(), Sleepers()
+    watcher = Client() if drive == "demo" else Client(Camera())
+    async with calling(watcher, CallOptions(drive=drive), clock=clock, sleep=sleepers.sleep) as call:
+        painter = call.painter
+
+        def drawn() -> int:
+            return len(painter.stepped) + painter.idle_steps
+
+        clock.jump(QUIET_AFTER_S + 1)
+        await until(lambda: call.session._peer.quiet_s < 1, "the browser to be heard again")
+        sleepers.let_pass(LOOK_EVERY_S)
+        await until(lambda: sleepers.count == 2, "the look")
+        before = drawn()
+        await until(lambda: drawn() > before + 10, "pictures for a browser that is heard")
+        watcher.silence()
+
+        def rests() -> bool:
+            if call.session._peer.quiet_s <= QUIET_AFTER_S:  # what was on its way has come since
+                clock.jump(QUIET_AFTER_S + 1)
+            sleepers.let_pass(LOOK_EVERY_S)
+            return call.session._worker is not None and call.session._worker.resting
+
+        await until(rests, "the worker to rest")
+        sent = call.session.work.drawn
+        resting, before = 0, drawn()
+        while resting < 10:  # repeated pictures go on being sent, and none of them is new
+            repeats = call.session.ledger.snapshot().late
+            await until(lambda r=repeats: call.session.ledger.snapshot().late > r, "a repeated picture")
+            resting += 1
+        assert drawn() - before <= 2, "what was in work when it fell silent"
+        assert call.session.work.drawn - sent <= 2
+        clock.jump(GONE_AFTER_S)
+
+        def gone() -> bool:
+            sleepers.let_pass(LOOK_EVERY_S)
+            return call.session.closed
+
+        await until(gone, "the call of a browser that is gone to end")
+        assert painter.closed == 1
+
+
+async def test_a_browser_that_comes_back_is_drawn_for_again() -> None:
+    clock, sleepers = JumpingClock(), Sleepers()
+    async with calling(Client(), CallOptions(drive="demo"), clock=clock, sleep=sleepers.sleep) as call:
+        worker = call.session._worker
+        assert worker is not None
+        worker.rest(True)
+        seen = call.session.work.drawn
+        await until(lambda: call.session.ledger.snapshot().late > 5, "repeated pictures")
+        assert call.session.work.drawn - seen <= 2
+
+        def drawn_again() -> bool:
+            sleepers.let_pass(LOOK_EVERY_S)
+            return call.session.work.drawn > seen + 10
+
+        await until(drawn_again, "new pictures")
 
 
 async def test_a_camera_that_comes_late_is_followed_in_its_own_time() -> None:

@@ -156,8 +156,9 @@ def test_audio_comes_along_in_sync(
     assert length["video"] == pytest.approx(seconds, abs=1 / 30)
     assert length["audio"] == pytest.approx(seconds, abs=0.06)
     assert times_of(path)[0] == 0
-    # The tone begins in the picture's time where it begins in the driver's (AVI starts late by itself).
-    begins_s = onset_s(sound_of(driver)) - times_of(driver)[0]
+    # The tone begins in the picture's time where it begins in the driver's; AVI has no times of showing, and
+    # those that FFmpeg makes up for it are late by one picture.
+    begins_s = onset_s(sound_of(driver)) - (0.0 if container == "avi" else times_of(driver)[0])
     assert begins_s == pytest.approx(tone_s, abs=0.04)
     error_ms = (onset_s(sound_of(path)) - begins_s) * 1000
     print(f"{container}/{codec}: onset off by {error_ms:+.1f} ms")

@@ -14,7 +14,8 @@ from engines.errors import DriverError
 from engines.speech.features import RATE_HZ
 from streamer.animate import Job, animate
 from streamer.sources.heard import HEARD_FPS
-from streamer.sources.sound import sound_blocks, sound_seconds
+from streamer.sources.sound import sound_blocks
+from streamer.sources.sound_reading import SoundReading
 
 
 def write_sound(path: Path, seconds: float = 1.5, rate_hz: int = 44_100, channels: int = 2) -> Path:
@@ -38,7 +39,8 @@ def test_any_rate_and_channels_become_16_khz_mono(tmp_path: Path, rate_hz: int, 
     path = write_sound(tmp_path / "a.wav", rate_hz=rate_hz, channels=channels)
     sound = np.concatenate(list(sound_blocks(path)))
     assert len(sound) == pytest.approx(1.5 * RATE_HZ, abs=40)
-    assert sound_seconds(path) == pytest.approx(1.5, abs=0.01)
+    with SoundReading(path) as reading:
+        assert reading.stated_s == pytest.approx(1.5, abs=0.01)
     middle = sound[4000:-4000]
     assert np.abs(middle).max() == pytest.approx(8000 / 32768, rel=0.05)
     crossings = np.count_nonzero((middle[1:] > 0) & (middle[:-1] <= 0))

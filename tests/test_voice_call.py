@@ -37,7 +37,8 @@ from streamer.webrtc.call_options import MOST_TRIM_MS, CallOptions
 from streamer.webrtc.call_sound import CallSound, block_of
 from streamer.webrtc.media import video_frame_of
 from streamer.webrtc.messages import MessageError, milliseconds_of
-from streamer.webrtc.session import OfferError, Session
+from streamer.webrtc.offer_sdp import OfferError
+from streamer.webrtc.session import Session
 
 LOUD = 0.1
 RATE_HZ = 48_000
@@ -186,7 +187,7 @@ def skews_ms(
 async def measured_ms(
     options: CallOptions, avatar: type[Painter], client: Listener, beep_count: int, half_frame_ms: float
 ) -> np.ndarray[Any, Any]:
-    """Skews of a call at another aiortc, whose sound waits for two packets more than its pictures."""
+    """Skews of a call at another aiortc, whose sound waits no longer than its pictures."""
     call = Session(plain_enrollment(), options, make_avatar=avatar)  # type: ignore[arg-type]
     try:
         await client.accept(await call.answer(await client.offer()))
@@ -194,8 +195,7 @@ async def measured_ms(
     finally:
         await client.close()
         await call.close()
-    waits_ms = 20.0 * aiortc_fixes.AUDIO_PREFETCH_PACKETS
-    skews = np.array(skews_ms(client.flashes_s[4:], client.beeps_s, half_frame_ms)) + waits_ms
+    skews = np.array(skews_ms(client.flashes_s[4:], client.beeps_s, half_frame_ms))
     print(f"\n{options.drive}: flash after beep: median {np.median(skews):.1f} ms, {np.round(skews, 0)}")
     return skews
 

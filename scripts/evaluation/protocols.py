@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from calibration.enroll import enroll, head_crop
+from calibration.enroll import enroll
+from calibration.face import head_crop
 from calibration.neutral import DriverNeutral
 from engines.enrollment import Enrollment
 from engines.errors import DriverError, PhotoError, VisavisError

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
-from calibration.enroll import head_crop, person_of
+from calibration.enroll import person_of
+from calibration.face import head_crop
 from engines.enrollment import Enrollment
 from engines.geometry import F64, Camera
 from engines.head.fit import SURFACE, SourceFit, fit_source, measure_gaze

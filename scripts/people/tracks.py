@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from calibration.enroll import find_face
+from calibration.face import find_face
 from calibration.photo import open_photo
 from engines.errors import PhotoError
 from engines.files import whole_file
@@ -94,11 +94,11 @@ def track_clip(path: Path, stride: int = STRIDE) -> Record:
 def track_portrait(path: Path) -> Record:
     """Landmarks and scores of a photo, as enrollment sees it; empty when it shows no face."""
     try:
-        image = open_photo(path).image
-        face, _ = find_face(image)
+        found = find_face(open_photo(path).image)
     except PhotoError:
         return _record([], [], [], (0, 0))
-    size = (image.shape[1], image.shape[0])
+    size = (found.image.shape[1], found.image.shape[0])
+    face = found.face
     return _record([face.points_px.astype(np.float64)], [face.scores.astype(np.float64)], [0], size)
 
 

@@ -8,7 +8,6 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from engines.errors import VisavisError
@@ -21,15 +20,22 @@ BARE = {  # what the router says in no more than the status' own words
 }
 
 
-class ErrorAnswer(BaseModel):
-    """What is said when something is refused."""
-
-    error: str
+SCHEMA = {
+    "title": "Error",
+    "type": "object",
+    "properties": {"error": {"type": "string", "description": "One sentence that names the fix."}},
+    "required": ["error"],
+    "additionalProperties": False,
+}
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, object]]:
     """For a route: that it may refuse with these `statuses`, beside those that every address has."""
-    return {status: {"model": ErrorAnswer} for status in (400, 401, 403, *statuses)}
+    # not FastAPI's `model`, which documents an error in the kind of the route's own answer
+    said = {"application/json": {"schema": SCHEMA}}
+    return {
+        s: {"description": HTTPStatus(s).phrase, "content": said} for s in (400, 401, 403, 413, *statuses)
+    }
 
 
 def add_error_answers(app: FastAPI) -> None:

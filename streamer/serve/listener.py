@@ -55,7 +55,7 @@ class Listener(socket.socket):
 def listen(host: str, port: int, connections: Connections | None = None) -> Listener:
     """A bound, listening socket; raises VisavisError when the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = Listener(family, connections or Connections())
+    listener = Listener(family, Connections() if connections is None else connections)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -15,6 +15,7 @@ from streamer.look import Look, read_background, require_opaque
 from streamer.serve.service import Service
 from streamer.serve.store import BACKGROUND_PREFIX, BackgroundStore
 from streamer.webrtc.call_options import MOST_TRIM_MS, CallOptions, DrivenBy, Mode
+from streamer.webrtc.offer_sdp import MAX_SDP_CHARS
 
 USUAL = CallOptions()
 
@@ -22,7 +23,7 @@ USUAL = CallOptions()
 class Offer(BaseModel):
     """`POST /api/offer`."""
 
-    sdp: str = Field(max_length=200_000)
+    sdp: str = Field(max_length=MAX_SDP_CHARS)
     type: Literal["offer"]
     avatar: str | None = None
     generator: str | None = None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Body, HTTPException
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 
 from engines.presets import preset_names
 from engines.retarget import Controls
@@ -17,14 +17,21 @@ from streamer.serve.offer import Offer, options_of
 from streamer.serve.requests import StrictRoute
 from streamer.serve.service import Served
 from streamer.serve.store import Entry, picture_of, write_controls
-from streamer.webrtc.session import OfferError
+from streamer.webrtc.offer_sdp import OfferError
 
 WEB = Path(__file__).parents[1] / "web"
+
+
+class JpegResponse(Response):
+    """A picture."""
+
+    media_type = "image/jpeg"
+
 
 router = APIRouter(route_class=StrictRoute)
 
 
-@router.get("/", responses=documented())
+@router.get("/", response_class=HTMLResponse, responses=documented())
 async def page() -> Response:
     """The page."""
     return FileResponse(WEB / "index.html")
@@ -36,7 +43,7 @@ async def health(service: Served) -> dict[str, object]:
     return {"status": "ok", "version": __version__, "sessions": len(service.calls.sessions)}
 
 
-@router.get("/metrics", responses=documented())
+@router.get("/metrics", response_class=PlainTextResponse, responses=documented())
 async def metrics(service: Served) -> Response:
     """For Prometheus."""
     body, content_type = service.metrics.render()
@@ -57,13 +64,13 @@ async def avatars(service: Served) -> dict[str, object]:
     }
 
 
-@router.get("/api/avatars/{name}/picture", responses=documented(404))
+@router.get("/api/avatars/{name}/picture", response_class=JpegResponse, responses=documented(404))
 async def picture(name: str, service: Served) -> Response:
     """An avatar's face, JPEG."""
-    return Response(picture_of(_found(name, service).enrollment), media_type="image/jpeg")
+    return JpegResponse(picture_of(_found(name, service).enrollment))
 
 
-@router.put("/api/avatars/{name}/controls", responses=documented(404, 409, 411, 413, 415, 422))
+@router.put("/api/avatars/{name}/controls", responses=documented(404, 409, 411, 415, 422))
 async def keep_controls(
     name: str, body: Annotated[dict[str, object], Body()], service: Served
 ) -> dict[str, object]:
@@ -76,7 +83,7 @@ async def keep_controls(
     return {"controls": controls.to_dict(), "kept": "file" if in_file else "memory"}
 
 
-@router.delete("/api/avatars/{name}", status_code=204, responses=documented(404, 413))
+@router.delete("/api/avatars/{name}", status_code=204, responses=documented(404))
 async def delete(name: str, service: Served) -> Response:
     """Forget an upload."""
     if not service.store.remove_upload(name):
@@ -84,15 +91,14 @@ async def delete(name: str, service: Served) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/api/offer", responses=documented(404, 410, 411, 413, 415, 422, 503))
+@router.post("/api/offer", responses=documented(404, 410, 411, 415, 422, 503))
 async def offer(body: Offer, service: Served) -> dict[str, object]:
     """Begin a call."""
     public = service.store.public()
     entry = _found(body.avatar or (public[0][0] if public else ""), service, ", or enroll a photo")
     options = options_of(body, service)
     try:
-        session = service.calls.open(entry.enrollment, options)
-        sdp = await session.answer(body.sdp)
+        session, sdp = await service.calls.begin(entry.enrollment, options, body.sdp)
     except OfferError as error:
         raise HTTPException(400, str(error)) from error
     saved = entry.enrollment.controls

@@ -112,6 +112,7 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 timeout_graceful_shutdown=1,
+                timeout_keep_alive=60,  # `Connections` ends them sooner, and all others too
                 ssl_certfile=str(settings.tls_cert) if settings.tls_cert else None,
                 ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
                 server_header=False,

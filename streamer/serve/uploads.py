@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 uploads = APIRouter(route_class=StrictRoute)
 
 
-@uploads.post("/api/avatars", status_code=201, responses=documented(411, 413, 415, 422, 503))
+@uploads.post("/api/avatars", status_code=201, responses=documented(411, 415, 422, 503))
 async def upload(
     request: Request,
     photo: Annotated[UploadFile, File()],
@@ -50,7 +50,7 @@ async def upload(
     return {"name": name, "title": title, "notices": list(enrollment.notices)}
 
 
-@uploads.post("/api/backgrounds", status_code=201, responses=documented(411, 413, 415, 422, 503))
+@uploads.post("/api/backgrounds", status_code=201, responses=documented(411, 415, 422, 503))
 async def upload_background(
     request: Request, picture: Annotated[UploadFile, File()], service: Served
 ) -> dict[str, object]:

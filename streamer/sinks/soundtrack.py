@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from streamer.pyav import AudioResampler, av
 from streamer.sources.audio_track import AudioTrack, audio_of
+from streamer.sources.media_file import open_media
 
 F32 = NDArray[np.float32]
 
@@ -73,12 +74,30 @@ def open_soundtrack(
         codec = context.codec.canonical_name  # `name` is the decoder's, such as mp3float
         # AAC without its header record (ADTS, as in .ts files) cannot be described in an MP4 header.
         describable = codec != "aac" or bool(context.extradata)
-        if codec in sound.copied and describable:
+        if codec in sound.copied and describable and _is_of_one_kind(track, path):
             return _Copied(track, container)
         return _Encoded(track, container, sound)
     except BaseException:
         track.close()
         raise
+
+
+def _is_of_one_kind(track: AudioTrack, path: Path) -> bool:
+    """Whether all of the track can be described once: MP3s that differ may lie in one file."""
+    if track.container_name != "mp3":
+        return True
+    with AudioTrack(open_media(path), track.stream.index, 0.0) as all_of_it:
+        return len({mp3_kind(bytes(p)[:4]) for p in all_of_it.packets() if p.size}) == 1
+
+
+def mp3_kind(header: bytes) -> tuple[int, ...] | None:
+    """What may not change from frame to frame of a copied MP3: version, rate, one channel or two; None for no frame.
+
+    ISO/IEC 11172-3 § 2.4.2.3.
+    """
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return None
+    return header[1] >> 3 & 3, header[2] >> 2 & 3, int(header[3] >> 6 == 3)
 
 
 class _Copied(Soundtrack):
@@ -168,16 +187,20 @@ class _Encoded(Soundtrack):
 
     def _decode(self) -> Iterator[tuple[int, F32]]:
         """(first sample's place in the output, (channels, N) float32) of each decoded piece."""
-        resampler = AudioResampler("fltp", self._layout, self._rate_hz)
+        resampler: AudioResampler | None = None
+        now: object = None
         base_s: float | None = None
         for packet in self._track.packets():
             try:
                 frames = self._track.stream.codec_context.decode(packet)
             except av.error.FFmpegError:
-                return
+                continue  # the hole becomes silence
             for frame in frames:
                 if base_s is None:
                     base_s = (frame.time or 0.0) - self._track.start_s
+                kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+                if resampler is None or kind != now:
+                    resampler, now = AudioResampler("fltp", self._layout, self._rate_hz), kind
                 for piece in resampler.resample(frame):
                     at_s = (piece.time or 0.0) - self._track.start_s if piece.pts is not None else base_s
                     samples = cast(F32, piece.to_ndarray())

@@ -13,6 +13,7 @@ from engines.speech.features import RATE_HZ
 from streamer.clock import Clock
 from streamer.drive.voice import Voice
 from streamer.pyav import AudioResampler, av
+from streamer.sources.downmix import Downmix
 from streamer.sources.heard import HeardSource, Piece
 
 F32 = NDArray[np.float32]
@@ -22,12 +23,16 @@ RING_S = 2.0  # sound that nobody read is kept this long
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What a device gave: `samples` (S, C) at `rate_hz`, when it came, and in which opening of the device."""
+    """What a device gave: `samples` (S, C) at `rate_hz`, when it came, and in which opening of the device.
+
+    `lost_s`: what the device says is missing before them.
+    """
 
     samples: F32
     rate_hz: float
     arrived_ns: int
     opening: int
+    lost_s: float = 0.0
 
     @property
     def length_s(self) -> float:
@@ -56,7 +61,7 @@ class SoundRing:
             while self._length_s > self._limit_s + 1e-6 and len(self._blocks) > 1:
                 old = self._blocks.popleft()
                 self._length_s -= old.length_s
-                self._lost_s += old.length_s
+                self._lost_s += old.lost_s + old.length_s
                 self.dropped += 1
             self._changed.notify()
 
@@ -101,6 +106,7 @@ class RingSource(HeardSource):
         self._ring = SoundRing()
         self._heard: Block | None = None  # the last one
         self._to_16_khz = Resampler(RATE_HZ)
+        self._downmix = Downmix()
 
     @property
     def dropped(self) -> int:
@@ -118,7 +124,9 @@ class RingSource(HeardSource):
                 gap_ns = block.arrived_ns - before.arrived_ns
                 lost_s = max(0.0, gap_ns / 1e9 - block.length_s)
             self._heard = block
-            samples = self._to_16_khz(block.samples.mean(1, dtype=np.float32))
+            lost_s += block.lost_s
+            mono, self._downmix = self._downmix.after(block.samples.T, block.rate_hz)
+            samples = self._to_16_khz(mono)
             pieces.append(Piece(samples, block.arrived_ns, lost_s))
             lost_s = 0.0
         return pieces

@@ -82,11 +82,11 @@ class HeardSource(Source):
         """How long sound waits in the device before it is heard, in ms; 0 for a file."""
 
     @property
-    def notice(self) -> str | None:
+    def notices(self) -> tuple[str, ...]:
         """That the sound is muted or clipped, with what to do."""
         if self._is_mute():
-            return self._mute_notice
-        return self._clipped_notice if self._was_clipped else None
+            return (self._mute_notice,)
+        return (self._clipped_notice,) if self._was_clipped else ()
 
     def _is_mute(self) -> bool:
         return self._loudness.mute_s >= MUTE_S

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engines.errors import DriverError
-from streamer.pyav import av
-from streamer.sources.names import is_sound
+from streamer.pyav import Stream, av
+from streamer.sources.names import is_called_sound
 
 # FFmpeg also opens pictures, text (as ANSI art) and lists of addresses; none of them is a driving video.
 _NOT_VIDEO = {"tty", "image2", "gif_pipe", "hls", "dash", "concat", "concatf", "sdp", "rtsp"}
 
 
+# Containers whose header states the length exactly, so that a missing end can be noticed.
+EXACT_LENGTH = ("mov", "matroska", "avi", "wav", "flac", "ogg", "aiff", "caf")
+_MOST_FAULTS = 50  # one behind the other, after which a file is taken to be at its end
+
+
 def open_media(path: Path) -> av.container.InputContainer:
     """The open file; raises DriverError naming what to give instead."""
-    kind, example = ("sound", ".wav") if is_sound(path) else ("video", ".mp4")
+    kind, example = ("sound", ".wav") if is_called_sound(path) else ("video", ".mp4")
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise DriverError(f"the driving {kind} {path} {what}; give the path of a {kind} file")
@@ -35,3 +41,28 @@ def open_media(path: Path) -> av.container.InputContainer:
         container.close()
         raise DriverError(f"{path} is not a {kind}; give a {kind} file such as a {example}")
     return container
+
+
+def packets_of(
+    container: av.container.InputContainer, streams: Sequence[Stream]
+) -> Iterator[av.Packet[Stream] | None]:
+    """All packets of `streams` to the end of the file, None where it cannot be read.
+
+    The last, empty ones flush decoders.
+    """
+    packets = container.demux(streams)
+    faults = 0
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except (av.error.FFmpegError, OSError) as error:
+            yield None
+            faults += 1
+            if faults > _MOST_FAULTS or not isinstance(error, av.error.InvalidDataError):
+                return
+            packets = container.demux(streams)  # FFmpeg goes on behind the place, PyAV's iterator does not
+            continue
+        faults = 0
+        yield packet

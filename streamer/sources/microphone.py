@@ -110,11 +110,12 @@ class MicrophoneSource(RingSource):
         return SourceState.LOST if self._lost else SourceState.READY
 
     @property
-    def notice(self) -> str | None:
+    def notices(self) -> tuple[str, ...]:
         """What to tell the user: the microphone is gone, muted, or too loud."""
         if self.state is SourceState.LOST:
-            return f"the microphone {self._name} is gone; plug it in again and it goes on by itself"
-        return super().notice
+            return (f"the microphone {self._name} is gone; plug it in again and it goes on by itself",)
+        opposite = self._downmix.notice(f"the microphone {self._name}")
+        return (*super().notices, *([opposite] if opposite else []))
 
     @property
     def capture_ms(self) -> float:

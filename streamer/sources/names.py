@@ -12,8 +12,8 @@ _SOUND_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".a
 _MOTION_SUFFIX = ".jsonl"
 
 
-def is_sound(path: Path) -> bool:
-    """Whether `path` is a file of sound alone, by its name."""
+def is_called_sound(path: Path) -> bool:
+    """Whether the name of `path` says that it is sound alone; what it is says `tracks.is_sound_alone`."""
     return path.suffix.lower() in _SOUND_SUFFIXES
 
 

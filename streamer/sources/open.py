@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.errors import DriverError
-from streamer.sources.names import is_sound
 from streamer.sources.source import Source
 
 
 def open_source(spec: str, *, loop: bool = False) -> Source:
     """`webcam`, `webcam:N`, `mic`, `mic:N`, or a file of sound or video, played at its own pace; open.
+
+    A video whose face lies is turned upright.
 
     Raises DriverError naming the fix.
     """
@@ -27,11 +28,14 @@ def open_source(spec: str, *, loop: bool = False) -> Source:
         from streamer.sources.webcam import WebcamSource
 
         return WebcamSource(int(index or 0))
+    from streamer.sources.tracks import is_sound_alone
+
     path = Path(spec)
-    if is_sound(path):
+    if is_sound_alone(path):
         from streamer.sources.sound import SoundFileSource
 
         return SoundFileSource(path, loop=loop)
+    from streamer.sources.orientation import upright_turn
     from streamer.sources.video import VideoSource
 
-    return VideoSource(path, loop=loop, realtime=True)
+    return VideoSource(path, loop=loop, realtime=True, quarter_turns=upright_turn(path))

@@ -9,14 +9,12 @@ from threading import Event
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import DriverError
 from engines.speech.features import RATE_HZ
 from streamer.clock import Clock
 from streamer.drive.driver import Heard
 from streamer.drive.voice import Voice
-from streamer.pyav import AudioResampler, av
 from streamer.sources.heard import HeardSource, Piece, heard_info
-from streamer.sources.media_file import open_media
+from streamer.sources.sound_reading import SoundReading
 from streamer.sources.source import SourceInfo, SourceState
 
 F32 = NDArray[np.float32]
@@ -25,31 +23,13 @@ PIECE = 320  # samples, 20 ms: how a file's sound arrives, as if from a device
 _MOST_PIECES = 50  # at once, after a stall
 
 
-def sound_seconds(path: Path) -> float | None:
-    """Length of a sound file, None where it does not say. Raises DriverError when it is none."""
-    with _opened(path) as container:
-        return None if container.duration is None else container.duration / 1e6
-
-
 def sound_blocks(path: Path) -> Iterator[F32]:
-    """(S,) float32 mono blocks at 16 kHz, from the start to the end or to where the file is damaged.
+    """(S,) float32 mono blocks at 16 kHz, from the start to the end; damage is silence, as `SoundReading` has it.
 
     One block is in memory at a time. Raises DriverError for a file without sound.
     """
-    resampler = AudioResampler("fltp", None, RATE_HZ)
-    with _opened(path) as container:
-        frames = container.decode(container.streams.audio[0])
-        while True:
-            try:
-                frame = next(frames)
-            except StopIteration:
-                break
-            except (av.error.FFmpegError, OSError):
-                return  # what was heard until here is kept
-            for piece in resampler.resample(frame):
-                yield _samples(piece)
-        for piece in resampler.resample(None):
-            yield _samples(piece)
+    with SoundReading(path) as reading:
+        yield from reading.blocks()
 
 
 class SoundFileSource(HeardSource):
@@ -63,17 +43,20 @@ class SoundFileSource(HeardSource):
     ) -> None:
         self._path = path
         self._loop = loop
-        duration_s = sound_seconds(path)
-        chunks = _cut(sound_blocks(path))
-        self._pending: F32 | None = next(chunks, None)
-        if self._pending is None:
-            raise DriverError(f"{path.name} holds no sound that can be decoded; export it again as .wav")
-        super().__init__(voice or Voice(), clock)
-        self._chunks = chunks
+        self._reading = SoundReading(path)
+        try:
+            super().__init__(voice or Voice(), clock)
+        except BaseException:
+            self._reading.close()
+            raise
+        duration_s = self._reading.stated_s
+        self._pending: F32 | None = None
+        self._chunks = _cut(self._reading.blocks())
         self._info = heard_info(path.name, is_live=False, duration_s=None if loop else duration_s)
         self._start_ns: int | None = None
         self._samples = 0
         self._end_s: float | None = None  # known at the end
+        self._final: tuple[str, ...] = ()
         self._closed = Event()
 
     @property
@@ -90,6 +73,13 @@ class SoundFileSource(HeardSource):
     def capture_ms(self) -> float:
         """A piece is heard when it is whole."""
         return 1e3 * PIECE / RATE_HZ
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is wrong with the file or with what it lets hear, as far as it was heard."""
+        if self._final:
+            return self._final
+        return tuple(dict.fromkeys([*super().notices, *self._reading.notices]))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -140,9 +130,12 @@ class SoundFileSource(HeardSource):
         """The next piece; behind the last one as much silence as the network looks ahead, then None."""
         piece = next(self._chunks, None)
         if piece is None and self._loop:
-            self._chunks = _cut(sound_blocks(self._path))
+            self._reading.close()
+            self._reading = SoundReading(self._path)
+            self._chunks = _cut(self._reading.blocks())
             piece = next(self._chunks, None)
         if piece is None and self._end_s is None:
+            self._final = self._reading.final_notices()
             self._end_s = self._samples / RATE_HZ
             silence = np.zeros(round((self.voice.speech.look_ahead_s + 0.06) * RATE_HZ), np.float32)
             self._chunks = _cut(iter([silence]))
@@ -155,16 +148,3 @@ def _cut(blocks: Iterator[F32]) -> Iterator[F32]:
     for block in blocks:
         for at in range(0, len(block), PIECE):
             yield block[at : at + PIECE]
-
-
-def _samples(piece: av.AudioFrame) -> F32:
-    # the mean: FFmpeg's own way from stereo to mono is 3 dB louder and would clip
-    return np.asarray(piece.to_ndarray(), np.float32).mean(0)
-
-
-def _opened(path: Path) -> av.container.InputContainer:
-    container = open_media(path)
-    if not container.streams.audio:
-        container.close()
-        raise DriverError(f"{path.name} has no sound; use a .wav, .flac, .mp3 or .m4a file with speech")
-    return container

@@ -65,9 +65,14 @@ class Source(Closing):
         """READY, LOST or ENDED; ENDED after `close`."""
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """For the user, a sentence for each thing that went wrong without ending the work."""
+        return ()
+
+    @property
     def notice(self) -> str | None:
-        """One sentence for the user about what went wrong without ending the work, or None."""
-        return None
+        """All of `notices` in one line; None without any."""
+        return "; ".join(self.notices) or None
 
     @abstractmethod
     def read(self, timeout_s: float | None = None) -> Moment | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from engines.errors import DriverError
 from streamer.clock import Clock, SystemClock
 from streamer.frame import Frame, LatencyTrace
 from streamer.sources.source import Source, SourceInfo, SourceState
@@ -17,32 +16,34 @@ class VideoSource(Source):
 
     `realtime` delivers each frame at its time and drops nothing itself; otherwise frames come as fast as
     they are read. `loop` starts over for ever with times going on. Damaged places are skipped up to the
-    next key frame and a missing end is taken as the end; `damage` (also `notice`) then says so.
+    next key frame and a missing end is taken as the end; `damage` (also in `notices`) then says so.
+    `quarter_turns`: pictures are turned so often clockwise on top of what the file says
+    (`streamer/sources/orientation.py` finds out).
     Raises DriverError when there is no video in the file that can be decoded.
     """
 
     def __init__(
-        self, path: Path, *, loop: bool = False, realtime: bool = False, clock: Clock | None = None
+        self,
+        path: Path,
+        *,
+        loop: bool = False,
+        realtime: bool = False,
+        quarter_turns: int = 0,
+        clock: Clock | None = None,
     ) -> None:
         self._path = path
+        self._quarter_turns = quarter_turns
         self._loop = loop
         self._realtime = realtime
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._damage: str | None = None
+        self._final: tuple[str, ...] | None = None
         self._state = SourceState.READY
         self._start_ns: int | None = None
         self._sequence = 0
-        self._reading = VideoReading(path)
-        try:
-            first = self._reading.next()
-            if first is None:
-                raise DriverError(
-                    f"{path} holds no picture that can be decoded; export it again as an H.264 .mp4"
-                )
-        except BaseException:
-            self._reading.close()
-            raise
+        self._reading = VideoReading(path, None, quarter_turns)
+        first = self._reading.first
         self._pending: Picture | None = first
         # Maps the reading's own time to ours; moves on with every loop.
         self._shift_s = -first.time_s
@@ -73,9 +74,14 @@ class VideoSource(Source):
         return self._damage or self._reading.damage
 
     @property
-    def notice(self) -> str | None:
-        """The same as `damage`."""
-        return self.damage
+    def notices(self) -> tuple[str, ...]:
+        """What is wrong with the file or cannot be used of it, once each."""
+        rest = self._final
+        if rest is None:
+            said = [*self._reading.notices, *([self._damage] if self._damage else [])]
+            rest = tuple(dict.fromkeys(said))
+        turned = turned_notice(self._path.name, self._quarter_turns)
+        return (turned, *rest) if turned else rest
 
     def read(self, timeout_s: float | None = None) -> Frame | None:
         """The next frame; None at the end. `realtime` waits for the frame's time first."""
@@ -103,15 +109,16 @@ class VideoSource(Source):
     def _next(self) -> Picture | None:
         picture, self._pending = self._pending, None
         picture = picture or self._reading.next()
-        if picture is not None or not self._loop:
+        if picture is not None:
             return picture
+        if not self._loop:
+            self._final = self._reading.final_notices()
+            return None
         self._damage = self._damage or self._reading.damage
         self._reading.close()
-        self._reading = VideoReading(self._path, self._reading.matrix)
-        picture = self._reading.next()
-        if picture is not None:
-            self._shift_s = self._end_s - picture.time_s
-        return picture
+        self._reading = VideoReading(self._path, self._reading.matrix, self._quarter_turns)
+        self._shift_s = self._end_s - self._reading.start_s
+        return self._reading.first
 
     def _finish(self) -> None:
         self._state = SourceState.ENDED
@@ -129,3 +136,12 @@ class VideoSource(Source):
             # In slices, so that `close` ends a wait over a long gap.
             self._clock.sleep(min(left_ns / 1e9, 0.1))
         return due_ns
+
+
+def turned_notice(name: str, quarter_turns: int) -> str | None:
+    """What to tell of a video that is turned clockwise; None where it is not."""
+    if quarter_turns % 4 == 0:
+        return None
+    how = "is upside down" if quarter_turns % 4 == 2 else "lies on its side"
+    angle = {1: "90° clockwise", 2: "180°", 3: "90° counter-clockwise"}[quarter_turns % 4]
+    return f"the face in {name} {how}; the video was turned by {angle}"

@@ -123,11 +123,11 @@ class WebcamSource(Source):
         return SourceState.LOST if self._lost or silent else SourceState.READY
 
     @property
-    def notice(self) -> str | None:
+    def notices(self) -> tuple[str, ...]:
         """What to tell the user while the camera is away."""
         if self.state is not SourceState.LOST:
-            return None
-        return f"camera {self._config.index} is gone; plug it in again and it goes on by itself"
+            return ()
+        return (f"camera {self._config.index} is gone; plug it in again and it goes on by itself",)
 
     @property
     def dropped(self) -> int:

@@ -19,24 +19,27 @@ from typing import Any
 
 import aioice.ice
 import aiortc.codecs.h264 as h264
+import aiortc.codecs.opus as opus
 import aiortc.codecs.vpx as vpx
-import aiortc.rtcrtpreceiver as receiver_module
 import av
 import numpy as np
-from aiortc import RTCPeerConnection, RTCRtpReceiver, rtp
+from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, rtp
 from aiortc.codecs import HEADER_EXTENSIONS
-from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError, MediaStreamTrack, convert_timebase
 from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
 from aiortc.rtp import RtcpSrPacket
+from av.video.frame import PictureType
+
+from streamer.webrtc.reception import improve, reception_of
+from streamer.webrtc.waiting import Budget
 
 logger = logging.getLogger(__name__)
 
 SUPPORTED = "1.16."
-AUDIO_PREFETCH_PACKETS = 2  # 40 ms; aiortc's 4 cost 80 ms of sound latency
 VIDEO_CLOCK_HZ = 90_000
 PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 CLOSE_STEP_WITHIN_S = 2.0
+MOST_RESENT_PER_S = 500
 _NTP_TO_UNIX_S = 2_208_988_800  # RFC 5905: NTP counts from 1900
 
 MIN_BITRATE, START_BITRATE, MAX_BITRATE = 300_000, 2_500_000, 4_000_000
@@ -44,44 +47,6 @@ MIN_BITRATE, START_BITRATE, MAX_BITRATE = 300_000, 2_500_000, 4_000_000
 UPLINK_START_BITRATE, UPLINK_MAX_BITRATE = 1_000_000, 1_500_000
 # The encoder is rebuilt with a key frame at each change: follow the network in few, large steps.
 BITRATE_LADDER = (300_000, 600_000, 1_000_000, 1_500_000, 2_500_000, 4_000_000)
-
-
-class MarkerJitterBuffer(JitterBuffer):
-    """Releases a video frame when its last packet is here (RTP marker bit, RFC 3550 § 5.1; RFC 7741 § 4.1).
-
-    aiortc waits for the first packet of the next frame: one frame period (33 ms) for nothing.
-    """
-
-    def __init__(self, capacity: int, prefetch: int = 0, is_video: bool = False) -> None:
-        super().__init__(capacity, prefetch if is_video else min(prefetch, AUDIO_PREFETCH_PACKETS), is_video)
-
-    def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
-        if not self._is_video:
-            return super()._remove_frame(sequence_number)
-        return self.take_ready()
-
-    def take_ready(self) -> JitterFrame | None:
-        """The first frame in the buffer if it is whole, else None."""
-        if self._origin is None:
-            return None
-        parts: list[bytes] = []
-        first = self._packets[self._origin % self._capacity]
-        if first is None:
-            return None
-        for count in range(self._capacity):
-            packet = self._packets[(self._origin + count) % self._capacity]
-            if packet is None:
-                return None
-            if packet.timestamp != first.timestamp:
-                # a sender without marker bits: the next frame's packet also ends this one
-                break
-            parts.append(packet._data)  # type: ignore[attr-defined]
-            if packet.marker:
-                break
-        else:
-            return None
-        self.remove(len(parts))
-        return JitterFrame(data=b"".join(parts), timestamp=first.timestamp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +73,8 @@ def wall_ms_of(report: SenderReport, rtp_time: int) -> float:
 def capture_wall_ms(receiver: RTCRtpReceiver, pts: int) -> float | None:
     """When the browser captured the frame with this `pts`, on its own wall clock; None before the first report."""
     report: SenderReport | None = getattr(receiver, "visavis_sender_report", None)
-    mapper = getattr(receiver, "_RTCRtpReceiver__timestamp_mapper", None)
-    origin = getattr(mapper, "_origin", None)
+    reception = reception_of(receiver)
+    origin = None if reception is None else reception.rtp_origin
     if report is None or origin is None:
         return None
     return wall_ms_of(report, (pts + origin) & 0xFFFFFFFF)
@@ -138,33 +103,15 @@ def apply(*, offer_loopback: bool = False) -> None:
     if not installed.startswith(SUPPORTED):
         logger.warning("aiortc %s is not %sx: running without its latency fixes", installed, SUPPORTED)
         return
-    _release_on_marker()
+    improve()
     _remember_sender_reports()
     _raise_bitrates()
     rtp.compute_audio_level_dbov = audio_level_dbov
     _keep_time(vpx.Vp8Encoder)
     _keep_time(h264.H264Encoder)
+    _keep_sound_time()
+    _bound_resending()
     _ask_for_immediate_playout()
-
-
-def _release_on_marker() -> None:
-    receiver_module.JitterBuffer = MarkerJitterBuffer
-    original = RTCRtpReceiver._handle_rtp_packet
-
-    async def handle(self: Any, packet: Any, arrival_time_ms: int) -> None:
-        await original(self, packet, arrival_time_ms)
-        # After a gap closes several frames may be whole at once; aiortc asks for one per packet.
-        buffer = self._RTCRtpReceiver__jitter_buffer
-        codec = self._RTCRtpReceiver__codecs.get(packet.payload_type)
-        if not isinstance(buffer, MarkerJitterBuffer) or not buffer._is_video or codec is None:
-            return
-        if codec.name.lower() == "rtx":
-            codec = self._RTCRtpReceiver__codecs.get(codec.parameters.get("apt"))
-        while codec is not None and (frame := buffer.take_ready()) is not None:
-            frame.timestamp = self._RTCRtpReceiver__timestamp_mapper.map(frame.timestamp)
-            self._RTCRtpReceiver__decoder_queue.put((codec, frame))
-
-    RTCRtpReceiver._handle_rtp_packet = handle
 
 
 def _remember_sender_reports() -> None:
@@ -237,9 +184,34 @@ def _keep_time(encoder: type) -> None:
         pts, time_base = frame.pts, frame.time_base
         payloads, _ = original(self, frame, force_keyframe)
         frame.pts, frame.time_base = pts, time_base  # the encoder moved them into its own time base
+        frame.pict_type = PictureType.NONE  # or each repetition of this picture would be a key frame too
         return payloads, convert_timebase(pts, time_base, VIDEO_TIME_BASE)
 
     encoder.encode = encode  # type: ignore[attr-defined]
+
+
+def _bound_resending() -> None:
+    """One packet from a page may ask for 6 000 others again, the same ones too."""
+    original = RTCRtpSender._retransmit
+
+    async def again(self: Any, sequence_number: int) -> None:
+        budget: Budget = self.__dict__.setdefault("visavis_resending", Budget())
+        if budget.spend(1 / MOST_RESENT_PER_S, 1000 * asyncio.get_running_loop().time()):
+            await original(self, sequence_number)
+
+    RTCRtpSender._retransmit = again
+
+
+def _keep_sound_time() -> None:
+    """The same for sound: libopus looks ahead, so the first packet after a jump in time carried on the old one."""
+    original = opus.OpusEncoder.encode
+
+    def encode(self: Any, frame: Any, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+        pts, is_whole = frame.pts, frame.samples == opus.SAMPLES_PER_FRAME
+        payloads, time = original(self, frame, force_keyframe)
+        return payloads, pts if is_whole and len(payloads) == 1 else time
+
+    opus.OpusEncoder.encode = encode
 
 
 def _step_bitrate(encoder: type, field: str) -> None:

@@ -14,17 +14,18 @@ from streamer.drive.voice import Voice
 from streamer.sources.blocks import Block, RingSource
 from streamer.sources.heard import heard_info
 from streamer.sources.source import SourceInfo, SourceState
+from streamer.webrtc.media import start_of
 
 _FRESH_NS = 300_000_000
 
 
-def block_of(frame: av.AudioFrame, arrived_ns: int) -> Block:
-    """(S, C) float32 of a decoded packet, interleaved or in planes, 16 bit or float."""
+def block_of(frame: av.AudioFrame, arrived_ns: int, lost_s: float = 0.0) -> Block:
+    """(S, C) float32 of a decoded packet, interleaved or in planes, 16 bit or float; `lost_s` is missing before it."""
     raw = frame.to_ndarray()
     channels = len(frame.layout.channels)
     samples = raw.T if frame.format.is_planar else raw.reshape(-1, channels)
     scale = 1 / 32768 if np.issubdtype(samples.dtype, np.integer) else 1.0
-    return Block((samples * np.float32(scale)).astype(np.float32), frame.sample_rate, arrived_ns, 0)
+    return Block((samples * np.float32(scale)).astype(np.float32), frame.sample_rate, arrived_ns, 0, lost_s)
 
 
 class CallSound(RingSource):
@@ -34,10 +35,18 @@ class CallSound(RingSource):
         """Raises WeightsError when the network's weights are missing or damaged."""
         super().__init__(voice or Voice(), clock)
         self._closed = threading.Event()
+        self._comes_at: int | None = None  # where the next packet begins if nothing is missing
+        self._rate_hz = 0
 
     def put(self, frame: av.AudioFrame) -> None:
         """A decoded packet of the call, now; waits for nothing."""
-        self._ring.put(block_of(frame, self._clock.now_ns()))
+        start = start_of(frame)
+        lost = 0
+        if start is not None and self._comes_at is not None and frame.sample_rate == self._rate_hz:
+            lost = max(0, start - self._comes_at)
+        self._comes_at = None if start is None else start + frame.samples
+        self._rate_hz = frame.sample_rate
+        self._ring.put(block_of(frame, self._clock.now_ns(), lost / frame.sample_rate))
 
     @property
     def info(self) -> SourceInfo:

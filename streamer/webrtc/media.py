@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -156,11 +157,19 @@ def wanted_delay_ms(video_ms: float, audio_ms: float, current_ms: float, trim_ms
     return current_ms if abs(exact - current_ms) <= STEADY_MS else exact
 
 
+def start_of(frame: av.AudioFrame) -> int | None:
+    """When a sound begins, in samples of its own rate; None if it does not say."""
+    if frame.pts is None or frame.time_base is None:
+        return None
+    return round(frame.pts * frame.time_base * frame.sample_rate)
+
+
 class DelayedAudioTrack(MediaStreamTrack):
-    """Incoming sound sent back later by `delay_ms`, at the pace at which it comes in.
+    """Incoming sound sent back later by `delay_ms`, at the pace at which it comes in, in pieces of at most `PTIME_S`.
 
     `delay_ms` is asked with the delay in force. `heard` is given every packet as it comes. A longer delay begins
-    with silence, a shorter one leaves sound out: to the sample, so that mouth and voice stay together.
+    with silence, a shorter one leaves sound out: to the sample, so that mouth and voice stay together. Where the
+    incoming sound has a gap, time goes on: what would have been sent meanwhile is left out.
     """
 
     kind = "audio"
@@ -176,17 +185,43 @@ class DelayedAudioTrack(MediaStreamTrack):
         self._delay_ms = delay_ms
         self._heard = heard
         self._held: NDArray[Any] | None = None  # (S, C): what waits
+        self._form: tuple[str, str, int] | None = None  # of the first packet, and of all that leaves
+        self._to_form: tuple[tuple[str, str, int], av.AudioResampler] | None = None
+        self._comes_at: int | None = None  # where the next packet begins if nothing is missing
+        self._ready: deque[av.AudioFrame] = deque()
         self._pts = 0
 
     async def recv(self) -> av.AudioFrame:
-        frame = await self._source.recv()
-        assert isinstance(frame, av.AudioFrame)
-        self._heard(frame)
+        while not self._ready:
+            frame = await self._source.recv()
+            assert isinstance(frame, av.AudioFrame)
+            self._heard(frame)
+            for same in self._in_form(frame):
+                self._take(same)
+        return self._ready.popleft()
+
+    def _in_form(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
+        """The frame, resampled when the codec changed: the encoder takes one form."""
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        self._form = self._form or form
+        if form == self._form:
+            return [frame]
+        if self._to_form is None or self._to_form[0] != form:
+            self._to_form = form, av.AudioResampler(*self._form)
+            self._comes_at = None
+        frame.pts = None
+        return self._to_form[1].resample(frame)
+
+    def _take(self, frame: av.AudioFrame) -> None:
         channels = len(frame.layout.channels)
         raw: NDArray[Any] = frame.to_ndarray()
         samples: NDArray[Any] = raw.T if frame.format.is_planar else raw.reshape(-1, channels)
-        if self._held is None or self._held.dtype != samples.dtype or self._held.shape[1] != channels:
+        if self._held is None:
             self._held = samples[:0]
+        start = start_of(frame)
+        if start is not None:
+            self._pass(start - (start if self._comes_at is None else self._comes_at))
+            self._comes_at = start + len(samples)
         current = len(self._held)
         per_ms = frame.sample_rate / 1000
         wanted = round(self._delay_ms(current / per_ms) * per_ms)
@@ -197,12 +232,26 @@ class DelayedAudioTrack(MediaStreamTrack):
             held = np.concatenate([self._held[current - wanted :], samples])
         count = len(samples)
         out, self._held = held[:count], held[count:]
-        sent = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(out.T if frame.format.is_planar else out.reshape(1, -1)),
-            format=frame.format.name,
-            layout=frame.layout.name,
+        piece = round(PTIME_S * frame.sample_rate)
+        for begin in range(0, count, piece):
+            self._ready.append(self._piece(out[begin : begin + piece], frame))
+
+    def _pass(self, samples: int) -> None:
+        """Let so much time go by in silence."""
+        assert self._held is not None
+        if samples > 0:
+            self._pts += samples
+            left = self._held[samples:]
+            silence = np.zeros((len(self._held) - len(left), self._held.shape[1]), self._held.dtype)
+            self._held = np.concatenate([left, silence])
+
+    def _piece(self, samples: NDArray[Any], like: av.AudioFrame) -> av.AudioFrame:
+        piece = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(samples.T if like.format.is_planar else samples.reshape(1, -1)),
+            format=like.format.name,
+            layout=like.layout.name,
         )
-        sent.sample_rate = frame.sample_rate
-        sent.pts, sent.time_base = self._pts, Fraction(1, frame.sample_rate)
-        self._pts += count
-        return sent
+        piece.sample_rate = like.sample_rate
+        piece.pts, piece.time_base = self._pts, Fraction(1, like.sample_rate)
+        self._pts += len(samples)
+        return piece

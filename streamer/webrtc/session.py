@@ -1,4 +1,4 @@
-"""One call: a peer connection, its worker, its ledger and its data channel. Sessions share nothing."""
+"""One call: a peer, its worker, its ledger and its talk. Sessions share nothing."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from functools import lru_cache
 
-from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCDataChannel, RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from engines.enrollment import Enrollment
-from engines.errors import VisavisError, WeightsError
+from engines.errors import WeightsError
 from engines.retarget import Controls
 from engines.speech.speech_to_motion import SpeechToMotion
 from streamer.avatar import Avatar, Shown
@@ -24,27 +25,13 @@ from streamer.drive.voice import Voice
 from streamer.latency.ledger import Ledger
 from streamer.latency.metrics import Metrics
 from streamer.slot import Slot
-from streamer.webrtc.aiortc_fixes import (
-    AUDIO_PREFETCH_PACKETS,
-    capture_wall_ms,
-    close_peer,
-    receive_newest,
-    with_start_bitrate,
-)
+from streamer.webrtc.aiortc_fixes import capture_wall_ms, receive_newest
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.call_sound import CallSound
-from streamer.webrtc.media import (
-    OPUS_MS,
-    PTIME_S,
-    DelayedAudioTrack,
-    EchoTrack,
-    Outgoing,
-    SlotTrack,
-    wanted_delay_ms,
-)
+from streamer.webrtc.lip_sync import LipSync
+from streamer.webrtc.media import DelayedAudioTrack, EchoTrack, Outgoing, SlotTrack
 from streamer.webrtc.messages import (
-    Message,
-    Ping,
+    Command,
     Recalibrate,
     SetControls,
     SetSound,
@@ -52,20 +39,38 @@ from streamer.webrtc.messages import (
     mesh_message,
     notice,
     one_line,
-    read_command,
-    refusal,
     text_of,
 )
+from streamer.webrtc.offer_sdp import OfferError
+from streamer.webrtc.peer import Peer, PeerEvents
+from streamer.webrtc.reception import watch
+from streamer.webrtc.talk import Talk
 from streamer.webrtc.worker import Incoming, Worker
 
 logger = logging.getLogger(__name__)
 
-CONNECT_WITHIN_S = 30.0
+CONNECT_WITHIN_S = 8.0
+LOOK_EVERY_S = 1.0
+QUIET_AFTER_S = (
+    4.0  # nothing is drawn for a browser that has said nothing for so long; it says something each second
+)
+GONE_AFTER_S = 15.0  # the page has given up long before (aioice: after 30 s)
+REFUSAL_HEARD_S = 1.0
 MESH_PERIOD_S = 1 / 10
+WORK_STAGES = {"decoded", "tracked", "fitted", "rasterised", "generated", "composited", "encoded"}
 
 
-class OfferError(VisavisError):
-    """An offer that cannot be answered."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a call has done so far. `busy_ms`: from decoding to encoding, all new pictures together.
+
+    `asked`: driving moments, drawn or dropped. `lag_ms`: smoothed, from a moment's arrival to its picture's departure.
+    """
+
+    drawn: int = 0
+    asked: int = 0
+    busy_ms: float = 0.0
+    lag_ms: float | None = None
 
 
 MakeAvatar = Callable[["Session"], Avatar]
@@ -83,10 +88,15 @@ class Session:
         *,
         metrics: Metrics | None = None,
         clock: Clock | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_connected: Callable[[Session], str | None] = lambda _: None,
         on_closed: Callable[[Session], None] = lambda _: None,
         make_avatar: MakeAvatar | None = None,
     ) -> None:
-        """Raises OfferError when the voice is to drive and its network does not load."""
+        """`on_connected` may say why the call cannot be after all. `sleep`: how the event loop waits.
+
+        Raises OfferError when the voice is to drive and its network does not load.
+        """
         self.name = secrets.token_urlsafe(9)
         self.enrollment = enrollment
         self.options = options
@@ -96,48 +106,52 @@ class Session:
         self._make_avatar = make_avatar or build_avatar
         self._avatar: Avatar | None = None
         self._avatar_lock = threading.Lock()  # the avatar is made in the worker's thread
+        self._sleep = sleep
+        self._on_connected = on_connected
         self._on_closed = on_closed
-        # No STUN: it must work with no network at all.
-        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self._channel: RTCDataChannel | None = None
+        self._peer = Peer(self.clock, PeerEvents(self._channel, self._track, self._connected, self.end))
+        self._talk = Talk(self.clock, self._obey, self.end)
         self._out: Slot[Outgoing] = Slot()
         self._worker: Worker | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._dropped = 0
+        self._drawn = 0
+        self._busy_ms = 0.0
         self._mesh_at_s = 0.0
-        self._video_ms: float | None = None  # smoothed time of a picture from arrival to departure
-        self._trim_ms = options.trim_ms
-        self._page_waits_ms = 0.0
+        self._lip_sync = LipSync(options)
         self.sound = self._open_sound()
         self._closing: asyncio.Task[None] | None = None
-        self._unsaid: list[Message] = []  # notices from before the data channel was open
-        self._wire()
 
     async def answer(self, sdp: str) -> str:
         """SDP answer for an SDP offer. Raises OfferError for an offer that makes no sense."""
         try:
-            await self._pc.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
-        except Exception as error:  # aiortc raises whatever the parser stumbled on
+            answer = await self._peer.answer(sdp, self._send_video)
+        except BaseException:
             await self.close()
-            raise OfferError(
-                f"the offer's SDP cannot be read ({one_line(error)}); reload the page"
-            ) from error
-        kinds = {t.kind for t in self._pc.getTransceivers()}
-        if "video" not in kinds:
-            await self.close()
-            raise OfferError("the offer has no video section; offer at least to receive video")
-        try:
-            self._send_video()
-            answer = await self._pc.createAnswer()
-            await self._pc.setLocalDescription(answer)
-        except Exception as error:
-            await self.close()
-            raise OfferError(
-                f"the offer cannot be answered ({one_line(error)}); offer VP8 video, Opus audio"
-            ) from error
+            raise
         self._spawn(self._give_up_unless_connected())
-        return with_start_bitrate(self._pc.localDescription.sdp)
+        return answer
+
+    @property
+    def connected(self) -> bool:
+        """Whether the browser has ever been reached: nothing is drawn before."""
+        return self._peer.connected
+
+    @property
+    def heard(self) -> bool:
+        """Whether anything has come from the browser, though it may not have connected yet."""
+        return self._peer.heard
+
+    @property
+    def work(self) -> Work:
+        """What it has done so far."""
+        return Work(self._drawn, self._drawn + self._dropped, self._busy_ms, self._lip_sync.picture_ms)
+
+    @property
+    def ending(self) -> bool:
+        """Whether the call is over or about to be."""
+        return self._closing is not None
 
     @property
     def closed(self) -> bool:
@@ -161,10 +175,16 @@ class Session:
                 await self._loop.run_in_executor(None, worker.stop)
         finally:  # whatever an offer was, and whatever broke: the call's place is free again
             try:
-                await close_peer(self._pc)
+                await self._peer.close()
             finally:
                 self.ledger.close()
                 self._on_closed(self)
+
+    def end(self, reason: str) -> None:
+        """Begin to close; `reason` is for the log."""
+        if self._closing is None:
+            logger.info("call %s ends: %s", self.name, reason)
+            self._closing = asyncio.create_task(self._close())
 
     def _open_sound(self) -> CallSound | None:
         """What hears the call: to drive the avatar, or to help the camera."""
@@ -180,46 +200,45 @@ class Session:
             logger.warning("the voice will not help the camera: %s", error)
             return None
 
-    # --- wiring ---------------------------------------------------------------------------------------
+    # --- the browser comes and goes -------------------------------------------------------------------
 
-    def _wire(self) -> None:
-        pc = self._pc
+    def _track(self, track: MediaStreamTrack) -> None:
+        is_driver = self.options.mode == "avatar" and self.options.drive == "webcam"
+        is_read = track.kind == "audio" or is_driver or self.options.mode == "echo"
+        tell = self._talk.tell
+        watch(self._peer.receiver_of(track), self._drop, lambda why: tell(notice(why)), is_read=is_read)
+        if track.kind == "video" and is_driver:
+            self._spawn(self._pump(track))
+        elif track.kind == "audio":
+            heard = self.sound.put if self.sound is not None else _unheard
+            self._peer.send_back(DelayedAudioTrack(track, self._lip_sync.delay_ms, heard))
 
-        @pc.on("datachannel")
-        def on_channel(channel: RTCDataChannel) -> None:
-            self._channel = channel
-            while self._unsaid:
-                self._say(self._unsaid.pop(0))
+    def _channel(self, channel: RTCDataChannel) -> None:
+        self._talk.open(channel)
 
-            @channel.on("message")
-            def on_message(message: object) -> None:
-                self._heard(message)
-
-        @pc.on("track")
-        def on_track(track: MediaStreamTrack) -> None:
-            if track.kind == "video" and self.options.mode == "avatar" and self.options.drive == "webcam":
-                self._spawn(self._pump(track))
-            elif track.kind == "audio":
-                heard = self.sound.put if self.sound is not None else _unheard
-                pc.addTrack(DelayedAudioTrack(track, self._audio_delay_ms, heard))
-
-        @pc.on("connectionstatechange")
-        async def on_state() -> None:
-            logger.info("call %s: %s", self.name, pc.connectionState)
-            if pc.connectionState in ("failed", "closed"):
-                await self.close()
-
-        _ = (on_channel, on_track, on_state)  # registered by their decorators
-
-    def _send_video(self) -> None:
-        transceiver = next(t for t in self._pc.getTransceivers() if t.kind == "video")
+    def _send_video(self, transceiver: RTCRtpTransceiver) -> None:
         if self.options.mode == "echo":
-            source = transceiver.receiver.track
             track: MediaStreamTrack = EchoTrack(
-                source, transceiver.receiver, self._sent, lambda n: self._drop(n, "received")
+                transceiver.receiver.track,
+                transceiver.receiver,
+                self._sent,
+                lambda n: self._drop(n, "received"),
             )
         else:
             track = SlotTrack(self._out, self._sent)
+        transceiver.sender.replaceTrack(track)
+
+    def _connected(self) -> None:
+        """Only now is there somebody to draw for."""
+        if self._closing is not None:
+            return
+        refusal = self._on_connected(self)
+        if refusal is not None:
+            self._talk.tell(notice(refusal))
+            self._spawn(self._end_after(REFUSAL_HEARD_S, refusal))
+            return
+        logger.info("call %s: connected", self.name)
+        if self.options.mode == "avatar":
             self._worker = Worker(
                 self._prepare,
                 self._out,
@@ -231,9 +250,26 @@ class Session:
                 on_fault=self._fault,
             )
             self._worker.start()
-        transceiver.sender.replaceTrack(track)
-        # the answer narrows this to what the offer allows
-        transceiver.direction = "sendrecv"
+        self._spawn(self._look_after())
+
+    async def _look_after(self) -> None:
+        """Draw while somebody receives, rest while nobody is heard, end when nobody comes back."""
+        while True:
+            await self._sleep(LOOK_EVERY_S)
+            quiet_s = self._peer.quiet_s
+            if self._worker is not None:
+                self._worker.rest(quiet_s > QUIET_AFTER_S)
+            if quiet_s > GONE_AFTER_S:
+                self.end(f"nothing came for {GONE_AFTER_S:.0f} s")
+
+    async def _give_up_unless_connected(self) -> None:
+        await self._sleep(CONNECT_WITHIN_S)
+        if not self.connected:
+            self.end(f"it did not connect within {CONNECT_WITHIN_S:.0f} s")
+
+    async def _end_after(self, seconds: float, reason: str) -> None:
+        await self._sleep(seconds)
+        self.end(reason)
 
     def _prepare(self) -> Avatar:
         """Called by the worker's thread. Controls that the page sent meanwhile are not lost."""
@@ -242,7 +278,7 @@ class Session:
             self._avatar = avatar
             avatar.controls = self.controls
         if avatar.notice:
-            self._loop.call_soon_threadsafe(self._tell, notice(avatar.notice))
+            self._loop.call_soon_threadsafe(self._talk.tell, notice(avatar.notice))
         return avatar
 
     def _set_controls(self, controls: Controls) -> None:
@@ -251,20 +287,14 @@ class Session:
             if self._avatar is not None:
                 self._avatar.controls = controls
 
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _give_up_unless_connected(self) -> None:
-        await asyncio.sleep(CONNECT_WITHIN_S)
-        if self._pc.connectionState != "connected":
-            logger.info("call %s did not connect within %.0f s", self.name, CONNECT_WITHIN_S)
-            await self.close()
-
     async def _pump(self, track: MediaStreamTrack) -> None:
         """Camera frames into the worker's slot, newest first."""
-        receiver = next(t.receiver for t in self._pc.getTransceivers() if t.receiver.track is track)
+        receiver = self._peer.receiver_of(track)
         try:
             while True:
                 frame, skipped = await receive_newest(track)
@@ -299,82 +329,40 @@ class Session:
         size = self._worker.camera_size_px
         if size is not None:
             # made here: the event loop only sends it
-            self._loop.call_soon_threadsafe(self._say_text, text_of(mesh_message(points, size)))
+            self._loop.call_soon_threadsafe(self._talk.say_text, text_of(mesh_message(points, size)))
 
     def _fault(self, stage: str, error: BaseException) -> None:
         """Called by the worker's threads."""
         self.ledger.fault(stage, error)
         if stage == "prepared":
             text = f"the avatar could not be prepared ({one_line(error)}); reload the page"
-            self._loop.call_soon_threadsafe(self._tell, notice(text))
+            self._loop.call_soon_threadsafe(self._talk.tell, notice(text))
 
     def _sent(self, outgoing: Outgoing) -> None:
         self.ledger.frame(
             outgoing.trace, sequence=outgoing.sequence, pts_s=outgoing.pts / 90_000, fresh=outgoing.fresh
         )
-        # a picture of sound shows a moment from before the packet that made it known
-        since = "captured" if self.options.drive == "voice" else "received"
-        came_ns = outgoing.trace.stamps_ns.get(since)
-        sent_ns = outgoing.trace.stamps_ns.get("sent")
-        if outgoing.fresh and "received" in outgoing.trace.stamps_ns and came_ns and sent_ns:
-            took_ms = (sent_ns - came_ns) / 1e6
-            before_ms = took_ms if self._video_ms is None else self._video_ms
-            self._video_ms = before_ms + 0.05 * (took_ms - before_ms)
+        self._lip_sync.sent(outgoing)
+        if outgoing.fresh:
+            self._drawn += 1
+            stages = outgoing.trace.stage_ms()
+            self._busy_ms += sum(ms for stage, ms in stages.items() if stage in WORK_STAGES)
         generator = None if self._avatar is None else self._avatar.generator_name
-        self._say(frame_message(outgoing, self._dropped, generator))
+        self._talk.say(frame_message(outgoing, self._dropped, generator))
 
-    def _audio_delay_ms(self, current_ms: float) -> float:
-        if self.options.mode == "echo":
-            return 0.0
-        if self._video_ms is None:
-            return current_ms
-        # a packet leaves when its last sample is there, and is played from its first
-        audio_ms = PTIME_S * 1000 + OPUS_MS + self._page_waits_ms
-        if self.options.drive != "voice":
-            # a camera's frames come past the sound's way here: the browser's encoder and our jitter buffer;
-            # the voice is heard behind both
-            audio_ms += OPUS_MS + AUDIO_PREFETCH_PACKETS * PTIME_S * 1000
-        return wanted_delay_ms(self._video_ms, audio_ms, current_ms, self._trim_ms)
-
-    # --- data channel ---------------------------------------------------------------------------------
-
-    def _tell(self, message: Message) -> None:
-        """Say it now, or as soon as the page can hear."""
-        if self._channel is None:
-            self._unsaid.append(message)
-        else:
-            self._say(message)
-
-    def _say(self, message: Message) -> None:
-        self._say_text(text_of(message))
-
-    def _say_text(self, text: str) -> None:
-        channel = self._channel
-        # a slow page must not make messages pile up: skip rather than queue
-        if channel is not None and channel.readyState == "open" and channel.bufferedAmount < 65_536:
-            channel.send(text)
-
-    def _heard(self, message: object) -> None:
-        """A command from the page. One that makes no sense is answered by a notice and changes nothing."""
-        try:
-            self._obey(message)
-        except VisavisError as error:
-            self._say(refusal(error))
-
-    def _obey(self, message: object) -> None:
+    def _obey(self, command: Command) -> None:
         """Raises VisavisError with what is wrong and what would be right."""
-        match read_command(message):
-            case Ping() as ping:
-                self._say(ping.pong())
+        match command:
+            case SetControls(given):
+                self._set_controls(Controls.from_dict(given, self.controls))
+            case SetSound() as said:
+                self._lip_sync.set(said)
             case Recalibrate():
                 if self._avatar is not None:
                     self._avatar.driver.recalibrate()
-                    self._say(notice("look straight ahead for a second", "info"))
-            case SetControls(given):
-                self._set_controls(Controls.from_dict(given, self.controls))
-            case SetSound(trim_ms, waits_ms):
-                self._trim_ms = self._trim_ms if trim_ms is None else trim_ms
-                self._page_waits_ms = self._page_waits_ms if waits_ms is None else waits_ms
+                    self._talk.say(notice("look straight ahead for a second", "info"))
+            case _:  # the talk answers it
+                return
 
 
 def _unheard(_: object) -> None:

@@ -75,6 +75,8 @@ class Worker:
         self._on_dropped = on_dropped
         self._on_fault = on_fault
         self._stop = threading.Event()
+        self._awake = threading.Event()
+        self._awake.set()
         self._pipeline: TrackThenDraw[_Note] | None = None
         self._taken = self._given = 0
         self.avatar: Avatar | None = None
@@ -85,9 +87,22 @@ class Worker:
         """Begin; the avatar is built in the worker, so that a call's start does not stall other calls."""
         self._thread.start()
 
+    @property
+    def resting(self) -> bool:
+        """Whether nothing is tracked or drawn for now."""
+        return not self._awake.is_set()
+
+    def rest(self, resting: bool) -> None:
+        """Track and draw nothing for as long as that: nobody looks. Time goes on."""
+        if resting:
+            self._awake.clear()
+        else:
+            self._awake.set()
+
     def stop(self) -> None:
         """End the threads; waits a little for the frames in work."""
         self._stop.set()
+        self._awake.set()
         if self._pipeline is not None:
             self._pipeline.stop()
         self.frames.close()
@@ -130,6 +145,7 @@ class Worker:
         self._on_fault(stage, error)
 
     def _take(self, timeout_s: float) -> tuple[Moment, _Note] | None:
+        self._awake.wait()
         if self._sound is not None:
             heard = self._sound.read(timeout_s)
             return None if heard is None else (heard, _Note())
@@ -156,6 +172,7 @@ class Worker:
         pacer = Pacer(DEMO_FPS, self._clock)
         start_ns = self._clock.now_ns()
         while not self._stop.is_set():
+            self._awake.wait()
             due_ns = pacer.wait()
             time_s = (due_ns - start_ns) / 1e9
             motion = looped(track, time_s)

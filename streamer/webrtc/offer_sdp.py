@@ -1,0 +1,97 @@
+"""check_offer: what an offer's SDP may hold, looked at before any of it is parsed or answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from engines.errors import VisavisError
+
+MAX_SDP_CHARS = 65_536  # a browser's offer of sound, picture and data is a tenth of it
+MAX_LINES = 1000
+MAX_LINE_CHARS = 2048
+MAX_CANDIDATES = 64
+KINDS = ("audio", "video", "application")
+_MAX_MID_CHARS = 64  # it travels with every packet, in at most 255 bytes (RFC 8285 § 4.3)
+
+
+class OfferError(VisavisError):
+    """An offer that cannot be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """One `m=` section: its kind, transport and formats, and its attributes as written."""
+
+    kind: str
+    protocol: str
+    formats: Sequence[str]
+    attributes: Sequence[str]
+
+    def has(self, name: str) -> bool:
+        """Whether `a=name:…` is there and says something."""
+        return any(self.values(name))
+
+    def values(self, name: str) -> list[str]:
+        """What `a=name:…` says, each time."""
+        return [line[len(name) + 3 :].strip() for line in self.attributes if line.startswith(f"a={name}:")]
+
+
+def check_offer(sdp: str) -> None:
+    """Raises OfferError for an offer that is too large, or that could not become a call (RFC 8866, 8829, 8839).
+
+    What passes may still not be readable. At most `MAX_SDP_CHARS` are expected.
+    """
+    lines = sdp.splitlines()
+    if len(lines) > MAX_LINES or any(len(line) > MAX_LINE_CHARS for line in lines):
+        raise OfferError(
+            f"the offer's SDP has more than {MAX_LINES} lines of {MAX_LINE_CHARS} characters; reload the page"
+        )
+    if sum(line.startswith("a=candidate:") for line in lines) > MAX_CANDIDATES:
+        raise OfferError(
+            f"the offer has more than {MAX_CANDIDATES} candidates; switch some of the computer's networks off"
+        )
+    session, sections = _sections(lines)
+    kinds = [section.kind for section in sections]
+    strange = sorted(set(kinds) - set(KINDS))
+    if strange or len(set(kinds)) < len(kinds):
+        what = f"a section {strange[0]!r:.40}" if strange else "two sections of one kind"
+        raise OfferError(f"the offer has {what}; offer one each of {', '.join(KINDS)} at most")
+    if "video" not in kinds:
+        raise OfferError("the offer has no video section; offer at least to receive video")
+    for section in sections:
+        _check_section(section, session)
+
+
+def _check_section(section: _Section, session: _Section) -> None:
+    for name in ("ice-ufrag", "ice-pwd", "fingerprint"):
+        if not section.has(name) and not session.has(name):
+            raise OfferError(f"the offer's {section.kind} section has no a={name}; reload the page")
+    if any(len(mid) > _MAX_MID_CHARS for mid in section.values("mid")):
+        raise OfferError(f"an a=mid of the offer has more than {_MAX_MID_CHARS} characters; reload the page")
+    for said in section.values("extmap"):
+        if not _is_number(said.split(" ", 1)[0].split("/", 1)[0], 1, 255):
+            raise OfferError(f"the offer's a=extmap:{said:.40} has no number from 1 to 255; reload the page")
+    if section.kind == "video" and {"a=sendonly", "a=inactive"} & {a.strip() for a in section.attributes}:
+        raise OfferError("the offer's video section does not receive; offer at least to receive video")
+    if section.kind == "application":
+        ports = section.formats[:1] if section.protocol == "DTLS/SCTP" else section.values("sctp-port")
+        if not ports or not all(_is_number(port, 1, 65_535) for port in ports):
+            raise OfferError("the offer's application section has no port of SCTP; reload the page")
+        if not all(_is_number(size, 0, 2**32) for size in section.values("max-message-size")):
+            raise OfferError("the offer's a=max-message-size is no number of bytes; reload the page")
+
+
+def _sections(lines: Sequence[str]) -> tuple[_Section, list[_Section]]:
+    """What stands before the first `m=` line, and each section behind one."""
+    borders = [k for k, line in enumerate(lines) if line.startswith("m=")] + [len(lines)]
+    sections: list[_Section] = []
+    for start, end in pairwise(borders):
+        kind, _, protocol, *formats = [*lines[start][2:].split(" "), "", "", ""]
+        sections.append(_Section(kind, protocol, [f for f in formats if f], lines[start + 1 : end]))
+    return _Section("session", "", (), lines[: borders[0]]), sections
+
+
+def _is_number(text: str, least: int, most: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 12 and least <= int(text) <= most
