@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,12 +18,16 @@ PRIVATE = 0o600
 class WholeFile:
     """A file in the making: write to `part`, then `keep` or `drop` it.
 
-    Until `keep` whatever had the name `path` stays as it was. Raises OSError, as writing does.
+    Until `keep` whatever had the name `path` stays as it was; where that is a link, the link stays and what it leads
+    to is written. Raises OSError, as writing does, also for what is no file: a folder, a pipe, a device.
     """
 
     def __init__(self, path: Path, *, mode: int = 0o666) -> None:
         """Make the hidden neighbour, empty, with `mode` less the umask."""
-        self.path = path
+        if kind := not_a_file(path):
+            # taking the name would take the thing away: of /dev/null for the whole computer
+            raise OSError(errno.EINVAL, f"it is {kind}, no file")
+        self.path = path = target_of(path)
         # the ending stays at the end: some writers choose their format by it, others append it where it is missing;
         # the stem does not stay whole: with what is added a long name would be longer than a file system takes
         self.part = path.with_name(f".{path.stem[:24]}.{secrets.token_hex(4)}.part{path.suffix}")
@@ -37,6 +43,32 @@ class WholeFile:
         """Remove what was written; never raises, may be called after `keep` and again."""
         with suppress(OSError):
             self.part.unlink(missing_ok=True)
+
+
+def target_of(path: Path) -> Path:
+    """Where writing to `path` writes: behind links, there or not. Raises OSError for links in a circle."""
+    if not path.is_symlink():
+        return path
+    try:
+        target = path.resolve()
+    except RuntimeError as error:  # Python before 3.13 says so of a circle
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return target
+
+
+def not_a_file(path: Path) -> str | None:
+    """What lies at `path` when it is neither a file nor nothing, through links; None when a file may be written."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    kinds = {
+        "a folder": stat.S_ISDIR, "a pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK, "a device": stat.S_ISCHR,
+        "a disk": stat.S_ISBLK,
+    }  # fmt: skip
+    return next((name for name, is_it in kinds.items() if is_it(mode)), None)
 
 
 @contextmanager
@@ -76,7 +108,9 @@ def _same(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)  # both are there: whatever they are called
     except OSError:
-        return one.resolve() == other.resolve()
+        with suppress(RuntimeError):  # links in a circle
+            return one.resolve() == other.resolve()
+        return False
 
 
 def require_writable(path: Path, option: str, example: str) -> None:
@@ -84,9 +118,18 @@ def require_writable(path: Path, option: str, example: str) -> None:
 
     `option` is what the user would choose another place with, `example` a file name to show.
     """
-    if path.is_dir():
+    kind = not_a_file(path)
+    if kind == "a folder":
         raise SinkError(f"{path} is a folder; name a file in it, such as {path / example}")
-    require_folder(path.parent, option)
+    if kind is not None:
+        raise SinkError(f"{path} is {kind}, no file; choose another name with {option}")
+    try:
+        target = target_of(path)
+    except OSError as error:
+        raise SinkError(
+            f"{path} is a link that leads in a circle; choose another name with {option}"
+        ) from error
+    require_folder(target.parent, option)
 
 
 def require_folder(folder: Path, option: str) -> None:

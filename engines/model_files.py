@@ -205,7 +205,9 @@ def _kept(spec: ModelSpec, data: bytes, path: Path) -> Path:
         write_whole(path, data)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise _NotHere(f"fetched, but cannot be kept in {path.parent}: {reason}") from error
+        raise _NotHere(
+            f"fetched, but cannot be kept in {path.parent}: {reason}; set XDG_CACHE_HOME to a writable folder"
+        ) from error
     return path
 
 

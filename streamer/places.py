@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from engines.errors import VisavisError
+from engines.files import not_a_file
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _CAMERA = re.compile(r"/dev/video(\d+)")
@@ -54,18 +54,6 @@ def is_stream(text: str) -> bool:
     return text in _STREAMS
 
 
-def strange_kind(path: Path) -> str | None:
-    """What lies at `path` when it is neither a file nor a folder nor nothing: a pipe, a device."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return None
-    kinds = {
-        "a pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK, "a device": stat.S_ISCHR, "a disk": stat.S_ISBLK,
-    }  # fmt: skip
-    return next((name for name, is_it in kinds.items() if is_it(mode)), None)
-
-
 def _looked_at(text: str) -> Path:
     """The path, if it can be looked at; whether something is there is another question."""
     path = Path(text)
@@ -97,7 +85,7 @@ def input_file(text: str) -> Path:
         raise PlaceError(f"visavis reads no standard input ({text}): save it as a file and name that")
     if path.is_symlink() and not path.exists():
         raise PlaceError(f"{path} is a link that leads nowhere; name the file itself")
-    if kind := strange_kind(path):
+    if (kind := not_a_file(path)) and not path.is_dir():
         raise PlaceError(f"{path} is {kind}, no file; save what comes out of it as a file and name that")
     if re.search(r"[*?\[]", text) and not path.exists():
         raise PlaceError(f"{text} is a pattern that no shell has filled in; name one file")
@@ -118,4 +106,6 @@ def output_file(text: str) -> Path:
         )
     if is_stream(text):
         raise PlaceError(f"visavis writes nothing to standard output ({text}); name a file")
+    if (kind := not_a_file(path)) in ("a pipe", "a socket", "a disk"):
+        raise PlaceError(f"{path} is {kind}, no file; name a file")  # a pipe waits for its reader for ever
     return path

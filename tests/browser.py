@@ -100,7 +100,8 @@ class Server:
 @contextmanager
 def served(*arguments: str) -> Generator[Server]:
     """`visavis serve` on a free port until the block ends."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    # how many calls this computer can show is the subject of other tests
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "VISAVIS_MAX_SESSIONS": "4"}
     command = [sys.executable, "-m", "streamer.cli.main", "serve", "--port", "0", *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment

@@ -11,6 +11,7 @@ from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import httpx
@@ -238,8 +239,30 @@ def test_json_says_each_thing_once(client: TestClient) -> None:
         answer = client.put("/api/avatars/red/controls", content=text, headers={"content-type": JSON})
         assert answer.status_code == 400
         assert "twice" in error_of(answer)
-    answer = client.put("/api/avatars/red/controls", content="[" * 9000, headers={"content-type": JSON})
+    answer = client.put("/api/avatars/red/controls", content="[" * 1500, headers={"content-type": JSON})
     assert "nested" in error_of(answer)
+
+
+def test_a_long_number_is_not_read(client: TestClient) -> None:
+    for number in ("9" * 4000, "0." + "1" * 4000, "1e" + "0" * 4000):
+        answer = client.put(
+            "/api/avatars/red/controls", content=f'{{"head": {number}}}', headers={"content-type": JSON}
+        )
+        assert answer.status_code == 400
+        assert "characters" in error_of(answer)
+
+
+def test_json_of_many_things_is_not_made(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def must_not(*_: object, **__: object) -> None:
+        raise AssertionError("it was made")
+
+    stand_in = SimpleNamespace(loads=must_not, JSONDecodeError=json.JSONDecodeError)
+    monkeypatch.setattr("streamer.serve.requests.json", stand_in)
+    for item in ("{},", "[],", "1,", '"a":1,'):
+        for path, method in (("/api/offer", "POST"), ("/api/avatars/red/controls", "PUT")):
+            answer = client.request(method, path, content=item * 2100, headers={"content-type": JSON})
+            assert answer.status_code == 400
+            assert "far more" in error_of(answer)
 
 
 def test_a_sentence_is_one_line_that_can_be_sent() -> None:

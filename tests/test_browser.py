@@ -294,7 +294,7 @@ def studio() -> Iterator[Studio]:
         painters.append(Painter(session))
         return painters[-1]
 
-    app = create_app(ServeSettings(), store, make_avatar=make_avatar)  # type: ignore[arg-type]
+    app = create_app(ServeSettings(max_sessions=4), store, make_avatar=make_avatar)  # type: ignore[arg-type]
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="studio")

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 import pytest
@@ -23,7 +22,7 @@ from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.call_options import CallOptions
-from streamer.webrtc.session import CONNECT_WITHIN_S, Session
+from streamer.webrtc.session import CONNECT_WITHIN_S, HEARD_WITHIN_S, Session
 
 pytestmark = pytest.mark.slow  # real calls, in real time
 
@@ -117,16 +116,27 @@ async def test_offers_that_never_connect_cost_no_thread_and_take_no_place() -> N
     await until(lambda: avatar_threads() <= before, "the threads to end")
 
 
-async def test_a_call_that_does_not_connect_in_time_is_given_up() -> None:
+async def test_a_call_of_which_nothing_is_heard_is_given_up() -> None:
     async with housing() as house:
         session, _ = await house.offered(await dead_offer())
-        house.sleepers.let_pass(CONNECT_WITHIN_S - 1)
+        house.sleepers.let_pass(HEARD_WITHIN_S - 1)
         await asyncio.sleep(0)
         assert not session.ending
-        house.sleepers.let_pass(CONNECT_WITHIN_S)
+        house.sleepers.let_pass(HEARD_WITHIN_S)
         await until(lambda: session.closed, "the call to be given up")
         assert house.calls.sessions == []
         assert house.painters == []
+
+
+async def test_a_call_that_is_heard_and_does_not_connect_is_given_up_later() -> None:
+    async with housing() as house:
+        session, _ = await house.offered(await dead_offer())
+        session._peer._bounds.heard_ns = house.clock.now_ns()
+        house.sleepers.let_pass(HEARD_WITHIN_S)
+        await until(lambda: house.sleepers.count, "the rest of its time")
+        assert not session.ending
+        house.sleepers.let_pass(CONNECT_WITHIN_S - HEARD_WITHIN_S)
+        await until(lambda: session.closed, "the call to be given up")
 
 
 async def test_only_calls_whose_browser_is_there_count() -> None:
@@ -181,6 +191,23 @@ async def test_a_browser_that_went_silent_gives_its_place_to_one_that_comes() ->
             await until(lambda: silent.closed, "the silent one to end")
 
 
+async def test_a_call_that_is_about_to_end_takes_no_place() -> None:
+    """A page that starts anew hangs up first, and asks before the server is done with that."""
+    async with (
+        housing(limit=1) as house,
+        house.calling() as (first, before),
+    ):
+        await until(lambda: before.frames, "pictures")
+        house.painters[0].gate.clear()  # its worker takes its time
+        try:
+            first.end("its page starts anew")
+            assert not first.closed
+            async with house.calling() as (_, again):
+                await until(lambda: again.frames, "pictures of the next one")
+        finally:
+            house.painters[0].gate.set()
+
+
 async def test_an_offer_that_is_broken_off_leaves_nothing() -> None:
     async with housing() as house:
         task = asyncio.create_task(house.offered(await dead_offer()))
@@ -216,7 +243,7 @@ async def test_calls_that_are_up_are_measured_and_measuring_ends_with_them() -> 
     seen: list[Reading] = []
 
     class Watching(Capacity):
-        def sample(self, now_s: float, cpu_s: float, readings: Mapping[Any, Reading]) -> None:
+        def sample(self, now_s: float, cpu_s: float, readings: Mapping[str, Reading]) -> None:
             seen.extend(readings.values())
 
     async with housing(None, Watching(2)) as house:

@@ -29,9 +29,7 @@ class Bench:
 
     def __init__(self, cores: float, **kinds: CallKind) -> None:
         self.capacity = Capacity(cores)
-        self.readings: dict[object, Reading] = {
-            n: Reading(kind, 1, 1, 1.0, 20.0) for n, kind in kinds.items()
-        }
+        self.readings: dict[str, Reading] = {n: Reading(kind, 1, 1, 1.0, 20.0) for n, kind in kinds.items()}
         self.now_s = self.cpu_s = 0.0
         self.capacity.sample(self.now_s, self.cpu_s, self.readings)
 
@@ -173,8 +171,8 @@ def test_no_more_kinds_are_kept_than_there_are_calls_for() -> None:
     capacity = Capacity(8)
     for size_px in range(64, 1024):
         kind = replace(USUAL, size_px=size_px)
-        capacity.sample(2 * size_px, size_px, {1: Reading(kind, 1, 1, 0, None)})
-        capacity.sample(2 * size_px + 1, size_px + 1, {1: Reading(kind, 1 + round(FULL_FPS), 31, 9, None)})
+        capacity.sample(2 * size_px, size_px, {"1": Reading(kind, 1, 1, 0, None)})
+        capacity.sample(2 * size_px + 1, size_px + 1, {"1": Reading(kind, 1 + round(FULL_FPS), 31, 9, None)})
     assert len(capacity._learnt) <= 64
 
 

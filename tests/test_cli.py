@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import re
@@ -30,6 +31,7 @@ from engines.retarget import CHOICES, Controls
 from streamer import __version__
 from streamer.cli import main as cli
 from streamer.cli.controls import OPTIONS, MotionMode, RegionChoice
+from streamer.cli.terminal import log_to_terminal
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
@@ -755,3 +757,65 @@ def test_live_pictures_cannot_be_transparent(call: Call, avatar: Path, tmp_path:
     assert_one_line(called, code=1, says="run.*cannot be transparent; .*#00ff00")
     called = call("serve", "--port", "0", "--background", "transparent")
     assert_one_line(called, code=1, says="a video call cannot be transparent; .*#00ff00")
+
+
+def test_what_our_own_code_warns_of_is_a_note_said_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    log_to_terminal(debug=False, times=False)
+    for _ in range(3):
+        logging.getLogger("engines.compile.exports").warning("nothing can be kept in\n%s", "/ro")
+    logging.getLogger("matplotlib").warning("mkdir -p failed for path /ro")
+    logging.getLogger("somebody").warning("a warning of a library")
+    logging.getLogger("engines.compile").info("a detail")
+    logging.getLogger("asyncio").error("a task failed")
+    assert capsys.readouterr().err.splitlines() == [
+        "note: nothing can be kept in /ro",
+        "note: asyncio: a task failed",
+    ]
+
+
+def test_a_folder_that_is_gone_is_said(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert_one_line(
+        call("settings", "a.avatar"), code=1, says="the folder that you are in is gone; cd into another"
+    )
+
+
+@pytest.mark.slow
+def test_a_home_that_cannot_be_written_costs_one_note(avatar: Path, tmp_path: Path) -> None:
+    """Neither the cache of networks nor what libraries want to keep says more than that."""
+    (tmp_path / "home").write_text("no folder can be made in this")
+    home = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("XDG_") and name != "MPLCONFIGDIR"
+    }
+    done = subprocess.run(
+        [*VISAVIS, "edit", avatar, "-o", tmp_path / "o.png", "--size", "64"],
+        env={**home, "HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=5 * AT_LAST_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith(f"note: compiled networks cannot be kept in {tmp_path / 'home'}")
+    assert "set XDG_CACHE_HOME" in lines[0]
+
+
+@pytest.mark.slow
+def test_pictures_of_emotions_go_where_a_link_leads(call: Call, avatar: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("faces")
+    (tmp_path / "circle").symlink_to("circle")
+    short = ("--size", "64", "--generator", "geometric")
+    assert call("emotions", avatar, "-o", tmp_path / "link", *short).code == 0
+    assert (tmp_path / "link").is_symlink()
+    assert len(list((tmp_path / "faces").iterdir())) == 22
+    assert_one_line(
+        call("emotions", avatar, "-o", tmp_path / "circle", *short), code=1, says="leads in a circle"
+    )

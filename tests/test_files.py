@@ -116,3 +116,60 @@ def test_an_output_that_is_an_input_is_refused_under_any_name(tmp_path: Path) ->
 def test_a_name_as_long_as_names_may_be(name: str, tmp_path: Path) -> None:
     write_whole(tmp_path / name, "whole")
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    film, link, second = tmp_path / "far" / "film.mp4", tmp_path / "link.mp4", tmp_path / "second.mp4"
+    link.symlink_to("far/film.mp4")
+    second.symlink_to(link)
+    for path, text in ((link, "into nothing"), (second, "over what is there")):
+        require_writable(path, "-o", "out.mp4")
+        write_whole(path, text)
+        assert link.is_symlink()
+        assert second.is_symlink()
+        assert film.read_text() == text
+        assert [p.name for p in (tmp_path / "far").iterdir()] == ["film.mp4"]
+    file = WholeFile(link)
+    file.part.write_text("half")
+    file.drop()
+    assert film.read_text() == "over what is there"
+
+
+def test_links_that_lead_nowhere_are_said(tmp_path: Path) -> None:
+    circle, lost = tmp_path / "circle.mp4", tmp_path / "lost.mp4"
+    circle.symlink_to("circle.mp4")
+    lost.symlink_to("gone/film.mp4")
+    with pytest.raises(
+        SinkError, match=r"circle\.mp4 is a link that leads in a circle; choose another name with -o"
+    ):
+        require_writable(circle, "-o", "out.mp4")
+    with pytest.raises(OSError, match="symbolic links"):
+        write_whole(circle, "x")
+    require_apart({"-o": circle}, {"the driving video": lost})
+    with pytest.raises(SinkError, match=r"gone does not exist; make it with `mkdir -p"):
+        require_writable(lost, "-o", "out.mp4")
+    with pytest.raises(FileNotFoundError):
+        write_whole(lost, "x")
+    assert circle.is_symlink()
+    assert lost.is_symlink()
+
+
+def test_what_is_no_file_is_not_taken_away(tmp_path: Path) -> None:
+    """A file that takes the name of a pipe or of /dev/null takes it away from everybody."""
+    pipe, folder, link = tmp_path / "pipe.mp4", tmp_path / "folder.mp4", tmp_path / "link.mp4"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    link.symlink_to("/dev/null")
+    for path, kind in ((pipe, "a pipe"), (link, "a device"), (Path("/dev/null"), "a device")):
+        with pytest.raises(SinkError, match=f"is {kind}, no file; choose another name with -o"):
+            require_writable(path, "-o", "out.mp4")
+        with pytest.raises(OSError, match=f"it is {kind}, no file"):
+            write_whole(path, "x")
+    with pytest.raises(SinkError, match="is a folder; name a file in it"):
+        require_writable(folder, "-o", "out.mp4")
+    with pytest.raises(OSError, match="it is a folder, no file"):
+        write_whole(folder, "x")
+    assert pipe.is_fifo()
+    assert Path("/dev/null").is_char_device()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.mp4", "link.mp4", "pipe.mp4"]

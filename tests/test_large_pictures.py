@@ -45,7 +45,7 @@ class LargeCamera(Camera):
 
 
 def of_video(call: Session) -> Reception:
-    receiver: Any = next(t.receiver for t in call._pc.getTransceivers() if t.kind == "video")
+    receiver: Any = next(t.receiver for t in call._peer._pc.getTransceivers() if t.kind == "video")
     reception = reception_of(receiver)
     assert reception is not None
     return reception
@@ -83,9 +83,9 @@ async def test_a_camera_that_nobody_asked_for_is_not_decoded(drive: Any) -> None
     client = Client(Camera(), audio=True)
     try:
         await client.accept(await call.answer(await client.offer()))
-        receiver: Any = next(t.receiver for t in call._pc.getTransceivers() if t.kind == "video")
+        receiver: Any = next(t.receiver for t in call._peer._pc.getTransceivers() if t.kind == "video")
         reception = of_video(call)
-        await until(lambda: reception._sources, "a packet of the camera")
+        await until(lambda: reception._arrived_ms > 0, "a packet of the camera")
         await until(lambda: client.audio_frames >= 20, "sound")
         assert receiver.track._queue.qsize() == 0
         assert reception.buffer is None

@@ -67,7 +67,7 @@ async def lossy_call(seed: int = 0, camera: Camera | None = None) -> AsyncGenera
     client = Client(camera, audio=True)
     try:
         await client.accept(await session.answer(await client.offer()))
-        call = LossyCall(session, client, camera, Link(client.pc, seed), Link(session._pc, seed + 1))
+        call = LossyCall(session, client, camera, Link(client.pc, seed), Link(session._peer._pc, seed + 1))
         await call.comes_back(5, "over a good network")
         yield call
     finally:
@@ -133,7 +133,9 @@ async def test_key_frames_that_are_lost_freeze_no_picture(direction: str) -> Non
 async def test_what_a_page_asks_for_again_is_sent_again() -> None:
     """aiortc's own part, on which the way to the page relies."""
     async with lossy_call() as call:
-        sender: RTCRtpSender = next(t.sender for t in call.session._pc.getTransceivers() if t.kind == "video")
+        sender: RTCRtpSender = next(
+            t.sender for t in call.session._peer._pc.getTransceivers() if t.kind == "video"
+        )
         history: dict[int, Any] = sender._RTCRtpSender__rtp_history
         assert sender._RTCRtpSender__rtx_payload_type is not None, "RTX was agreed on"
         resent: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import wave
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,7 @@ from engines.speech.features import RATE_HZ
 from streamer.drive.driver import Driver
 from streamer.drive.trackers.tracker import NoTracker
 from streamer.drive.voice import Voice
+from streamer.frame import Frame
 from streamer.recordings import recording_of
 from streamer.sinks.file import FileSink
 from streamer.sinks.sink import SinkInfo
@@ -44,13 +46,13 @@ CLIP_FPS = 25
 
 
 def write_sound(
-    path: Path, codec: str, samples: F32 | None = None, *, cover: bool = False, container: str | None = None
+    path: Path, codec: str, samples: F32 | None = None, *, cover: bool = False, rate_hz: int = 48_000
 ) -> Path:
-    """(C, S) `samples` at 48 kHz (default: two seconds of a tone), with a picture of the album on the way."""
-    samples = sine(2.0) if samples is None else samples
+    """(C, S) `samples` at `rate_hz` (default: two seconds of a tone), with a picture of the album on the way."""
+    samples = sine(2.0, rate_hz) if samples is None else samples
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
-    with av.open(str(path), "w", format=container) as file:
-        stream = cast(av.AudioStream, file.add_stream(codec, rate=48_000))
+    with av.open(str(path), "w") as file:
+        stream = cast(av.AudioStream, file.add_stream(codec, rate=rate_hz))
         stream.layout = layout
         if cover:
             shown = file.add_stream("png", rate=1)
@@ -60,11 +62,11 @@ def write_sound(
             packet = av.Packet(cv2.imencode(".png", picture(0, 320, 240))[1].tobytes())
             packet.stream, packet.pts, packet.dts = shown, 0, 0
             file.mux(packet)
-        resampler = av.AudioResampler(stream.codec_context.format.name, layout, 48_000)
+        resampler = av.AudioResampler(stream.codec_context.format.name, layout, rate_hz)
         for begin in range(0, samples.shape[1], 960):
             piece = np.ascontiguousarray(samples[:, begin : begin + 960])
             frame = av.AudioFrame.from_ndarray(piece, "fltp", layout)
-            frame.sample_rate, frame.pts = 48_000, begin
+            frame.sample_rate, frame.pts = rate_hz, begin
             for made in resampler.resample(frame):
                 file.mux(stream.encode(made))
         file.mux(stream.encode(None))
@@ -176,6 +178,20 @@ def test_pictures_that_do_not_decode_are_counted(tmp_path: Path) -> None:
     assert notices[1:] == (f"{60 - len(got)} of 60 pictures of hit.mp4 could not be used",)
 
 
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "ts"])
+def test_pictures_that_a_decoder_drops_without_a_word_are_counted(tmp_path: Path, ending: str) -> None:
+    """A recording that begins between two key frames, as a cut or a stream that was joined late does."""
+    path = tmp_path / f"late.{ending}"
+    with av.open(str(clip(tmp_path / "a.mkv", audio=None))) as whole, av.open(str(path), "w") as late:
+        stream = late.add_stream_from_template(whole.streams.video[0])
+        for packet in [p for p in whole.demux(video=0) if p.size][6:]:
+            packet.stream = stream
+            late.mux(packet)
+    got, notices = seen(path)
+    assert 30 < len(got) < 44
+    assert notices == (f"{44 - len(got)} of 44 pictures of late.{ending} could not be used",)
+
+
 def test_sound_that_goes_on_behind_the_pictures_is_said(tmp_path: Path) -> None:
     _, notices = seen(clip(tmp_path / "a.mp4", count=25, audio=sine(4.0)))
     assert notices == ("the sound of a.mp4 goes on for 3.0 s behind its last picture; that is left out",)
@@ -237,6 +253,47 @@ def test_a_track_that_gives_no_picture_is_passed_over(tmp_path: Path) -> None:
     with VideoSource(path) as source:
         assert source.info.size_px == (64, 48)
         assert len(read_all(source)) == CLIP_FPS
+
+
+def test_a_cover_before_the_video_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 320, 240, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic  # pyright: ignore[reportAttributeAccessIssue]
+        stream = container.add_stream("libx264", rate=CLIP_FPS)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.start_encoding()
+        packet = av.Packet(cv2.imencode(".png", picture(0, 320, 240))[1].tobytes())
+        packet.stream, packet.pts, packet.dts = cover, 0, 0
+        container.mux(packet)
+        for k in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(k), "rgb24")))
+        container.mux(stream.encode(None))
+    with VideoSource(path) as source:
+        assert source.info.size_px == (64, 48)
+        assert len(read_all(source)) == 10
+
+
+def test_a_video_track_without_a_picture_leaves_sound_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        empty = container.add_stream("libx264", rate=CLIP_FPS)
+        empty.width, empty.height, empty.pix_fmt = 64, 48, "yuv420p"
+        stream = container.add_stream("pcm_s16le", rate=48_000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray((20_000 * sine(1.0)).astype(np.int16), "s16", "mono")
+        frame.sample_rate = 48_000
+        container.mux(stream.encode(frame))
+    assert is_sound_alone(path)
+    assert len(heard(path)[0]) == pytest.approx(RATE_HZ, abs=100)
+
+
+def test_one_picture_is_a_video(tmp_path: Path) -> None:
+    got, notices = seen(clip(tmp_path / "a.mp4", count=1, audio=sine(3.0)))
+    assert got == [0]
+    assert len(notices) == 1
+    assert "goes on for 3.0 s behind its last picture" in notices[0]
 
 
 def with_unknown(path: Path, *codecs: bytes) -> Path:
@@ -410,11 +467,14 @@ def test_a_damaged_sound_goes_on_behind_the_place_in_time(tmp_path: Path) -> Non
     assert notices[0].startswith("a.m4a is damaged at ")
 
 
-@pytest.mark.parametrize("codec", ["aac", "libmp3lame"])
-def test_channels_and_rate_may_change_in_the_middle(tmp_path: Path, codec: str) -> None:
-    ending = {"aac": ".aac", "libmp3lame": ".mp3"}[codec]
+@pytest.mark.parametrize(
+    ("codec", "rate_hz"),
+    [("aac", 48_000), ("aac", 32_000), ("libmp3lame", 48_000), ("libmp3lame", 44_100), ("ac3", 44_100)],
+)
+def test_channels_and_rate_may_change_in_the_middle(tmp_path: Path, codec: str, rate_hz: int) -> None:
+    ending = {"aac": ".aac", "libmp3lame": ".mp3", "ac3": ".ac3"}[codec]
     first = write_sound(tmp_path / f"a{ending}", codec, np.repeat(sine(2.0), 2, 0))
-    second = write_sound(tmp_path / f"b{ending}", codec)
+    second = write_sound(tmp_path / f"b{ending}", codec, rate_hz=rate_hz)
     first.write_bytes(first.read_bytes() + second.read_bytes())
     sound, notices = heard(first)
     assert len(sound) == pytest.approx(4 * RATE_HZ, abs=0.1 * RATE_HZ)
@@ -430,6 +490,30 @@ def test_channels_and_rate_may_change_in_the_middle(tmp_path: Path, codec: str) 
     given = sound_of(output)
     assert len(given) == pytest.approx(4 * 48_000, abs=0.1 * 48_000)
     assert np.abs(given[-48_000:]).max() > 0.1
+
+
+@pytest.mark.parametrize(("channels", "bytes_each"), [(1, 1), (3, 2), (5, 2), (8, 3), (24, 2), (64, 2)])
+def test_any_number_of_channels_is_heard(tmp_path: Path, channels: int, bytes_each: int) -> None:
+    """Of eight planes and more PyAV reads behind the last one: that ended the program."""
+    path = tmp_path / "a.wav"
+    tone = sine(0.5)[0]
+    whole = np.round(tone * 127 + 128) if bytes_each == 1 else np.round(tone * 32767)
+    kind = {1: "u1", 2: "<i2", 3: "<i2"}[bytes_each]
+    data = np.repeat(whole.astype(kind), channels)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((channels, bytes_each, 48_000, 0, "NONE", ""))
+        low = np.zeros((len(data), 1), np.uint8)
+        each = data.view(np.uint8).reshape(len(data), -1)
+        file.writeframes((np.concatenate([low, each], 1) if bytes_each == 3 else each).tobytes())
+    sound, notices = heard(path)
+    assert notices == ()
+    assert len(sound) == pytest.approx(0.5 * RATE_HZ, abs=50)
+    assert np.abs(sound).max() == pytest.approx(np.abs(tone).max(), abs=0.05)
+    with FileSink(tmp_path / "out.mp4", audio_from=path) as sink:
+        sink.open(SinkInfo(64, 48, CLIP_FPS))
+        for k in range(12):
+            sink.write(Frame(k / CLIP_FPS, 0, image=picture(k)))
+    assert np.abs(sound_of(tmp_path / "out.mp4")).max() > 0.2
 
 
 def test_a_sound_that_begins_late_stays_with_its_face(tmp_path: Path) -> None:

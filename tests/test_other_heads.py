@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,6 +38,7 @@ from streamer.check.doctor import head_model_checks
 from streamer.cli import main as cli
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings, read_settings
+from streamer.serve.listener import listen
 from streamer.serve.start import serve_forever
 from streamer.serve.store import AvatarStore
 
@@ -316,7 +316,7 @@ def test_a_server_does_not_start_with_a_head_model_it_cannot_open(
 ) -> None:
     gone = replace(ref_of(f"bfm:{files['bfm']}"), spec=f"bfm:{tmp_path / 'gone.npz'}")
     save_enrollment(replace(astronaut, model=gone), tmp_path / "a.avatar")
-    with socket.socket() as listener:
+    with listen("127.0.0.1", 0) as listener:
         for settings, says in (
             (ServeSettings(), "the bfm head model that the avatar was fitted with, is gone"),
             (ServeSettings(head_model="smpl:x"), "there is no head model 'smpl:x'"),

@@ -34,6 +34,7 @@ from streamer.sources.names import source_named
         ("/dev/stdin", "no standard input"),
         ("/dev/null", "/dev/null is a device, no file"),
         ("*.mp4", "is a pattern"),
+        ("nod.jsonl", "nod.jsonl is a recorded motion; `visavis animate --driver nod.jsonl`"),
         ("camera", "no source or file 'camera'; choose webcam, webcam:N, mic"),
         ("a" * 300 + ".mp4", "cannot be looked at .*name another file"),
     ],
@@ -112,6 +113,9 @@ def test_pipes_sockets_and_dead_links_are_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(VisavisError, match=r"pipe\.mp4 is a pipe, no file"):
         input_file(str(tmp_path / "pipe.mp4"))
+    with pytest.raises(VisavisError, match=r"pipe\.mp4 is a pipe, no file; name a file"):
+        output_file(str(tmp_path / "pipe.mp4"))
+    assert output_file("/dev/null") == Path("/dev/null"), "a trace may go there"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s.mp4"))
         with pytest.raises(VisavisError, match=r"s\.mp4 is a socket, no file"):

@@ -397,6 +397,15 @@ def test_names_that_cannot_work_are_refused_before_any_work(tmp_path: Path) -> N
         FileSink(driver, audio_from=driver)
 
 
+def test_a_film_goes_where_a_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link.mp4").symlink_to("far/film.mp4")
+    write(FileSink(tmp_path / "link.mp4"), frames_at([0, 1 / 30, 2 / 30]), SinkInfo(64, 48, 30))
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert len(times_of(tmp_path / "far" / "film.mp4")) == 3
+    assert [p.name for p in (tmp_path / "far").iterdir()] == ["film.mp4"]
+
+
 def test_nothing_written_is_an_error_and_close_is_idempotent(tmp_path: Path) -> None:
     sink = FileSink(tmp_path / "out.mp4")
     sink.open(SinkInfo(64, 48, 30))

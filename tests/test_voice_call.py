@@ -346,7 +346,7 @@ def serving_flashes() -> Generator[str]:
     """A server in this process whose avatars flash."""
     store = AvatarStore()
     store.add_public(plain_enrollment())
-    app = create_app(ServeSettings(), store, make_avatar=FlashPainter)  # type: ignore[arg-type]
+    app = create_app(ServeSettings(max_sessions=4), store, make_avatar=FlashPainter)  # type: ignore[arg-type]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

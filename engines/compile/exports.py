@@ -49,7 +49,13 @@ def keep_export(network: Any, path: Path) -> None:
         write_whole(path, graph)
         write_whole(path.with_suffix(".sha256"), _digest(graph, weights))
     except (OSError, RuntimeError) as error:  # OpenVINO says RuntimeError when the disk is full
-        logger.warning("the engine %s cannot be kept (%s)", path, error)
+        # one sentence for all networks: a command line tells it once
+        logger.warning(
+            "compiled networks cannot be kept in %s (%s), so each start compiles them anew; set XDG_CACHE_HOME to a "
+            "folder that may be written",
+            path.parent,
+            getattr(error, "strerror", None) or error,
+        )
 
 
 def _digest(graph: bytes, weights: bytes) -> str:

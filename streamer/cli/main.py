@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from engines.errors import VisavisError
-from engines.files import require_apart
+from engines.files import require_apart, require_writable
 from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
 from streamer.cli.computer import add_computer_commands
@@ -37,7 +36,16 @@ from streamer.cli.options import (
     height_px,
 )
 from streamer.cli.stills import add_still_commands
-from streamer.cli.terminal import err, progress_bar, quiet_native, ready_streams, say_note, working
+from streamer.cli.terminal import (
+    err,
+    log_to_terminal,
+    progress_bar,
+    quiet_native,
+    ready_streams,
+    require_here,
+    say_note,
+    working,
+)
 from streamer.drive.trackers.names import DEFAULT_TRACKER
 from streamer.places import input_file, output_file
 from streamer.sinks.names import DEFAULT_SINK
@@ -67,6 +75,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def common(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and a detailed log.")] = False,
     version: Annotated[  # eager: no command is asked for
         bool,
@@ -74,13 +83,7 @@ def common(
     ] = False,
 ) -> None:
     """Be an avatar in a video call, live, from one photo."""
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    if not debug:
-        for name in ("aiortc", "aioice", "libav"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+    log_to_terminal(debug=debug, times=context.invoked_subcommand == "serve")
 
 
 @app.command()
@@ -109,6 +112,7 @@ def enroll(
     """
     target = output or Path(f"{photo.stem}.avatar")
     require_apart({"-o": target}, {"the photo": photo})
+    require_writable(target, "-o", "me.avatar")
     if consent is None and sys.stdin.isatty() and sys.stdout.isatty():
         consent = typer.prompt(
             "Whose face is this, and did they agree? Type their name", default="", show_default=False
@@ -339,6 +343,7 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1  # anywhere on the line, not only before the command
     try:
+        require_here()
         code = app(
             args=["--debug", *arguments] if debug else arguments or ["--help"],
             standalone_mode=False,

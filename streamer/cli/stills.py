@@ -56,7 +56,7 @@ def emotions(
     with quiet_native():
         from engines.enrollment import load_enrollment
         from engines.errors import SinkError
-        from engines.files import require_folder
+        from engines.files import require_folder, target_of
         from streamer.cli.emotions import draw_emotions, sheet_of
         from streamer.cli.pictures import write_png
         from streamer.options import AvatarOptions
@@ -64,7 +64,11 @@ def emotions(
         enrollment = load_enrollment(avatar)
         if output.exists() and not output.is_dir():
             raise SinkError(f"{output} is a file; name a folder with -o")
-        require_folder(output if output.is_dir() else output.parent, "-o")
+        try:
+            folder = target_of(output)
+        except OSError as error:
+            raise SinkError(f"{output} is a link that leads in a circle; name a folder with -o") from error
+        require_folder(folder if folder.is_dir() else folder.parent, "-o")
         renderer = AvatarOptions(generator=generator, size_px=size & ~1).renderer_for(enrollment)
         renderer.wait_until_compiled()  # one engine for all pictures
         with progress_bar("drawing") as advance:
@@ -73,9 +77,9 @@ def emotions(
             say_note(renderer.notice)
         if sheet:
             pictures["sheet"] = sheet_of(pictures)
-        output.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
         for name, picture in pictures.items():
-            write_png(output / f"{name}.png", picture)
+            write_png(folder / f"{name}.png", picture)
     print(output)
 
 

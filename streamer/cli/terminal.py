@@ -8,11 +8,15 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from streamer.places import PlaceError
+
 err = Console(stderr=True)
+_OURS = {"engines", "calibration", "streamer"}
 
 
 def ready_streams() -> None:
@@ -31,9 +35,49 @@ def ready_streams() -> None:
             stream.reconfigure(errors="surrogateescape" if utf_8 else "backslashreplace")
 
 
+def require_here() -> None:
+    """Raises PlaceError where the folder that the user is in was removed: no path can be found from there."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise PlaceError("the folder that you are in is gone; cd into another one") from error
+
+
 def say_note(text: str) -> None:
     """One line on stderr that is no failure."""
     err.print(f"note: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+class _AsNotes(logging.Handler):
+    """Our own warnings as notes, each once; of others only what they call an error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        ours = record.name.partition(".")[0] in _OURS
+        if not ours and record.levelno < logging.ERROR:
+            return
+        text = record.getMessage() if ours else f"{record.name}: {record.getMessage()}"
+        text = " ".join(text.split())
+        if text not in self._said:
+            self._said.add(text)
+            say_note(text)
+
+
+def log_to_terminal(*, debug: bool, times: bool) -> None:
+    """Where log lines go: all of them with `debug`, warnings with `times` for a service, else warnings as notes."""
+    if debug or times:
+        logging.basicConfig(
+            level=logging.DEBUG if debug else logging.WARNING,
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+    else:
+        logging.basicConfig(level=logging.WARNING, handlers=[_AsNotes()])
+    if not debug:
+        for name in ("aiortc", "aioice", "libav", "matplotlib"):
+            logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager

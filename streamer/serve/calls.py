@@ -22,6 +22,7 @@ CLOSE_WITHIN_S = 2.0
 MOST_WAITING = 32
 MOST_CALLS = 64  # however many cores there are: one event loop serves them all
 SAMPLE_EVERY_S = 2.0
+RETRY_AFTER_S = 5  # until a browser that is gone is known to be
 
 
 class Calls:
@@ -58,7 +59,7 @@ class Calls:
         check_offer(sdp)
         refusal = self._refusal(options, self._awake())
         if refusal is not None:
-            raise HTTPException(503, refusal, headers={"Retry-After": "10"})
+            raise HTTPException(503, refusal, headers={"Retry-After": str(RETRY_AFTER_S)})
         self._make_room()
         session = Session(
             enrollment,
@@ -83,11 +84,11 @@ class Calls:
             )
         if self._limit is not None:
             return None
-        return self.capacity.refusal({s: CallKind.of(s.options) for s in running}, CallKind.of(options))
+        return self.capacity.refusal({s.name: CallKind.of(s.options) for s in running}, CallKind.of(options))
 
     def _awake(self) -> list[Session]:
-        """The calls that count: a browser that has been silent for seconds may be the one that asks anew."""
-        return [session for session in self._admitted if not session.resting]
+        """The calls that count. A browser that has been silent for seconds may be the one that asks anew."""
+        return [session for session in self._admitted if not session.resting and not session.ending]
 
     def _make_room(self) -> None:
         """The oldest offers whose browsers never came give way, at last those that are just connecting."""
@@ -100,7 +101,7 @@ class Calls:
         """Asked again: others may have connected since the offer."""
         refusal = self._refusal(session.options, self._awake())
         if refusal is None:
-            kept = list(self._admitted)
+            kept = [other for other in self._admitted if not other.ending]
             while self._refusal(session.options, kept) is not None:
                 silent = next(s for s in kept if s.resting)
                 kept.remove(silent)
@@ -114,7 +115,9 @@ class Calls:
         """While a call is up, see what it costs."""
         while self._admitted:
             now_s = self._clock.now_ns() / 1e9
-            self.capacity.sample(now_s, self._cpu_s(), {s: self._reading(s, now_s) for s in self._awake()})
+            self.capacity.sample(
+                now_s, self._cpu_s(), {s.name: self._reading(s, now_s) for s in self._awake()}
+            )
             await self._sleep(SAMPLE_EVERY_S)
         self._sampling = None
 

@@ -38,10 +38,13 @@ class CallKind:
 
     @property
     def guessed_cores(self) -> float:
-        """What it takes at 30 pictures a second on two cores of an AMD EPYC, roughly; measured after some seconds."""
+        """What it takes at 30 pictures a second on two cores of an AMD EPYC, roughly: README's stages, and codecs.
+
+        It is measured as soon as a call runs.
+        """
         if self.mode == "echo":
             return 0.3
-        drawing_ms = 25.0 if self.generator == FALLBACK_GENERATOR else 45.0
+        drawing_ms = 15.0 if self.generator == FALLBACK_GENERATOR else 40.0
         tracking_ms = 12.0 if self.drive == "webcam" else 2.0
         transport_ms = 10.0
         area = (self.size_px / 512) ** 2
@@ -79,20 +82,20 @@ class _Measured:
 
 
 class Capacity:
-    """Fed with numbers; knows no clock. Keys are the calls themselves, or anything else that tells them apart."""
+    """Fed with numbers; knows no clock. Keys are the names of calls: the calls themselves it must not keep alive."""
 
     def __init__(self, cores: float) -> None:
         self._cores = cores
         self._learnt: OrderedDict[CallKind, float] = OrderedDict()
         self._slowness = 1.0  # of this computer, compared with the one of the guesses
-        self._before: tuple[float, float, Mapping[object, Reading]] | None = None
-        self._measured: dict[object, _Measured] = {}
+        self._before: tuple[float, float, Mapping[str, Reading]] | None = None
+        self._measured: dict[str, _Measured] = {}
 
     def cores_of(self, kind: CallKind) -> float:
         """How many cores a call of `kind` takes at 30 pictures a second."""
         return self._learnt.get(kind, kind.guessed_cores * self._slowness)
 
-    def sample(self, now_s: float, cpu_s: float, readings: Mapping[object, Reading]) -> None:
+    def sample(self, now_s: float, cpu_s: float, readings: Mapping[str, Reading]) -> None:
         """Learn from all calls that are up: `cpu_s` is what this process has used so far, on all cores."""
         before, self._before = self._before, (now_s, cpu_s, dict(readings))
         self._measured = {}
@@ -122,7 +125,7 @@ class Capacity:
             self._learnt.popitem(last=False)
         self._slowness += _FOLLOW * (self._learnt[kind] / kind.guessed_cores - self._slowness)
 
-    def refusal(self, running: Mapping[object, CallKind], asked: CallKind) -> str | None:
+    def refusal(self, running: Mapping[str, CallKind], asked: CallKind) -> str | None:
         """Why a call of the kind `asked` may not begin beside those that run, or None. The first one always may."""
         if not running:
             return None

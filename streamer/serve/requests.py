@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.formparsers import MultiPartParser
 
+T = TypeVar("T", int, float)
+
+MARKS = 2000  # of JSON's structure; an offer has about sixty
+DIGITS = 32
 FILES, FIELDS, FIELD_BYTES = 1, 4, 4096
 
 # a picture never lies on the disk: the guard says how long it may be, and so how much memory it takes
@@ -22,8 +26,18 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         """The body as JSON in UTF-8 (RFC 8259); raises HTTPException 400."""
+        body = await self.body()
+        # what is made of it in one turn of the event loop would keep calls from theirs, most of all the collection
+        # of so many objects; those in texts count too, and an SDP has next to none
+        if sum(body.count(mark) for mark in (b"{", b"[", b",", b'"')) > MARKS:
+            raise HTTPException(400, "the JSON holds far more than this address takes; send its fields alone")
         try:
-            return json.loads((await self.body()).decode("utf-8"), object_pairs_hook=_once)
+            return json.loads(
+                body.decode("utf-8"),
+                object_pairs_hook=_once,
+                parse_int=_short(int),
+                parse_float=_short(float),
+            )
         except RecursionError as error:
             raise HTTPException(400, "the JSON is nested too deeply; send it flat") from error
         except ValueError as error:
@@ -62,3 +76,14 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise HTTPException(400, "the JSON says one thing twice; send each name once")
     return found
+
+
+def _short(number: Callable[[str], T]) -> Callable[[str], T]:
+    """`number` of texts that are not so long that reading them takes time."""
+
+    def read(text: str) -> T:
+        if len(text) > DIGITS:
+            raise HTTPException(400, f"a number in the JSON has {len(text)} characters; {DIGITS} are enough")
+        return number(text)
+
+    return read

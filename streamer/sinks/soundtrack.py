@@ -31,6 +31,7 @@ class SoundFormat:
 _AAC_RATES_HZ = frozenset({16000, 22050, 24000, 32000, 44100, 48000})
 MP4_SOUND = SoundFormat(frozenset({"aac", "mp3", "ac3", "opus"}), "aac", _AAC_RATES_HZ)
 WEBM_SOUND = SoundFormat(frozenset({"opus", "vorbis"}), "libopus", frozenset({48000}))
+_MOST_MIXED = 8  # channels that FFmpeg knows how to mix; of more the mean is taken
 _GAP_S = 0.05  # a longer hole in the audio is filled with silence, a shorter one is rounding
 
 
@@ -83,11 +84,12 @@ def open_soundtrack(
 
 
 def _is_of_one_kind(track: AudioTrack, path: Path) -> bool:
-    """Whether all of the track can be described once: MP3s that differ may lie in one file."""
-    if track.container_name != "mp3":
+    """Whether all of the track can be described once: a file that is nothing but frames may hold different ones."""
+    kind_of = _FRAME_KINDS.get(track.container_name)
+    if kind_of is None:
         return True
     with AudioTrack(open_media(path), track.stream.index, 0.0) as all_of_it:
-        return len({mp3_kind(bytes(p)[:4]) for p in all_of_it.packets() if p.size}) == 1
+        return len({kind_of(bytes(p)[:8]) for p in all_of_it.packets() if p.size}) == 1
 
 
 def mp3_kind(header: bytes) -> tuple[int, ...] | None:
@@ -98,6 +100,16 @@ def mp3_kind(header: bytes) -> tuple[int, ...] | None:
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     return header[1] >> 3 & 3, header[2] >> 2 & 3, int(header[3] >> 6 == 3)
+
+
+def ac3_kind(header: bytes) -> tuple[int, ...] | None:
+    """The same of AC-3: rate and channels (ETSI TS 102 366 § 4.3)."""
+    if len(header) < 7 or header[:2] != b"\x0b\x77":
+        return None
+    return header[4] >> 6, header[6] >> 5
+
+
+_FRAME_KINDS = {"mp3": mp3_kind, "ac3": ac3_kind}
 
 
 class _Copied(Soundtrack):
@@ -190,6 +202,7 @@ class _Encoded(Soundtrack):
         resampler: AudioResampler | None = None
         now: object = None
         base_s: float | None = None
+        end, end_s, changed = 0, 0.0, False
         for packet in self._track.packets():
             try:
                 frames = self._track.stream.codec_context.decode(packet)
@@ -200,11 +213,24 @@ class _Encoded(Soundtrack):
                     base_s = (frame.time or 0.0) - self._track.start_s
                 kind = (frame.format.name, frame.layout.name, frame.sample_rate)
                 if resampler is None or kind != now:
-                    resampler, now = AudioResampler("fltp", self._layout, self._rate_hz), kind
+                    wide = len(frame.layout.channels) > _MOST_MIXED
+                    packing = ("flt", None) if wide else ("fltp", self._layout)
+                    changed = resampler is not None
+                    resampler, now = AudioResampler(*packing, self._rate_hz), kind
                 for piece in resampler.resample(frame):
                     at_s = (piece.time or 0.0) - self._track.start_s if piece.pts is not None else base_s
                     samples = cast(F32, piece.to_ndarray())
-                    yield round(at_s * self._rate_hz), samples
+                    if (channels := len(piece.layout.channels)) > _MOST_MIXED:
+                        mono = samples.reshape(-1, channels).mean(1, dtype=np.float32)
+                        samples = np.repeat(mono[None], 1 if self._layout == "mono" else 2, 0)
+                    place = round(at_s * self._rate_hz)
+                    if (
+                        changed
+                    ):  # the stamps still count frames of the first rate: only holes in them are true
+                        hole_s = at_s - end_s
+                        place = end + (round(hole_s * self._rate_hz) if hole_s > _GAP_S else 0)
+                    end, end_s = place + samples.shape[1], at_s + samples.shape[1] / self._rate_hz
+                    yield place, samples
 
     def _write(self, place: int, samples: F32) -> None:
         self._pending = None

@@ -40,6 +40,10 @@ def source_named(spec: str) -> str:
     if is_microphone(spec):
         raise DriverError(f"{spec} is a microphone; write mic:N with a number from `visavis devices`")
     path = input_file(spec)
+    if is_motion(path):
+        raise DriverError(
+            f"{path} is a recorded motion; `visavis animate --driver {path}` plays it into a film"
+        )
     if not path.exists() and path.name == spec and not path.suffix:
         raise DriverError(f"there is no source or file {spec!r:.80}; choose {SOURCE_CHOICES}")
     return str(path)

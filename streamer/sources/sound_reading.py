@@ -150,7 +150,8 @@ class SoundReading(Closing):
             if kind != now:
                 if resampler is not None:
                     yield from map(self._mono, resampler.resample(None))
-                resampler, now = AudioResampler("fltp", None, RATE_HZ), kind
+                # in one plane: of eight planes and more PyAV reads behind the last one, which ends the program
+                resampler, now = AudioResampler("flt", None, RATE_HZ), kind
             assert resampler is not None
             if frame.time is not None and expected_s is not None:
                 hole_s = frame.time - expected_s
@@ -174,7 +175,8 @@ class SoundReading(Closing):
             yield piece
 
     def _mono(self, piece: av.AudioFrame) -> F32:
-        samples = np.asarray(piece.to_ndarray(), np.float32)
+        packed = np.asarray(piece.to_ndarray(), np.float32)
+        samples = np.ascontiguousarray(packed.reshape(-1, len(piece.layout.channels)).T)
         np.nan_to_num(
             samples, copy=False, nan=0.0, posinf=1.0, neginf=-1.0
         )  # a file of floats may hold these

@@ -30,6 +30,7 @@ _WITHOUT_PTS = {"avi"}  # containers that have decoding times only
 _MOST_INSIDE = 64  # pictures that a decoder with its threads may hold back
 _MOST_SKIPPED_S = 10.0  # behind damage, where no key frame comes
 _LOST_S, _BEHIND_S = 0.1, 1.0  # of sound; less is not worth a word
+_UNSHOWN = {"vp8", "libvpx", "vp9", "libvpx-vp9", "av1", "libdav1d"}  # have packets that show nothing
 _FEW = 2  # pictures at the ends that a decoder may keep to itself
 _WIDEST = 8.0  # pixels of another shape are a mistake
 _IDENTITY = (1, 0, 0, 0, 1, 0, 0, 0, 1)
@@ -83,6 +84,11 @@ class VideoReading(Closing):
         self._pixel_aspect = 1.0
         self._sounds = sounds_of(self._container)
         self.has_audio = bool(self._sounds)
+        self._mute: str | None = None
+        if self._container.streams.audio and not self._sounds:
+            self._mute = (
+                f"the sound of {self._path.name} is in a format that cannot be decoded; it is left out"
+            )
         self._heard_index = self._sounds[0].index if self._sounds else -1
         duration = self._container.duration
         self.duration_s = None if duration is None else duration / 1e6
@@ -91,7 +97,7 @@ class VideoReading(Closing):
         self._reached_s = 0.0
         self._pictures_end_s = self._sound_end_s = 0.0
         self._sound_lost_s = 0.0
-        self._is_cut = False
+        self._is_cut = self._interlaced = False
         self._given = self._wanted = 0  # pictures
         # decoding times of what lies in the decoder, in order
         self._dts_s: deque[float] = deque(maxlen=_MOST_INSIDE)
@@ -119,16 +125,15 @@ class VideoReading(Closing):
     @property
     def notices(self) -> tuple[str, ...]:
         """What is wrong with the file, as far as it was read."""
-        mute = None
-        if self._container.streams.audio and not self._sounds:
-            mute = f"the sound of {self._path.name} is in a format that cannot be decoded; it is left out"
-        return tuple(n for n in (mute, self.damage) if n)
+        return tuple(n for n in (self._mute, self.damage) if n)
 
     def final_notices(self) -> tuple[str, ...]:
         """All that is to be said once everything was read."""
         notes: list[str | None] = [*self.notices]
-        # where nothing broke only a stated number counts: of some codecs not every packet gives a picture
-        wanted = self._wanted if self.damage else min(self._stream.frames, self._wanted)
+        wanted = min(self._stream.frames, self._wanted) or self._wanted
+        if self._stream.codec_context.name in _UNSHOWN or self._interlaced:
+            # not every packet is a picture: of a file that broke nowhere only a stated number counts
+            wanted = self._wanted if self.damage else self._stream.frames
         left_out = wanted - self._given
         if not self._is_cut and left_out > (0 if self.damage else _FEW + 0.02 * wanted):
             notes.append(f"{left_out} of {wanted} pictures of {self._path.name} could not be used")
@@ -157,6 +162,7 @@ class VideoReading(Closing):
                     self.damage or f"{self._path.name} is damaged at {at_s:.1f} s; frames are skipped there"
                 )
                 continue
+            self._interlaced = self._interlaced or bool(frame.interlaced_frame)
             dts_s = self._next_dts(frame, base)
             good = good or frame.key_frame or timeline.last_s is None or skipped >= _MOST_SKIPPED_S * self.fps
             if not good:
@@ -173,7 +179,14 @@ class VideoReading(Closing):
             if (frame.width, frame.height) != self._size_px:
                 self._size_px = (frame.width, frame.height)
                 self._pixel_aspect = _pixel_aspect(self._stream)
-            image = upright(_rgb(frame, self._pixel_aspect), self.matrix, self._quarter_turns)
+            try:
+                rgb = _rgb(frame, self._pixel_aspect)
+            except (av.error.FFmpegError, ValueError):  # pixels that cannot be made RGB
+                self.damage = (
+                    self.damage or f"{self._path.name} has pictures at {time_s:.1f} s that cannot be shown"
+                )
+                continue
+            image = upright(rgb, self.matrix, self._quarter_turns)
             self._given += 1
             self._pictures_end_s = time_s + length_s
             yield Picture(image, time_s, time_s + length_s)

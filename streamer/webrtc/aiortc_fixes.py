@@ -23,7 +23,7 @@ import aiortc.codecs.opus as opus
 import aiortc.codecs.vpx as vpx
 import av
 import numpy as np
-from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, rtp
+from aiortc import RTCPeerConnection, RTCRtpReceiver, rtp
 from aiortc.codecs import HEADER_EXTENSIONS
 from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError, MediaStreamTrack, convert_timebase
 from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
@@ -31,7 +31,6 @@ from aiortc.rtp import RtcpSrPacket
 from av.video.frame import PictureType
 
 from streamer.webrtc import datagrams, reception
-from streamer.webrtc.waiting import Budget
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,6 @@ SUPPORTED = "1.16."
 VIDEO_CLOCK_HZ = 90_000
 PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 CLOSE_STEP_WITHIN_S = 2.0
-MOST_RESENT_PER_S = 500
 _NTP_TO_UNIX_S = 2_208_988_800  # RFC 5905: NTP counts from 1900
 
 MIN_BITRATE, START_BITRATE, MAX_BITRATE = 300_000, 2_500_000, 4_000_000
@@ -111,7 +109,6 @@ def apply(*, offer_loopback: bool = False) -> None:
     _keep_time(vpx.Vp8Encoder)
     _keep_time(h264.H264Encoder)
     _keep_sound_time()
-    _bound_resending()
     _ask_for_immediate_playout()
 
 
@@ -189,18 +186,6 @@ def _keep_time(encoder: type) -> None:
         return payloads, convert_timebase(pts, time_base, VIDEO_TIME_BASE)
 
     encoder.encode = encode  # type: ignore[attr-defined]
-
-
-def _bound_resending() -> None:
-    """One packet from a page may ask for 6 000 others again, the same ones too."""
-    original = RTCRtpSender._retransmit
-
-    async def again(self: Any, sequence_number: int) -> None:
-        budget: Budget = self.__dict__.setdefault("visavis_resending", Budget())
-        if budget.spend(1 / MOST_RESENT_PER_S, 1000 * asyncio.get_running_loop().time()):
-            await original(self, sequence_number)
-
-    RTCRtpSender._retransmit = again
 
 
 def _keep_sound_time() -> None:

@@ -12,12 +12,13 @@ class Budget:
         self._left = burst
         self._at_ns: int | None = None
 
-    def take(self, now_ns: int) -> bool:
-        """Whether one more may be done now; it is then counted."""
+    def take(self, now_ns: int, cost: float = 1.0) -> bool:
+        """Whether one more may be done now, or what costs as much as `cost` of them; it is then counted."""
         if self._at_ns is not None:
-            self._left = min(self._burst, self._left + (now_ns - self._at_ns) / 1e9 * self._per_s)
+            passed_s = max(0, now_ns - self._at_ns) / 1e9  # a wall clock may be set back
+            self._left = min(self._burst, self._left + passed_s * self._per_s)
         self._at_ns = now_ns
-        if self._left < 1:
+        if self._left < cost:
             return False
-        self._left -= 1
+        self._left -= cost
         return True

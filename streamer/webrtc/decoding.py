@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -72,6 +73,12 @@ class DecoderQueue:
                     return task
                 self._changed.wait()
             return None
+
+    def qsize(self) -> int:
+        """How many wait."""
+        with self._changed:
+            waiting = self._pictures if self._sound is None else self._sound
+            return 0 if waiting is None else len(waiting)
 
     def take_now(self) -> Task | None:
         """The next task if there is one."""
@@ -145,8 +152,13 @@ def decoder_worker(
             waiting.failed()
             continue
         for frame in frames:
-            loop.call_soon_threadsafe(waiting.hand_on, decoded, frame)
-    loop.call_soon_threadsafe(decoded.put_nowait, None)
+            _tell(loop, waiting.hand_on, decoded, frame)
+    _tell(loop, decoded.put_nowait, None)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: object) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+        loop.call_soon_threadsafe(call, *arguments)
 
 
 class Decoding:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -16,17 +15,15 @@ from aiortc.codecs import depayload
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import RtpPacket
 
+from streamer.webrtc.budget import Budget
 from streamer.webrtc.decoding import DecoderQueue, decoder_worker
 from streamer.webrtc.encoded_picture import begins, look
 from streamer.webrtc.picture_buffer import EncodedPicture, PictureBuffer, PicturePacket
 from streamer.webrtc.sound_buffer import EncodedSound, SoundBuffer, SoundPacket
-from streamer.webrtc.waiting import Budget, Refused, refused
-
-logger = logging.getLogger(__name__)
+from streamer.webrtc.waiting import Refused, refused
 
 MOST_SOUND_PACKETS_PER_S = 500  # Opus' shortest frames are 2.5 ms
 MOST_PICTURE_PACKETS_PER_S = 1500  # 15 Mbit/s
-MOST_SOURCES = 16  # SSRCs of one track: of a camera, of what it sends again, and after a restart
 
 
 class Reception:
@@ -45,13 +42,12 @@ class Reception:
         self.buffer: SoundBuffer | PictureBuffer | None = None
         self._receiver: Any = receiver
         self._is_video = kind == "video"
-        self._budget = Budget()
-        self._cost_s = 1 / (MOST_PICTURE_PACKETS_PER_S if self._is_video else MOST_SOUND_PACKETS_PER_S)
+        most = MOST_PICTURE_PACKETS_PER_S if self._is_video else MOST_SOUND_PACKETS_PER_S
+        self._budget = Budget(most, most)
         self._arrived_ms = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._sources: set[int] = set()
         self._is_shut = False
-        self._has_told = self._has_complained = False
+        self._has_told = False
 
     @property
     def rtp_origin(self) -> int | None:
@@ -61,11 +57,7 @@ class Reception:
     def admits(self, packet: RtpPacket, arrived_ms: float) -> bool:
         """Whether a packet is looked at: there are not too many of them, nor is their picture too large."""
         self._arrived_ms = arrived_ms
-        if packet.ssrc not in self._sources:
-            if len(self._sources) == MOST_SOURCES:  # aiortc keeps a tally of each, and reports on at most 31
-                return False
-            self._sources.add(packet.ssrc)
-        if not self.is_wanted or not self._budget.spend(self._cost_s, arrived_ms):
+        if not self.is_wanted or not self._budget.take(round(arrived_ms * 1e6)):
             return False
         codec = self._codecs.get(packet.payload_type)
         if self._is_video and codec is not None and begins(codec.name, packet.payload):
@@ -116,13 +108,6 @@ class Reception:
                 await self._receiver._send_rtcp_nack(packet.ssrc, missing)
             if self.queue.wants_key(self._arrived_ms):
                 await self._receiver._send_rtcp_pli(packet.ssrc)
-
-    @property
-    def level(self) -> int:
-        """How loudly to complain: once is enough."""
-        level = logging.DEBUG if self._has_complained else logging.WARNING
-        self._has_complained = True
-        return level
 
     @property
     def _codecs(self) -> dict[int, RTCRtpCodecParameters]:
@@ -202,13 +187,9 @@ def improve() -> None:
 
     async def handle_with(self: Any, packet: Any, arrival_time_ms: int) -> None:
         reception: Reception = self.visavis_reception
-        try:
-            if reception.admits(packet, arrival_time_ms):
-                await handle(self, packet, arrival_time_ms)
-                await reception.answer(packet)
-        except Exception as error:
-            # aiortc would end the call; whatever one packet does, the next one is tried
-            logger.log(reception.level, "a packet cannot be handled (%s: %s)", type(error).__name__, error)
+        if reception.admits(packet, arrival_time_ms):
+            await handle(self, packet, arrival_time_ms)
+            await reception.answer(packet)
 
     RTCRtpReceiver.__init__ = begin_with
     RTCRtpReceiver._handle_rtp_packet = handle_with

@@ -22,6 +22,7 @@ from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
 from streamer.drive.open import open_driver
 from streamer.drive.voice import Voice
+from streamer.freed_memory import give_back_freed_memory
 from streamer.latency.ledger import Ledger
 from streamer.latency.metrics import Metrics
 from streamer.slot import Slot
@@ -50,6 +51,7 @@ from streamer.webrtc.worker import Incoming, Worker
 logger = logging.getLogger(__name__)
 
 CONNECT_WITHIN_S = 8.0
+HEARD_WITHIN_S = 4.0  # a browser that has the answer asks at once
 LOOK_EVERY_S = 1.0
 QUIET_AFTER_S = (
     4.0  # nothing is drawn for a browser that has said nothing for so long; it says something each second
@@ -182,8 +184,11 @@ class Session:
             try:
                 await self._peer.close()
             finally:
+                self._avatar = self._worker = None
                 self.ledger.close()
                 self._on_closed(self)
+        if worker is not None:
+            await self._loop.run_in_executor(None, give_back_freed_memory)
 
     def end(self, reason: str) -> None:
         """Begin to close; `reason` is for the log."""
@@ -268,7 +273,10 @@ class Session:
                 self.end(f"nothing came for {GONE_AFTER_S:.0f} s")
 
     async def _give_up_unless_connected(self) -> None:
-        await self._sleep(CONNECT_WITHIN_S)
+        await self._sleep(HEARD_WITHIN_S)
+        if not self.heard:
+            self.end(f"nothing came from its browser within {HEARD_WITHIN_S:.0f} s")
+        await self._sleep(CONNECT_WITHIN_S - HEARD_WITHIN_S)
         if not self.connected:
             self.end(f"it did not connect within {CONNECT_WITHIN_S:.0f} s")
 
@@ -280,7 +288,7 @@ class Session:
         """Called by the worker's thread. Controls that the page sent meanwhile are not lost."""
         avatar = self._make_avatar(self)
         with self._avatar_lock:
-            self._avatar = avatar
+            self._avatar = None if self.ending else avatar
             avatar.controls = self.controls
         if avatar.notice:
             self._loop.call_soon_threadsafe(self._talk.tell, notice(avatar.notice))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from streamer.webrtc.budget import Budget
 from streamer.webrtc.encoded_picture import look
 from streamer.webrtc.picture_buffer import EncodedPicture
 from streamer.webrtc.sound_buffer import EncodedSound
@@ -26,6 +27,9 @@ class SoundWaiting:
     def __init__(self, clock_hz: int) -> None:
         self._most = MOST_SOUND_MS * clock_hz / 1000
         self._waiting: deque[EncodedSound] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def put(self, sound: EncodedSound) -> int:
         """How many were dropped."""
@@ -54,24 +58,6 @@ def refused(width_px: int, height_px: int) -> Refused | None:
     return Refused(width_px, height_px) if width_px * height_px > MOST_PIXELS else None
 
 
-class Budget:
-    """Seconds of decoding that a sender may ask for: one at once, and one a second."""
-
-    def __init__(self) -> None:
-        self._left_s = 1.0
-        self._at_ms: float | None = None
-
-    def spend(self, cost_s: float, now_ms: float) -> bool:
-        """Whether it was still there."""
-        passed_ms = 0.0 if self._at_ms is None else max(0.0, now_ms - self._at_ms)
-        self._at_ms = now_ms
-        self._left_s = min(1.0, self._left_s + LEEWAY * passed_ms / 1000)
-        if cost_s > self._left_s:
-            return False
-        self._left_s -= cost_s
-        return True
-
-
 class PicturesWaiting:
     """Encoded pictures on their way to the decoder.
 
@@ -85,7 +71,7 @@ class PicturesWaiting:
         self._clock_hz = clock_hz
         self._waiting: deque[EncodedPicture] = deque()
         self._size_px = (0, 0)
-        self._budget = Budget()
+        self._seconds = Budget(LEEWAY, 1.0)  # of decoding: one a second, and one at once
         self._blind_since: int | None = None  # the time from which on a key frame is missing
         self._has_begun = False  # whether a key frame ever came
         self._asked_ms: float | None = None
@@ -109,7 +95,8 @@ class PicturesWaiting:
         if self._is_blind(picture.time):
             return 1
         width, height = self._size_px
-        if not self._budget.spend(max(1 / MOST_FPS, width * height / MOST_PIXELS_PER_S), picture.arrived_ms):
+        cost_s = max(1 / MOST_FPS, width * height / MOST_PIXELS_PER_S)
+        if not self._seconds.take(round(picture.arrived_ms * 1e6), cost_s):
             self._go_blind(picture.time)
             return 1
         self._waiting.append(picture)

@@ -23,6 +23,8 @@ from streamer.webrtc.media import Outgoing, rgb_of, video_frame_of
 logger = logging.getLogger(__name__)
 
 DEMO_FPS = 30.0
+# So many avatars are made at once: browsers that come and go at once leave no heap of threads that all work.
+_preparing = threading.BoundedSemaphore(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,10 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            avatar = self.avatar = self._make_avatar()
+            with _preparing:
+                if self._stop.is_set():  # the browser has gone already
+                    return
+                avatar = self.avatar = self._make_avatar()
         except Exception as error:
             logger.error("the avatar could not be prepared", exc_info=error)
             self._on_fault("prepared", error)
@@ -125,6 +130,8 @@ class Worker:
                 self._follow(avatar)
         finally:
             avatar.close()
+            # let go now: a call is full of circles, and they may wait for minutes to be collected
+            self.avatar = self._pipeline = None
 
     def _follow(self, avatar: Avatar) -> None:
         pipeline = self._pipeline = TrackThenDraw[_Note](
