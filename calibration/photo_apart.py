@@ -56,7 +56,8 @@ def open_photo_apart(
     """What `open_photo` gives for the bytes of `file` from its place on, or its error. Blocks.
 
     Nothing of it is decoded in this process, and the child is gone when this returns or raises. Raises PhotoError,
-    also where the child takes longer than `within_s` (default: `WITHIN_S`), dies or answers nonsense; Cancelled once `cancelled` is set.
+    also where the child takes longer than `within_s` (default: `WITHIN_S`), dies or answers nonsense; Cancelled once
+    `cancelled` is set.
     """
     limit_s = WITHIN_S if within_s is None else within_s
     given = os.memfd_create("photo")  # memory, not a pipe: neither side waits for the other
