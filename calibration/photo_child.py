@@ -41,7 +41,9 @@ def main() -> None:
 
 def limit_this_process(given_bytes: int, wall_s: float) -> None:
     """Memory, less twice what was given, time, priority; from now on no file can be opened or written."""
-    os.setpriority(os.PRIO_PROCESS, 0, NICE)
+    os.setpriority(
+        os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0))
+    )  # raising it is root's alone
     signal.setitimer(signal.ITIMER_REAL, wall_s)  # should the parent not be there any more to end it
     for what, most in (
         (resource.RLIMIT_DATA, DATA_BYTES - 2 * given_bytes),
@@ -50,8 +52,15 @@ def limit_this_process(given_bytes: int, wall_s: float) -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, 3),
     ):
-        resource.setrlimit(what, (most, most))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))  # first a signal that tells why it ended
+        _limit(what, most, most)
+    _limit(resource.RLIMIT_CPU, CPU_S, CPU_S + 1)  # first a signal that tells why it ended
+
+
+def _limit(what: int, soft: int, hard: int) -> None:
+    have = resource.getrlimit(what)[1]
+    if have != resource.RLIM_INFINITY:  # it is limited already, and that only root may widen
+        soft, hard = min(soft, have), min(hard, have)
+    resource.setrlimit(what, (soft, hard))
 
 
 def answer_of(data: bytes, max_side_px: int) -> memoryview:

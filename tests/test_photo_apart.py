@@ -222,6 +222,22 @@ def test_what_the_child_may_not(code: str, says: str) -> None:
     assert says in in_the_child(code)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+def test_the_child_works_where_it_may_raise_no_limit_and_no_priority() -> None:
+    """A server that was started with low priority and under `ulimit`, by a user who may change neither."""
+    code = (
+        "import os, sys, ctypes, resource as limits\nos.nice(15)\n"
+        "for what, most in ((limits.RLIMIT_CPU, 3), (limits.RLIMIT_AS, 600 << 20), (limits.RLIMIT_NOFILE, 64)):\n"
+        "    limits.setrlimit(what, (most, most))\n"
+        # PR_CAPBSET_DROP of CAP_SYS_NICE and CAP_SYS_RESOURCE: not even root has them from here on
+        "for capability in (23, 24): ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)\n"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = (sys.executable, "-I", "-c", code, *CHILD)
+    assert (apart(encoded(PICTURE, "PNG"), command=command).image == PICTURE).all()
+    assert apart(encoded(PICTURE, "HEIF"), command=command).format == "HEIF"
+
+
 def test_the_child_knows_nothing_of_the_servers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISAVIS_TOKEN", "secret")
     code = "say(json.dumps({'error': ' '.join(os.environ)}).encode() + b'\\n')"

@@ -94,4 +94,5 @@ async def _until_gone(request: Request) -> None:
 def _lower_priority() -> None:
     # Linux: of this thread alone, and of those that it starts
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, max(NICE, os.getpriority(os.PRIO_PROCESS, thread)))
