@@ -17,7 +17,7 @@ from engines.motion import Motion, read_motion
 from streamer.animate import Done, Job, animate
 from streamer.drive.posture import Posture
 from streamer.sources.open import open_source
-from streamer.sources.orientation import Rolls, decided_turn, quarter_turned, rolls_of, upright_turn
+from streamer.sources.orientation import Look, Rolls, decided_turn, quarter_turned, rolls_of, upright_turn
 from streamer.sources.video import VideoSource, turned_notice
 
 U8 = NDArray[np.uint8]
@@ -64,18 +64,46 @@ def test_turns_are_looked_at_only_where_the_face_does_not_stand() -> None:
 
 def test_a_video_is_read_until_it_is_clear_which_way_is_up(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", [picture(k % 3) for k in range(90)])
-    seen = 0
+    found: list[bool] = []
+    judged: list[bool] = []
+
+    def nobody(_: U8) -> float | None:
+        found.append(False)
+        return None
 
     def late(_: U8) -> float | None:
-        nonlocal seen
-        seen += 1
-        return None if seen <= 4 * 5 else 0.0  # somebody comes after the fifth look
+        judged.append(len(judged) >= 4 * 7)  # somebody comes after the seventh look
+        return 2.0 if judged[-1] else None
 
-    assert upright_turn(path, late) == 0
-    assert seen == 4 * 5 + 4
-    assert upright_turn(path, lambda _: None) == 0
-    both = upright_turn(path, lambda image: 0.0 if image.shape[0] > image.shape[1] else 90.0)
-    assert both == 0, "where two turns are as good nothing is turned"
+    assert upright_turn(path, Look(nobody, late)) == 0
+    assert len(found) == 5
+    assert len(judged) == 4 * 7 + 4
+    assert upright_turn(path, Look(nobody, nobody)) == 0
+    both = Look(nobody, lambda image: 0.0 if image.shape[0] > image.shape[1] else 90.0)
+    assert upright_turn(path, both) == 0, "where two turns are as good nothing is turned"
+
+
+def test_a_face_that_stands_plainly_needs_no_judge(tmp_path: Path) -> None:
+    pictures = [np.tile(np.linspace(20, 230, 48, dtype=np.uint8)[:, None, None], (1, 64, 3))] * 60
+    path = write_video(tmp_path / "a.mp4", pictures)  # dark above, light below
+    looks = 0
+
+    def find(image: U8) -> float | None:
+        nonlocal looks
+        looks += 1
+        return 4.0 if image[0].mean() < image[-1].mean() else None
+
+    def never(_: U8) -> float | None:
+        raise AssertionError("the judge was asked")
+
+    assert upright_turn(path, Look(find, never)) == 0
+    assert looks == 3 * 2
+    for doubtful in (
+        lambda _: 4.0,
+        lambda image: 25.0 if find(image) else None,
+    ):  # on its head too; not straight
+        with pytest.raises(AssertionError, match="the judge was asked"):
+            upright_turn(path, Look(doubtful, never))
 
 
 def test_a_turned_video_is_turned_on_top_of_its_tag(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,6 +15,9 @@ from numpy.typing import NDArray
 
 from engines.errors import VisavisError
 from streamer.sources.video import VideoSource
+
+if TYPE_CHECKING:
+    from engines.head.regressor.network import RegressorNet
 
 U8 = NDArray[np.uint8]
 # a picture (H, W, 3) → how far its largest face is rolled clockwise, in degrees; None for no face
@@ -22,6 +29,8 @@ _SURE = (
     0.9  # our network's confidence: 1.0 for faces, up to 0.81 for those that MediaPipe took for upright ones
 )
 _ENOUGH = 4  # pictures that agree
+_PLAINLY_DEG = 10.0
+_PLAIN_ENOUGH, _QUICK_LOOKS = 3, 5
 _WINDOW_S = 20.0
 _STEPS_S = (0.2, 2.0, 1.0)  # from picture to picture, up to this time, and from then on
 _SIDE_PX = 640  # a face that matters is found in this
@@ -62,25 +71,52 @@ def quarter_turned(image: U8, turns: int) -> U8:
     return np.ascontiguousarray(np.rot90(image, -turns)) if turns % 4 else image
 
 
-def upright_turn(path: Path, roll_of: RollOf | None = None) -> int:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How faces are looked for: `find` is quick and may be wrong, `judge` is sure and slower."""
+
+    find: RollOf
+    judge: RollOf
+
+
+def stands_plainly(image: U8, find: RollOf) -> bool:
+    """Whether a face is found that stands straight, and none when the picture stands on its head."""
+    roll_deg = find(image)
+    return roll_deg is not None and abs(roll_deg) < _PLAINLY_DEG and find(quarter_turned(image, 2)) is None
+
+
+def upright_turn(path: Path, look: Look | None = None) -> int:
     """Quarter turns clockwise that a video needs; 0 where it stands upright, shows nobody, or cannot be told.
 
-    Raises DriverError for what is no video.
+    Most videos stand, and for these a few quick looks do. Raises DriverError for what is no video.
     """
     with VideoSource(path) as source:
-        look = roll_of or _open_look()
+        look = look or _open_look()
         if look is None:
             return 0
+        images = _glimpses(source)
+        first: list[U8] = []
+        plain = 0
+        for image in islice(images, _QUICK_LOOKS):
+            first.append(image)
+            plain += stands_plainly(image, look.find)
+            if plain >= _PLAIN_ENOUGH:
+                return 0
         seen: list[Rolls] = []
-        due_s = 0.0
-        while (frame := source.read()) is not None and frame.pts_s < _WINDOW_S:
-            if frame.pts_s < due_s:
-                continue
-            due_s = frame.pts_s + (_STEPS_S[0] if frame.pts_s < _STEPS_S[1] else _STEPS_S[2])
-            seen.append(rolls_of(_small(frame.image), look))
+        for image in chain(first, images):
+            seen.append(rolls_of(image, look.judge))
             if (turn := decided_turn(seen)) is not None:
                 return turn
         return decided_turn(seen, last=True) or 0
+
+
+def _glimpses(source: VideoSource) -> Iterator[U8]:
+    """Pictures of the first seconds, small, close together at first."""
+    due_s = 0.0
+    while (frame := source.read()) is not None and frame.pts_s < _WINDOW_S:
+        if frame.pts_s >= due_s:
+            due_s = frame.pts_s + (_STEPS_S[0] if frame.pts_s < _STEPS_S[1] else _STEPS_S[2])
+            yield _small(frame.image)
 
 
 def _small(image: U8) -> U8:
@@ -91,37 +127,54 @@ def _small(image: U8) -> U8:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _open_look() -> RollOf | None:
-    """MediaPipe's detector, whatever the tracker is, with our own network as a judge: None where they do not load.
+def _open_look() -> Look | None:
+    """MediaPipe's detector, whatever the tracker is, with our own network as the judge: None where it does not load.
 
     MediaPipe finds faces in any turn, but takes many that are upside down for upright ones; our network does not.
     """
     try:
-        import torch
-
         from engines.head.landmarks import LandmarkDetector
-        from engines.head.regressor.crop import box_around, cut
-        from engines.head.regressor.file import load_regressor
-        from engines.head.regressor.network import as_input
-        from engines.head.regressor.prediction import read_output
 
         detector = LandmarkDetector(video=False)
-        network = load_regressor()
     except (ImportError, OSError, VisavisError):  # the tracker says what is missing
         return None
 
-    def roll_of(image: U8) -> float | None:
+    def found(image: U8) -> tuple[float, NDArray[np.float32]] | None:
         faces = detector.detect(image)
         if not faces:
             return None
-        points = faces[0].points_px
-        across = points[_LEFT_EYE] - points[_RIGHT_EYE]
-        roll_deg = float(np.degrees(np.arctan2(across[1], across[0])))
-        if abs(roll_deg) < UPRIGHT_DEG:
-            with torch.inference_mode():
-                raw = network(as_input(cut(image, box_around(points))))[0].numpy()
-            if not np.isfinite(raw).all() or read_output(raw, network.layout).confidence < _SURE:
-                return None
-        return roll_deg
+        across = faces[0].points_px[_LEFT_EYE] - faces[0].points_px[_RIGHT_EYE]
+        return float(np.degrees(np.arctan2(across[1], across[0]))), faces[0].points_px
 
-    return roll_of
+    def find(image: U8) -> float | None:
+        face = found(image)
+        return face[0] if face else None
+
+    def judge(image: U8) -> float | None:
+        face = found(image)
+        if face is None or (_is_upright(face[0]) and _confidence(image, face[1]) < _SURE):
+            return None
+        return face[0]
+
+    return Look(find, judge)
+
+
+def _confidence(image: U8, points_px: NDArray[np.float32]) -> float:
+    """How sure our own network is of an upright face at these landmarks."""
+    import torch  # slow to load, and seldom needed
+
+    from engines.head.regressor.crop import box_around, cut
+    from engines.head.regressor.network import as_input
+    from engines.head.regressor.prediction import read_output
+
+    network = _network()
+    with torch.inference_mode():
+        raw = network(as_input(cut(image, box_around(points_px))))[0].numpy()
+    return read_output(raw, network.layout).confidence if np.isfinite(raw).all() else 0.0
+
+
+@cache
+def _network() -> RegressorNet:
+    from engines.head.regressor.file import load_regressor
+
+    return load_regressor()
