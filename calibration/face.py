@@ -20,7 +20,7 @@ U8 = NDArray[np.uint8]
 CROP_SIDE_PER_FACE = 2.15
 CROP_CENTRE_Y = 0.535
 
-_DETECT_SIDE_PX = 1024
+_DETECT_SIDE_PX, _PART_SIDE_PX = 1024, 512
 _MIN_PART_PX, _MIN_PART_RANGE = 130, 12  # in less there is no face that is large enough, or none at all
 _SURE_FROM = 0.3  # in smaller parts anything may look like a face: it must be found a second time
 # MediaPipe's detector is made for faces that fill a good part of the picture: ever smaller, overlapping parts
@@ -154,24 +154,20 @@ def _measured_again(
 
 
 def _search(detector: LandmarkDetector, image: U8, share: float) -> list[FaceLandmarks]:
-    height, width = image.shape[:2]
-    side_y, side_x = round(height * share), round(width * share)
-    if share < 1 and min(side_y, side_x) < _MIN_PART_PX:
+    if share < 1 and share * min(image.shape[:2]) < _MIN_PART_PX:
         return []
+    scale = min(1.0, (_DETECT_SIDE_PX if share == 1 else _PART_SIDE_PX / share) / max(image.shape[:2]))
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    height, width = small.shape[:2]
+    side_y, side_x = round(height * share), round(width * share)
     steps = 1 if share == 1.0 else 1 + int(np.ceil((1 - share) / (share / 2)))
     found: list[FaceLandmarks] = []
     for y in np.linspace(0, height - side_y, steps).astype(int):
         for x in np.linspace(0, width - side_x, steps).astype(int):
-            tile = image[y : y + side_y, x : x + side_x]
+            tile = np.asarray(small[y : y + side_y, x : x + side_x], np.uint8)
             if np.ptp(tile[::8, ::8]) < _MIN_PART_RANGE:
                 continue
-            scale = min(1.0, _DETECT_SIDE_PX / max(tile.shape[:2]))
-            small = (
-                cv2.resize(tile, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-                if scale < 1
-                else tile
-            )
-            for face in detector.detect(small.astype(np.uint8)):
+            for face in detector.detect(tile):
                 moved = _moved(face, int(x), int(y), 1 / scale)
                 if all(_apart(moved, other) for other in found):
                     found.append(moved)
@@ -218,7 +214,8 @@ def _where(face: FaceLandmarks, others: list[FaceLandmarks]) -> str:
 
 
 def _moved(face: FaceLandmarks, x: int, y: int, scale: float) -> FaceLandmarks:
-    return FaceLandmarks((face.points_px * scale + np.array([x, y, 0])).astype(np.float32), face.scores)
+    """From pixels of a part at (x, y) to those of the picture, which is `scale` times as large."""
+    return FaceLandmarks(((face.points_px + np.array([x, y, 0])) * scale).astype(np.float32), face.scores)
 
 
 def _apart(a: FaceLandmarks, b: FaceLandmarks) -> bool:

@@ -50,14 +50,16 @@ def open_photo_apart(
     *,
     cancelled: threading.Event | None = None,
     max_side_px: int = DEFAULT_MAX_SIDE_PX,
-    within_s: float = WITHIN_S,
+    within_s: float | None = None,
     command: Sequence[str] = CHILD,
 ) -> Photo:
     """What `open_photo` gives for the bytes of `file` from its place on, or its error. Blocks.
 
     Nothing of it is decoded in this process, and the child is gone when this returns or raises. Raises PhotoError,
-    also where the child takes longer than `within_s`, dies or answers nonsense; Cancelled once `cancelled` is set.
+    also where the child takes longer than `within_s` (default: `WITHIN_S`), dies or answers nonsense; Cancelled once
+    `cancelled` is set.
     """
+    limit_s = WITHIN_S if within_s is None else within_s
     given = os.memfd_create("photo")  # memory, not a pipe: neither side waits for the other
     try:
         digest = sha256()
@@ -67,7 +69,7 @@ def open_photo_apart(
                 into.write(piece)
         os.lseek(given, 0, os.SEEK_SET)
         child = subprocess.Popen(
-            [*command, str(max_side_px), str(within_s + 1)],
+            [*command, str(max_side_px), str(limit_s + 1)],
             stdin=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -82,7 +84,7 @@ def open_photo_apart(
             answer = _read(
                 out.fileno(),
                 _MAX_HEADER_BYTES + 3 * max_side_px**2,
-                time.monotonic() + within_s,
+                time.monotonic() + limit_s,
                 cancelled or threading.Event(),
             )
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -37,17 +38,8 @@ def install(wanted: Sequence[str]) -> None:
     text = "\n".join(wanted)
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == text:
         return
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--upgrade",
-        "--target",
-        str(TARGET),
-    ]
+    shutil.rmtree(TARGET, ignore_errors=True)  # pip leaves what older versions had, and their versions' names
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(TARGET)]
     subprocess.run([*pip, *wanted], check=True)
     stamp.write_text(text, encoding="utf-8")
 

@@ -22,7 +22,7 @@ from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.call_options import CallOptions
-from streamer.webrtc.session import CONNECT_WITHIN_S, Session
+from streamer.webrtc.session import CONNECT_WITHIN_S, HEARD_WITHIN_S, Session
 
 pytestmark = pytest.mark.slow  # real calls, in real time
 
@@ -116,16 +116,27 @@ async def test_offers_that_never_connect_cost_no_thread_and_take_no_place() -> N
     await until(lambda: avatar_threads() <= before, "the threads to end")
 
 
-async def test_a_call_that_does_not_connect_in_time_is_given_up() -> None:
+async def test_a_call_of_which_nothing_is_heard_is_given_up() -> None:
     async with housing() as house:
         session, _ = await house.offered(await dead_offer())
-        house.sleepers.let_pass(CONNECT_WITHIN_S - 1)
+        house.sleepers.let_pass(HEARD_WITHIN_S - 1)
         await asyncio.sleep(0)
         assert not session.ending
-        house.sleepers.let_pass(CONNECT_WITHIN_S)
+        house.sleepers.let_pass(HEARD_WITHIN_S)
         await until(lambda: session.closed, "the call to be given up")
         assert house.calls.sessions == []
         assert house.painters == []
+
+
+async def test_a_call_that_is_heard_and_does_not_connect_is_given_up_later() -> None:
+    async with housing() as house:
+        session, _ = await house.offered(await dead_offer())
+        session._peer._bounds.heard_ns = house.clock.now_ns()
+        house.sleepers.let_pass(HEARD_WITHIN_S)
+        await until(lambda: house.sleepers.count, "the rest of its time")
+        assert not session.ending
+        house.sleepers.let_pass(CONNECT_WITHIN_S - HEARD_WITHIN_S)
+        await until(lambda: session.closed, "the call to be given up")
 
 
 async def test_only_calls_whose_browser_is_there_count() -> None:

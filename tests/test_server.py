@@ -20,6 +20,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from aiortc.sdp import SessionDescription
 from calls import GREEN, RED, Client, Painter, plain_enrollment
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -456,6 +457,32 @@ def test_offers_whose_sections_are_in_no_bundle_give_their_place_back(offers: di
             assert "cannot be answered" in error_of(answer)
             assert sessions_of(client) == 0, "a place is lost"
         assert offer(client, offers["video"], drive="demo").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["fingerprint", "ice-ufrag", "ice-pwd"])
+def test_an_offer_that_lacks_what_a_call_needs_is_refused_and_logged_as_nothing(
+    client: TestClient, offers: dict[str, str], caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    sdp = re.sub(rf"a={name}[^\r]*\r\n", "", offers["video"])
+    answer = offer(client, sdp, drive="demo")
+    assert answer.status_code == 400
+    assert f"a={name}" in error_of(answer)
+    assert sessions_of(client) == 0
+    assert [r for r in caplog.records if r.exc_info or "Traceback" in r.getMessage()] == []
+
+
+def test_an_offer_of_thousands_of_candidates_is_refused_before_it_is_read(
+    client: TestClient, offers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(SessionDescription, "parse", read.append)
+    candidate = "a=candidate:1 1 udp 1 192.0.2.1 {} typ host\r\n"
+    many = "".join(candidate.format(port) for port in range(1, 900))
+    answer = offer(client, offers["video"].replace("a=mid:0", f"{many}a=mid:0", 1), drive="demo")
+    assert answer.status_code == 400
+    assert "candidates" in error_of(answer)
+    assert read == []
+    assert sessions_of(client) == 0
 
 
 def mutations(sdp: str) -> Iterator[str]:

@@ -265,8 +265,25 @@ def test_who_goes_first_for_a_new_one() -> None:
     assert not connections.admit(20, lambda: None), "all are at work"
     connections.forget(10)
     assert connections.admit(20, lambda: gone.append(20))
-    assert connections.admit(21, lambda: None), "TLS' handshake goes before all"
+    assert connections.admit(21, lambda: None)
     assert gone[-1] == 20
+
+
+def test_of_a_burst_the_first_go_first() -> None:
+    """An honest client's request comes at once: so the newest stays, before its handshake too."""
+    gone: list[int] = []
+    connections = Connections(MOST, Time())
+    for descriptor in range(MOST):
+        assert connections.admit(descriptor, lambda descriptor=descriptor: gone.append(descriptor))
+        if descriptor % 2:
+            connections.follow(
+                descriptor,
+                lambda: Stage(Phase.HEAD),
+                lambda descriptor=descriptor: gone.append(descriptor),
+            )
+    for descriptor in range(MOST, 2 * MOST):
+        assert connections.admit(descriptor, lambda descriptor=descriptor: gone.append(descriptor))
+    assert gone == [*range(MOST)]
 
 
 def test_of_two_the_longer_silent_one_goes() -> None:

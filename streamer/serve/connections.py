@@ -13,7 +13,7 @@ BODY_STEP_BYTES = 16 << 10  # what a body must grow by in `WAIT_S`: 16 kbit/s
 
 
 class Phase(IntEnum):
-    """What a connection is at; where room is needed, the first of these goes first."""
+    """What a connection is at."""
 
     HELLO = 0  # TLS' handshake
     HEAD = 1  # between requests, or in the head of one
@@ -21,6 +21,11 @@ class Phase(IntEnum):
     ANSWER = 3  # the client does not read
     BODY = 4
     WORK = 5  # the server's turn, and so never too long
+
+    @property
+    def worth(self) -> int:
+        """Where room is needed, those of the lowest go first. Until a client has asked for something, age decides."""
+        return max(self, Phase.ENDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +97,11 @@ class Connections:
         now_s = self._now_s()
         for connection in self._open.values():
             connection.update(now_s)
-        idle = [
-            (c.stage.phase, c.since_s, d) for d, c in self._open.items() if c.stage.phase is not Phase.WORK
-        ]
+        idle = [(d, c) for d, c in self._open.items() if c.stage.phase is not Phase.WORK]
         if not idle:
             return False
-        self._open.pop(min(idle)[2]).drop()
+        # of several that are the same `min` takes the first, which is the one that came first
+        descriptor, connection = min(idle, key=lambda found: (found[1].stage.phase.worth, found[1].since_s))
+        del self._open[descriptor]
+        connection.drop()
         return True

@@ -51,6 +51,7 @@ from streamer.webrtc.worker import Incoming, Worker
 logger = logging.getLogger(__name__)
 
 CONNECT_WITHIN_S = 8.0
+HEARD_WITHIN_S = 4.0  # a browser that has the answer asks at once
 LOOK_EVERY_S = 1.0
 QUIET_AFTER_S = (
     4.0  # nothing is drawn for a browser that has said nothing for so long; it says something each second
@@ -272,7 +273,10 @@ class Session:
                 self.end(f"nothing came for {GONE_AFTER_S:.0f} s")
 
     async def _give_up_unless_connected(self) -> None:
-        await self._sleep(CONNECT_WITHIN_S)
+        await self._sleep(HEARD_WITHIN_S)
+        if not self.heard:
+            self.end(f"nothing came from its browser within {HEARD_WITHIN_S:.0f} s")
+        await self._sleep(CONNECT_WITHIN_S - HEARD_WITHIN_S)
         if not self.connected:
             self.end(f"it did not connect within {CONNECT_WITHIN_S:.0f} s")
 
