@@ -67,9 +67,8 @@ def test_a_video_is_read_until_it_is_clear_which_way_is_up(tmp_path: Path) -> No
     found: list[bool] = []
     judged: list[bool] = []
 
-    def nobody(_: U8) -> float | None:
+    def nobody(_: U8) -> None:
         found.append(False)
-        return None
 
     def late(_: U8) -> float | None:
         judged.append(len(judged) >= 4 * 7)  # somebody comes after the seventh look
@@ -88,22 +87,26 @@ def test_a_face_that_stands_plainly_needs_no_judge(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", pictures)  # dark above, light below
     looks = 0
 
-    def find(image: U8) -> float | None:
-        nonlocal looks
-        looks += 1
-        return 4.0 if image[0].mean() < image[-1].mean() else None
-
     def never(_: U8) -> float | None:
         raise AssertionError("the judge was asked")
 
-    assert upright_turn(path, Look(find, never)) == 0
-    assert looks == 3 * 2
-    for doubtful in (
-        lambda _: 4.0,
-        lambda image: 25.0 if find(image) else None,
-    ):  # on its head too; not straight
+    def finder(roll_deg: float, misfit_over: float | None) -> Look:
+        def find(image: U8) -> tuple[float, float] | None:
+            nonlocal looks
+            looks += 1
+            if image[0].mean() < image[-1].mean():
+                return roll_deg, 0.05
+            return None if misfit_over is None else (roll_deg, misfit_over)
+
+        return Look(find, never)
+
+    for plain in (finder(4.0, None), finder(-4.0, 0.08)):
+        looks = 0
+        assert upright_turn(path, plain) == 0
+        assert looks == 3 * 2
+    for doubtful in (finder(4.0, 0.04), finder(4.0, 0.052), finder(25.0, None)):
         with pytest.raises(AssertionError, match="the judge was asked"):
-            upright_turn(path, Look(doubtful, never))
+            upright_turn(path, doubtful)
 
 
 def test_a_turned_video_is_turned_on_top_of_its_tag(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import VisavisError
+from engines.geometry import align_similarity
 from streamer.sources.video import VideoSource
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _SURE = (
 )
 _ENOUGH = 4  # pictures that agree
 _PLAINLY_DEG = 10.0
+_WORSE = 1.1  # of 33 faces found in both turns the wrong one fitted worse in 32, the other by less than this
 _PLAIN_ENOUGH, _QUICK_LOOKS = 3, 5
 _WINDOW_S = 20.0
 _STEPS_S = (0.2, 2.0, 1.0)  # from picture to picture, up to this time, and from then on
@@ -73,16 +75,22 @@ def quarter_turned(image: U8, turns: int) -> U8:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How faces are looked for: `find` is quick and may be wrong, `judge` is sure and slower."""
+    """How faces are looked for: `find` is quick and may be wrong, `judge` is sure and slower.
 
-    find: RollOf
+    `find` also says how badly what was found fits a face, as a share of its size.
+    """
+
+    find: Callable[[U8], tuple[float, float] | None]
     judge: RollOf
 
 
-def stands_plainly(image: U8, find: RollOf) -> bool:
-    """Whether a face is found that stands straight, and none when the picture stands on its head."""
-    roll_deg = find(image)
-    return roll_deg is not None and abs(roll_deg) < _PLAINLY_DEG and find(quarter_turned(image, 2)) is None
+def stands_plainly(image: U8, look: Look) -> bool:
+    """Whether a face is found that stands straight, and none or a worse one when the picture stands on its head."""
+    here = look.find(image)
+    if here is None or abs(here[0]) > _PLAINLY_DEG:
+        return False
+    over = look.find(quarter_turned(image, 2))
+    return over is None or over[1] > _WORSE * here[1]
 
 
 def upright_turn(path: Path, look: Look | None = None) -> int:
@@ -99,7 +107,7 @@ def upright_turn(path: Path, look: Look | None = None) -> int:
         plain = 0
         for image in islice(images, _QUICK_LOOKS):
             first.append(image)
-            plain += stands_plainly(image, look.find)
+            plain += stands_plainly(image, look)
             if plain >= _PLAIN_ENOUGH:
                 return 0
         seen: list[Rolls] = []
@@ -134,10 +142,14 @@ def _open_look() -> Look | None:
     """
     try:
         from engines.head.landmarks import LandmarkDetector
+        from engines.head.model import load_head_model
 
         detector = LandmarkDetector(video=False)
     except (ImportError, OSError, VisavisError):  # the tracker says what is missing
         return None
+
+    model = load_head_model()
+    mean = model.landmarks(model.mean_hu)
 
     def found(image: U8) -> tuple[float, NDArray[np.float32]] | None:
         faces = detector.detect(image)
@@ -146,9 +158,17 @@ def _open_look() -> Look | None:
         across = faces[0].points_px[_LEFT_EYE] - faces[0].points_px[_RIGHT_EYE]
         return float(np.degrees(np.arctan2(across[1], across[0]))), faces[0].points_px
 
-    def find(image: U8) -> float | None:
+    def find(image: U8) -> tuple[float, float] | None:
         face = found(image)
-        return face[0] if face else None
+        if face is None:
+            return None
+        roll_deg, points = face
+        try:
+            placed = align_similarity(mean, points).apply(mean)
+        except ValueError:  # landmarks that are no face
+            return None
+        misfit = np.linalg.norm(points - placed) / np.linalg.norm(points - points.mean(0))
+        return roll_deg, float(misfit)
 
     def judge(image: U8) -> float | None:
         face = found(image)
