@@ -31,7 +31,9 @@ pytestmark = pytest.mark.soak
 
 ANSWER_WITHIN_S, MOST_EXTRA_MB, MOST_GAP_S = 5.0, 600.0, 0.2
 CLOSED_WITHIN_S = 20.0
-HTTP = httpx.Client(timeout=AT_LAST_S, verify=False)  # one for all: making one takes more time than most attacks
+HTTP = httpx.Client(
+    timeout=AT_LAST_S, verify=False
+)  # one for all: making one takes more time than most attacks
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from streamer.serve.aside import WAITING
 from streamer.serve.bodies import FORM, Body, bodies, body_of
 from streamer.serve.config import ServeSettings
 from streamer.serve.errors import answer_of
 from streamer.serve.headers import HEADERS
 
-MOST_UPLOADS_AT_ONCE = 4  # each is in memory, `max_photo_mb` of it
+MOST_UPLOADS_AT_ONCE = 1 + WAITING  # each is in memory, `max_photo_mb` of it
 RETRY_AFTER = {"Retry-After": "5"}
 # without the token: the page, which asks for it, and that the server lives
 _OPEN = re.compile(r"/|/api/health|/static/[^/]+")
