@@ -87,15 +87,16 @@ def _signals_call(stop: Callable[[], None]) -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {n: signal.getsignal(n) for n in _ENDING}
+    # what the caller ignores (nohup's SIGHUP, SIGINT of `command &` in a script) stays ignored
+    before = {n: h for n in _ENDING if (h := signal.getsignal(n)) is not signal.SIG_IGN}
 
     def wish(_: int, __: FrameType | None) -> None:
-        for number in _ENDING:
+        for number in before:
             signal.signal(number, _give_up)
         # in a thread: this one may hold the very lock that `stop` takes
         threading.Thread(target=stop, name="stop").start()
 
-    for number in _ENDING:
+    for number in before:
         signal.signal(number, wish)
     try:
         yield

@@ -37,12 +37,12 @@ from streamer.cli.options import (
 )
 from streamer.cli.stills import add_still_commands
 from streamer.cli.terminal import (
-    err,
     log_to_terminal,
     progress_bar,
     quiet_native,
     ready_streams,
     require_here,
+    say_line,
     say_note,
     working,
 )
@@ -359,9 +359,9 @@ def main() -> None:
         if debug:
             raise
         code, message = _explain(error)
-        err.print(f"visavis: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+        say_line(f"visavis: {message}", "red")
     if code == INTERRUPTED:
-        err.print("visavis: stopped", highlight=False)
+        say_line("visavis: stopped", "default")
     sys.exit(code)
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -43,9 +43,15 @@ def require_here() -> None:
         raise PlaceError("the folder that you are in is gone; cd into another one") from error
 
 
+def say_line(text: str, style: str) -> None:
+    """One line on stderr; where that cannot be written (a full disk), nothing: what is said never ends what is done."""
+    with suppress(OSError, ValueError):
+        err.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
 def say_note(text: str) -> None:
     """One line on stderr that is no failure."""
-    err.print(f"note: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    say_line(f"note: {text}", "yellow")
 
 
 class _AsNotes(logging.Handler):
@@ -122,7 +128,14 @@ def quiet_native() -> Generator[None]:
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    stream, own = sys.stderr, os.fdopen(os.dup(kept), "w", buffering=1)
+    stream = sys.stderr
+    own = os.fdopen(
+        os.dup(kept),
+        "w",
+        buffering=1,
+        encoding=getattr(stream, "encoding", None),
+        errors=getattr(stream, "errors", None) or "backslashreplace",
+    )
     # only the handlers that write to the terminal: a log file keeps its file
     handlers = [
         h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler) and h.stream is stream
@@ -140,4 +153,5 @@ def quiet_native() -> Generator[None]:
         sys.stderr = stream
         for handler in handlers:
             handler.setStream(stream)
-        own.close()
+        with suppress(OSError):  # what could not be written before cannot now
+            own.close()
