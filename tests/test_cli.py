@@ -574,6 +574,8 @@ def test_run_stops_by_itself(
     [
         "enroll P -o P",
         "enroll P -o LINK",
+        "enroll P -o H --head-model ict:H",
+        "frontalize P -o A.png --head-model flame:A.png",
         "frontalize P -o P",
         "edit A -o A.png --background A.png",
         "animate A --driver V -o V",
@@ -592,17 +594,46 @@ def test_run_stops_by_itself(
     ],
 )
 def test_nothing_that_is_read_is_written_over(line: str, call: Call, tmp_path: Path) -> None:
-    names = {"P": "p.png", "A": "a.avatar", "V": "v.mp4", "T": "t.jsonl", "O": "o.mp4", "A.png": "a.png"}
+    names = {"P": "p.png", "A": "a.avatar", "V": "v.mp4", "T": "t.jsonl", "O": "o.mp4", "A.png": "a.png", "H": "h.npz"}
     places = {word: tmp_path / name for word, name in names.items()}
-    for word in ("P", "A", "V", "T", "A.png"):
+    for word in ("P", "A", "V", "T", "A.png", "H"):
         places[word].write_bytes(word.encode())
     places["LINK"] = tmp_path / "link.avatar"
     places["LINK"].symlink_to(places["P"])
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    called = call(*(places.get(word, word) for word in line.split()))
+    words = (word.rpartition(":") for word in line.split())
+    called = call(*(f"{kind}{colon}{places.get(word, word)}" for kind, colon, word in words))
     assert called.code == 1
     assert re.search("itself; choose another name with -", " ".join(called.err.split())), called.err
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_the_head_model_of_the_setting_is_not_written_over(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, photo = tmp_path / "h.npz", tmp_path / "p.png"
+    for path in (model, photo):
+        path.write_bytes(b"x")
+    monkeypatch.setenv("VISAVIS_HEAD_MODEL", f"ict:{model}")
+    assert_one_line(call("enroll", photo, "-o", model), code=1, says="h.npz is the head model itself; choose")
+
+
+@pytest.mark.parametrize("name", ["neutral", "sheet"])
+def test_pictures_of_emotions_are_not_written_over_the_avatar(
+    name: str, call: Call, avatar: Path, tmp_path: Path
+) -> None:
+    kept = shutil.copy(avatar, tmp_path / f"{name}.png")
+    before = kept.read_bytes()
+    called = call("emotions", kept, "-o", tmp_path, "--sheet")
+    assert_one_line(called, code=1, says=rf"{name}\.png is the avatar itself; choose another name with -o")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [before]
+
+
+def test_a_folder_where_a_picture_of_an_emotion_goes_is_said_before_the_work(
+    call: Call, avatar: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "neutral.png").mkdir()
+    assert_one_line(call("emotions", avatar, "-o", tmp_path), code=1, says=r"neutral\.png is a folder")
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ from streamer.cli.options import (
     TraceFile,
     TrackerName,
     TrimMs,
+    head_model_file,
     height_px,
 )
 from streamer.cli.stills import add_still_commands
@@ -111,7 +112,7 @@ def enroll(
     Example: `visavis enroll me.jpg -o me.avatar --consent "Ada Lovelace"`
     """
     target = output or Path(f"{photo.stem}.avatar")
-    require_apart({"-o": target}, {"the photo": photo})
+    require_apart({"-o": target}, {"the photo": photo, "the head model": head_model_file(head_model)})
     require_writable(target, "-o", "me.avatar")
     if consent is None and sys.stdin.isatty() and sys.stdout.isatty():
         consent = typer.prompt(

@@ -13,7 +13,7 @@ from engines.errors import VisavisError, no_such
 from engines.generators.names import GENERATOR_NAMES
 from engines.head.names import HEAD_MODEL_SETTING
 from streamer.drive.trackers.names import TRACKER_NAMES
-from streamer.places import input_file, output_file
+from streamer.places import input_file, output_file, path_of
 from streamer.sinks.names import SINK_CHOICES, sink_named
 from streamer.sources.names import SOURCE_CHOICES, source_named
 
@@ -96,6 +96,11 @@ class FramingChoice(StrEnum):
 
     head = "head"
     photo = "photo"
+
+
+def head_model_file(spec: str | None) -> str | None:
+    """The file that a KIND:FILE names, as typed; None where there is none."""
+    return path_of((spec or "").partition(":")[2]) or None
 
 
 def height_px(size: int | None, aspect: AspectChoice) -> int:

@@ -19,6 +19,7 @@ from streamer.cli.options import (
     GeneratorName,
     HeadModelSpec,
     Side,
+    head_model_file,
 )
 from streamer.cli.terminal import progress_bar, quiet_native, say_note, working
 from streamer.places import input_file, output_file
@@ -56,7 +57,8 @@ def emotions(
     with quiet_native():
         from engines.enrollment import load_enrollment
         from engines.errors import SinkError
-        from engines.files import require_folder, target_of
+        from engines.files import require_folder, require_writable, target_of
+        from engines.presets import PRESET_NAMES
         from streamer.cli.emotions import draw_emotions, sheet_of
         from streamer.cli.pictures import write_png
         from streamer.options import AvatarOptions
@@ -69,6 +71,11 @@ def emotions(
         except OSError as error:
             raise SinkError(f"{output} is a link that leads in a circle; name a folder with -o") from error
         require_folder(folder if folder.is_dir() else folder.parent, "-o")
+        for name in (*PRESET_NAMES, *(["sheet"] if sheet else [])):
+            place = folder / f"{name}.png"
+            require_apart({"-o": place}, {"the avatar": avatar})
+            if folder.is_dir():
+                require_writable(place, "-o", "out.png")
         renderer = AvatarOptions(generator=generator, size_px=size & ~1).renderer_for(enrollment)
         renderer.wait_until_compiled()  # one engine for all pictures
         with progress_bar("drawing") as advance:
@@ -107,7 +114,8 @@ def frontalize(
         from streamer.look import Look, read_background
 
         require_png(output)
-        require_apart({"-o": output}, {"the photo": photo, "the background": background})
+        inputs = {"the photo": photo, "the background": background, "the head model": head_model_file(head_model)}
+        require_apart({"-o": output}, inputs)
         look = Look(read_background(background), aspect.value)
         with working("enrolling"):
             enrollment = enrollment_of(photo, head_model)
