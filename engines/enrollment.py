@@ -16,6 +16,7 @@ from engines.digest import digest_of
 from engines.enrollment_bounds import (
     MAX_FILE_BYTES,
     MAX_HEADER_CHARACTERS,
+    MAX_PATH_CHARACTERS,
     require_consistent,
     require_crop,
     require_features,
@@ -226,6 +227,8 @@ def _model_ref(told: object) -> HeadModelRef:
     if not isinstance(told, dict):
         raise TypeError("the head model is no object")
     ref = HeadModelRef(str(told["spec"]), str(told["digest"]))
+    if len(ref.spec) > MAX_PATH_CHARACTERS or len(ref.digest) > MAX_PATH_CHARACTERS:
+        raise ValueError(f"the head model {ref.spec[:20]!r} … has a name longer than a path may be")
     if not (ref.is_own or ref.digest):
         raise ValueError(f"the head model {ref.spec!r:.80} has no digest")
     return ref

@@ -15,6 +15,7 @@ Tensors = Mapping[str, NDArray[np.generic]]
 
 MAX_FILE_BYTES = 256_000_000  # the largest photo, 2048 × 2048, makes 30 MB; a larger file is not even read
 MAX_HEADER_CHARACTERS = 1_000_000
+MAX_PATH_CHARACTERS = 4200  # Linux opens up to 4096 bytes; a KIND: stands before them
 
 _MIN_PHOTO_PX, _MAX_PHOTO_PX, _MAX_MAP_PX = 8, 8192, 4096
 _MAX_SIDES_RATIO = 32  # as of the photos that `calibration.photo` opens

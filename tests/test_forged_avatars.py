@@ -18,8 +18,9 @@ from engines import enrollment as module
 from engines.digest import digest_of
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.enrollment_bounds import MAX_FILE_BYTES
-from engines.errors import EnrollmentError, VisavisError
+from engines.errors import EnrollmentError, ModelError, VisavisError
 from engines.geometry import rotation_from_degrees
+from engines.head.open import open_head_model
 from engines.motion import Motion
 from engines.renderer import Renderer
 from streamer.serve.store import picture_of
@@ -312,8 +313,10 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["ict:/etc/passwd", "bfm:/dev/zero", "flame:/proc/self/mem", "flame:/dev/stdin", "x:/y"]
-)
+    "spec", ["ict:/etc/passwd", "bfm:/dev/zero", "flame:/proc/self/mem", "flame:/dev/stdin", "x:/y",
+     "flame:" + 5000 * "x", "flame:" + 4000 * "x", "ict:" + 40 * f"/{100 * 'x'}", "flame:a\0b", "flame:a\x1b[31m\nb",
+     "flame:~nobody-of-that-name/x", "flame:\ud800", 5000 * "x", "flame:."],
+)  # fmt: skip
 def test_a_head_model_is_named_by_path_and_never_pickled(spec: str, genuine: Path, tmp_path: Path) -> None:
     """Loading reads nothing; drawing opens what is named, as a head model of the kind, or says why not."""
     told = {"spec": spec, "digest": "0" * 64}
@@ -321,4 +324,14 @@ def test_a_head_model_is_named_by_path_and_never_pickled(spec: str, genuine: Pat
     said = refused_or_drawn(path)
     assert said
     assert "\n" not in said
+    assert said.isprintable() or "\ud800" in spec
     assert "root:" not in said, "nothing of the file is shown"
+
+
+@pytest.mark.parametrize("spec", ["flame:" + 5000 * "x", "flame:a\0b", "flame:~nobody-of-that-name/x"])
+def test_a_head_model_whose_name_none_can_have_is_not_there(spec: str) -> None:
+    with pytest.raises(
+        ModelError, match=r"the flame head model, is not there; correct --head-model"
+    ) as caught:
+        open_head_model(spec)
+    sentence(caught.value)

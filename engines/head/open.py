@@ -6,7 +6,9 @@ An avatar keeps a `HeadModelRef` of the model that it was fitted with, and `open
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +16,8 @@ from pathlib import Path
 from engines.errors import ModelError, no_such
 from engines.head.model import HeadModel, load_head_model
 from engines.head.names import HEAD_MODEL_CHOICES, HEAD_MODEL_KINDS, HEAD_MODEL_SETTING, OWN_HEAD_MODEL
+
+_MOST_SHOWN = 200  # characters
 
 Reader = Callable[[Path, HeadModel], HeadModel]
 
@@ -65,13 +69,27 @@ def open_head_model(spec: str | None = None) -> HeadModel:
     kind, path = _parted(spec)
     if path is None:
         return load_head_model()
-    if not path.is_file():
+    if not _is_there(path):
         raise ModelError(
-            f"{path}, the {kind} head model, is not there; correct --head-model or {HEAD_MODEL_SETTING} "
+            f"{_shown(path)}, the {kind} head model, is not there; correct --head-model or {HEAD_MODEL_SETTING} "
             "(docs/head-models.md says where to get one)"
         )
     status = path.stat()
     return _read(kind, path, status.st_mtime_ns, status.st_size)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it is a file; what cannot even be looked at (a name longer than names may be) is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _shown(place: Path | str | None) -> str:
+    """`place` in a sentence: of a very long one both ends, and nothing that a terminal would obey."""
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", "�", str(place))
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN // 2]}…{text[-_MOST_SHOWN // 2 :]}"
 
 
 @lru_cache(maxsize=4)
@@ -91,8 +109,11 @@ def _parted(spec: str | None) -> tuple[str, Path | None]:
         return OWN_HEAD_MODEL, None
     kind, colon, place = spec.partition(":")
     if kind not in HEAD_MODEL_KINDS or not colon or not place:
-        raise ModelError(no_such("head model", spec, [HEAD_MODEL_CHOICES]))
-    return kind, Path(os.path.abspath(Path(place).expanduser()))  # noqa: PTH100 (a link stays a link)
+        raise ModelError(no_such("head model", _shown(spec), [HEAD_MODEL_CHOICES]))
+    path = Path(place)
+    with suppress(RuntimeError):  # nobody's home
+        path = path.expanduser()
+    return kind, Path(os.path.abspath(path))  # noqa: PTH100 (a link stays a link)
 
 
 def ref_of(spec: str | None) -> HeadModelRef:
@@ -123,17 +144,17 @@ def find_again(ref: HeadModelRef, place: str | None = None) -> HeadModelRef:
     try:
         if open_head_model(ref.spec).digest == ref.digest:
             return ref
-        why = f"{path} is no longer the {kind} head model that the avatar was fitted with"
+        why = f"{_shown(path)} is no longer the {kind} head model that the avatar was fitted with"
     except ModelError as error:
-        if path is not None and path.is_file():
+        if path is not None and _is_there(path):
             why = str(error)
         else:
-            why = f"{path}, the {kind} head model that the avatar was fitted with, is gone"
+            why = f"{_shown(path)}, the {kind} head model that the avatar was fitted with, is gone"
     if place and place != ref.spec:
         moved = ref_of(place)
         if moved.digest == ref.digest:
             return moved
-        why += f", and {place} is another one"
+        why += f", and {_shown(place)} is another one"
     raise ModelError(
         f"{why}; put it back, say where it is now with {HEAD_MODEL_SETTING}={kind}:FILE, "
         "or enroll the photo again: visavis enroll PHOTO"
