@@ -594,7 +594,15 @@ def test_run_stops_by_itself(
     ],
 )
 def test_nothing_that_is_read_is_written_over(line: str, call: Call, tmp_path: Path) -> None:
-    names = {"P": "p.png", "A": "a.avatar", "V": "v.mp4", "T": "t.jsonl", "O": "o.mp4", "A.png": "a.png", "H": "h.npz"}
+    names = {
+        "P": "p.png",
+        "A": "a.avatar",
+        "V": "v.mp4",
+        "T": "t.jsonl",
+        "O": "o.mp4",
+        "A.png": "a.png",
+        "H": "h.npz",
+    }
     places = {word: tmp_path / name for word, name in names.items()}
     for word in ("P", "A", "V", "T", "A.png", "H"):
         places[word].write_bytes(word.encode())

@@ -214,6 +214,104 @@ def test_no_preview_and_no_cover_before_the_picture() -> None:
         3,
     ]
     assert best_first([TrackFacts(4), TrackFacts(6)]) == [4, 6]
+    still = TrackFacts(0, True, area_px=4000 * 3000, still=True)
+    assert best_first([still, small]) == [1, 0]
+    assert best_first([still, TrackFacts(3, True, area_px=64 * 36), small]) == [1, 3, 0], (
+        "nor makes it previews"
+    )
+
+
+def still_beside(path: Path, *, film: int, sound: bool = False) -> Path:
+    """A large picture that nobody marked as a cover, the first and default track, before `film` pictures."""
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("mjpeg", rate=CLIP_FPS)
+        cover.width, cover.height, cover.pix_fmt = 128, 96, "yuvj420p"
+        cover.disposition = av.stream.Disposition.default  # pyright: ignore[reportAttributeAccessIssue]
+        stream = container.add_stream("libx264", rate=CLIP_FPS) if film else None
+        if stream:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            stream.disposition = av.stream.Disposition(0)  # pyright: ignore[reportAttributeAccessIssue]
+        voice = (
+            cast(av.AudioStream, container.add_stream("aac", rate=48_000, layout="mono")) if sound else None
+        )
+        container.start_encoding()
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(picture(0, 128, 96), "rgb24")))
+        container.mux(cover.encode(None))
+        if stream:
+            for k in range(film):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(k, 64, 48), "rgb24")))
+            container.mux(stream.encode(None))
+        if voice:
+            frame = av.AudioFrame.from_ndarray(sine(2.0), "fltp", "mono")
+            frame.sample_rate = 48_000
+            container.mux(voice.encode(frame))
+            container.mux(voice.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "mov", "avi"])
+@pytest.mark.parametrize("film", [2, 300])
+def test_a_picture_that_nobody_marked_is_no_film(tmp_path: Path, ending: str, film: int) -> None:
+    with VideoSource(still_beside(tmp_path / f"a.{ending}", film=film)) as source:
+        assert source.info.size_px == (64, 48)
+        assert len(read_all(source)) == film
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_sound_beside_one_picture_is_sound_alone(tmp_path: Path, ending: str) -> None:
+    assert is_sound_alone(still_beside(tmp_path / f"a.{ending}", film=0, sound=True))
+    assert not is_sound_alone(still_beside(tmp_path / f"b.{ending}", film=2, sound=True))
+    assert not is_sound_alone(still_beside(tmp_path / f"c.{ending}", film=0)), "a picture is none"
+
+
+def later(path: Path, source: Path, shift_s: float) -> Path:
+    """`source` again with all times later."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as made:
+        streams = {
+            s.index: made.add_stream_from_template(s) for s in (*given.streams.video, *given.streams.audio)
+        }
+        for packet in given.demux():
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                shift = round(shift_s / packet.time_base)
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.stream = streams[packet.stream.index]
+                made.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "mov", "ts"])
+def test_a_film_whose_times_begin_late_is_whole(tmp_path: Path, ending: str) -> None:
+    """Matroska states when the end is, not how long it lasts."""
+    path = later(tmp_path / f"a.{ending}", clip(tmp_path / "b.mp4"), 5.0)
+    with VideoSource(path) as source:
+        assert source.info.duration_s == pytest.approx(2.0, abs=0.1)
+        assert len(read_all(source)) == 50
+        assert source.notices == ()
+    if ending == "mkv":
+        path.write_bytes(path.read_bytes()[: -path.stat().st_size // 3])
+        assert "the rest is missing" in str(seen(path)[1])
+
+
+def test_sound_whose_times_begin_late_is_whole(tmp_path: Path) -> None:
+    path = later(tmp_path / "a.mka", write_sound(tmp_path / "b.mka", "libopus"), 5.0)
+    with SoundReading(path) as reading:
+        assert reading.stated_s == pytest.approx(2.0, abs=0.05)
+    assert heard(path)[1] == ()
+
+
+def test_a_single_picture_that_lasts_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=CLIP_FPS)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        packets = [
+            *stream.encode(av.VideoFrame.from_ndarray(picture(0, 64, 48), "rgb24")),
+            *stream.encode(None),
+        ]
+        for packet in packets:
+            packet.duration = round(4 / packet.time_base)
+            container.mux(packet)
+    assert seen(path) == ([0], ("a.mp4 lasts 4.0 s and shows a single picture; is it the film?",))
 
 
 def two_videos(

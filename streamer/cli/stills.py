@@ -114,7 +114,11 @@ def frontalize(
         from streamer.look import Look, read_background
 
         require_png(output)
-        inputs = {"the photo": photo, "the background": background, "the head model": head_model_file(head_model)}
+        inputs = {
+            "the photo": photo,
+            "the background": background,
+            "the head model": head_model_file(head_model),
+        }
         require_apart({"-o": output}, inputs)
         look = Look(read_background(background), aspect.value)
         with working("enrolling"):

@@ -43,6 +43,19 @@ def open_media(path: Path) -> av.container.InputContainer:
     return container
 
 
+def stated_length_s(container: av.container.InputContainer, start_s: float) -> float | None:
+    """How long what begins at `start_s` lasts, as the header says; None where it does not.
+
+    Matroska states the time of the end (RFC 9559 § 5.1.2.10 leaves it open; FFmpeg writes that), others a length.
+    """
+    if container.duration is None:
+        return None
+    stated_s = container.duration / 1e6
+    if container.format.name.startswith("matroska") and 0 < start_s < stated_s:
+        return stated_s - start_s
+    return stated_s
+
+
 def packets_of(
     container: av.container.InputContainer, streams: Sequence[Stream]
 ) -> Iterator[av.Packet[Stream] | None]:

@@ -13,7 +13,7 @@ from engines.speech.features import RATE_HZ
 from streamer.closing import Closing
 from streamer.pyav import AudioResampler, av
 from streamer.sources.downmix import Downmix
-from streamer.sources.media_file import EXACT_LENGTH, open_media, packets_of
+from streamer.sources.media_file import EXACT_LENGTH, open_media, packets_of, stated_length_s
 from streamer.sources.outside import length_notice
 from streamer.sources.timeline import FORWARD_S
 from streamer.sources.tracks import sounds_of
@@ -51,10 +51,10 @@ class SoundReading(Closing):
     @property
     def stated_s(self) -> float | None:
         """The length that the file states; None where it does not."""
-        stream, duration = self._stream, self._container.duration
+        stream = self._stream
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
-        return None if duration is None else duration / 1e6
+        return stated_length_s(self._container, self.start_s)
 
     @property
     def heard_s(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from streamer.pyav import Disposition, Stream, av
@@ -20,23 +21,25 @@ _FOR_OTHERS = (
     | Disposition.non_diegetic
 )
 _PREVIEW_SHARE = 0.25  # of the largest track's pixels: a smaller one is there to be leafed through
+_GOES_ON = 250  # pictures of one track, by which another that is a film has two
 
 
 @dataclass(frozen=True, slots=True)
 class TrackFacts:
-    """What decides between tracks of one kind; `area_px` is 0 for sound."""
+    """What decides between tracks of one kind; `area_px` is 0 for sound. `still`: one picture beside a film."""
 
     index: int
     default: bool = False
     for_others: bool = False
     area_px: int = 0
+    still: bool = False
 
 
 def best_first(tracks: Sequence[TrackFacts]) -> list[int]:
-    """Indices of `tracks`: no preview before a full picture, then the default, then the largest, then the first."""
-    full_px = _PREVIEW_SHARE * max((t.area_px for t in tracks), default=0)
+    """Indices of `tracks`: no still and no preview before a film, then the default, then the largest, then the first."""
+    full_px = _PREVIEW_SHARE * max((t.area_px for t in tracks if not t.still), default=0)
     ranked = sorted(
-        tracks, key=lambda t: (t.area_px < full_px, t.for_others, not t.default, -t.area_px, t.index)
+        tracks, key=lambda t: (t.still, t.area_px < full_px, t.for_others, not t.default, -t.area_px, t.index)
     )
     return [t.index for t in ranked]
 
@@ -46,19 +49,36 @@ def pictures_of(container: av.container.InputContainer) -> list[av.VideoStream]:
     return [s for s in container.streams.video if not s.disposition & _COVER]
 
 
-def videos_of(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """The video tracks that have a decoder, best first."""
+def videos_of(container: av.container.InputContainer, path: Path) -> list[av.VideoStream]:
+    """The video tracks of `container`, which is `path`, that have a decoder, best first."""
     streams = {s.index: s for s in pictures_of(container) if has_decoder(s)}
+    stills = _stills_of(path) if len(streams) > 1 else set[int]()
     facts = [
         TrackFacts(
             s.index,
             bool(s.disposition & Disposition.default),
             bool(s.disposition & _FOR_OTHERS),
             s.codec_context.width * s.codec_context.height,
+            s.index in stills,
         )
         for s in streams.values()
     ]
     return [streams[k] for k in best_first(facts)]
+
+
+def _stills_of(path: Path) -> set[int]:
+    """Indices of the tracks that end before their second picture while another goes on: covers that nobody marked.
+
+    They are counted: headers state nothing, too much, or of a film in fragments only what its first one holds.
+    """
+    with open_media(path) as container:
+        counts = {s.index: 0 for s in pictures_of(container)}
+        with suppress(av.error.FFmpegError, OSError):
+            for packet in container.demux(pictures_of(container)):
+                counts[packet.stream.index] += bool(packet.size)
+                if min(counts.values()) > 1 or max(counts.values()) >= _GOES_ON:
+                    break
+    return {index for index, count in counts.items() if count <= 1} if max(counts.values()) > 1 else set()
 
 
 def sounds_of(container: av.container.InputContainer) -> list[av.AudioStream]:
@@ -80,6 +100,8 @@ def has_decoder(stream: Stream) -> bool:
 def is_sound_alone(path: Path) -> bool:
     """Whether there is sound in the file and nothing to look at but a cover, whatever its name is.
 
+    A single picture is one, marked or not.
+
     Raises DriverError for what is neither video nor sound.
     """
     with open_media(path) as container:
@@ -89,5 +111,6 @@ def is_sound_alone(path: Path) -> bool:
         if not shown:
             return True
         with suppress(av.error.FFmpegError, OSError):  # a track of pictures without one
-            return not any(packet.size for packet in container.demux(shown))
+            full = (packet for packet in container.demux(shown) if packet.size)
+            return len(list(islice(full, 2))) <= 1
     return False

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engines.errors import DriverError
 from streamer.closing import Closing
 from streamer.pyav import Colorspace, SideData, SideDataType, av
-from streamer.sources.media_file import EXACT_LENGTH, open_media, packets_of
+from streamer.sources.media_file import EXACT_LENGTH, open_media, packets_of, stated_length_s
 from streamer.sources.outside import length_notice
 from streamer.sources.timeline import Timeline
 from streamer.sources.tracks import has_decoder, pictures_of, sounds_of, videos_of
@@ -30,6 +30,7 @@ _WITHOUT_PTS = {"avi"}  # containers that have decoding times only
 _MOST_INSIDE = 64  # pictures that a decoder with its threads may hold back
 _MOST_SKIPPED_S = 10.0  # behind damage, where no key frame comes
 _LOST_S, _BEHIND_S = 0.1, 1.0  # of sound; less is not worth a word
+_STILL_S = 1.0  # a film has a second picture by then
 _UNSHOWN = {"vp8", "libvpx", "vp9", "libvpx-vp9", "av1", "libdav1d"}  # have packets that show nothing
 _FEW = 2  # pictures at the ends that a decoder may keep to itself
 _WIDEST = 8.0  # pixels of another shape are a mistake
@@ -65,7 +66,7 @@ class VideoReading(Closing):
             raise
 
     def _begin(self, matrix: tuple[int, ...] | None) -> Picture:
-        for k, index in enumerate([s.index for s in videos_of(self._container)]):
+        for k, index in enumerate([s.index for s in videos_of(self._container, self._path)]):
             if k:
                 self._container.close()
                 self._container = open_media(self._path)
@@ -90,8 +91,7 @@ class VideoReading(Closing):
                 f"the sound of {self._path.name} is in a format that cannot be decoded; it is left out"
             )
         self._heard_index = self._sounds[0].index if self._sounds else -1
-        duration = self._container.duration
-        self.duration_s = None if duration is None else duration / 1e6
+        self.duration_s = stated_length_s(self._container, (self._container.start_time or 0) / 1e6)
         self.damage: str | None = None
         self.matrix = matrix
         self._reached_s = 0.0
@@ -144,6 +144,10 @@ class VideoReading(Closing):
         if (behind_s := self._sound_end_s - self._pictures_end_s) > _BEHIND_S:
             notes.append(
                 f"the sound of {self._path.name} goes on for {behind_s:.1f} s behind its last picture; that is left out"
+            )
+        elif self._wanted == self._given == 1 and (self.duration_s or 0) > _STILL_S:
+            notes.append(
+                f"{self._path.name} lasts {self.duration_s:.1f} s and shows a single picture; is it the film?"
             )
         notes.append(length_notice(self._path, self._container.format.name))
         return tuple(n for n in notes if n)
