@@ -126,10 +126,15 @@ def require_writable(path: Path, option: str, example: str) -> None:
     try:
         target = target_of(path)
     except OSError as error:
-        raise SinkError(
-            f"{path} is a link that leads in a circle; choose another name with {option}"
-        ) from error
+        raise SinkError(f"{why_not(path, error)}; choose another name with {option}") from error
     require_folder(target.parent, option)
+
+
+def why_not(path: Path, error: OSError) -> str:
+    """Half a sentence: why `target_of` finds no place behind `path`."""
+    if error.errno == errno.ELOOP:
+        return f"{path} is a link that leads in a circle"
+    return f"{path} cannot be written ({error.strerror})"  # such as a name longer than names may be
 
 
 def require_folder(folder: Path, option: str) -> None:

@@ -155,6 +155,13 @@ def test_links_that_lead_nowhere_are_said(tmp_path: Path) -> None:
     assert lost.is_symlink()
 
 
+def test_a_name_longer_than_names_may_be_is_no_circle(tmp_path: Path) -> None:
+    with pytest.raises(
+        SinkError, match=r"cannot be written \(File name too long\); choose another name with -o"
+    ):
+        require_writable(tmp_path / f"{251 * 'a'}.avatar", "-o", "me.avatar")
+
+
 def test_what_is_no_file_is_not_taken_away(tmp_path: Path) -> None:
     """A file that takes the name of a pipe or of /dev/null takes it away from everybody."""
     pipe, folder, link = tmp_path / "pipe.mp4", tmp_path / "folder.mp4", tmp_path / "link.mp4"

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,3 +65,31 @@ def test_signals_that_the_caller_ignores_stay_ignored() -> None:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+@pytest.mark.parametrize("words", ["--version", "--help"])
+def test_an_output_that_is_full_is_one_sentence(words: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "streamer.cli.main", words],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"visavis: a file, or what was to be printed, cannot be written \(No space left on device\); free some space there\n",
+        done.stderr,
+    ), done.stderr
+
+
+def test_an_output_that_nobody_reads_is_no_bug() -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb") as nobody:
+        done = subprocess.run(
+            [sys.executable, "-m", "streamer.cli.main", "--version"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=nobody, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")

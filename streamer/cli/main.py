@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -38,6 +39,7 @@ from streamer.cli.options import (
 )
 from streamer.cli.stills import add_still_commands
 from streamer.cli.terminal import (
+    forget_unprinted,
     log_to_terminal,
     progress_bar,
     quiet_native,
@@ -64,6 +66,7 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 # Newer typers carry a click of their own, so the class is named through what typer exports.
 UsageError = typer.BadParameter.__mro__[1]
 
@@ -350,10 +353,15 @@ def main() -> None:
             standalone_mode=False,
             prog_name="visavis",
         )
+        sys.stdout.flush()  # here a full disk can still be told
     except KeyboardInterrupt:
         if debug:
             raise
         code = INTERRUPTED
+    except BrokenPipeError:  # such as `visavis devices | head -1`: who reads has had enough
+        if debug:
+            raise
+        code = 1
     except typer.Abort:  # Ctrl-C or Ctrl-D at a question
         code = INTERRUPTED
     except Exception as error:
@@ -363,6 +371,7 @@ def main() -> None:
         say_line(f"visavis: {message}", "red")
     if code == INTERRUPTED:
         say_line("visavis: stopped", "default")
+    forget_unprinted()
     sys.exit(code)
 
 
@@ -374,6 +383,9 @@ def _explain(error: Exception) -> tuple[int, str]:
         return 2, f"{_one_line(error.format_message()).rstrip('.')}; see `{command} --help`"  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(error, VisavisError):
         return 1, _one_line(str(error))
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        where = error.filename or "a file, or what was to be printed,"
+        return 1, _one_line(f"{where} cannot be written ({error.strerror}); free some space there")
     what = _one_line(f"{type(error).__name__}: {error}")
     return 70, f"something broke ({what}); run it again as `visavis --debug …` and report the traceback"
 

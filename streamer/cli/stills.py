@@ -57,7 +57,7 @@ def emotions(
     with quiet_native():
         from engines.enrollment import load_enrollment
         from engines.errors import SinkError
-        from engines.files import require_folder, require_writable, target_of
+        from engines.files import require_folder, require_writable, target_of, why_not
         from engines.presets import PRESET_NAMES
         from streamer.cli.emotions import draw_emotions, sheet_of
         from streamer.cli.pictures import write_png
@@ -69,7 +69,7 @@ def emotions(
         try:
             folder = target_of(output)
         except OSError as error:
-            raise SinkError(f"{output} is a link that leads in a circle; name a folder with -o") from error
+            raise SinkError(f"{why_not(output, error)}; name a folder with -o") from error
         require_folder(folder if folder.is_dir() else folder.parent, "-o")
         for name in (*PRESET_NAMES, *(["sheet"] if sheet else [])):
             place = folder / f"{name}.png"

@@ -54,6 +54,16 @@ def say_note(text: str) -> None:
     say_line(f"note: {text}", "yellow")
 
 
+def forget_unprinted() -> None:
+    """Drop what standard output does not take: at the exit Python would complain of it and change the exit code."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+
+
 class _AsNotes(logging.Handler):
     """Our own warnings as notes, each once; of others only what they call an error."""
 

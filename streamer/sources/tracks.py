@@ -36,7 +36,7 @@ class TrackFacts:
 
 
 def best_first(tracks: Sequence[TrackFacts]) -> list[int]:
-    """Indices of `tracks`: no still and no preview before a film, then the default, then the largest, then the first."""
+    """Indices of `tracks`: no still or preview before a film, then the default, the largest, the first."""
     full_px = _PREVIEW_SHARE * max((t.area_px for t in tracks if not t.still), default=0)
     ranked = sorted(
         tracks, key=lambda t: (t.still, t.area_px < full_px, t.for_others, not t.default, -t.area_px, t.index)
