@@ -73,33 +73,42 @@ def run_live(
             timer.daemon = True
             timer.start()
         try:
-            with _signals_call(loop.stop):
+            with _signals_call(loop.stop) as told:
                 outcome = loop.run()
         finally:
             if timer:
                 timer.cancel()
+        if told and not outcome.frames and not steady:
+            if say:
+                say("stopped before the first picture; nothing was recorded")
+            _give_up(told[0], None)
         return outcome, ledger.snapshot()
 
 
 @contextmanager
-def _signals_call(stop: Callable[[], None]) -> Generator[None]:
-    """The first Ctrl-C, SIGTERM or SIGHUP is the wish to stop: what was written is kept. The second is not."""
+def _signals_call(stop: Callable[[], None]) -> Generator[list[int]]:
+    """The first Ctrl-C, SIGTERM or SIGHUP is the wish to stop: what was written is kept. The second is not.
+
+    Yields a list that the first is put into.
+    """
+    told: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield told
         return
     # what the caller ignores (nohup's SIGHUP, SIGINT of `command &` in a script) stays ignored
     before = {n: h for n in _ENDING if (h := signal.getsignal(n)) is not signal.SIG_IGN}
 
-    def wish(_: int, __: FrameType | None) -> None:
-        for number in before:
-            signal.signal(number, _give_up)
+    def wish(number: int, _: FrameType | None) -> None:
+        told.append(number)
+        for other in before:
+            signal.signal(other, _give_up)
         # in a thread: this one may hold the very lock that `stop` takes
         threading.Thread(target=stop, name="stop").start()
 
     for number in before:
         signal.signal(number, wish)
     try:
-        yield
+        yield told
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -530,3 +531,29 @@ def test_run_refuses_what_cannot_work_and_closes_what_it_opened(
         run_live(astronaut, LiveOptions(str(clip), str(out), generator="nosuch"))
     assert closed == [True], "the tracker was left open"
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "raises"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_run_that_is_ended_before_its_first_picture_says_so(
+    number: int,
+    raises: type[BaseException],
+    astronaut: Enrollment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(loop: LiveLoop) -> Outcome:
+        signal.raise_signal(number)
+        return Outcome(0, 0.1, 0)
+
+    monkeypatch.setattr(LiveLoop, "run", run)
+    clip = write_video(tmp_path / "v.mp4", [picture(k) for k in range(5)])
+    options = LiveOptions(str(clip), str(tmp_path / "o.mp4"), generator="geometric", size_px=64)
+    said: list[str] = []
+    with pytest.raises(raises) as ended:
+        run_live(astronaut, options, said.append)
+    assert said == ["stopped before the first picture; nothing was recorded"]
+    if isinstance(ended.value, SystemExit):
+        assert ended.value.code == 128 + number
+    assert [p.name for p in tmp_path.iterdir()] == ["v.mp4"]

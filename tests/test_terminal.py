@@ -78,7 +78,7 @@ def test_an_output_that_is_full_is_one_sentence(words: str) -> None:
         )  # fmt: skip
     assert done.returncode == 1
     assert re.fullmatch(
-        r"visavis: a file, or what was to be printed, cannot be written \(No space left on device\); free some space there\n",
+        r"visavis: a file, or what was to be printed, cannot be written \(No space left on device\); free .* there\n",
         done.stderr,
     ), done.stderr
 

@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from engines.errors import VisavisError
 
 TOKEN_CHARACTERS = 12
+# an address, and what else people copy with it: scheme, brackets, port
+_HOST = re.compile(r"(?:\w+://)?(?:\[([^\[\]\s]*)\]|([^:/\[\]\s]*))(?::(\d*))?/?")
 
 
 class ServeSettings(BaseSettings):
@@ -34,9 +36,19 @@ class ServeSettings(BaseSettings):
     @field_validator("host")
     @classmethod
     def _bare(cls, host: str) -> str:
-        return host.removeprefix("[").removesuffix(
-            "]"
-        )  # as an IPv6 address stands in a URL (RFC 3986 § 3.2.2)
+        # as an IPv6 address stands in a URL (RFC 3986 § 3.2.2)
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if found := _HOST.fullmatch(bare):
+            address = found[1] or found[2]
+            if address and address == bare:
+                return bare
+            port = f" --port {found[3]}" if found[3] else ""
+            raise ValueError(f"{host!r:.80} is no address alone: write --host {address or '127.0.0.1'}{port}")
+        if ":" in bare and _is_ip(bare):
+            return bare
+        raise ValueError(
+            f"{host!r:.80} is no address: write one such as --host 127.0.0.1 or --host ::1 --port 80"
+        )
 
     @field_validator("token")
     @classmethod
@@ -68,6 +80,14 @@ class ServeSettings(BaseSettings):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_settings(**given: object) -> ServeSettings:

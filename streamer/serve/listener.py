@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from http import HTTPStatus
 
@@ -53,16 +54,26 @@ class Listener(socket.socket):
 
 
 def listen(host: str, port: int, connections: Connections | None = None) -> Listener:
-    """A bound, listening socket; raises VisavisError when the port is taken."""
+    """A bound, listening socket; raises VisavisError when the port is taken or the host not ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = Listener(family, Connections() if connections is None else connections)
+    try:
+        listener = Listener(family, Connections() if connections is None else connections)
+    except OSError as error:  # no IPv6 here
+        raise VisavisError(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another with --host"
+        ) from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
         listener.listen()  # now, not when the imports are done: two servers that start at once must not share a port
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that none can have
         listener.close()
+        # a name that is unknown, an address of another computer
+        by_host = not isinstance(error, OSError) or isinstance(error, socket.gaierror)
+        by_host = by_host or error.errno == errno.EADDRNOTAVAIL
+        option = "--host" if by_host else "--port"
+        reason = error.strerror if isinstance(error, OSError) else "no such name"
         raise VisavisError(
-            f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port"
+            f"cannot listen on {host:.80}:{port} ({reason}); choose another with {option}"
         ) from error
     return listener
