@@ -11,7 +11,10 @@ from urllib.parse import unquote, urlsplit
 from engines.errors import VisavisError
 from engines.files import not_a_file
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# also with a slash too few; a drive of Windows has one letter
+_ADDRESS = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]+://|(rtsps?|rtmps?|https?|udp|rtp|srt|mms|ftp):/?", re.IGNORECASE
+)
 _CAMERA = re.compile(r"/dev/video(\d+)")
 _MICROPHONE = re.compile(r"/dev/(snd|dsp|audio)\b|(hw|plughw|alsa|pulse|avfoundation):")
 _STREAMS = {"-", "pipe:", "pipe:0", "pipe:1", "/dev/stdin", "/dev/stdout", "/dev/fd/0", "/dev/fd/1"}
@@ -31,9 +34,13 @@ def path_of(text: str) -> str:
     return text
 
 
+def _is_there(text: str) -> bool:
+    return os.path.exists(text)  # noqa: PTH110 (Path's raises for a name longer than names may be)
+
+
 def is_address(text: str) -> bool:
     """Whether it is an address of the network, such as rtsp://…"""
-    return _ADDRESS.match(text) is not None and not text.lower().startswith("file://")
+    return _ADDRESS.match(text) is not None and not text.lower().startswith("file://") and not _is_there(text)
 
 
 def camera_number(text: str) -> int | None:
@@ -42,6 +49,11 @@ def camera_number(text: str) -> int | None:
         if found := _CAMERA.fullmatch(name):
             return int(found[1])
     return None
+
+
+def is_lost_camera(text: str) -> bool:
+    """Whether it is where cameras are called something, and nothing is there: one that was pulled out."""
+    return text.startswith(("/dev/video", "/dev/v4l/")) and not _is_there(text)
 
 
 def is_microphone(text: str) -> bool:
@@ -70,6 +82,8 @@ def _looked_at(text: str) -> Path:
 
 def input_file(text: str) -> Path:
     """A file to be read, as typed on the command line. Raises PlaceError for what can be none."""
+    if not text.strip():
+        raise PlaceError("a file's name is empty; name a file")
     path = _looked_at(path_of(text))
     if path.is_file():
         return path
@@ -79,6 +93,8 @@ def input_file(text: str) -> Path:
         )
     if (number := camera_number(text)) is not None:
         raise PlaceError(f"{text} is a camera, no file; only `visavis run --from webcam:{number}` takes one")
+    if is_lost_camera(text):
+        raise PlaceError(f"there is no camera {text}; `visavis devices` lists those that there are")
     if is_microphone(text):
         raise PlaceError(f"{text} is a microphone, no file; only `visavis run --from mic` takes one")
     if is_stream(text):
@@ -94,6 +110,8 @@ def input_file(text: str) -> Path:
 
 def output_file(text: str) -> Path:
     """A file to be written, as typed on the command line. Raises PlaceError for what can be none."""
+    if not text.strip():
+        raise PlaceError("a file's name is empty; name a file")
     path = _looked_at(path_of(text))
     if is_address(text):
         raise PlaceError(

@@ -28,6 +28,14 @@ from streamer.sources.names import source_named
         ),
         ("http://host/talk.mp4", "http://host/talk.mp4 is an address"),
         ("HTTPS://host/talk.mp4", "HTTPS://host/talk.mp4 is an address"),
+        ("/dev/video", "there is no camera /dev/video; write webcam:N with a number from `visavis devices`"),
+        ("/dev/v4l/by-id/x", "there is no camera /dev/v4l/by-id/x; write webcam:N"),
+        ("rtsp:/x", "rtsp:/x is an address"),
+        (f"https://h/{5000 * 'x'}", "is an address"),
+        (f"/dev/v4l/{5000 * 'x'}", "there is no camera"),
+        ("http:host/talk.mp4", "is an address"),
+        ("", "no source was named; choose webcam, webcam:N, mic"),
+        (" ", "no source was named"),
         ("/dev/snd/pcmC0D0c", "is a microphone; write mic:N"),
         ("hw:1,0", "is a microphone; write mic:N"),
         ("-", "no standard input"),
@@ -75,12 +83,21 @@ def test_sinks_stay_as_they_are() -> None:
         assert sink_named(spec) == spec
 
 
-@pytest.mark.parametrize("text", ["/dev/video0", "https://h/me.jpg", "-", "hw:0", "me*.jpg"])
+@pytest.mark.parametrize(
+    "text",
+    ["/dev/video0", "/dev/video", "https://h/me.jpg", "https:/h/me.jpg", "-", "hw:0", "me*.jpg", "", " "],
+)
 def test_a_photo_is_a_file(text: str) -> None:
     with pytest.raises(VisavisError) as caught:
         input_file(text)
     assert text in str(caught.value)
     assert "does not exist" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", " ", "rtmp:/h/x"])
+def test_what_is_written_has_a_name(text: str) -> None:
+    with pytest.raises(VisavisError, match="is empty; name a file|is an address"):
+        output_file(text)
 
 
 def test_home_and_file_addresses_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.errors import DriverError
-from streamer.places import camera_number, input_file, is_address, is_microphone
+from streamer.places import camera_number, input_file, is_address, is_lost_camera, is_microphone
 
 SOURCE_NAMES = ("webcam", "mic")  # any other name is a file's
 SOURCE_CHOICES = "webcam, webcam:N, mic, mic:N, or a file of video or speech"
@@ -20,6 +20,8 @@ def source_named(spec: str) -> str:
 
     Raises DriverError for a device or an address, naming what to write instead.
     """
+    if not spec.strip():
+        raise DriverError(f"no source was named; choose {SOURCE_CHOICES}")
     kind, _, which = spec.partition(":")
     if kind in SOURCE_NAMES:
         if which and not which.isdigit():
@@ -37,6 +39,8 @@ def source_named(spec: str) -> str:
             f"{spec} is an address, and there are no network sources: save it as a file, or play it into a virtual "
             "camera and take that with webcam:N"
         )
+    if is_lost_camera(spec):
+        raise DriverError(f"there is no camera {spec}; write webcam:N with a number from `visavis devices`")
     if is_microphone(spec):
         raise DriverError(f"{spec} is a microphone; write mic:N with a number from `visavis devices`")
     path = input_file(spec)
