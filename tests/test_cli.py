@@ -630,7 +630,7 @@ def test_the_head_model_of_the_setting_is_not_written_over(
 def test_pictures_of_emotions_are_not_written_over_the_avatar(
     name: str, call: Call, avatar: Path, tmp_path: Path
 ) -> None:
-    kept = shutil.copy(avatar, tmp_path / f"{name}.png")
+    kept = Path(shutil.copy(avatar, tmp_path / f"{name}.png"))
     before = kept.read_bytes()
     called = call("emotions", kept, "-o", tmp_path, "--sheet")
     assert_one_line(called, code=1, says=rf"{name}\.png is the avatar itself; choose another name with -o")

@@ -231,9 +231,7 @@ def still_beside(path: Path, *, film: int, sound: bool = False) -> Path:
         if stream:
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
             stream.disposition = av.stream.Disposition(0)  # pyright: ignore[reportAttributeAccessIssue]
-        voice = (
-            cast(av.AudioStream, container.add_stream("aac", rate=48_000, layout="mono")) if sound else None
-        )
+        voice = container.add_stream("aac", rate=48_000, layout="mono") if sound else None
         container.start_encoding()
         container.mux(cover.encode(av.VideoFrame.from_ndarray(picture(0, 128, 96), "rgb24")))
         container.mux(cover.encode(None))

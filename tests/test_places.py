@@ -96,7 +96,7 @@ def test_a_photo_is_a_file(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", " ", "rtmp:/h/x"])
 def test_what_is_written_has_a_name(text: str) -> None:
-    with pytest.raises(VisavisError, match="is empty; name a file|is an address"):
+    with pytest.raises(VisavisError, match=r"is empty; name a file|is an address"):
         output_file(text)
 
 

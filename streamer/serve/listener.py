@@ -69,10 +69,9 @@ def listen(host: str, port: int, connections: Connections | None = None) -> List
     except (OSError, UnicodeError) as error:  # a name that none can have
         listener.close()
         # a name that is unknown, an address of another computer
-        by_host = not isinstance(error, OSError) or isinstance(error, socket.gaierror)
-        by_host = by_host or error.errno == errno.EADDRNOTAVAIL
+        by_host = isinstance(error, (UnicodeError, socket.gaierror)) or error.errno == errno.EADDRNOTAVAIL
         option = "--host" if by_host else "--port"
-        reason = error.strerror if isinstance(error, OSError) else "no such name"
+        reason = "no such name" if isinstance(error, UnicodeError) else error.strerror
         raise VisavisError(
             f"cannot listen on {host:.80}:{port} ({reason}); choose another with {option}"
         ) from error
