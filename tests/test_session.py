@@ -322,6 +322,7 @@ async def test_an_avatar_that_cannot_be_made_is_told_to_the_page() -> None:
         assert notice["level"] == "error"
         assert "no model no avatar" in notice["text"]
         assert session.ledger.snapshot().fault_stages == {"prepared": 1}
+        assert session.resting, "it keeps nobody out"
     finally:
         await client.close()
         await asyncio.wait_for(session.close(), AT_LAST_S)
