@@ -22,7 +22,7 @@ from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from streamer.webrtc.picture_buffer import EncodedPicture
 from streamer.webrtc.sound_buffer import EncodedSound
 from streamer.webrtc.sound_filler import SoundFiller
-from streamer.webrtc.waiting import MOST_PIXELS, MOST_SOUND_MS, PicturesWaiting, Refused, SoundWaiting, work
+from streamer.webrtc.waiting import MOST_PIXELS, MOST_SOUND_MS, PicturesWaiting, Refused, SoundWaiting, Work
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class DecoderQueue:
         """`on_dropped` is told how many were dropped, and before which stage; on the event loop."""
         self._on_dropped = on_dropped
         self._changed = threading.Condition(threading.Lock())
-        self._seconds = work()  # one for all codecs
+        self._seconds = Work()  # one for all codecs
         self._codec: RTCRtpCodecParameters | None = None
         self._sound: SoundWaiting | None = None
         self._pictures: PicturesWaiting | None = None
@@ -59,7 +59,7 @@ class DecoderQueue:
     def _put(self, codec: RTCRtpCodecParameters, encoded: Encoded) -> int:
         dropped = 0
         if self._codec is None or codec.payloadType != self._codec.payloadType:
-            if self._codec is not None and not self._seconds.take(_came_ns(encoded), CHANGE_S):
+            if self._codec is not None and not self._seconds.take(_came_ms(encoded), CHANGE_S):
                 return 1
             dropped = self._count()
             self._codec, self._sound, self._pictures = codec, None, None
@@ -128,9 +128,8 @@ class DecoderQueue:
             self._on_dropped(dropped, "decoded")
 
 
-def _came_ns(encoded: Encoded) -> int:
-    came_ms = encoded.released_ms if isinstance(encoded, EncodedSound) else encoded.arrived_ms
-    return round(came_ms * 1e6)
+def _came_ms(encoded: Encoded) -> float:
+    return encoded.released_ms if isinstance(encoded, EncodedSound) else encoded.arrived_ms
 
 
 def _span_ms(decoded: asyncio.Queue[Any]) -> float:

@@ -19,13 +19,25 @@ MOST_FPS = 60
 MOST_PIXELS_PER_S = MOST_PIXELS * 30
 LEEWAY = 1.1  # a camera's clock is not ours
 SHORTEST_SOUND_S = 0.0025  # Opus' shortest frame
+MOST_MISORDER_MS = 1000.0
 WITHOUT_KEY_S = 2.0  # a sender that gives no key frame for so long is decoded as it comes
 KEY_EVERY_MS = 500.0
 
 
-def work() -> Budget:
-    """Of a decoder, in seconds of its time or of its sound: `LEEWAY` a second, and one at once."""
-    return Budget(LEEWAY, 1.0)
+class Work:
+    """What a decoder may be given, in seconds of its time or of its sound: `LEEWAY` a second, and one at once."""
+
+    def __init__(self) -> None:
+        self._budget = Budget(LEEWAY, 1.0)
+        self._at_ms: float | None = None
+
+    def take(self, arrived_ms: float, cost_s: float) -> bool:
+        """Whether it may be given what costs so much; it is then counted."""
+        # a picture's last packet may come before that of the one before it, and must not earn twice;
+        # what lies further back is a clock that was set
+        if self._at_ms is None or not 0 < self._at_ms - arrived_ms < MOST_MISORDER_MS:
+            self._at_ms = arrived_ms
+        return self._budget.take(round(self._at_ms * 1e6), cost_s)
 
 
 class SoundWaiting:
@@ -34,7 +46,7 @@ class SoundWaiting:
     More of it than `seconds` gives does not even wait.
     """
 
-    def __init__(self, clock_hz: int, seconds: Budget) -> None:
+    def __init__(self, clock_hz: int, seconds: Work) -> None:
         self._clock_hz = clock_hz
         self._most = MOST_SOUND_MS * clock_hz / 1000
         self._seconds = seconds
@@ -50,7 +62,7 @@ class SoundWaiting:
         # a gap is filled, and that is sound as well; a longer one is left as it is
         cost_s = max(SHORTEST_SOUND_S, min(step_s, LONGEST_FILL_S))
         self._time = sound.time
-        if not self._seconds.take(round(sound.released_ms * 1e6), cost_s):
+        if not self._seconds.take(sound.released_ms, cost_s):
             return 1
         self._waiting.append(sound)
         dropped = 0
@@ -85,7 +97,7 @@ class PicturesWaiting:
     what is larger than `MOST_PIXELS`, and more a second than `MOST_FPS` or `MOST_PIXELS_PER_S`, by `seconds`.
     """
 
-    def __init__(self, codec: str, clock_hz: int, seconds: Budget) -> None:
+    def __init__(self, codec: str, clock_hz: int, seconds: Work) -> None:
         self._codec = codec
         self._clock_hz = clock_hz
         self._waiting: deque[EncodedPicture] = deque()
@@ -115,7 +127,7 @@ class PicturesWaiting:
             return 1
         width, height = self._size_px
         cost_s = max(1 / MOST_FPS, width * height / MOST_PIXELS_PER_S)
-        if not self._seconds.take(round(picture.arrived_ms * 1e6), cost_s):
+        if not self._seconds.take(picture.arrived_ms, cost_s):
             self._go_blind(picture.time)
             return 1
         self._waiting.append(picture)
