@@ -18,10 +18,10 @@ from streamer.webrtc.waiting import (
     MOST_PIXELS,
     MOST_SOUND_MS,
     WITHOUT_KEY_S,
+    Allowance,
     PicturesWaiting,
     Refused,
     SoundWaiting,
-    Work,
 )
 
 FPS = 30.0
@@ -46,7 +46,7 @@ class Call:
     size: tuple[int, int] = (640, 480)
     answers_after_ms: float = 100.0  # from asking for a key frame to its arrival
     network_ms: float = 30.0
-    waiting: PicturesWaiting = field(default_factory=lambda: PicturesWaiting("VP8", 90_000, Work()))
+    waiting: PicturesWaiting = field(default_factory=lambda: PicturesWaiting("VP8", 90_000, Allowance()))
     dropped: int = 0
     decoded: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])  # (done, lag)
     asked_ms: list[float] = field(default_factory=list[float])
@@ -164,7 +164,7 @@ def test_a_sender_that_gives_no_key_frame_is_decoded_as_it_comes() -> None:
 
 
 def test_nothing_is_decoded_before_the_first_key_frame() -> None:
-    waiting = PicturesWaiting("VP8", 90_000, Work())
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     assert [waiting.put(picture(33.3 * k)) for k in range(200)] == [1] * 200
     assert waiting.take() is None
     assert waiting.wants_key(0.0)
@@ -176,7 +176,7 @@ def test_nothing_is_decoded_before_the_first_key_frame() -> None:
 
 
 def test_a_key_frame_that_waits_is_where_it_goes_on() -> None:
-    waiting = PicturesWaiting("VP8", 90_000, Work())
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     for k in range(6):
         waiting.put(picture(30 * k, key=k in (0, 4)))
     assert waiting.put(picture(180)) == 4, "the four before the key frame"
@@ -188,7 +188,7 @@ def test_a_key_frame_that_waits_is_where_it_goes_on() -> None:
 
 def test_pictures_that_come_all_at_once_are_no_lag() -> None:
     """An event loop that was busy for most of a second: decoding is quicker than a key frame."""
-    waiting = PicturesWaiting("VP8", 90_000, Work())
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     waiting.put(picture(0, key=True))
     late = [EncodedPicture(3000 * k, vp8_delta(k), 900.0) for k in range(1, 27)]
     assert waiting.take() is not None
@@ -197,13 +197,13 @@ def test_pictures_that_come_all_at_once_are_no_lag() -> None:
 
 
 def test_a_rush_of_pictures_of_one_moment_is_bounded_too() -> None:
-    waiting = PicturesWaiting("VP8", 90_000, Work())
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     waiting.put(picture(0, key=True))
     assert sum(waiting.put(picture(0.01 * k)) for k in range(1, MOST_PICTURES + 1)) == MOST_PICTURES + 1
 
 
 def test_what_the_decoder_refuses_asks_for_a_key_frame() -> None:
-    waiting = PicturesWaiting("VP8", 90_000, Work())
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     waiting.put(picture(0, key=True))
     assert not waiting.wants_key(0)
     waiting.has_failed = True
@@ -213,7 +213,7 @@ def test_what_the_decoder_refuses_asks_for_a_key_frame() -> None:
 
 @pytest.mark.parametrize("size", [(1920, 1080), (1920, 1088), (1920, 1200), (1200, 1920), (640, 480)])
 def test_what_usual_cameras_give_is_decoded(size: tuple[int, int]) -> None:
-    waiting = PicturesWaiting("VP8", 90_000, Work())
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     assert waiting.put(picture(0, key=True, size=size)) == 0
     assert waiting.refused is None
 
@@ -223,7 +223,7 @@ def test_what_usual_cameras_give_is_decoded(size: tuple[int, int]) -> None:
 )
 def test_larger_pictures_are_refused_until_a_smaller_one_comes(size: tuple[int, int]) -> None:
     assert size[0] * size[1] > MOST_PIXELS
-    waiting = PicturesWaiting("VP8", 90_000, Work())
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     assert waiting.put(picture(0, key=True)) == 0
     assert waiting.put(picture(33)) == 0
     assert waiting.put(picture(66, key=True, size=size)) == 3, "with those before, which are old"
@@ -253,7 +253,7 @@ def test_the_rate_is_bounded(fps: int, size: tuple[int, int], most_fps: float) -
 @pytest.mark.parametrize("back_ms", [0.0, 5.0, 60.0, 200.0])
 def test_pictures_whose_ends_came_out_of_order_earn_nothing(back_ms: float) -> None:
     """500 a second, every second of which ends earlier than the one before."""
-    waiting = PicturesWaiting("VP8", 90_000, Work())
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     taken = 0
     for k in range(2000):
         at_ms = 1000 + 2 * k - back_ms * (k % 2)
@@ -263,7 +263,7 @@ def test_pictures_whose_ends_came_out_of_order_earn_nothing(back_ms: float) -> N
 
 
 def test_a_clock_that_is_set_holds_nothing_up() -> None:
-    waiting = PicturesWaiting("VP8", 90_000, Work())
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     for k in range(200):
         at_ms = 1e9 + PERIOD_MS * k - (3_600_000 if k >= 100 else 0)
         assert waiting.put(EncodedPicture(3000 * k, vp8_key(1920, 1200), at_ms)) == 0
@@ -271,7 +271,7 @@ def test_a_clock_that_is_set_holds_nothing_up() -> None:
 
 
 def test_sound_that_waits_is_new() -> None:
-    waiting = SoundWaiting(48_000, Work())
+    waiting = SoundWaiting(48_000, Allowance())
     dropped = sum(waiting.put(EncodedSound(960 * k, b"x", 20.0 * k)) for k in range(1000))
     left = 0
     while (one := waiting.take()) is not None:
@@ -283,7 +283,7 @@ def test_sound_that_waits_is_new() -> None:
 
 def test_sound_of_a_decoder_that_was_held_up_is_back_at_once() -> None:
     """Ten seconds in which nothing was decoded: then what is newest, and no lag after it."""
-    waiting = SoundWaiting(48_000, Work())
+    waiting = SoundWaiting(48_000, Allowance())
     lags_ms: list[float] = []
     for k in range(1500):
         now_ms = 20.0 * k
@@ -297,7 +297,7 @@ def test_sound_of_a_decoder_that_was_held_up_is_back_at_once() -> None:
 
 def seconds_of_sound(step_ms: float, every_ms: float, seconds: float = 10.0) -> tuple[int, int]:
     """Packets whose times are `step_ms` apart come `every_ms`, and are taken at once: how many were, and all."""
-    waiting = SoundWaiting(48_000, Work())
+    waiting = SoundWaiting(48_000, Allowance())
     taken, count = 0, round(1000 * seconds / every_ms)
     for k in range(count):
         dropped = waiting.put(EncodedSound(round(48 * step_ms * k), b"x", every_ms * k))

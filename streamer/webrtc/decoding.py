@@ -22,7 +22,14 @@ from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from streamer.webrtc.picture_buffer import EncodedPicture
 from streamer.webrtc.sound_buffer import EncodedSound
 from streamer.webrtc.sound_filler import SoundFiller
-from streamer.webrtc.waiting import MOST_PIXELS, MOST_SOUND_MS, PicturesWaiting, Refused, SoundWaiting, Work
+from streamer.webrtc.waiting import (
+    MOST_PIXELS,
+    MOST_SOUND_MS,
+    Allowance,
+    PicturesWaiting,
+    Refused,
+    SoundWaiting,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +45,7 @@ class DecoderQueue:
         """`on_dropped` is told how many were dropped, and before which stage; on the event loop."""
         self._on_dropped = on_dropped
         self._changed = threading.Condition(threading.Lock())
-        self._seconds = Work()  # one for all codecs
+        self._seconds = Allowance()  # one for all codecs
         self._codec: RTCRtpCodecParameters | None = None
         self._sound: SoundWaiting | None = None
         self._pictures: PicturesWaiting | None = None

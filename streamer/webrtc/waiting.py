@@ -24,7 +24,7 @@ WITHOUT_KEY_S = 2.0  # a sender that gives no key frame for so long is decoded a
 KEY_EVERY_MS = 500.0
 
 
-class Work:
+class Allowance:
     """What a decoder may be given, in seconds of its time or of its sound: `LEEWAY` a second, and one at once."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class SoundWaiting:
     More of it than `seconds` gives does not even wait.
     """
 
-    def __init__(self, clock_hz: int, seconds: Work) -> None:
+    def __init__(self, clock_hz: int, seconds: Allowance) -> None:
         self._clock_hz = clock_hz
         self._most = MOST_SOUND_MS * clock_hz / 1000
         self._seconds = seconds
@@ -97,7 +97,7 @@ class PicturesWaiting:
     what is larger than `MOST_PIXELS`, and more a second than `MOST_FPS` or `MOST_PIXELS_PER_S`, by `seconds`.
     """
 
-    def __init__(self, codec: str, clock_hz: int, seconds: Work) -> None:
+    def __init__(self, codec: str, clock_hz: int, seconds: Allowance) -> None:
         self._codec = codec
         self._clock_hz = clock_hz
         self._waiting: deque[EncodedPicture] = deque()
