@@ -164,3 +164,15 @@ async def test_when_the_client_goes_its_work_ends(aside: Aside) -> None:
     assert await aside.run(lambda _: "next") == "next"
     assert running.unwanted
     assert not waiting.begun.is_set()
+
+
+async def test_it_tells_what_was_done_and_whether_there_is_work() -> None:
+    aside, go_on = Aside(), threading.Event()
+    assert aside.done == 0
+    working = asyncio.ensure_future(aside.run(lambda _: go_on.wait()))
+    await asyncio.sleep(0)
+    assert aside.done is None
+    go_on.set()
+    await working
+    assert aside.done == 1
+    aside.close()

@@ -29,8 +29,9 @@ from streamer.serve.app import create_app
 from streamer.serve.bodies import CONTROLS_BYTES, FORM, FORM_BYTES, JSON, OFFER_BYTES, bodies, body_of
 from streamer.serve.config import ServeSettings
 from streamer.serve.errors import answer_of as answer_of_sentence
-from streamer.serve.guard import MOST_UPLOADS_AT_ONCE, Guard
+from streamer.serve.guard import Guard
 from streamer.serve.store import AvatarStore
+from streamer.serve.upload_places import GRACE_S, MOST_UPLOADS_AT_ONCE, PACE_BYTES_PER_S, UploadPlaces
 from streamer.webrtc.offer_sdp import MAX_SDP_CHARS
 
 TABLE = bodies(ServeSettings())
@@ -404,6 +405,86 @@ async def test_so_many_uploads_at_once_and_then_503() -> None:
     again = upload("/api/avatars")
     await there.acquire()
     await asyncio.gather(again, return_exceptions=True)
+
+
+class Arriving:
+    """Pictures on their way to one server, in a time that stands still unless it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.app = new_app()
+        guard = next(m for m in self.app.user_middleware if m.cls is Guard)
+        guard.kwargs["places"] = UploadPlaces(lambda: self.now_s)
+        self.lines: list[asyncio.Queue[bytes]] = []
+        self.answers: list[asyncio.Future[int]] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def begin(self) -> int:
+        """One more; its number."""
+        line: asyncio.Queue[bytes] = asyncio.Queue()
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": await line.get(), "more_body": True}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answer.set_result(message["status"])
+
+        scope = scope_of("POST", "/api/backgrounds", f"{FORM}; boundary=b", 50 << 20)
+        self.tasks.append(asyncio.ensure_future(self.app(scope, receive, send)))
+        self.lines.append(line)
+        self.answers.append(answer)
+        await self.send(len(self.lines) - 1, part("picture", b"", '; filename="a"').join((b"--b\r\n", b"")))
+        return len(self.lines) - 1
+
+    async def send(self, number: int, data: bytes) -> None:
+        self.lines[number].put_nowait(data)
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+async def test_the_slowest_picture_makes_room_for_the_next() -> None:
+    arriving = Arriving()
+    try:
+        for _ in range(MOST_UPLOADS_AT_ONCE):
+            await arriving.begin()
+        for _ in range(int(GRACE_S) + 1):
+            arriving.now_s += 1
+            for number in range(MOST_UPLOADS_AT_ONCE):
+                # one stays under the pace more than another, and two keep it
+                share = (0.9, 0.1, 2.0, 0.5, 1.1)[number]
+                await arriving.send(number, bytes(int(share * PACE_BYTES_PER_S)))
+        for slow in (1, 3, 0):
+            late = await arriving.begin()
+            assert await asyncio.wait_for(arriving.answers[slow], AT_LAST_S) == 503
+            assert not arriving.answers[late].done()
+        assert await asyncio.wait_for(arriving.answers[await arriving.begin()], AT_LAST_S) == 503
+        assert [answer.done() for answer in arriving.answers] == [
+            True, True, False, True, False, False, False, False, True
+        ]  # fmt: skip
+    finally:
+        await arriving.close()
+
+
+async def test_nobody_is_judged_before_it_had_time() -> None:
+    arriving = Arriving()
+    try:
+        for _ in range(MOST_UPLOADS_AT_ONCE):
+            await arriving.begin()
+        arriving.now_s += GRACE_S - 0.1
+        assert await asyncio.wait_for(arriving.answers[await arriving.begin()], AT_LAST_S) == 503
+        arriving.now_s += 0.2
+        late = await arriving.begin()
+        assert not arriving.answers[late].done()
+        assert sum(answer.done() for answer in arriving.answers) == 2
+    finally:
+        await arriving.close()
 
 
 def test_a_picture_that_is_not_sent_whole_is_no_failure(server: Running) -> None:

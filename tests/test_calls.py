@@ -233,7 +233,7 @@ async def test_calls_are_counted_by_what_they_cost() -> None:
             # a call of the kind turns out to take a fifth of a core
             later_s = house.clock.now_ns() / 1e9 + 1000
             for k in range(20):
-                reading = Reading(kind, 1 + 60 * k, 1 + 60 * k, 1.0 + k, None)
+                reading = Reading(kind, 1 + 60 * k, 1 + 60 * k, 1.0 + k, None, 0)
                 capacity.sample(later_s + 2 * k, 0.4 * k, {"one like it": reading})
             async with house.calling() as (_, second):
                 await until(lambda: second.frames, "pictures of a second call")
@@ -243,7 +243,10 @@ async def test_calls_that_are_up_are_measured_and_measuring_ends_with_them() -> 
     seen: list[Reading] = []
 
     class Watching(Capacity):
-        def sample(self, now_s: float, cpu_s: float, readings: Mapping[str, Reading]) -> None:
+        def sample(
+            self, now_s: float, cpu_s: float, readings: Mapping[str, Reading], *, is_alone: bool = True
+        ) -> None:
+            assert is_alone or not seen, "nothing else is done in this process"
             seen.extend(readings.values())
 
     async with housing(None, Watching(2)) as house:

@@ -12,6 +12,7 @@ from streamer.serve.capacity import (
     FULL_FPS,
     LEAST_FPS,
     MOST_LAG_MS,
+    TRANSPORT_MS,
     USABLE_SHARE,
     CallKind,
     Capacity,
@@ -29,7 +30,9 @@ class Bench:
 
     def __init__(self, cores: float, **kinds: CallKind) -> None:
         self.capacity = Capacity(cores)
-        self.readings: dict[str, Reading] = {n: Reading(kind, 1, 1, 1.0, 20.0) for n, kind in kinds.items()}
+        self.readings: dict[str, Reading] = {
+            n: Reading(kind, 1, 1, 1.0, 20.0, 1) for n, kind in kinds.items()
+        }
         self.now_s = self.cpu_s = 0.0
         self.capacity.sample(self.now_s, self.cpu_s, self.readings)
 
@@ -47,8 +50,10 @@ class Bench:
             self.now_s += 2
             self.cpu_s += 2 * cores
             for name, r in self.readings.items():
-                busy_ms = r.busy_ms + r.kind.guessed_cores
-                self.readings[name] = Reading(r.kind, r.drawn + drawn, r.asked + asked, busy_ms, lag_ms)
+                busy_ms = r.busy_ms + drawn * (1000 * r.kind.guessed_cores / FULL_FPS - TRANSPORT_MS)
+                self.readings[name] = Reading(
+                    r.kind, r.drawn + drawn, r.asked + asked, busy_ms, lag_ms, r.timed + drawn
+                )
             self.capacity.sample(self.now_s, self.cpu_s, self.readings)
 
     def refusal(self, asked: CallKind) -> str | None:
@@ -139,6 +144,53 @@ def test_an_avatar_that_is_being_made_teaches_nothing() -> None:
     assert bench.capacity.cores_of(USUAL) == USUAL.guessed_cores
 
 
+IDLE_ECHO = Reading(replace(USUAL, mode="echo"), 0, 0, 0.0, None, 0)
+
+
+def test_a_call_that_draws_nothing_hides_no_other() -> None:
+    bench = Bench(1000, one=USUAL)
+    for _ in range(2):
+        bench.now_s += 2
+        one = bench.readings["one"]
+        bench.readings["one"] = Reading(
+            USUAL, one.drawn + 10, one.asked + 60, one.busy_ms + 600, 900, one.timed + 10
+        )
+        bench.capacity.sample(bench.now_s, 0, {**bench.readings, "idle": IDLE_ECHO})
+    refusal = bench.refusal(SMALL)
+    assert refusal is not None
+    assert "gets 5 pictures a second" in refusal
+
+
+def test_an_echo_is_not_free_and_says_nothing_of_drawing() -> None:
+    echo = replace(USUAL, mode="echo")
+    bench = Bench(1.7, one=USUAL, two=echo)
+    bench.run(cores=USUAL.guessed_cores + echo.guessed_cores)
+    assert bench.capacity.cores_of(echo) == pytest.approx(echo.guessed_cores, rel=0.05)
+    assert bench.capacity.cores_of(HEAVY) == pytest.approx(HEAVY.guessed_cores, rel=0.05)
+    assert bench.refusal(echo) is not None, "1.4 of the 1.5 that may be used are taken"
+
+
+def test_an_old_lag_is_no_lag() -> None:
+    bench = Bench(1000, one=USUAL)
+    bench.run(2, lag_ms=400, times=1)
+    assert bench.refusal(SMALL) is not None
+    one = bench.readings["one"]
+    for _ in range(2):  # the camera is off: idle life, of which no picture has a lag
+        bench.now_s += 2
+        one = replace(one, drawn=one.drawn + 40, asked=one.asked + 40)
+        bench.capacity.sample(bench.now_s, 0, {"one": one})
+    assert bench.refusal(SMALL) is None
+
+
+def test_other_work_in_the_process_is_no_call_s_cost() -> None:
+    bench = Bench(2, one=USUAL)
+    bench.run(cores=0.5)
+    one = bench.readings["one"]
+    one = replace(one, drawn=one.drawn + 60, asked=one.asked + 60, busy_ms=one.busy_ms + 600)
+    bench.capacity.sample(bench.now_s + 2, bench.cpu_s + 4, {"one": one}, is_alone=False)
+    assert bench.capacity.cores_of(USUAL) == pytest.approx(0.5, rel=0.02)
+
+
 def test_a_smaller_picture_is_guessed_to_cost_less() -> None:
     assert SMALL.guessed_cores < USUAL.guessed_cores < HEAVY.guessed_cores
     assert replace(USUAL, mode="echo").guessed_cores < SMALL.guessed_cores
@@ -171,8 +223,10 @@ def test_no_more_kinds_are_kept_than_there_are_calls_for() -> None:
     capacity = Capacity(8)
     for size_px in range(64, 1024):
         kind = replace(USUAL, size_px=size_px)
-        capacity.sample(2 * size_px, size_px, {"1": Reading(kind, 1, 1, 0, None)})
-        capacity.sample(2 * size_px + 1, size_px + 1, {"1": Reading(kind, 1 + round(FULL_FPS), 31, 9, None)})
+        capacity.sample(2 * size_px, size_px, {"1": Reading(kind, 1, 1, 0, None, 0)})
+        capacity.sample(
+            2 * size_px + 1, size_px + 1, {"1": Reading(kind, 1 + round(FULL_FPS), 31, 9, None, 0)}
+        )
     assert len(capacity._learnt) <= 64
 
 

@@ -1,7 +1,10 @@
 """What an encoded picture says of itself is what its encoder was told."""
 
+# pyright: reportPrivateUsage=none
+
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from receiving import H264, VP8
 
+from streamer.webrtc import encoded_picture
 from streamer.webrtc.encoded_picture import Look, begins, look
 from streamer.webrtc.media import video_frame_of
 
@@ -67,6 +71,60 @@ def test_every_profile_of_h264_tells_its_size(profile: str, interlaced: bool) ->
     frame = picture(1280, 736).reformat(format=codec.pix_fmt)
     data = b"".join(bytes(p) for p in [*codec.encode(frame), *codec.encode(None)])
     assert look("H264", data) == Look(True, (1280, 736))
+
+
+HIGH_WITH_SCALING = b"\x67\x64\x00\x1f\xb7" + b"\xff" * 56
+
+
+@pytest.mark.parametrize("unit", [
+    b"\x67", b"\x67\x42\x00\x1f\xff\xff", HIGH_WITH_SCALING, b"\x09", b"\x06" + b"\xff" * 300, b"", b"\x65", b"\x41",
+])  # fmt: skip
+def test_a_picture_of_units_without_end_is_hardly_looked_at(
+    unit: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """512 packets of nothing but start codes and parameter sets: counted, what Python looks at of them."""
+    read, units, codes = list[bytes](), list[bytes](), [0]
+    size_of, units_of = encoded_picture._size_of_parameters, encoded_picture._units
+
+    def counted_size(one: bytes) -> tuple[int, int] | None:
+        read.append(one)
+        return size_of(one)
+
+    def counted_units(data: bytes) -> Iterator[bytes]:
+        for one in units_of(data):
+            units.append(one)
+            yield one
+
+    golomb = encoded_picture._Bits.golomb
+
+    def counted_golomb(bits: Any) -> int:
+        codes[0] += 1
+        return golomb(bits)
+
+    monkeypatch.setattr(encoded_picture._Bits, "golomb", counted_golomb)
+    monkeypatch.setattr(encoded_picture, "_size_of_parameters", counted_size)
+    monkeypatch.setattr(encoded_picture, "_units", counted_units)
+    start = b"\x00\x00\x01"
+    data = (start + unit) * (512 * 1180 // (len(unit) + 3)) + start + b"\x65\x88"
+    assert look("H264", data).is_key == (unit == b"\x65")
+    assert len(read) <= 2
+    assert len(units) <= 16
+    assert sum(map(len, read)) <= 2 * 64
+    assert codes[0] <= 2 * 65
+    if unit[:1] in (b"\x65", b"\x41"):
+        assert len(units) == 1, "no further than the first slice"
+
+
+def test_what_encoders_put_before_a_slice_is_no_hindrance() -> None:
+    """A delimiter, parameters, and remarks of x264's length, with either start code."""
+    payloads, _ = H264Encoder().encode(picture(640, 480))
+    whole = b"".join(depayload(H264, p) for p in payloads)
+    head = b"\x00\x00\x00\x01\x09\x10" + b"\x00\x00\x00\x01\x06\x05" + b"\xff" * 700
+    assert look("H264", head + whole) == Look(True, (640, 480))
+    again = (
+        whole.index(b"\x00\x00\x01\x65") if b"\x00\x00\x01\x65" in whole else whole.index(b"\x00\x00\x01\x25")
+    )
+    assert look("H264", whole[:again] + whole) == Look(True, (640, 480)), "parameters twice"
 
 
 @given(st.sampled_from(["VP8", "H264"]), st.binary(max_size=200))

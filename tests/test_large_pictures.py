@@ -59,7 +59,7 @@ async def test_the_page_is_told_and_a_smaller_picture_is_taken() -> None:
         await client.accept(await call.answer(await client.offer()))
         await until(lambda: client.of_type("notice"), "the notice")
         assert (
-            "is too large for a call; choose one of at most 1920 × 1080"
+            "is too large for a call; choose one of at most 1920 × 1200"
             in client.of_type("notice")[0]["text"]
         )
         assert of_video(call).buffer is None, "not a packet of it was kept"

@@ -20,6 +20,8 @@ from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.offer_sdp import (
     MAX_CANDIDATES,
+    MAX_FEEDBACK,
+    MAX_FORMATS,
     MAX_LINE_CHARS,
     MAX_LINES,
     OfferError,
@@ -47,6 +49,10 @@ def refusal_of(sdp: str) -> str:
     except OfferError as error:
         return str(error)
     return ""
+
+
+def formats(count: int) -> str:
+    return "".join(f"a=rtpmap:{k} VP8/90000\r\n" for k in range(count))
 
 
 CANDIDATE = "a=candidate:1 1 udp 1 192.0.2.{} {} typ host\r\n"
@@ -89,6 +95,12 @@ def test_nonsense_is_refused(sdp: str) -> None:
         (r"a=extmap:\d+", "a=extmap:300", "a=extmap:300"),
         (r"a=extmap:\d+", "a=extmap:0", "a=extmap:0"),
         ("a=mid:0", f"a=mid:{'m' * 256}", "a=mid"),
+        ("a=mid:0", "a=rtpmap:96 VP8/90000\r\n" * 2 + "a=mid:0", "two of one number"),
+        ("a=mid:0", "a=rtpmap:35 VP8/90000\r\na=rtpmap:035 VP8/90000\r\na=mid:0", "two of one number"),
+        ("a=mid:0", "a=rtpmap:1_1 VP8/90000\r\na=mid:0", "a=rtpmap:1_1"),
+        ("a=mid:0", formats(MAX_FORMATS + 1) + "a=mid:0", "rtpmap"),
+        ("a=mid:0", "a=rtcp-fb:96 nack\r\n" * (MAX_FEEDBACK + 1) + "a=mid:0", "rtcp-fb"),
+        ("a=mid:0", "a=rtcp-fb:* nack\r\n" * (MAX_FEEDBACK // 2) + "a=mid:0", "rtcp-fb"),
         ("a=mid:0", CANDIDATE.format(1, 1) * (MAX_CANDIDATES + 1) + "a=mid:0", "candidates"),
         ("a=mid:0", "a=ssrc:1 x\r\n" * MAX_LINES + "a=mid:0", "lines"),
         ("a=mid:0", f"a=x:{'y' * MAX_LINE_CHARS}\r\na=mid:0", "lines"),
@@ -114,6 +126,12 @@ def test_what_a_section_lacks_may_stand_before_all_of_them(honest: str) -> None:
 def test_as_many_candidates_as_may_be_pass(honest: str) -> None:
     room = MAX_CANDIDATES - honest.count("a=candidate:")
     check_offer(honest.replace("a=mid:0", CANDIDATE.format(1, 1) * room + "a=mid:0", 1))
+
+
+def test_as_many_formats_and_as_much_feedback_as_may_be_pass(honest: str) -> None:
+    feedback = "a=rtcp-fb:* nack\r\n" * (MAX_FEEDBACK // MAX_FORMATS)
+    bare = re.sub(r"a=rtcp-fb[^\r]*\r\n|a=rtpmap[^\r]*\r\n|a=fmtp[^\r]*\r\n", "", honest)
+    check_offer(bare.replace("a=mid:0", formats(MAX_FORMATS) + feedback + "a=mid:0", 1))
 
 
 @given(st.text(st.sampled_from("mva=ice-ufrgptdo:\r\n 019/"), max_size=400) | st.text(max_size=200))

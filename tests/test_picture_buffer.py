@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from streamer.webrtc.picture_buffer import (
     ASK_AGAIN_MS,
+    MOST_ASKED,
     MOST_WAITING,
     WAIT_MS,
     EncodedPicture,
@@ -214,6 +215,45 @@ def test_numbers_that_leap_do_not_fill_the_memory() -> None:
         buffer.add(packet(2900 * k, 3000 * k, last=True, at_ms=k, begins=True))
         assert len(buffer._missing) <= MOST_WAITING  # pyright: ignore[reportPrivateUsage]
         assert len(buffer._waiting) <= MOST_WAITING + 1  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("step", [2, 100, 512, 3000])
+@pytest.mark.parametrize("marked", [True, False])
+def test_numbers_that_leap_on_and_on_cost_little(step: int, marked: bool) -> None:
+    """As many packets as a second lets in: what is missing is bounded in all, and so is each request."""
+    buffer = made()
+    for k in range(1500):
+        one = packet(step * k, 60 * k, last=marked, at_ms=k / 1.5, begins=True)
+        buffer.add(one)
+        wanted = buffer.wanted(one.arrived_ms)
+        assert len(wanted) <= MOST_ASKED
+        assert len(set(wanted)) == len(wanted)
+        assert len(buffer._missing) <= MOST_WAITING  # pyright: ignore[reportPrivateUsage]
+        assert len(buffer._waiting) <= MOST_WAITING + 1  # pyright: ignore[reportPrivateUsage]
+    assert buffer.lost + len(buffer._missing) + 1500 > 1499 * step - MOST_DROPOUT  # pyright: ignore[reportPrivateUsage]
+
+
+def test_after_too_many_missing_it_begins_anew_with_a_picture_that_follows_nothing() -> None:
+    buffer = made()
+    assert len(pictures(buffer, packet(0, 0, last=True, begins=True))) == 1
+    assert pictures(buffer, packet(400, 3000, last=True, at_ms=1, begins=True)) == [], (
+        "waits for what is missing"
+    )
+    (anew,) = pictures(buffer, packet(800, 6000, last=True, at_ms=2, begins=True))
+    assert (anew.data, anew.follows) == (b"800.", False), "at once"
+    assert buffer.wanted(2) == []
+    assert buffer.lost == 399 + 399
+    (next_one,) = pictures(buffer, packet(801, 9000, last=True, at_ms=3, begins=True))
+    assert next_one.follows
+
+
+def test_a_long_gap_is_asked_for_piece_by_piece_each_number_once() -> None:
+    buffer = made()
+    pictures(buffer, packet(0, 0, last=True), packet(351, 3000, last=True, at_ms=1))
+    asked = [buffer.wanted(1) for _ in range(6)]
+    assert [len(a) for a in asked] == [100, 100, 100, 50, 0, 0]
+    assert list(itertools.chain(*asked)) == list(range(1, 351))
+    assert buffer.wanted(1 + ASK_AGAIN_MS) == list(range(1, 101)), "the longest ago first"
 
 
 @pytest.mark.slow

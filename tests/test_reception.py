@@ -235,7 +235,7 @@ async def test_pictures_that_are_too_large_are_never_decoded(
     assert line.reception.buffer is not None
     assert len(line.reception.buffer._waiting) == 0, "nor kept"
     assert len(line.refused) == 1
-    assert "choose one of at most 1920 × 1080" in line.refused[0]
+    assert "choose one of at most 1920 × 1200" in line.refused[0]
     assert f"{size[0]} × " in line.refused[0]
     assert line.asked == [], "a key frame would be as large"
     assert line.dropped == [(1, "received")] * 2, "and counted"
@@ -429,7 +429,7 @@ async def worker_run(
 
 
 async def test_the_end_does_not_wait_for_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    tasks = [(PCMU, EncodedSound(160 * k, b"%d" % k)) for k in range(10)]
+    tasks = [(PCMU, EncodedSound(160 * k, b"%d" % k, 20.0 * k)) for k in range(10)]
     decoder, queue, thread, decoded = await worker_run(monkeypatch, tasks)
     queue.put(None)
     decoder.gate.set()
@@ -441,7 +441,7 @@ async def test_the_end_does_not_wait_for_what_waits(monkeypatch: pytest.MonkeyPa
 async def test_an_overload_leaves_no_queue() -> None:
     """A minute of sound and pictures for a decoder that stands still."""
     for codec, made, most in (
-        (PCMU, lambda k: EncodedSound(160 * k, b"x"), 11),
+        (PCMU, lambda k: EncodedSound(160 * k, b"x", 20.0 * k), 11),
         (VP8, lambda k: EncodedPicture(3000 * k, vp8_delta(k) if k else vp8_key(64, 48), 33.3 * k), 6),
     ):  # fmt: skip
         queue = DecoderQueue()
@@ -451,11 +451,52 @@ async def test_an_overload_leaves_no_queue() -> None:
             assert queue.qsize() <= most
 
 
+def taken_of(
+    codecs: list[RTCRtpCodecParameters], each: Callable[[int], EncodedPicture | EncodedSound]
+) -> int:
+    """Of 500 a second for four seconds, of these codecs in turn: how many a decoder gets."""
+    dropped: list[int] = []
+    queue, taken = DecoderQueue(lambda count, _: dropped.append(count)), 0
+    for k in range(2000):
+        queue.put((codecs[k % len(codecs)], each(k)))
+        taken += queue.take_now() is not None
+    assert taken + sum(dropped) == 2000, "what was dropped was counted"
+    return taken
+
+
+async def test_who_alternates_between_codecs_gets_no_more_decoded() -> None:
+    def full_hd(k: int) -> EncodedPicture:
+        return EncodedPicture(180 * k, vp8_key(1920, 1080), 2.0 * k)
+
+    def sound(k: int) -> EncodedSound:
+        return EncodedSound(160 * k, b"x", 2.0 * k)
+
+    pcma = RTCRtpCodecParameters("audio/PCMA", 8000, channels=1, payloadType=8)
+    for first, second, each in ((VP8, H264, full_hd), (PCMU, pcma, sound)):
+        alone = taken_of([first], each)
+        assert alone >= 4 * 30
+        assert 1 <= taken_of([first, second], each) <= alone
+
+
+async def test_another_codec_is_decoded_at_once() -> None:
+    """As in a call whose description changes: no more than the change itself is paid."""
+    vp8_again = RTCRtpCodecParameters("video/VP8", 90_000, payloadType=100)
+    queue = DecoderQueue()
+    for k in range(90):
+        codec = VP8 if k < 45 else vp8_again
+        queue.put(
+            (codec, EncodedPicture(3000 * k, vp8_delta(k) if k % 45 else vp8_key(640, 480), PERIOD_MS * k))
+        )
+        task = queue.take_now()
+        assert task is not None
+        assert task[0] is codec
+
+
 async def test_whatever_one_packet_does_the_next_is_decoded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     datas = [b"1", b"bad", b"", b"bad", b"2"]
-    tasks = [(PCMU, EncodedSound(160 * k, data)) for k, data in enumerate(datas)]
+    tasks = [(PCMU, EncodedSound(160 * k, data, 20.0 * k)) for k, data in enumerate(datas)]
     decoder, queue, thread, _ = await worker_run(monkeypatch, tasks)
     decoder.gate.set()
     await until(lambda: len(decoder.taken) == 4, "all but the empty one")

@@ -37,8 +37,10 @@ from engines.retarget import Controls
 from streamer.clock import Clock
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.call_options import CallOptions, DrivenBy
+from streamer.webrtc.lip_sync import LipSync
 from streamer.webrtc.offer_sdp import OfferError
 from streamer.webrtc.session import GONE_AFTER_S, LOOK_EVERY_S, MESH_PERIOD_S, QUIET_AFTER_S, Session
+from streamer.webrtc.work import Tally
 
 pytestmark = pytest.mark.slow  # real calls, in real time
 
@@ -320,6 +322,7 @@ async def test_an_avatar_that_cannot_be_made_is_told_to_the_page() -> None:
         assert notice["level"] == "error"
         assert "no model no avatar" in notice["text"]
         assert session.ledger.snapshot().fault_stages == {"prepared": 1}
+        assert session.resting, "it keeps nobody out"
     finally:
         await client.close()
         await asyncio.wait_for(session.close(), AT_LAST_S)
@@ -571,3 +574,12 @@ async def test_an_offer_without_video_is_refused() -> None:
         assert closed == [session]
     finally:
         await client.close()
+
+
+def test_what_a_peer_s_network_costs_it_was_not_asked_of_this_computer() -> None:
+    tally, lip_sync = Tally(), LipSync(CallOptions())
+    tally.drop(30, "received")
+    tally.drop(2, "decoded")
+    tally.drop(1, "fitted")
+    assert tally.dropped == 33
+    assert tally.work(lip_sync).asked == 3

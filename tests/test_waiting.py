@@ -18,12 +18,14 @@ from streamer.webrtc.waiting import (
     MOST_PIXELS,
     MOST_SOUND_MS,
     WITHOUT_KEY_S,
+    Allowance,
     PicturesWaiting,
     Refused,
     SoundWaiting,
 )
 
 FPS = 30.0
+PERIOD_MS = 1000 / FPS
 TICKS_PER_MS = 90
 
 
@@ -44,7 +46,7 @@ class Call:
     size: tuple[int, int] = (640, 480)
     answers_after_ms: float = 100.0  # from asking for a key frame to its arrival
     network_ms: float = 30.0
-    waiting: PicturesWaiting = field(default_factory=lambda: PicturesWaiting("VP8"))
+    waiting: PicturesWaiting = field(default_factory=lambda: PicturesWaiting("VP8", 90_000, Allowance()))
     dropped: int = 0
     decoded: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])  # (done, lag)
     asked_ms: list[float] = field(default_factory=list[float])
@@ -162,7 +164,7 @@ def test_a_sender_that_gives_no_key_frame_is_decoded_as_it_comes() -> None:
 
 
 def test_nothing_is_decoded_before_the_first_key_frame() -> None:
-    waiting = PicturesWaiting("VP8")
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     assert [waiting.put(picture(33.3 * k)) for k in range(200)] == [1] * 200
     assert waiting.take() is None
     assert waiting.wants_key(0.0)
@@ -174,7 +176,7 @@ def test_nothing_is_decoded_before_the_first_key_frame() -> None:
 
 
 def test_a_key_frame_that_waits_is_where_it_goes_on() -> None:
-    waiting = PicturesWaiting("VP8")
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     for k in range(6):
         waiting.put(picture(30 * k, key=k in (0, 4)))
     assert waiting.put(picture(180)) == 4, "the four before the key frame"
@@ -186,7 +188,7 @@ def test_a_key_frame_that_waits_is_where_it_goes_on() -> None:
 
 def test_pictures_that_come_all_at_once_are_no_lag() -> None:
     """An event loop that was busy for most of a second: decoding is quicker than a key frame."""
-    waiting = PicturesWaiting("VP8")
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     waiting.put(picture(0, key=True))
     late = [EncodedPicture(3000 * k, vp8_delta(k), 900.0) for k in range(1, 27)]
     assert waiting.take() is not None
@@ -195,13 +197,13 @@ def test_pictures_that_come_all_at_once_are_no_lag() -> None:
 
 
 def test_a_rush_of_pictures_of_one_moment_is_bounded_too() -> None:
-    waiting = PicturesWaiting("VP8")
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     waiting.put(picture(0, key=True))
     assert sum(waiting.put(picture(0.01 * k)) for k in range(1, MOST_PICTURES + 1)) == MOST_PICTURES + 1
 
 
 def test_what_the_decoder_refuses_asks_for_a_key_frame() -> None:
-    waiting = PicturesWaiting("VP8")
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     waiting.put(picture(0, key=True))
     assert not waiting.wants_key(0)
     waiting.has_failed = True
@@ -209,17 +211,19 @@ def test_what_the_decoder_refuses_asks_for_a_key_frame() -> None:
     assert not waiting.wants_key(5000), "once, unless it fails again"
 
 
-@pytest.mark.parametrize("size", [(1920, 1080), (1080, 1920), (1920, 1088), (640, 480)])
-def test_up_to_full_hd_is_decoded(size: tuple[int, int]) -> None:
-    waiting = PicturesWaiting("VP8")
+@pytest.mark.parametrize("size", [(1920, 1080), (1920, 1088), (1920, 1200), (1200, 1920), (640, 480)])
+def test_what_usual_cameras_give_is_decoded(size: tuple[int, int]) -> None:
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     assert waiting.put(picture(0, key=True, size=size)) == 0
     assert waiting.refused is None
 
 
-@pytest.mark.parametrize("size", [(1920, 1089), (2560, 1440), (3840, 2160), (8192, 8192), (16383, 16383)])
+@pytest.mark.parametrize(
+    "size", [(1920, 1201), (2048, 1152), (2560, 1440), (3840, 2160), (8192, 8192), (16383, 16383)]
+)
 def test_larger_pictures_are_refused_until_a_smaller_one_comes(size: tuple[int, int]) -> None:
     assert size[0] * size[1] > MOST_PIXELS
-    waiting = PicturesWaiting("VP8")
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
     assert waiting.put(picture(0, key=True)) == 0
     assert waiting.put(picture(33)) == 0
     assert waiting.put(picture(66, key=True, size=size)) == 3, "with those before, which are old"
@@ -233,8 +237,8 @@ def test_larger_pictures_are_refused_until_a_smaller_one_comes(size: tuple[int, 
 
 
 @pytest.mark.parametrize(("fps", "size", "most_fps"), [
-    (30, (1920, 1080), 30), (60, (1280, 720), 60), (60, (640, 480), 60),
-    (240, (320, 240), MOST_FPS), (1000, (64, 48), MOST_FPS), (60, (1920, 1080), 30), (120, (1920, 1080), 30),
+    (30, (1920, 1080), 30), (30, (1920, 1200), 30), (60, (1280, 720), 60), (60, (640, 480), 60),
+    (240, (320, 240), MOST_FPS), (1000, (64, 48), MOST_FPS), (60, (1920, 1200), 30), (120, (1920, 1200), 30),
 ])  # fmt: skip
 def test_the_rate_is_bounded(fps: int, size: tuple[int, int], most_fps: float) -> None:
     call = Call(lambda _: 0.5, fps=fps, size=size).run(20)
@@ -246,9 +250,29 @@ def test_the_rate_is_bounded(fps: int, size: tuple[int, int], most_fps: float) -
     assert call.dropped + len(call.decoded) == 20 * fps
 
 
+@pytest.mark.parametrize("back_ms", [0.0, 5.0, 60.0, 200.0])
+def test_pictures_whose_ends_came_out_of_order_earn_nothing(back_ms: float) -> None:
+    """500 a second, every second of which ends earlier than the one before."""
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
+    taken = 0
+    for k in range(2000):
+        at_ms = 1000 + 2 * k - back_ms * (k % 2)
+        waiting.put(EncodedPicture(180 * k, vp8_key(1920, 1200), at_ms))
+        taken += waiting.take() is not None
+    assert 4 * 30 <= taken <= 30 * (1 + 4.2 * 1.1) + 1
+
+
+def test_a_clock_that_is_set_holds_nothing_up() -> None:
+    waiting = PicturesWaiting("VP8", 90_000, Allowance())
+    for k in range(200):
+        at_ms = 1e9 + PERIOD_MS * k - (3_600_000 if k >= 100 else 0)
+        assert waiting.put(EncodedPicture(3000 * k, vp8_key(1920, 1200), at_ms)) == 0
+        assert waiting.take() is not None
+
+
 def test_sound_that_waits_is_new() -> None:
-    waiting = SoundWaiting(48_000)
-    dropped = sum(waiting.put(EncodedSound(960 * k, b"x")) for k in range(1000))
+    waiting = SoundWaiting(48_000, Allowance())
+    dropped = sum(waiting.put(EncodedSound(960 * k, b"x", 20.0 * k)) for k in range(1000))
     left = 0
     while (one := waiting.take()) is not None:
         assert (999 * 960 - one.time) / 48 <= MOST_SOUND_MS
@@ -259,13 +283,41 @@ def test_sound_that_waits_is_new() -> None:
 
 def test_sound_of_a_decoder_that_was_held_up_is_back_at_once() -> None:
     """Ten seconds in which nothing was decoded: then what is newest, and no lag after it."""
-    waiting = SoundWaiting(48_000)
+    waiting = SoundWaiting(48_000, Allowance())
     lags_ms: list[float] = []
     for k in range(1500):
         now_ms = 20.0 * k
-        waiting.put(EncodedSound(960 * k, b"x"))
+        waiting.put(EncodedSound(960 * k, b"x", 20.0 * k))
         while not 5000 <= now_ms < 15_000 and (one := waiting.take()) is not None:
             lags_ms.append(now_ms - one.time / 48)
     assert max(lags_ms) <= MOST_SOUND_MS
     assert sum(lag > 0 for lag in lags_ms) == MOST_SOUND_MS / 20
     assert lags_ms[-740:] == [0.0] * 740
+
+
+def seconds_of_sound(step_ms: float, every_ms: float, seconds: float = 10.0) -> tuple[int, int]:
+    """Packets whose times are `step_ms` apart come `every_ms`, and are taken at once: how many were, and all."""
+    waiting = SoundWaiting(48_000, Allowance())
+    taken, count = 0, round(1000 * seconds / every_ms)
+    for k in range(count):
+        dropped = waiting.put(EncodedSound(round(48 * step_ms * k), b"x", every_ms * k))
+        got = waiting.take()
+        assert dropped == (got is None), "counted"
+        taken += got is not None
+    return taken, count
+
+
+@pytest.mark.parametrize("step_ms", [2.5, 5, 10, 20, 40, 60, 120, 400])
+@pytest.mark.parametrize("clock", [0.95, 1.0, 1.05])
+def test_honest_sound_of_any_length_is_decoded(step_ms: float, clock: float) -> None:
+    """The longest are of a sender that leaves out silence."""
+    taken, count = seconds_of_sound(step_ms, clock * step_ms)
+    assert taken == count
+
+
+@pytest.mark.parametrize("step_ms", [0, 0.02, 2.5, 20, 120, 2000])
+@pytest.mark.parametrize("every_ms", [2.0, 0.5])
+def test_more_sound_than_time_passes_is_not_decoded(step_ms: float, every_ms: float) -> None:
+    taken, _ = seconds_of_sound(step_ms, every_ms)
+    assert taken <= (1.1 * 10 + 1) / max(0.0025, min(step_ms / 1000, 0.120)) + 1
+    assert taken >= 10 / 0.120, "and some is"

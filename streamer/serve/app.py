@@ -13,6 +13,7 @@ from engines.generators.names import generators_for_calls
 from streamer import __version__
 from streamer.latency.metrics import Metrics
 from streamer.look import AS_IS, Look
+from streamer.serve.aside import Aside
 from streamer.serve.calls import Calls
 from streamer.serve.capacity import Capacity, cores_here
 from streamer.serve.config import ServeSettings
@@ -37,14 +38,19 @@ def create_app(
     """The application. `look` is how calls start; `make_avatar` replaces the tracker and generator in tests."""
     aiortc_fixes.apply(offer_loopback=settings.loopback)
     metrics = metrics or Metrics()
+    aside = Aside()
+    calls = Calls(
+        metrics, settings.max_sessions, Capacity(cores_here()), make_avatar, done_beside=lambda: aside.done
+    )
     service = Service(
         settings,
         store,
         BackgroundStore(settings.max_uploads),
-        Calls(metrics, settings.max_sessions, Capacity(cores_here()), make_avatar),
+        calls,
         metrics,
         look,
         generators_for_calls(len(os.sched_getaffinity(0))),
+        aside,
     )
 
     @asynccontextmanager

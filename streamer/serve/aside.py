@@ -29,7 +29,7 @@ class Aside:
         # two writers of one avatar's file take turns.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="enroll", initializer=_lower_priority)
         self._waiting = waiting
-        self._inside = 0
+        self._inside = self._done = 0
         self._lock = threading.Lock()
 
     async def run(self, work: Callable[[threading.Event], T], *, always: bool = False) -> T:
@@ -59,9 +59,16 @@ class Aside:
             unwanted.set()
             raise
 
+    @property
+    def done(self) -> int | None:
+        """How many pieces of work have ended so far; None while there is one."""
+        with self._lock:
+            return None if self._inside else self._done
+
     def _left(self, _: Future[Any] | None = None) -> None:
         with self._lock:
             self._inside -= 1
+            self._done += 1
 
     def close(self) -> None:
         """What is still to be done is left."""

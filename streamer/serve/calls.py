@@ -38,8 +38,12 @@ class Calls:
         clock: Clock | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         cpu_s: Callable[[], float] = time.process_time,
+        done_beside: Callable[[], int | None] = lambda: 0,
     ) -> None:
-        """`limit`: so many calls, whatever they cost; None: as many as `capacity` allows."""
+        """`limit`: so many calls, whatever they cost; None: as many as `capacity` allows.
+
+        `done_beside`: how much other work was done so far in this process; None while some is at work.
+        """
         self.sessions: list[Session] = []  # in the order of their offers
         self.capacity = capacity
         self._admitted: list[Session] = []  # those whose browser is there
@@ -49,6 +53,7 @@ class Calls:
         self._clock = clock or SystemClock()
         self._sleep = sleep
         self._cpu_s = cpu_s
+        self._done_beside = done_beside
         self._sampling: asyncio.Task[None] | None = None
 
     async def begin(self, enrollment: Enrollment, options: CallOptions, sdp: str) -> tuple[Session, str]:
@@ -113,11 +118,12 @@ class Calls:
 
     async def _sample(self) -> None:
         """While a call is up, see what it costs."""
+        before: int | None = None
         while self._admitted:
-            now_s = self._clock.now_ns() / 1e9
-            self.capacity.sample(
-                now_s, self._cpu_s(), {s.name: self._reading(s, now_s) for s in self._awake()}
-            )
+            now_s, beside = self._clock.now_ns() / 1e9, self._done_beside()
+            is_alone, before = beside is not None and beside == before, beside
+            readings = {session.name: self._reading(session, now_s) for session in self._awake()}
+            self.capacity.sample(now_s, self._cpu_s(), readings, is_alone=is_alone)
             await self._sleep(SAMPLE_EVERY_S)
         self._sampling = None
 
@@ -126,7 +132,7 @@ class Calls:
         work, options = session.work, session.options
         # the demo asks for a picture at each tick and counts none that it could not keep
         asked = round(now_s * FULL_FPS) if options.drive == "demo" else work.asked
-        return Reading(CallKind.of(options), work.drawn, asked, work.busy_ms, work.lag_ms)
+        return Reading(CallKind.of(options), work.drawn, asked, work.busy_ms, work.lag_ms, work.timed)
 
     def _forget(self, session: Session) -> None:
         if session in self._admitted:

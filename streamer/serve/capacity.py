@@ -17,6 +17,7 @@ LEAST_FPS = 24.0
 MOST_LAG_MS = 150.0
 # of all cores: what is between two pictures in time cannot be made up for afterwards
 USABLE_SHARE = 0.9
+TRANSPORT_MS = 10.0  # a picture's coding and sending, which no stage of its drawing counts
 _FOLLOW = 0.3  # of each new sample
 _MOST_KINDS = 64
 
@@ -46,9 +47,8 @@ class CallKind:
             return 0.3
         drawing_ms = 15.0 if self.generator == FALLBACK_GENERATOR else 40.0
         tracking_ms = 12.0 if self.drive == "webcam" else 2.0
-        transport_ms = 10.0
         area = (self.size_px / 512) ** 2
-        return FULL_FPS * (tracking_ms + (drawing_ms + transport_ms) * (0.3 + 0.7 * area)) / 1000
+        return FULL_FPS * (tracking_ms + (drawing_ms + TRANSPORT_MS) * (0.3 + 0.7 * area)) / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,12 @@ class Reading:
     asked: int
     busy_ms: float
     lag_ms: float | None
+    timed: int
+
+    @property
+    def begun(self) -> bool:
+        """Whether it costs what it usually does: its avatar is made. An echo has none."""
+        return self.drawn > 0 or self.kind.mode == "echo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,35 +101,45 @@ class Capacity:
         """How many cores a call of `kind` takes at 30 pictures a second."""
         return self._learnt.get(kind, kind.guessed_cores * self._slowness)
 
-    def sample(self, now_s: float, cpu_s: float, readings: Mapping[str, Reading]) -> None:
-        """Learn from all calls that are up: `cpu_s` is what this process has used so far, on all cores."""
+    def sample(
+        self, now_s: float, cpu_s: float, readings: Mapping[str, Reading], *, is_alone: bool = True
+    ) -> None:
+        """Learn from all calls that are up: `cpu_s` is what this process has used so far, on all cores.
+
+        Not `is_alone`: some of that went into something else, and no call's cost can be told.
+        """
         before, self._before = self._before, (now_s, cpu_s, dict(readings))
         self._measured = {}
-        if before is None or now_s <= before[0] or set(before[2]) != set(readings):
+        if before is None or now_s <= before[0]:
             return
-        if not all(reading.drawn for reading in before[2].values()):
-            return  # an avatar is still being made: that is no call's usual cost
         elapsed_s, used = now_s - before[0], (cpu_s - before[1]) / (now_s - before[0])
-        busy_ms = {key: reading.busy_ms - before[2][key].busy_ms for key, reading in readings.items()}
-        all_ms = sum(busy_ms.values())
-        for key, reading in readings.items():
-            earlier = before[2][key]
-            fps, asked_fps = (
-                (reading.drawn - earlier.drawn) / elapsed_s,
-                (reading.asked - earlier.asked) / elapsed_s,
+        pairs = {
+            key: (before[2][key], now)
+            for key, now in readings.items()
+            if key in before[2] and before[2][key].begun
+        }
+        work_ms = {key: _work_ms(earlier, now) for key, (earlier, now) in pairs.items()}
+        all_ms = sum(work_ms.values())
+        learns = is_alone and len(pairs) == len(readings) == len(before[2])
+        for key, (earlier, now) in pairs.items():
+            share = work_ms[key] / all_ms if all_ms > 0 else 1 / len(pairs)
+            measured = self._measured[key] = _Measured(
+                used * share,
+                (now.drawn - earlier.drawn) / elapsed_s,
+                (now.asked - earlier.asked) / elapsed_s,
+                now.lag_ms if now.timed > earlier.timed else None,
             )
-            share = busy_ms[key] / all_ms if all_ms > 0 else 1 / len(readings)
-            measured = self._measured[key] = _Measured(used * share, fps, asked_fps, reading.lag_ms)
             # of a starved call half the cost is what was dropped; of one that rests there is none
-            if fps >= LEAST_FPS / 2 and fps >= 0.8 * asked_fps:
-                self._learn(reading.kind, measured.cores * FULL_FPS / fps)
+            if learns and measured.fps >= max(LEAST_FPS / 2, 0.8 * measured.asked_fps):
+                self._learn(now.kind, measured.cores * FULL_FPS / measured.fps)
 
     def _learn(self, kind: CallKind, cores: float) -> None:
         before = self._learnt.pop(kind, cores)
         self._learnt[kind] = before + _FOLLOW * (cores - before)
         if len(self._learnt) > _MOST_KINDS:
             self._learnt.popitem(last=False)
-        self._slowness += _FOLLOW * (self._learnt[kind] / kind.guessed_cores - self._slowness)
+        if kind.mode == "avatar":  # an echo says nothing of how fast this computer draws
+            self._slowness += _FOLLOW * (self._learnt[kind] / kind.guessed_cores - self._slowness)
 
     def refusal(self, running: Mapping[str, CallKind], asked: CallKind) -> str | None:
         """Why a call of the kind `asked` may not begin beside those that run, or None. The first one always may."""
@@ -140,6 +156,11 @@ class Capacity:
             f"with {up} up, one more would take {needed:.1f} of {self._cores:.3g} processor cores and slow all down; "
             f"{_help(asked)}"
         )
+
+
+def _work_ms(earlier: Reading, now: Reading) -> float:
+    """What a call's pictures took between two readings, all of them together."""
+    return now.busy_ms - earlier.busy_ms + TRANSPORT_MS * (now.drawn - earlier.drawn)
 
 
 def _help(asked: CallKind) -> str:

@@ -12,14 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streamer.serve.aside import WAITING
 from streamer.serve.bodies import FORM, Body, bodies, body_of
 from streamer.serve.config import ServeSettings
 from streamer.serve.errors import answer_of
 from streamer.serve.headers import HEADERS
+from streamer.serve.upload_places import RETRY_AFTER, UploadPlaces
 
-MOST_UPLOADS_AT_ONCE = 1 + WAITING  # each is in memory, `max_photo_mb` of it
-RETRY_AFTER = {"Retry-After": "5"}
 # without the token: the page, which asks for it, and that the server lives
 _OPEN = re.compile(r"/|/api/health|/static/[^/]+")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]*)?", re.IGNORECASE)
@@ -41,11 +39,11 @@ class Refusal:
 class Guard:
     """ASGI around the application: what is refused has not had its body read, and what is longer than it said ends."""
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: ServeSettings, places: UploadPlaces | None = None) -> None:
         self._app = app
         self._settings = settings
         self._bodies = bodies(settings)
-        self._uploads = 0
+        self._places = places or UploadPlaces()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -64,17 +62,25 @@ class Guard:
         method, path = str(scope["method"]), str(scope["path"])
         body = body_of(method, path, self._bodies)
         refusal = refused(method, path, Headers(scope=scope), body, self._settings)
-        upload = body is not None and body.media_type == FORM
-        if refusal is None and upload and self._uploads >= MOST_UPLOADS_AT_ONCE:
-            refusal = Refusal(503, "other pictures are arriving; send yours again in a moment", RETRY_AFTER)
+        place = None
+        if refusal is None and body is not None and body.media_type == FORM:
+            place = self._places.take()
+            if place is None:
+                refusal = Refusal(
+                    503, "other pictures are arriving; send yours again in a moment", RETRY_AFTER
+                )
         if refusal is not None:
             await refusal.answer()(scope, receive, send_guarded)
             return
-        self._uploads += upload
+        if body is not None:
+            receive = bounded(receive, body)
+        if place is None:
+            await self._app(scope, receive, send_guarded)
+            return
         try:
-            await self._app(scope, bounded(receive, body) if body else receive, send_guarded)
+            await self._app(scope, place.receiving(receive), send_guarded)
         finally:
-            self._uploads -= upload
+            self._places.leave(place)
 
 
 def bounded(receive: Receive, body: Body) -> Receive:

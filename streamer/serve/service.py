@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends, Request
@@ -29,7 +29,7 @@ class Service:
     metrics: Metrics
     look: Look
     generators: Sequence[str]
-    work: Aside = field(default_factory=Aside)
+    work: Aside
 
     async def aside(self, work: Callable[[], T]) -> T:
         """What `work`, which must be short, gives: done while the event loop goes on, after what came before it."""

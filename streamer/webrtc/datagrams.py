@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import struct
+from contextlib import suppress
 from typing import Any
 
 from aioice.ice import StunProtocol
@@ -17,9 +19,16 @@ def improve() -> None:
     """Patch aioice.
 
     asyncio reads one datagram a turn. When other threads keep the interpreter busy a turn takes 20 ms, and the socket's
-    buffer becomes a queue of seconds whose newest datagrams are lost.
+    buffer becomes a queue of seconds whose newest datagrams are lost. Where a connection has `visavis_admits`, it
+    is asked which are worth reading.
     """
-    receive = StunProtocol.datagram_received
+    read = StunProtocol.datagram_received
+
+    def receive(self: StunProtocol, data: bytes | str, addr: tuple[Any, ...]) -> None:
+        admits = getattr(self.receiver, "visavis_admits", None)
+        if admits is None or admits(self, data, addr):
+            with suppress(struct.error):  # aioice expects ValueError alone of what is too short
+                read(self, data, addr)
 
     def receive_all(self: StunProtocol, data: bytes | str, addr: tuple[Any, ...]) -> None:
         receive(self, data, addr)

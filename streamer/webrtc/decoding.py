@@ -22,11 +22,19 @@ from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from streamer.webrtc.picture_buffer import EncodedPicture
 from streamer.webrtc.sound_buffer import EncodedSound
 from streamer.webrtc.sound_filler import SoundFiller
-from streamer.webrtc.waiting import MOST_PIXELS, MOST_SOUND_MS, PicturesWaiting, Refused, SoundWaiting
+from streamer.webrtc.waiting import (
+    MOST_PIXELS,
+    MOST_SOUND_MS,
+    Allowance,
+    PicturesWaiting,
+    Refused,
+    SoundWaiting,
+)
 
 logger = logging.getLogger(__name__)
 
 Encoded = EncodedSound | EncodedPicture
+CHANGE_S = 0.1  # what another codec costs of a decoder's second, so that nobody alternates
 Task = tuple[RTCRtpCodecParameters, Encoded]
 
 
@@ -37,6 +45,7 @@ class DecoderQueue:
         """`on_dropped` is told how many were dropped, and before which stage; on the event loop."""
         self._on_dropped = on_dropped
         self._changed = threading.Condition(threading.Lock())
+        self._seconds = Allowance()  # one for all codecs
         self._codec: RTCRtpCodecParameters | None = None
         self._sound: SoundWaiting | None = None
         self._pictures: PicturesWaiting | None = None
@@ -55,14 +64,23 @@ class DecoderQueue:
             self._on_dropped(dropped, "received")
 
     def _put(self, codec: RTCRtpCodecParameters, encoded: Encoded) -> int:
+        dropped = 0
         if self._codec is None or codec.payloadType != self._codec.payloadType:
-            self._codec = codec
-            self._sound = SoundWaiting(codec.clockRate) if isinstance(encoded, EncodedSound) else None
-            is_picture = isinstance(encoded, EncodedPicture)
-            self._pictures = PicturesWaiting(codec.name, codec.clockRate) if is_picture else None
+            if self._codec is not None and not self._seconds.take(_came_ms(encoded), CHANGE_S):
+                return 1
+            dropped = self._count()
+            self._codec, self._sound, self._pictures = codec, None, None
+            if isinstance(encoded, EncodedSound):
+                self._sound = SoundWaiting(codec.clockRate, self._seconds)
+            else:
+                self._pictures = PicturesWaiting(codec.name, codec.clockRate, self._seconds)
         if isinstance(encoded, EncodedSound):
-            return 0 if self._sound is None else self._sound.put(encoded)
-        return 0 if self._pictures is None else self._pictures.put(encoded)
+            return dropped + (0 if self._sound is None else self._sound.put(encoded))
+        return dropped + (0 if self._pictures is None else self._pictures.put(encoded))
+
+    def _count(self) -> int:
+        waiting = self._pictures if self._sound is None else self._sound
+        return 0 if waiting is None else len(waiting)
 
     def get(self) -> Task | None:
         """The next task; waits for it. None at the end."""
@@ -77,8 +95,7 @@ class DecoderQueue:
     def qsize(self) -> int:
         """How many wait."""
         with self._changed:
-            waiting = self._pictures if self._sound is None else self._sound
-            return 0 if waiting is None else len(waiting)
+            return self._count()
 
     def take_now(self) -> Task | None:
         """The next task if there is one."""
@@ -116,6 +133,10 @@ class DecoderQueue:
             dropped += 1
         if dropped:
             self._on_dropped(dropped, "decoded")
+
+
+def _came_ms(encoded: Encoded) -> float:
+    return encoded.released_ms if isinstance(encoded, EncodedSound) else encoded.arrived_ms
 
 
 def _span_ms(decoded: asyncio.Queue[Any]) -> float:

@@ -41,46 +41,70 @@ def begins(codec: str, payload: bytes) -> bool | None:
     return True if first & 0x1F == _PARAMETERS else None
 
 
+_START = b"\x00\x00\x01"
 _IDR, _PARAMETERS, _SEVERAL = 5, 7, 24  # nal_unit_type: H.264 table 7-1, RFC 6184 table 1
 
 
+_SLICES = range(1, 6)  # nal_unit_type of what comes last in a picture
+MOST_LOOKED_AT = 2048  # octets of a picture before its first slice …
+MOST_UNITS = 16
+MOST_PARAMETERS = 2  # … of them, parameter sets that are read …
+MOST_READ = 64  # … octets of each …
+MOST_CODES = 64  # … and variable-length numbers in one: 10 and 8 scaling lists, most of them left as they are
+
+
 def _look_h264(data: bytes) -> Look:
-    is_key, size = False, None
+    """By the units before the first slice; with more of them than any encoder makes it is no key frame."""
+    size, left = None, MOST_PARAMETERS
     for unit in _units(data):
         kind = unit[0] & 0x1F
-        is_key |= kind == _IDR
+        if kind in _SLICES:
+            return Look(kind == _IDR, size)
         if kind == _PARAMETERS:
+            if not left:
+                break
+            left -= 1
             size = _size_of_parameters(unit) or size
-    return Look(is_key, size)
+    return Look(False, size)
 
 
 def _units(data: bytes) -> Iterator[bytes]:
-    """NAL units between their start codes (H.264 annex B)."""
-    for unit in data.split(b"\x00\x00\x01")[1:]:
+    """The first octets of the first NAL units, by their start codes (H.264 annex B)."""
+    at = data.find(_START, 0, MOST_LOOKED_AT)
+    for _ in range(MOST_UNITS):
+        if at < 0:
+            return
+        begin = at + len(_START)
+        at = data.find(_START, begin, MOST_LOOKED_AT)
+        end = begin + MOST_READ
+        unit = data[begin : end if at < 0 else min(at, end)]
         if unit:
             yield unit
 
 
 class _Bits:
     def __init__(self, data: bytes) -> None:
-        self._bits = int.from_bytes(data, "big")
+        self._rest = int.from_bytes(data, "big")
         self._left = 8 * len(data)
+        self._codes_left = MOST_CODES
 
     def take(self, count: int = 1) -> int:
         """The next bits as a number. Raises ValueError at the end."""
         self._left -= count
         if self._left < 0:
             raise ValueError
-        return self._bits >> self._left & ((1 << count) - 1)
+        taken = self._rest >> self._left
+        self._rest -= taken << self._left
+        return taken
 
     def golomb(self) -> int:
-        """ue(v), H.264 § 9.1."""
-        zeros = 0
-        while not self.take():
-            zeros += 1
-            if zeros > 32:
-                raise ValueError
-        return (1 << zeros) - 1 + self.take(zeros)
+        """ue(v), H.264 § 9.1. Raises ValueError for one too many, too."""
+        zeros = self._left - self._rest.bit_length()
+        self._codes_left -= 1
+        if zeros > 32 or self._codes_left < 0:
+            raise ValueError
+        self.take(zeros)
+        return self.take(zeros + 1) - 1
 
     def skip_golombs(self, count: int) -> None:
         """Numbers that nobody asks for."""
@@ -99,7 +123,7 @@ _HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 def _size_of_parameters(unit: bytes) -> tuple[int, int] | None:
     """Coded size in whole macroblocks of a sequence parameter set (H.264 § 7.3.2.1.1); None for a broken one."""
     try:
-        return _read_parameters(_Bits(unit[1:64].replace(b"\x00\x00\x03", b"\x00\x00")))
+        return _read_parameters(_Bits(unit[1:].replace(b"\x00\x00\x03", b"\x00\x00")))
     except ValueError:
         return None
 

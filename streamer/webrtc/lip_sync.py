@@ -10,10 +10,14 @@ _FOLLOW = 0.05  # of each new picture's time
 
 
 class LipSync:
-    """Of one call; event-loop only. `picture_ms`: smoothed, from a moment's arrival to its picture's departure."""
+    """Of one call; event-loop only.
+
+    `picture_ms`: smoothed over `timed` pictures, from a moment's arrival to its picture's departure.
+    """
 
     def __init__(self, options: CallOptions) -> None:
         self.picture_ms: float | None = None
+        self.timed = 0
         self._mode = options.mode
         self._by_voice = options.drive == "voice"
         self._trim_ms = options.trim_ms
@@ -26,6 +30,7 @@ class LipSync:
         came_ns = stamps_ns.get("captured" if self._by_voice else "received")
         sent_ns = stamps_ns.get("sent")
         if outgoing.fresh and "received" in stamps_ns and came_ns and sent_ns:
+            self.timed += 1
             took_ms = (sent_ns - came_ns) / 1e6
             before_ms = took_ms if self.picture_ms is None else self.picture_ms
             self.picture_ms = before_ms + _FOLLOW * (took_ms - before_ms)

@@ -12,6 +12,8 @@ MAX_SDP_CHARS = 65_536  # a browser's offer of sound, picture and data is a tent
 MAX_LINES = 1000
 MAX_LINE_CHARS = 2048
 MAX_CANDIDATES = 64
+MAX_FORMATS = 64  # of one section; Chrome offers about 40 of video
+MAX_FEEDBACK = 256  # of one section, over all its formats; Chrome offers about 100
 KINDS = ("audio", "video", "application")
 _MAX_MID_CHARS = 64  # it travels with every packet, in at most 255 bytes (RFC 8285 § 4.3)
 
@@ -70,6 +72,7 @@ def _check_section(section: _Section, session: _Section) -> None:
             raise OfferError(f"the offer's {section.kind} section has no a={name}; reload the page")
     if any(len(mid) > _MAX_MID_CHARS for mid in section.values("mid")):
         raise OfferError(f"an a=mid of the offer has more than {_MAX_MID_CHARS} characters; reload the page")
+    _check_formats(section)
     for said in section.values("extmap"):
         if not _is_number(said.split(" ", 1)[0].split("/", 1)[0], 1, 255):
             raise OfferError(f"the offer's a=extmap:{said:.40} has no number from 1 to 255; reload the page")
@@ -81,6 +84,25 @@ def _check_section(section: _Section, session: _Section) -> None:
             raise OfferError("the offer's application section has no port of SCTP; reload the page")
         if not all(_is_number(size, 0, 2**32) for size in section.values("max-message-size")):
             raise OfferError("the offer's a=max-message-size is no number of bytes; reload the page")
+
+
+def _check_formats(section: _Section) -> None:
+    """What aiortc multiplies: each line of feedback is copied to every format that it names."""
+    formats = [said.split(" ", 1)[0] for said in section.values("rtpmap")]
+    strange = next((name for name in formats if not _is_number(name, 0, 127)), None)
+    if strange is not None:
+        raise OfferError(f"the offer's a=rtpmap:{strange:.40} has no number from 0 to 127; reload the page")
+    if len(formats) > MAX_FORMATS or len({int(name) for name in formats}) < len(formats):
+        raise OfferError(
+            f"the offer's {section.kind} section has more than {MAX_FORMATS} a=rtpmap, or two of one number; "
+            "reload the page"
+        )
+    feedback = (said.split(" ", 1)[0] for said in section.values("rtcp-fb"))
+    if sum(max(1, len(formats)) if name == "*" else 1 for name in feedback) > MAX_FEEDBACK:
+        raise OfferError(
+            f"the offer's {section.kind} section has more than {MAX_FEEDBACK} a=rtcp-fb over its formats; "
+            "reload the page"
+        )
 
 
 def _sections(lines: Sequence[str]) -> tuple[_Section, list[_Section]]:

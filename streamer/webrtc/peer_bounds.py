@@ -20,6 +20,7 @@ from aiortc.rtp import RtcpRtpfbPacket
 
 from streamer.clock import Clock
 from streamer.webrtc.budget import Budget
+from streamer.webrtc.gate import Gate, is_answer, is_stun
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +48,17 @@ class PeerBounds:
     """
 
     def __init__(self, clock: Clock, on_abuse: Callable[[str], None]) -> None:
-        self.heard_ns: int | None = None  # when the last packet of any kind came; None before the first
-        self.dropped = 0  # packets
+        self.heard_ns: int | None = (
+            None  # when the peer's last packet of any kind came; None before the first
+        )
+        self.dropped = 0  # packets of the peer's
+        self.strange = 0  # packets that are not the peer's, or nothing at all: never read, and not heard
         self._clock = clock
         self._on_abuse = on_abuse
         self._media = Budget(MEDIA_PACKETS_PER_S, MEDIA_PACKETS_PER_S)
         self._data = Budget(DATA_PACKETS_PER_S, DATA_PACKETS_PER_S)
         self._stun = Budget(STUN_PACKETS_PER_S, 2 * STUN_PACKETS_PER_S)
+        self._answers = Budget(STUN_PACKETS_PER_S, 2 * STUN_PACKETS_PER_S)
         self._rtcp = Budget(RTCP_PACKETS_PER_S, RTCP_PACKETS_PER_S)
         self._chunks = Budget(CHUNKS_PER_S, CHUNKS_PER_S)
         self._resent = Budget(RESENT_PACKETS_PER_S, RESENT_PACKETS_PER_S)
@@ -97,24 +102,39 @@ class PeerBounds:
         peer._RTCPeerConnection__connect = guarded
 
     def _bound_packets(self, connection: Any) -> None:
+        """Whoever finds the port may send to it: what is a stranger's costs the peer nothing, and is not heard."""
         received, asked, queue = connection.data_received, connection.request_received, connection._queue
+        gate = Gate(connection)
+
+        def admits(protocol: Any, data: bytes, address: tuple[Any, ...]) -> bool:
+            if not gate.admits(protocol, data, address):
+                self.strange += 1
+                return False
+            # only who got our check knows its number
+            return not (is_stun(data) and is_answer(data)) or self._hear(self._answers)
 
         def data_received(data: bytes, component: int) -> None:
-            now_ns = self.heard_ns = self._clock.now_ns()
+            if not data or data[0] < 20:  # a check that cannot be read
+                self.strange += 1
+                return
             # RFC 7983 § 7: what a first byte says
-            budget = self._data if data and 19 < data[0] < 64 else self._media
-            if data and queue.qsize() < MOST_QUEUED_PACKETS and budget.take(now_ns):
-                received(data, component)
-            else:
-                self.dropped += 1
+            if self._hear(self._data if data[0] < 64 else self._media):
+                if queue.qsize() < MOST_QUEUED_PACKETS:
+                    received(data, component)
+                else:
+                    self.dropped += 1
 
-        def request_received(*message: Any) -> None:
-            now_ns = self.heard_ns = self._clock.now_ns()
-            if not self._stun.take(now_ns):
+        def request_received(message: Any, address: tuple[Any, ...], *more: Any) -> None:
+            if not gate.authentic(message):
+                self.strange += 1
+                return
+            if not self._hear(self._stun):
+                return
+            if not gate.has_room(address):
                 self.dropped += 1
                 return
             try:
-                asked(*message)
+                asked(message, address, *more)
             except (
                 AssertionError,
                 KeyError,
@@ -123,6 +143,15 @@ class PeerBounds:
                 logger.info("a connectivity check made no sense (%s)", type(error).__name__)
 
         connection.data_received, connection.request_received = data_received, request_received
+        connection.visavis_admits = admits
+
+    def _hear(self, budget: Budget) -> bool:
+        """Something of the peer's has come; whether it may be read."""
+        now_ns = self.heard_ns = self._clock.now_ns()
+        if budget.take(now_ns):
+            return True
+        self.dropped += 1
+        return False
 
     def _guard_media(self, transport: Any) -> None:
         rtp, rtcp = transport._handle_rtp_data, transport._handle_rtcp_data

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from itertools import islice
 
 from streamer.webrtc.rtp_order import RtpTime, Sequence
 
 WAIT_MS = 200.0  # for a packet to be sent again; then the picture is given up, and a key frame is needed
 ASK_AGAIN_MS = 50.0
-MOST_WAITING = 512  # packets
+MOST_WAITING = 512  # packets; and as many missing
+MOST_ASKED = 100  # at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +38,11 @@ class EncodedPicture:
     payload_type: int = 0
 
 
-@dataclass(slots=True)
-class _Missing:
-    since_ms: float
-    asked_ms: float
-
-
 class PictureBuffer:
     """Releases a picture when its last packet is here (RTP marker bit, RFC 3550 § 5.1; RFC 7741 § 4.1).
 
     No clock of its own: packets bring their arrival. A packet that is missing for `WAIT_MS`, or while `MOST_WAITING`
-    others wait, is given up together with its picture.
+    others wait, is given up together with its picture; where more than `MOST_WAITING` are missing, everything is.
     """
 
     def __init__(self, clock_hz: int) -> None:
@@ -56,7 +51,9 @@ class PictureBuffer:
         self._next: int | None = None  # the place of the first packet of the next picture
         self._upto = 0  # the first place from there on whose packet is not here, or not looked at
         self._waiting: dict[int, PicturePacket] = {}
-        self._missing: dict[int, _Missing] = {}
+        self._missing: dict[int, float] = {}  # place → since when, in ms
+        self._unasked: dict[int, None] = {}  # the missing places nobody asked for yet …
+        self._asked_ms: dict[int, float] = {}  # … and the others: when, the longest ago first
         self._follows = False
         self._is_torso = False  # the picture at `_next` has lost its beginning
         self._is_cut = False  # what comes next does not follow what was before
@@ -76,18 +73,21 @@ class PictureBuffer:
             return []
         if self._sequence.restarts != restarts:
             self.clear()
+        gap = range(0) if self._next is None or newest is None else range(newest + 1, place)
+        if len(self._missing) + len(gap) > MOST_WAITING:
+            self.lost += len(self._missing) + len(gap)
+            self.clear()
         if self._next is None:
             self._next = self._upto = place
             self._is_torso = packet.begins is not True if self._is_cut else packet.begins is False
             self._is_cut = False
-            newest = None
+            gap = range(0)
         if place < self._next or place in self._waiting:
             return []
         self._waiting[place] = packet
-        self._missing.pop(place, None)
-        if newest is not None:
-            for k in range(max(newest + 1, place - MOST_WAITING), place):
-                self._missing[k] = _Missing(packet.arrived_ms, -math.inf)
+        self._forget(place)
+        self._missing |= dict.fromkeys(gap, packet.arrived_ms)
+        self._unasked |= dict.fromkeys(gap)
         pictures = self._whole_ones()
         while self._gives_up(packet.arrived_ms):
             pictures += self._whole_ones()
@@ -97,16 +97,31 @@ class PictureBuffer:
         """Forget what waits and begin anew with the next packet; time goes on."""
         self._next = None
         self._waiting.clear()
-        self._missing.clear()
+        for places in (self._missing, self._unasked, self._asked_ms):
+            places.clear()
         self._follows = False
         self._is_cut = True
 
     def wanted(self, now_ms: float) -> list[int]:
-        """Sequence numbers to ask for now (RFC 4585 § 6.2.1): what is missing, again every `ASK_AGAIN_MS`."""
-        wanted = [k for k, m in self._missing.items() if abs(now_ms - m.asked_ms) >= ASK_AGAIN_MS]
+        """Sequence numbers to ask for now (RFC 4585 § 6.2.1): what is missing, again every `ASK_AGAIN_MS`.
+
+        At most `MOST_ASKED`; the others are for the next call.
+        """
+        wanted = list(islice(self._unasked, MOST_ASKED))
+        for k, asked_ms in self._asked_ms.items():
+            if len(wanted) == MOST_ASKED or abs(now_ms - asked_ms) < ASK_AGAIN_MS:
+                break
+            wanted.append(k)
         for k in wanted:
-            self._missing[k].asked_ms = now_ms
-        return [self._sequence.number_at(k) for k in wanted]
+            self._unasked.pop(k, None)
+            self._asked_ms.pop(k, None)  # to the end of the order
+            self._asked_ms[k] = now_ms
+        return [self._sequence.number_at(k) for k in sorted(wanted)]
+
+    def _forget(self, place: int) -> None:
+        if self._missing.pop(place, None) is not None:
+            self._unasked.pop(place, None)
+            self._asked_ms.pop(place, None)
 
     def _whole_ones(self) -> list[EncodedPicture]:
         pictures: list[EncodedPicture] = []
@@ -136,16 +151,17 @@ class PictureBuffer:
         assert self._next is not None
         is_long = len(self._waiting) > MOST_WAITING
         has_gap = len(self._waiting) > self._upto - self._next
-        missing = self._missing.get(self._upto)  # a gap too long to be asked for has none
-        has_lasted = has_gap and (missing is None or abs(now_ms - missing.since_ms) >= WAIT_MS)
+        since_ms = self._missing.get(self._upto)  # none where it was missing before `clear`
+        has_lasted = has_gap and (since_ms is None or abs(now_ms - since_ms) >= WAIT_MS)
         if not has_lasted and not is_long:
             return False
         for k in range(self._next, self._upto):
             del self._waiting[k]
-        first = min(self._waiting, default=self._upto)
+        first = self._upto
+        while self._waiting and first not in self._waiting:
+            self._forget(first)
+            first += 1
         self.lost += first - self._upto
-        for k in [k for k in self._missing if k < first]:
-            del self._missing[k]
         self._next = self._upto = first
         self._is_torso = first not in self._waiting or self._waiting[first].begins is not True
         self._follows = False

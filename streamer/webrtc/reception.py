@@ -152,7 +152,7 @@ class Reception:
             self._has_told = True
             self.on_refused(
                 f"the camera's picture ({size.width_px} × {size.height_px}) is too large for a call; "
-                f"choose one of at most 1920 × 1080"
+                f"choose one of at most 1920 × 1200"
             )
 
 

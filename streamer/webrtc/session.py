@@ -8,7 +8,6 @@ import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from functools import lru_cache
 
 from aiortc import RTCDataChannel, RTCRtpTransceiver
@@ -46,6 +45,7 @@ from streamer.webrtc.offer_sdp import OfferError
 from streamer.webrtc.peer import Peer, PeerEvents
 from streamer.webrtc.reception import watch
 from streamer.webrtc.talk import Talk
+from streamer.webrtc.work import Tally, Work
 from streamer.webrtc.worker import Incoming, Worker
 
 logger = logging.getLogger(__name__)
@@ -59,20 +59,6 @@ QUIET_AFTER_S = (
 GONE_AFTER_S = 15.0  # the page has given up long before (aioice: after 30 s)
 REFUSAL_HEARD_S = 1.0
 MESH_PERIOD_S = 1 / 10
-WORK_STAGES = {"decoded", "tracked", "fitted", "rasterised", "generated", "composited", "encoded"}
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a call has done so far. `busy_ms`: from decoding to encoding, all new pictures together.
-
-    `asked`: driving moments, drawn or dropped. `lag_ms`: smoothed, from a moment's arrival to its picture's departure.
-    """
-
-    drawn: int = 0
-    asked: int = 0
-    busy_ms: float = 0.0
-    lag_ms: float | None = None
 
 
 MakeAvatar = Callable[["Session"], Avatar]
@@ -117,9 +103,8 @@ class Session:
         self._worker: Worker | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._dropped = 0
-        self._drawn = 0
-        self._busy_ms = 0.0
+        self._tally = Tally()
+        self._failed = False
         self._mesh_at_s = 0.0
         self._lip_sync = LipSync(options)
         self.sound = self._open_sound()
@@ -147,13 +132,13 @@ class Session:
 
     @property
     def resting(self) -> bool:
-        """Whether nothing is drawn for now, because the browser is silent."""
-        return self._worker is not None and self._worker.resting
+        """Whether nothing is drawn for now: the browser is silent, or the avatar could not be made."""
+        return self._failed or (self._worker is not None and self._worker.resting)
 
     @property
     def work(self) -> Work:
         """What it has done so far."""
-        return Work(self._drawn, self._drawn + self._dropped, self._busy_ms, self._lip_sync.picture_ms)
+        return self._tally.work(self._lip_sync)
 
     @property
     def ending(self) -> bool:
@@ -179,7 +164,7 @@ class Session:
                 task.cancel()
             worker = self._worker
             if worker is not None:
-                await self._loop.run_in_executor(None, worker.stop)
+                await worker.stop()
         finally:  # whatever an offer was, and whatever broke: the call's place is free again
             try:
                 await self._peer.close()
@@ -216,7 +201,8 @@ class Session:
         is_driver = self.options.mode == "avatar" and self.options.drive == "webcam"
         is_read = track.kind == "audio" or is_driver or self.options.mode == "echo"
         tell = self._talk.tell
-        watch(self._peer.receiver_of(track), self._drop, lambda why: tell(notice(why)), is_read=is_read)
+        drop = self._drop if track.kind == "video" else self._drop_sound
+        watch(self._peer.receiver_of(track), drop, lambda why: tell(notice(why)), is_read=is_read)
         if track.kind == "video" and is_driver:
             self._spawn(self._pump(track))
         elif track.kind == "audio":
@@ -329,8 +315,11 @@ class Session:
         self._loop.call_soon_threadsafe(self._drop, 1, "fitted")
 
     def _drop(self, count: int, stage: str) -> None:
-        self._dropped += count
+        self._tally.drop(count, stage)
         self.ledger.dropped(count, stage=stage)
+
+    def _drop_sound(self, count: int, stage: str) -> None:
+        self.ledger.dropped(count, stage=f"sound {stage}")
 
     def _shown(self, shown: Shown) -> None:
         """Called by the worker's drawing thread."""
@@ -348,6 +337,7 @@ class Session:
         """Called by the worker's threads."""
         self.ledger.fault(stage, error)
         if stage == "prepared":
+            self._failed = True
             text = f"the avatar could not be prepared ({one_line(error)}); reload the page"
             self._loop.call_soon_threadsafe(self._talk.tell, notice(text))
 
@@ -356,12 +346,9 @@ class Session:
             outgoing.trace, sequence=outgoing.sequence, pts_s=outgoing.pts / 90_000, fresh=outgoing.fresh
         )
         self._lip_sync.sent(outgoing)
-        if outgoing.fresh:
-            self._drawn += 1
-            stages = outgoing.trace.stage_ms()
-            self._busy_ms += sum(ms for stage, ms in stages.items() if stage in WORK_STAGES)
+        self._tally.sent(outgoing)
         generator = None if self._avatar is None else self._avatar.generator_name
-        self._talk.say(frame_message(outgoing, self._dropped, generator))
+        self._talk.say(frame_message(outgoing, self._tally.dropped, generator))
 
     def _obey(self, command: Command) -> None:
         """Raises VisavisError with what is wrong and what would be right."""

@@ -24,10 +24,14 @@ class SoundPacket:
 
 @dataclass(frozen=True, slots=True)
 class EncodedSound:
-    """One packet in its turn: `time` in ticks of the RTP clock since the first one, wrapping no more."""
+    """One packet in its turn: `time` in ticks of the RTP clock since the first one, wrapping no more.
+
+    `released_ms`: when its turn came, by the clock of the arrivals.
+    """
 
     time: int
     data: bytes
+    released_ms: float
     payload_type: int = 0
 
 
@@ -74,7 +78,7 @@ class SoundBuffer:
             packet = self._waiting.pop(self._next, None)
             if packet is not None:
                 time = self._time.at(packet.rtp_time, packet.arrived_ms)
-                released.append(EncodedSound(time, packet.data, packet.payload_type))
+                released.append(EncodedSound(time, packet.data, now_ms, packet.payload_type))
                 self._next += 1
             elif self._is_given_up(now_ms):
                 first = min(self._waiting)

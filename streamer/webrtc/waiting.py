@@ -9,30 +9,61 @@ from streamer.webrtc.budget import Budget
 from streamer.webrtc.encoded_picture import look
 from streamer.webrtc.picture_buffer import EncodedPicture
 from streamer.webrtc.sound_buffer import EncodedSound
+from streamer.webrtc.sound_filler import LONGEST_FILL_S
 
 MOST_SOUND_MS = 200.0
 MOST_PICTURES_MS = 150.0
 MOST_PICTURES = 30
-MOST_PIXELS = 1920 * 1088  # 1080p in whole macroblocks
+MOST_PIXELS = 1920 * 1200  # the largest of usual cameras; 1080p in whole macroblocks is less
 MOST_FPS = 60
 MOST_PIXELS_PER_S = MOST_PIXELS * 30
 LEEWAY = 1.1  # a camera's clock is not ours
+SHORTEST_SOUND_S = 0.0025  # Opus' shortest frame
+MOST_MISORDER_MS = 1000.0
 WITHOUT_KEY_S = 2.0  # a sender that gives no key frame for so long is decoded as it comes
 KEY_EVERY_MS = 500.0
 
 
-class SoundWaiting:
-    """Encoded sound, the oldest of which goes when more than `MOST_SOUND_MS` lies between it and the newest."""
+class Allowance:
+    """What a decoder may be given, in seconds of its time or of its sound: `LEEWAY` a second, and one at once."""
 
-    def __init__(self, clock_hz: int) -> None:
+    def __init__(self) -> None:
+        self._budget = Budget(LEEWAY, 1.0)
+        self._at_ms: float | None = None
+
+    def take(self, arrived_ms: float, cost_s: float) -> bool:
+        """Whether it may be given what costs so much; it is then counted."""
+        # a picture's last packet may come before that of the one before it, and must not earn twice;
+        # what lies further back is a clock that was set
+        if self._at_ms is None or not 0 < self._at_ms - arrived_ms < MOST_MISORDER_MS:
+            self._at_ms = arrived_ms
+        return self._budget.take(round(self._at_ms * 1e6), cost_s)
+
+
+class SoundWaiting:
+    """Encoded sound, the oldest of which goes when more than `MOST_SOUND_MS` lies between it and the newest.
+
+    More of it than `seconds` gives does not even wait.
+    """
+
+    def __init__(self, clock_hz: int, seconds: Allowance) -> None:
+        self._clock_hz = clock_hz
         self._most = MOST_SOUND_MS * clock_hz / 1000
+        self._seconds = seconds
         self._waiting: deque[EncodedSound] = deque()
+        self._time: int | None = None  # of the last that came
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def put(self, sound: EncodedSound) -> int:
-        """How many were dropped."""
+        """How many were dropped: this one, or older ones."""
+        step_s = 0.0 if self._time is None else (sound.time - self._time) / self._clock_hz
+        # a gap is filled, and that is sound as well; a longer one is left as it is
+        cost_s = max(SHORTEST_SOUND_S, min(step_s, LONGEST_FILL_S))
+        self._time = sound.time
+        if not self._seconds.take(sound.released_ms, cost_s):
+            return 1
         self._waiting.append(sound)
         dropped = 0
         while sound.time - self._waiting[0].time > self._most:
@@ -63,15 +94,15 @@ class PicturesWaiting:
 
     A picture needs those before it, up to a key frame; so whatever is left out, pictures are dropped until the next
     key frame, which `wants_key` asks for. Left out is what waits longer than `MOST_PICTURES_MS`, what follows a loss,
-    what is larger than `MOST_PIXELS`, and more a second than `MOST_FPS` or `MOST_PIXELS_PER_S`.
+    what is larger than `MOST_PIXELS`, and more a second than `MOST_FPS` or `MOST_PIXELS_PER_S`, by `seconds`.
     """
 
-    def __init__(self, codec: str, clock_hz: int = 90_000) -> None:
+    def __init__(self, codec: str, clock_hz: int, seconds: Allowance) -> None:
         self._codec = codec
         self._clock_hz = clock_hz
         self._waiting: deque[EncodedPicture] = deque()
         self._size_px = (0, 0)
-        self._seconds = Budget(LEEWAY, 1.0)  # of decoding: one a second, and one at once
+        self._seconds = seconds
         self._blind_since: int | None = None  # the time from which on a key frame is missing
         self._has_begun = False  # whether a key frame ever came
         self._asked_ms: float | None = None
@@ -96,7 +127,7 @@ class PicturesWaiting:
             return 1
         width, height = self._size_px
         cost_s = max(1 / MOST_FPS, width * height / MOST_PIXELS_PER_S)
-        if not self._seconds.take(round(picture.arrived_ms * 1e6), cost_s):
+        if not self._seconds.take(picture.arrived_ms, cost_s):
             self._go_blind(picture.time)
             return 1
         self._waiting.append(picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from streamer.webrtc.media import Outgoing, rgb_of, video_frame_of
 logger = logging.getLogger(__name__)
 
 DEMO_FPS = 30.0
+STOP_WITHIN_S, STOP_STEP_S = 1.0, 0.02
 # So many avatars are made at once: browsers that come and go at once leave no heap of threads that all work.
 _preparing = threading.BoundedSemaphore(2)
 
@@ -101,8 +103,8 @@ class Worker:
         else:
             self._awake.set()
 
-    def stop(self) -> None:
-        """End the threads; waits a little for the frames in work."""
+    async def stop(self) -> None:
+        """End the threads; waits a little for the frames in work, in no thread: those that there are encode."""
         self._stop.set()
         self._awake.set()
         if self._pipeline is not None:
@@ -110,8 +112,10 @@ class Worker:
         self.frames.close()
         if self._sound is not None:
             self._sound.close()
-        if self._thread.is_alive():
-            self._thread.join(timeout=1.0)
+        for _ in range(round(STOP_WITHIN_S / STOP_STEP_S)):
+            if not self._thread.is_alive():
+                break
+            await asyncio.sleep(STOP_STEP_S)
 
     def _run(self) -> None:
         try:
