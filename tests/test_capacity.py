@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.enrollment import Enrollment
 from streamer.serve.capacity import (
+    FALLBACK_DRAWING_MS,
     FULL_FPS,
     LEAST_FPS,
     MOST_LAG_MS,
@@ -19,6 +21,7 @@ from streamer.serve.capacity import (
     Reading,
     cores_here,
 )
+from streamer.serve.start import measure_drawing_ms
 
 USUAL = CallKind("geometric", 512, "webcam", "avatar", "mediapipe")
 HEAVY = replace(USUAL, generator="visavis")
@@ -92,6 +95,18 @@ def test_what_a_call_costs_is_learnt_from_those_that_run() -> None:
     assert bench.capacity.cores_of(HEAVY) < 0.6 * HEAVY.guessed_cores, "a fast computer is fast at all of it"
     bench.run(cores=1.7)
     assert bench.refusal(USUAL) is not None, "it became slower"
+
+
+def test_a_slow_computer_is_known_before_any_call() -> None:
+    capacity = Capacity(4)
+    assert capacity.refusal({"one": USUAL}, USUAL) is None
+    capacity.calibrate(2 * FALLBACK_DRAWING_MS)
+    assert capacity.cores_of(USUAL) == 2 * USUAL.guessed_cores
+    assert capacity.refusal({"one": USUAL}, USUAL) is not None
+
+
+def test_what_a_picture_takes_is_measured_at_the_start(astronaut: Enrollment) -> None:
+    assert measure_drawing_ms(astronaut, pictures=2) > 0
 
 
 def test_a_call_of_fewer_pictures_is_counted_as_if_it_had_all() -> None:

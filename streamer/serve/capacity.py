@@ -17,6 +17,7 @@ LEAST_FPS = 24.0
 MOST_LAG_MS = 150.0
 # of all cores: what is between two pictures in time cannot be made up for afterwards
 USABLE_SHARE = 0.9
+FALLBACK_DRAWING_MS = 15.0  # of 512 px
 TRANSPORT_MS = 10.0  # a picture's coding and sending, which no stage of its drawing counts
 _FOLLOW = 0.3  # of each new sample
 _MOST_KINDS = 64
@@ -41,11 +42,11 @@ class CallKind:
     def guessed_cores(self) -> float:
         """What it takes at 30 pictures a second on two cores of an AMD EPYC, roughly: README's stages, and codecs.
 
-        It is measured as soon as a call runs.
+        How fast this computer is instead is measured at the start; what the call takes, as soon as it runs.
         """
         if self.mode == "echo":
             return 0.3
-        drawing_ms = 15.0 if self.generator == FALLBACK_GENERATOR else 40.0
+        drawing_ms = FALLBACK_DRAWING_MS if self.generator == FALLBACK_GENERATOR else 40.0
         tracking_ms = 12.0 if self.drive == "webcam" else 2.0
         area = (self.size_px / 512) ** 2
         return FULL_FPS * (tracking_ms + (drawing_ms + TRANSPORT_MS) * (0.3 + 0.7 * area)) / 1000
@@ -100,6 +101,10 @@ class Capacity:
     def cores_of(self, kind: CallKind) -> float:
         """How many cores a call of `kind` takes at 30 pictures a second."""
         return self._learnt.get(kind, kind.guessed_cores * self._slowness)
+
+    def calibrate(self, drawing_ms: float) -> None:
+        """What a picture of the fallback generator takes here, in processor time at 512 px, before any call has run."""
+        self._slowness = drawing_ms / FALLBACK_DRAWING_MS
 
     def sample(
         self, now_s: float, cpu_s: float, readings: Mapping[str, Reading], *, is_alone: bool = True

@@ -7,6 +7,7 @@ import gc
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,8 +25,10 @@ from engines.enrollment import (
     with_head_model_found,
 )
 from engines.errors import EnrollmentError, ModelError
+from engines.generators.names import FALLBACK_GENERATOR
 from engines.head.open import open_head_model
 from engines.model_files import cache_folder
+from engines.renderer import Renderer
 from engines.retarget import Controls
 from streamer.drive.demo import DEMO_PHOTO
 from streamer.look import AS_IS, Look
@@ -66,6 +69,17 @@ def with_controls(enrollment: Enrollment, controls: Mapping[str, object]) -> Enr
     return replace(enrollment, controls=Controls.from_dict(controls, enrollment.controls))
 
 
+def measure_drawing_ms(enrollment: Enrollment, pictures: int = 8) -> float:
+    """Processor time of one picture of 512 px by the fallback generator: the least of `pictures`."""
+    renderer = Renderer(enrollment, generator=FALLBACK_GENERATOR, size_px=512)
+    times_s: list[float] = []
+    for _ in range(pictures):
+        before_s = time.process_time()
+        renderer.render(enrollment.motion)
+        times_s.append(time.process_time() - before_s)
+    return 1000 * min(times_s)
+
+
 def serve_forever(
     settings: ServeSettings,
     avatars: Sequence[Path],
@@ -92,6 +106,7 @@ def serve_forever(
     if not avatars:
         store.add_public(with_controls(demo_avatar(), controls or {}))
     app = create_app(settings, store, look=look)
+    app.state.service.calls.capacity.calibrate(measure_drawing_ms(store.public()[0][1].enrollment))
     server = Server(app, listener, settings, on_ready=lambda: on_ready(_url(settings, listener)))
     # what is there now stays: a full collection that looks at all of it is a gap of 40 ms and more in a call
     gc.collect()
