@@ -13,8 +13,10 @@ DEFAULT_SINK = "window"
 def sink_named(spec: str) -> str:
     """`spec` as `open_sink` takes it: a sink's name as it is, else the path of a file.
 
-    Raises SinkError for a device or an address, naming what to write instead.
+    Raises SinkError for nothing, a device or an address, naming what to write instead.
     """
+    if not spec.strip():
+        raise SinkError(f"no output was named; choose {SINK_CHOICES}")
     if spec.partition(":")[0] in SINK_NAMES:
         return spec
     if camera_number(spec) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.errors import SinkError
-from streamer.sinks.names import SINK_CHOICES, sink_named
+from streamer.sinks.names import sink_named
 from streamer.sinks.sink import Sink
 
 
@@ -33,8 +33,6 @@ def open_sink(
         from streamer.sinks.virtualcam import VirtualCameraSink
 
         return VirtualCameraSink(name or None)
-    if not spec.strip():
-        raise SinkError(f"no output was named; choose {SINK_CHOICES}")
     from streamer.sinks.file import FileSink
 
     return FileSink(Path(spec), audio_from=audio_from, audio_delay_s=audio_delay_s, alpha=alpha, crf=crf)
