@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.errors import SinkError
 from streamer.sinks.names import sink_named
 from streamer.sinks.sink import Sink
 
