@@ -25,6 +25,8 @@ from engines.motion import Motion
 from engines.renderer import Renderer
 from streamer.serve.store import picture_of
 
+pytestmark = pytest.mark.slow  # avatars are written by the hundred
+
 Array = NDArray[Any]
 Change = Callable[[dict[str, Array], dict[str, Any]], object]
 

@@ -25,6 +25,8 @@ from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.session import Session
 
+pytestmark = pytest.mark.slow  # real peers over a bad network
+
 
 @pytest.fixture(autouse=True)
 def loopback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,8 @@ from streamer.sources.timeline import Timeline
 from streamer.sources.tracks import TrackFacts, best_first, is_sound_alone
 from streamer.sources.video import VideoSource
 
+pytestmark = pytest.mark.slow  # films and sounds are made and read
+
 F32 = NDArray[np.float32]
 FAULTS = Path(__file__).parents[2] / "shared/faults"
 CLIP_FPS = 25

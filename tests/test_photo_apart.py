@@ -26,6 +26,8 @@ from calibration.photo_child import DATA_BYTES
 from calibration.photo_kinds import count_scans
 from engines.errors import PhotoError
 
+pytestmark = pytest.mark.slow  # real child processes
+
 PICTURE = picture(0, 200, 160)
 
 
