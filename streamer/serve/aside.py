@@ -16,7 +16,7 @@ from starlette.requests import Request
 T = TypeVar("T")
 
 WAITING = 4
-RETRY_AFTER_S = 5
+RETRY_AFTER = {"Retry-After": "5"}
 NICE = 10
 CLIENT_HAS_GONE = 499  # as nginx logs it; nobody reads this answer
 
@@ -43,7 +43,7 @@ class Aside:
                 raise HTTPException(
                     503,
                     "too many pictures are waiting; send yours again in a moment",
-                    headers={"Retry-After": str(RETRY_AFTER_S)},
+                    headers=RETRY_AFTER,
                 )
             self._inside += 1
         unwanted = threading.Event()

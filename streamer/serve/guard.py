@@ -12,11 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from streamer.serve.aside import RETRY_AFTER
 from streamer.serve.bodies import FORM, Body, bodies, body_of
 from streamer.serve.config import ServeSettings
 from streamer.serve.errors import answer_of
 from streamer.serve.headers import HEADERS
-from streamer.serve.upload_places import RETRY_AFTER, UploadPlaces
+from streamer.serve.upload_places import UploadPlaces
 
 # without the token: the page, which asks for it, and that the server lives
 _OPEN = re.compile(r"/|/api/health|/static/[^/]+")

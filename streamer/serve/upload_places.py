@@ -9,12 +9,11 @@ from collections.abc import Callable
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
-from streamer.serve.aside import WAITING
+from streamer.serve.aside import RETRY_AFTER, WAITING
 
 MOST_UPLOADS_AT_ONCE = 1 + WAITING  # each is in memory, `max_photo_mb` of it
 PACE_BYTES_PER_S = 64 << 10  # half a Mbit/s, on the average
 GRACE_S = 5.0  # nobody is judged before
-RETRY_AFTER = {"Retry-After": "5"}
 
 
 class UploadPlace:
