@@ -16,6 +16,7 @@ from streamer.look import AS_IS, Look
 from streamer.serve.aside import Aside
 from streamer.serve.calls import Calls
 from streamer.serve.capacity import Capacity, cores_here
+from streamer.serve.change import changes
 from streamer.serve.config import ServeSettings
 from streamer.serve.errors import add_error_answers
 from streamer.serve.guard import Guard
@@ -71,5 +72,6 @@ def create_app(
     add_error_answers(app)
     app.include_router(router)
     app.include_router(uploads)
+    app.include_router(changes)
     app.mount("/static", StaticFiles(directory=WEB), name="static")
     return app

@@ -11,6 +11,7 @@ from streamer.serve.config import ServeSettings
 
 OFFER_BYTES = 256 << 10  # the longest SDP, and how JSON writes its line ends
 CONTROLS_BYTES = 16 << 10
+CHANGE_BYTES = 4 << 10
 FORM_BYTES = 64 << 10  # what a form may hold besides its picture
 
 JSON, FORM = "application/json", "multipart/form-data"
@@ -32,6 +33,9 @@ def bodies(settings: ServeSettings) -> dict[tuple[str, str], Body]:
         ("POST", "/api/avatars"): picture,
         ("POST", "/api/backgrounds"): picture,
         ("POST", "/api/offer"): Body(OFFER_BYTES, JSON, _longer("an offer", OFFER_BYTES)),
+        ("PATCH", "/api/calls/{session}"): Body(
+            CHANGE_BYTES, JSON, _longer("a change of a call", CHANGE_BYTES)
+        ),
         ("PUT", "/api/avatars/{name}/controls"): Body(
             CONTROLS_BYTES, JSON, _longer("what says how an avatar moves", CONTROLS_BYTES)
         ),

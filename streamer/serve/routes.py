@@ -12,7 +12,7 @@ from engines.presets import preset_names
 from engines.retarget import Controls
 from streamer import __version__
 from streamer.drive.trackers.names import TRACKER_NAMES
-from streamer.serve.errors import documented
+from streamer.serve.errors import documented, no_longer
 from streamer.serve.offer import Offer, options_of
 from streamer.serve.requests import StrictRoute
 from streamer.serve.service import Served
@@ -113,5 +113,5 @@ async def offer(body: Offer, service: Served) -> dict[str, object]:
 def _found(name: str, service: Served, or_else: str = "") -> Entry:
     entry = service.store.get(name)
     if entry is None:
-        raise HTTPException(404, f"there is no avatar {name!r}; GET /api/avatars lists them{or_else}")
+        raise no_longer("avatar", f"there is no avatar {name!r}; GET /api/avatars lists them{or_else}")
     return entry
