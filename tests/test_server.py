@@ -837,7 +837,7 @@ def test_a_call_draws_with_its_look(astronaut: Enrollment) -> None:
         options=options,
         clock=SystemClock(),
         ledger=SimpleNamespace(fault=print),
-        sound=None,
+        hearing=SimpleNamespace(said=lambda _: None),
     )
     avatar = build_avatar(stand_in)  # type: ignore[arg-type]
     try:
