@@ -19,7 +19,7 @@ from engines.motion import ARKIT_INDEX
 
 F32 = NDArray[np.float32]
 
-_LEAST_SHARE, _KNEE_SHARE = 0.5, 0.12  # of a lip's own thickness
+_LEAST_SHARE, _KNEE_SHARE = 0.6, 0.12  # of a lip's own thickness
 _ROLLED_SHARE = 0.3  # lips that roll in on purpose may be as thin as this before they are held
 _ROLLS = [
     ARKIT_INDEX[name] for name in ("mouthRollUpper", "mouthRollLower", "mouthPressLeft", "mouthPressRight")

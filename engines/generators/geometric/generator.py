@@ -147,7 +147,10 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> Layers:
     both = behind.copy()
     cv2.copyTo(flow, covered, both)
     behind[..., 1] += cache.body.below_px
-    grow(flow, covered)
+    # the mouth's inside is painted afterwards: up to the lips' edge, and a little beyond, all is lip
+    skin = cv2.LUT(gbuffer.part, _OUTSIDE)
+    flow = np.asarray(cv2.copyTo(flow, skin), np.float32)
+    grow(flow, skin)
     head = cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR)
     where = cv2.resize(behind, size, interpolation=cv2.INTER_LINEAR)
     cv2.copyTo(head, head_mask(covered, size), where)
@@ -201,6 +204,10 @@ def soften_contours(image: U8, gbuffer: GBuffer, flow: F32, behind: F32, below_p
 _OWN_PAINT = (int(Part.EYE), int(Part.MOUTH), int(Part.TEETH), int(Part.TONGUE))
 _PAINTED = np.array([0 if part in _OWN_PAINT else 1 for part in range(256)], np.uint8)
 
+
+_OUTSIDE = np.array(
+    [0 if p in (Part.NONE, Part.MOUTH, Part.TEETH, Part.TONGUE) else 1 for p in range(256)], np.uint8
+)
 
 # below the first angle from the photo's pose the photo is all there is; from the second on, what it hides is drawn
 _TURN_FROM_DEG, _TURN_FULL_DEG = 2.0, 9.0
