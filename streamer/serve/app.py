@@ -15,6 +15,7 @@ from streamer.latency.metrics import Metrics
 from streamer.look import AS_IS, Look
 from streamer.serve.aside import Aside
 from streamer.serve.calls import Calls
+from streamer.serve.camera_help import camera_help
 from streamer.serve.capacity import Capacity, cores_here
 from streamer.serve.config import ServeSettings
 from streamer.serve.errors import add_error_answers
@@ -71,5 +72,6 @@ def create_app(
     add_error_answers(app)
     app.include_router(router)
     app.include_router(uploads)
+    app.include_router(camera_help)
     app.mount("/static", StaticFiles(directory=WEB), name="static")
     return app
