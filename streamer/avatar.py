@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.generators.kept import KeptGenerators
+from engines.mood import mood_of
+from engines.motion import Motion
 from engines.retarget import retarget
 from streamer.clock import Clock, SystemClock
 from streamer.drive.driver import Drive, Driver
+from streamer.drive.emotion import Felt, advance
 from streamer.figure import Figure
 from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.options import AvatarOptions
@@ -70,6 +73,7 @@ class Avatar:
         self._next: Slot[tuple[Figure, Callable[[], None]]] = Slot()
         self._last_picture = self._figure.rest_picture
         self._fault_since_s: float | None = None
+        self._felt: Felt | None = None
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -122,9 +126,7 @@ class Avatar:
             stamps[stage] = self._clock.now_ns()
 
         try:
-            figure = self._figure
-            target = retarget(drive.motion, drive.neutral, figure.source, self.controls)
-            picture = figure.renderer.render(target, mark)
+            picture = self._figure.renderer.render(self._asked(drive, moment.pts_s), mark)
             self._last_picture = picture
             self._fault_since_s = None
         except Exception as error:
@@ -140,6 +142,15 @@ class Avatar:
         self._last_picture = self._figure.rest_picture  # of its size, which may be another
         self._fault_since_s = None
         begun()
+
+    def _asked(self, drive: Drive, time_s: float) -> Motion:
+        """What `drive` asks of the photo's head, with the emotion of the controls eased in."""
+        controls = self.controls  # read once: another thread may set them
+        wanted = mood_of(controls.preset, controls.preset_strength)
+        felt = self._felt = advance(self._felt, wanted, drive.motion, drive.neutral, time_s)
+        return retarget(
+            drive.motion, drive.neutral, self._figure.source, controls, mood=felt.mood, talking=felt.talking
+        )
 
     def _after_fault(self, error: Exception, time_s: float) -> NDArray[np.uint8]:
         if self._fault_since_s is None:

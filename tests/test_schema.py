@@ -40,7 +40,7 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 OPERATIONS = (
     "GET /", "GET /api/health", "GET /metrics", "GET /api/avatars", "GET /api/avatars/{name}/picture",
     "POST /api/avatars", "POST /api/backgrounds", "PUT /api/avatars/{name}/controls", "DELETE /api/avatars/{name}",
-    "POST /api/offer", "PATCH /api/calls/{session}",
+    "POST /api/offer", "PATCH /api/calls/{session}", "GET /api/camera",
 )  # fmt: skip
 WANTED = {  # what has to come up among the answers
     "POST /api/avatars": {201, 422},

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from engines.enrollment import Enrollment
 from engines.renderer import Aspect
 from streamer.look import Look
-from streamer.serve.errors import documented, no_longer
+from streamer.serve.avatars import found
+from streamer.serve.errors import documented
 from streamer.serve.offer import USUAL, background_of, generator_of
 from streamer.serve.requests import StrictRoute
 from streamer.serve.service import Served, Service
@@ -53,11 +54,7 @@ def merged(before: Wish, body: Change, service: Service) -> tuple[Enrollment, Ca
     enrollment = before.enrollment
     if "avatar" in given:
         public = service.store.public()
-        name = body.avatar or (public[0][0] if public else "")
-        entry = service.store.get(name)
-        if entry is None:
-            raise no_longer("avatar", f"there is no avatar {name!r}; GET /api/avatars lists them")
-        enrollment = entry.enrollment
+        enrollment = found(body.avatar or (public[0][0] if public else ""), service).enrollment
     usual, look = service.look, options.look
     if "background" in given:
         background = background_of(body.background, usual, service.backgrounds)
