@@ -15,13 +15,13 @@ from engines.enrollment import Enrollment
 from engines.retarget import Controls
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
-from streamer.drive.open import open_driver
 from streamer.freed_memory import give_back_freed_memory
 from streamer.latency.ledger import Ledger
 from streamer.latency.metrics import Metrics
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import capture_wall_ms, receive_newest
 from streamer.webrtc.budget import Budget
+from streamer.webrtc.build_avatar import build_avatar
 from streamer.webrtc.call_avatar import CallAvatar
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.hearing import Hearing
@@ -39,6 +39,7 @@ from streamer.webrtc.messages import (
     one_line,
     text_of,
 )
+from streamer.webrtc.neutral_news import NeutralNews
 from streamer.webrtc.peer import Peer, PeerEvents
 from streamer.webrtc.reception import watch
 from streamer.webrtc.talk import Talk
@@ -98,6 +99,7 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._tally = Tally()
+        self._neutral_news = NeutralNews(options.tracker)
         self._patience = Budget(CHANGES_PER_S, CHANGES_AT_ONCE)
         self._failed = False
         self._mesh_at_s = 0.0
@@ -151,7 +153,7 @@ class Session:
 
     @property
     def failed(self) -> bool:
-        """Whether its avatar could not be made: nothing will ever be drawn."""
+        """Whether its avatar could not be made."""
         return self._failed
 
     @property
@@ -341,6 +343,11 @@ class Session:
 
     def _shown(self, shown: Shown) -> None:
         """Called by the worker's drawing thread."""
+        avatar = self._avatar.avatar
+        if avatar is not None and self.options.drive == "webcam":
+            news = self._neutral_news.of(avatar.driver)
+            if news is not None:
+                self._insist(news)
         points = shown.drive.landmarks_px
         now_s = time.monotonic()
         if points is None or now_s - self._mesh_at_s < MESH_PERIOD_S or self._worker is None:
@@ -382,15 +389,3 @@ class Session:
                     self._talk.say(notice("look straight ahead for a second", "info"))
             case _:  # the talk answers it
                 return
-
-
-def build_avatar(session: Session) -> Avatar:
-    """The real thing: a tracker drives the enrolled face, or the voice does. Runs in the worker's thread."""
-    options, ledger = session.options, session.ledger
-    by_voice = options.drive == "voice"
-    driver = open_driver(
-        None if by_voice else options.tracker,
-        lambda error: ledger.fault("tracked", error),
-        said=None if by_voice else session.hearing.said,
-    )
-    return Avatar(session.enrollment, driver, options, clock=session.clock, on_fault=ledger.fault)
