@@ -35,6 +35,7 @@ from streamer.webrtc.messages import (
     SetSound,
     frame_message,
     mesh_message,
+    no_room,
     notice,
     one_line,
     text_of,
@@ -52,11 +53,12 @@ logger = logging.getLogger(__name__)
 
 CONNECT_WITHIN_S = 8.0
 HEARD_WITHIN_S = 4.0  # a browser that has the answer asks at once
-LOOK_EVERY_S = 1.0
-QUIET_AFTER_S = (
-    4.0  # nothing is drawn for a browser that has said nothing for so long; it says something each second
-)
-GONE_AFTER_S = 15.0  # the page has given up long before (aioice: after 30 s)
+LOOK_EVERY_S = 0.5
+# Nothing is drawn for a browser that has said nothing for so long, and its place is free. It says something twice a
+# second, from threads of its own (RTCP, consent, the page's ping): a busy page goes on being heard.
+QUIET_AFTER_S = 3.0
+GONE_AFTER_S = 8.0  # the page has given up 6 s after the last that it heard, and begins a new call by itself
+RETRY_AFTER_S = 4  # until a browser that is gone is known to be
 REFUSAL_HEARD_S = 1.0
 MESH_PERIOD_S = 1 / 10
 CHANGES_PER_S, CHANGES_AT_ONCE = 5, 20  # a colour that is being chosen says 4
@@ -167,6 +169,11 @@ class Session:
         return self._peer.heard
 
     @property
+    def quiet_s(self) -> float:
+        """How long nothing has come from the browser."""
+        return self._peer.quiet_s
+
+    @property
     def resting(self) -> bool:
         """Whether nothing is drawn for now: the browser is silent, or the avatar could not be made."""
         return self._failed or (self._worker is not None and self._worker.resting)
@@ -253,7 +260,7 @@ class Session:
             return
         refusal = self._on_connected(self)
         if refusal is not None:
-            self._talk.tell(notice(refusal))
+            self._talk.tell(no_room(refusal, RETRY_AFTER_S))
             self._spawn(self._end_after(REFUSAL_HEARD_S, refusal))
             return
         logger.info("call %s: connected", self.name[:4])
