@@ -229,7 +229,7 @@ async def test_a_change_that_cannot_be_made_leaves_the_call_as_it_is_and_says_wh
         number = await call.change(avatar="green", background="#445566")
         await until(lambda: call.client.of_type("unchanged"), "word of it")
         told = call.client.of_type("unchanged")[0]
-        assert told["change"] == number
+        assert (told["change"], told["kept"]) == (number, 1)
         assert "no model no avatar" in told["text"]
         assert call.session.asked.enrollment.name == call.session.enrollment.name == "red"
         assert call.session.ledger.snapshot().fault_stages == {"changed": 1}
