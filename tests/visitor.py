@@ -26,8 +26,6 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 """
 INTERNAL = re.compile(r"\bu-[\w-]|\bb-[\w-]{8}|GET|POST|/api|sha256|None|undefined|null|\{|visavis enroll")
-    r"\bu-[\\w-]|\\bb-[\\w-]{8}|GET|POST|/api|sha256|avatar:|None|undefined|null|\\{|visavis enroll"
-)
 
 
 class Visitor:
