@@ -14,6 +14,7 @@ from streamer import __version__
 from streamer.latency.metrics import Metrics
 from streamer.look import AS_IS, Look
 from streamer.serve.aside import Aside
+from streamer.serve.avatars import avatars
 from streamer.serve.calls import Calls
 from streamer.serve.camera_help import camera_help
 from streamer.serve.capacity import Capacity, cores_here
@@ -72,6 +73,7 @@ def create_app(
     add_error_answers(app)
     app.include_router(router)
     app.include_router(uploads)
+    app.include_router(avatars)
     app.include_router(camera_help)
     app.mount("/static", StaticFiles(directory=WEB), name="static")
     return app

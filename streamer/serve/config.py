@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from engines.errors import VisavisError
+from streamer.kept import KeptAvatars, kept_folder
 
 TOKEN_CHARACTERS = 12
 # an address, and what else people copy with it: scheme, brackets, port
@@ -31,6 +32,7 @@ class ServeSettings(BaseSettings):
     max_sessions: int | None = Field(default=None, ge=1)  # None: as many as the computer can show
     max_uploads: int = Field(default=32, ge=1)
     head_model: str | None = None
+    avatars: Path = Field(default_factory=kept_folder)  # where the page keeps avatars, on loopback alone
     max_photo_mb: float = Field(default=60, gt=0, le=2000)
 
     @field_validator("host")
@@ -70,6 +72,11 @@ class ServeSettings(BaseSettings):
     def too_large(self) -> str:
         """What is said of a picture that is larger."""
         return f"the picture is larger than {self.max_photo_mb:g} MB; send a smaller one"
+
+    @property
+    def kept(self) -> KeptAvatars | None:
+        """The avatars kept on this computer; None where others can connect: it would not be theirs."""
+        return KeptAvatars(self.avatars.expanduser()) if self.loopback else None
 
     @property
     def loopback(self) -> bool:
