@@ -290,7 +290,7 @@ test("what lies over the picture stays readable over white", () => {
 });
 
 test("no colour of a word stands outside the variables", () => {
-  for (const name of ["style", "buttons", "stage", "panel", "controls", "use"]) {
+  for (const name of ["style", "buttons", "stage", "panel", "controls", "notices", "use"]) {
     for (const [line] of css(name).matchAll(/^\s+color: .*$/gm)) assert.match(line, /var\(--|inherit|currentcolor/, `${name}: ${line}`);
   }
 });
