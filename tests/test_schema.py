@@ -41,10 +41,16 @@ OPERATIONS = (
     "GET /", "GET /api/health", "GET /metrics", "GET /api/avatars", "GET /api/avatars/{name}/picture",
     "POST /api/avatars", "POST /api/backgrounds", "PUT /api/avatars/{name}/controls", "DELETE /api/avatars/{name}",
     "POST /api/offer", "PATCH /api/calls/{session}", "GET /api/camera",
+    "PATCH /api/avatars/{name}", "POST /api/avatars/file", "GET /api/avatars/{name}/file",
+    "POST /api/avatars/{name}/keep",
 )  # fmt: skip
 WANTED = {  # what has to come up among the answers
     "POST /api/avatars": {201, 422},
     "POST /api/backgrounds": {201, 422},
+    "POST /api/avatars/file": {201, 422},
+    "GET /api/avatars/{name}/file": {404, 409},
+    "POST /api/avatars/{name}/keep": {404, 409, 422},
+    "PATCH /api/avatars/{name}": {404, 409, 422},
     "PUT /api/avatars/{name}/controls": {200, 400},
     "DELETE /api/avatars/{name}": {404},
     "POST /api/offer": {200, 400, 422},
@@ -130,6 +136,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are not looked at: what is sent around them is the matter here."""
     monkeypatch.setattr(uploads, "open_photo_apart", lambda *_, **__: None)
     monkeypatch.setattr(uploads, "enroll_photo", lambda *_, **__: plain_enrollment())
+    monkeypatch.setattr(uploads, "open_avatar_apart", lambda *_, **__: plain_enrollment())
     monkeypatch.setattr(uploads, "as_background", lambda _: Background("colour", colour=(1, 2, 3)))
 
 

@@ -35,6 +35,8 @@ export class Look {
   #onChange;
   #abort = null;
   #picking = 0;
+  // the picture itself, should the server lose it
+  #file = null;
 
   /** @param {{onChange: () => void, asked: {background: string | null, aspect: string | null}}} parts */
   constructor({ onChange, asked }) {
@@ -69,9 +71,26 @@ export class Look {
     return askedLook(this.#values);
   }
 
-  /** The server has lost the picture (it was restarted, say). */
+  /** Sends the picture that the server has lost once more; false where this tab has none. Throws ApiError. */
+  async resendPicture() {
+    if (!this.#file) return false;
+    const { name } = await sendBackground(this.#file, undefined, this.#values.picture);
+    this.#values = { ...this.#values, picture: name };
+    return true;
+  }
+
+  /** The server has lost the picture, and so has this tab. */
   forgetPicture() {
+    this.#file = null;
     this.#values = { ...this.#values, kind: "usual", picture: null };
+    this.#draw();
+  }
+
+  /** What was chosen cannot be: the call stays with this look. */
+  stay({ background, aspect }) {
+    const known = background ? kindOf(background, this.#values.colour) : { kind: "usual" };
+    this.#values = { ...this.#values, ...known, aspect: aspect ?? null };
+    this.#remember();
     this.#draw();
   }
 
@@ -94,11 +113,15 @@ export class Look {
 
   #set(changes) {
     this.#values = { ...this.#values, ...changes };
-    const { kind, colour, aspect } = this.#values;
-    lasting.write(STORE_KEY, { kind, colour, aspect });
+    this.#remember();
     this.#error(null);
     this.#draw();
     this.#onChange();
+  }
+
+  #remember() {
+    const { kind, colour, aspect } = this.#values;
+    lasting.write(STORE_KEY, { kind, colour, aspect });
   }
 
   async #send(file) {
@@ -115,6 +138,7 @@ export class Look {
     try {
       const { name } = await sendBackground(file, abort.signal);
       el("background-state").textContent = file.name;
+      this.#file = file;
       this.#set({ kind: "picture", picture: name });
     } catch (error) {
       if (abort.signal.aborted) return;
