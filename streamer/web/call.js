@@ -15,8 +15,16 @@ const SILENCE_CAP_MS = 5000;
 // the data channel does not resend, so a setting is said again; saying it twice does no harm
 const CONTROLS_REPEAT_MS = [250, 1500];
 
+const MOST_WAIT_MS = 1000;
+
 /** Seconds before the n-th attempt in a row (n from 0): 1, 2, 4, 8, then 10. */
 export const backoffS = (attempt) => Math.min(10, 2 ** attempt);
+
+/** By how much sound waits here longer than pictures, as far as the server can make up for it; null without news. */
+export function soundWaitsMs({ audio, playout = 0, video }) {
+  if (audio === undefined || video === undefined) return null;
+  return Math.max(-MOST_WAIT_MS, Math.min(MOST_WAIT_MS, Math.round(audio + playout - video)));
+}
 
 /** VP8 first, everything else behind it in the browser's own order. */
 export function preferVp8(codecs) {
@@ -280,9 +288,8 @@ export class Call {
       }
     }
     // the server lets the sound leave earlier by what it will wait here
-    if (waits.audio !== undefined && waits.video !== undefined) {
-      this.send({ type: "sound", waits_ms: Math.round(waits.audio + (waits.playout ?? 0) - waits.video) });
-    }
+    const waitsMs = soundWaitsMs(waits);
+    if (waitsMs !== null) this.send({ type: "sound", waits_ms: waitsMs });
   }
 
   /** Mean of what a sum over a count grew by since the last look, in ms; undefined without news. */

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { soundWaitsMs } from "../../streamer/web/call.js";
 import { KeptNeutral } from "../../streamer/web/kept_neutral.js";
 import { Wishes, changesBetween } from "../../streamer/web/wishes.js";
 
@@ -79,4 +80,13 @@ test("a calm face is kept for its own camera, and forgotten when it is to be tak
   assert.equal(neutral.of(stream("one")), "AAAA");
   neutral.forget();
   assert.equal(neutral.of(stream("one")), undefined);
+});
+
+test("what sound waits is told as far as the server can make up for it", () => {
+  assert.equal(soundWaitsMs({ audio: 60.4, playout: 20, video: 30 }), 50);
+  assert.equal(soundWaitsMs({ audio: 60, video: 30 }), 30);
+  assert.equal(soundWaitsMs({ audio: 20, video: 5000 }), -1000, "a computer that is far too busy");
+  assert.equal(soundWaitsMs({ audio: 5000, video: 0 }), 1000);
+  assert.equal(soundWaitsMs({ audio: 20 }), null);
+  assert.equal(soundWaitsMs({}), null);
 });
