@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ import pytest
 from browser import PATIENCE_MS, find_chromium, flags, served, wait_for, write_camera
 from clips import DemoClip
 from raw import Running, running
-from test_browser import see, tinted
+from test_browser import see
 
-from calibration.enroll import enroll
 from engines.enrollment import Enrollment, save_enrollment
 
 pytestmark = pytest.mark.browser
@@ -131,12 +131,12 @@ def shoot(page: Any, name: str) -> None:
 
 
 def test_everything_that_can_be_chosen_changes_in_one_call(
-    page: Page, astronaut: Enrollment, astronaut_photo: Path, tmp_path: Path
+    page: Page, astronaut: Enrollment, tmp_path: Path
 ) -> None:
     files = [tmp_path / "face.avatar", tmp_path / "red.avatar"]
     save_enrollment(astronaut, files[0])
-    red = tinted(astronaut_photo, tmp_path, "red", (1.0, 0.3, 0.3))
-    save_enrollment(enroll(red, name="red", consent="public domain"), files[1])
+    red = (astronaut.photo * np.array([1.0, 0.3, 0.3])).astype(np.uint8)
+    save_enrollment(replace(astronaut, name="red", photo=red), files[1])
     with served("--avatar", str(files[0]), "--avatar", str(files[1])) as server:
         page.page.goto(f"{server.url}/?drive=webcam&generator=geometric")
         page.until(PLAYING)
