@@ -196,7 +196,7 @@ def test_every_route_is_documented() -> None:
     text = read(ROOT / "docs/webrtc.md")
     named_routes = {
         (verb, re.sub(r"NAME", "{name}", path))
-        for verb, path in re.findall(r"(GET|POST|PUT|DELETE) (/[\w/]*)`", text)
+        for verb, path in re.findall(r"(GET|POST|PUT|DELETE) (/[\w/.]*)`", text)
     }
     routes = {
         (verb.upper(), path)

@@ -38,11 +38,14 @@ from engines.retarget import Controls
 from streamer import __version__
 from streamer.clock import SystemClock
 from streamer.drive.trackers.names import TRACKER_NAMES
+from streamer.frame import LatencyTrace
 from streamer.look import Look
 from streamer.serve import start, uploads
 from streamer.serve.app import create_app
 from streamer.serve.calls import MOST_WAITING
 from streamer.serve.config import ServeSettings
+from streamer.serve.numbers import call_numbers
+from streamer.serve.service import Service
 from streamer.serve.store import AvatarStore, BackgroundStore, picture_of
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.session import build_avatar
@@ -648,6 +651,35 @@ def test_metrics_have_the_counters(client: TestClient, offers: dict[str, str]) -
     ):  # fmt: skip
         assert name in text
     assert "visavis_sessions 1.0" in text
+
+
+def test_metrics_come_as_json_too_and_name_no_call(client: TestClient, offers: dict[str, str]) -> None:
+    empty = client.get("/metrics.json").json()
+    assert empty == {
+        "frames": 0, "late_frames": 0, "latency_ms": None, "stage_ms": {}, "dropped_frames": {}, "faults": {},
+        "calls": [],
+    }  # fmt: skip
+    session = offer(client, offers["video"], drive="demo").json()["session"]
+    service: Service = cast(Any, client.app).state.service
+    (call,) = service.calls.sessions
+    call.ledger.frame(LatencyTrace({"captured": 0, "sent": 8_000_000}), sequence=0, pts_s=0, fresh=True)
+    call.ledger.frame(LatencyTrace({"captured": 0, "sent": 8_000_000}), sequence=0, pts_s=0, fresh=False)
+    call.ledger.dropped(2, stage="tracked")
+    told = client.get("/metrics.json")
+    assert session not in told.text, "who knows it holds the call"
+    numbers = told.json()
+    assert (numbers["frames"], numbers["late_frames"], numbers["dropped_frames"]) == (2, 1, {"tracked": 2})
+    assert numbers["latency_ms"]["count"] == 1
+    assert numbers["stage_ms"]["sent"]["p95"] == pytest.approx(8, rel=0.01)
+    assert numbers["calls"] == [], "its browser has not come"
+    one = call_numbers(call.ledger.snapshot())
+    assert (one["frames"], one["late_frames"], one["dropped_frames"], one["faults"]) == (
+        2,
+        1,
+        {"tracked": 2},
+        {},
+    )
+    assert one["latency_ms"] == {"p50": 8, "p95": 8, "p99": 8, "count": 1}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from pathlib import Path
 from types import TracebackType
 
 from streamer.frame import STAGES, LatencyTrace
-from streamer.latency.metrics import Metrics, Percentiles, QuantileSketch, percentiles
+from streamer.latency.account import Account
+from streamer.latency.metrics import Metrics
+from streamer.latency.percentiles import Percentiles, QuantileSketch, percentiles
 from streamer.latency.trace import TRACE_FORMAT, TRACE_VERSION, TraceWriter
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ class Ledger:
         self,
         window_s: float = 10.0,
         trace_path: Path | None = None,
-        metrics: Metrics | None = None,
+        metrics: Metrics | Account | None = None,
         *,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:

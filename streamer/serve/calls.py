@@ -80,6 +80,11 @@ class Calls:
         self._metrics.session_opened()
         return session, await session.answer(sdp)
 
+    @property
+    def connected(self) -> list[Session]:
+        """Those whose browser is there."""
+        return [session for session in self.sessions if session.connected and not session.ending]
+
     def _refusal(self, options: CallOptions, running: Sequence[Session]) -> str | None:
         up, most = len(running), self._limit or MOST_CALLS
         if up >= most:

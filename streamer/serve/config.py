@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from engines.errors import VisavisError
+from streamer.latency.minute import EVERY_S, MOST_S
 
 TOKEN_CHARACTERS = 12
 # an address, and what else people copy with it: scheme, brackets, port
@@ -31,6 +32,7 @@ class ServeSettings(BaseSettings):
     max_sessions: int | None = Field(default=None, ge=1)  # None: as many as the computer can show
     max_uploads: int = Field(default=32, ge=1)
     head_model: str | None = None
+    log_every_s: float = Field(default=EVERY_S, ge=0, le=MOST_S)  # 0: never
     max_photo_mb: float = Field(default=60, gt=0, le=2000)
 
     @field_validator("host")

@@ -1,4 +1,4 @@
-"""The server's addresses but uploads: the page, health and metrics, avatars, offers. None touches a frame."""
+"""The server's addresses but uploads and numbers: the page, health, avatars, offers. None touches a frame."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Body, HTTPException
-from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, Response
 
 from engines.presets import preset_names
 from engines.retarget import Controls
@@ -41,13 +41,6 @@ async def page() -> Response:
 async def health(service: Served) -> dict[str, object]:
     """That the server lives."""
     return {"status": "ok", "version": __version__, "sessions": len(service.calls.sessions)}
-
-
-@router.get("/metrics", response_class=PlainTextResponse, responses=documented())
-async def metrics(service: Served) -> Response:
-    """For Prometheus."""
-    body, content_type = service.metrics.render()
-    return Response(body, media_type=content_type)
 
 
 @router.get("/api/avatars", responses=documented())

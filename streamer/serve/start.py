@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 import socket
 import sys
@@ -36,6 +37,7 @@ from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
 from streamer.serve.listener import Listener
 from streamer.serve.protocol import WatchedProtocol
+from streamer.serve.seldom import SELDOM
 from streamer.serve.store import AvatarStore
 from streamer.tuning import tune_for_small_pictures
 
@@ -144,6 +146,7 @@ class Server(uvicorn.Server):
                 backlog=ACCEPTED_AT_ONCE,
             )
         )
+        logging.getLogger("uvicorn.error").addFilter(SELDOM)  # once, however many servers there are
         self._connections = listener.connections
         self._on_ready = on_ready
 
