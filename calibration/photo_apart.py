@@ -28,17 +28,20 @@ _MAX_HEADER_BYTES = 1 << 14
 _MAX_NOTICES, _MAX_NOTICE_CHARACTERS = 8, 300
 
 _ROOT = Path(__file__).parents[1]
+
+
 # isolated (-I): neither the current folder nor PYTHONPATH can put a module in front of ours; -B: nothing is written
-CHILD = (
-    sys.executable,
-    *("-I", "-B", "-c"),
-    "import sys; sys.path.append(sys.argv[1]); from calibration.photo_child import main; main()",
-    str(_ROOT),
-)
+def child_of(module: str) -> tuple[str, ...]:
+    """The command that runs `main` of a module of ours."""
+    code = f"import sys; sys.path.append(sys.argv[1]); from {module} import main; main()"
+    return (sys.executable, "-I", "-B", "-c", code, str(_ROOT))
+
+
+CHILD = child_of("calibration.photo_child")
 # what it has to know of the environment, which holds the server's token; threads and arenas would only take memory
 _KEPT = ("LD_LIBRARY_PATH", "PATH", "SYSTEMROOT")
 _SET = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-_OUT_OF_TIME = (-signal.SIGXCPU, -signal.SIGALRM)
+OUT_OF_TIME = (-signal.SIGXCPU, -signal.SIGALRM)
 
 
 class Cancelled(Exception):
@@ -60,7 +63,32 @@ def open_photo_apart(
     `cancelled` is set.
     """
     limit_s = WITHIN_S if within_s is None else within_s
-    given = os.memfd_create("photo")  # memory, not a pipe: neither side waits for the other
+    answer, ended, digest = ask_apart(
+        file,
+        (*command, str(max_side_px), str(limit_s + 1)),
+        most_bytes=_MAX_HEADER_BYTES + 3 * max_side_px**2,
+        within_s=limit_s,
+        cancelled=cancelled,
+    )
+    if not answer and ended in OUT_OF_TIME:
+        raise _too_long()
+    return _photo(answer, digest, max_side_px)
+
+
+def ask_apart(
+    file: BinaryIO,
+    command: Sequence[str],
+    *,
+    most_bytes: int,
+    within_s: float,
+    cancelled: threading.Event | None = None,
+) -> tuple[bytearray, int, str]:
+    """What `command` says of the bytes of `file` from its place on, its exit code, and their sha256. Blocks.
+
+    The child is gone when this returns or raises. Raises PhotoError where it says more than `most_bytes` or takes
+    longer than `within_s`; Cancelled once `cancelled` is set.
+    """
+    given = os.memfd_create("given")  # memory, not a pipe: neither side waits for the other
     try:
         digest = sha256()
         with open(given, "wb", closefd=False) as into:
@@ -69,7 +97,7 @@ def open_photo_apart(
                 into.write(piece)
         os.lseek(given, 0, os.SEEK_SET)
         child = subprocess.Popen(
-            [*command, str(max_side_px), str(limit_s + 1)],
+            command,
             stdin=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -81,18 +109,12 @@ def open_photo_apart(
     assert child.stdout is not None
     with child.stdout as out:
         try:
-            answer = _read(
-                out.fileno(),
-                _MAX_HEADER_BYTES + 3 * max_side_px**2,
-                time.monotonic() + limit_s,
-                cancelled or threading.Event(),
-            )
+            until_s = time.monotonic() + within_s
+            answer = _read(out.fileno(), most_bytes, until_s, cancelled or threading.Event())
         finally:
             child.kill()
             ended = child.wait()
-    if not answer and ended in _OUT_OF_TIME:
-        raise _too_long()
-    return _photo(answer, digest.hexdigest(), max_side_px)
+    return answer, ended, digest.hexdigest()
 
 
 def _read(pipe: int, most_bytes: int, until_s: float, cancelled: threading.Event) -> bytearray:

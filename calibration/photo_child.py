@@ -39,8 +39,8 @@ def main() -> None:
     os._exit(0)  # nothing is left to tidy up
 
 
-def limit_this_process(given_bytes: int, wall_s: float) -> None:
-    """Memory, less twice what was given, time, priority; from now on no file can be opened or written."""
+def limit_this_process(given_bytes: int, wall_s: float, files: int = 3) -> None:
+    """Memory, less twice what was given, time, priority; from now on no more than `files` can be open, none written."""
     os.setpriority(
         os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0))
     )  # raising it is root's alone
@@ -50,7 +50,7 @@ def limit_this_process(given_bytes: int, wall_s: float) -> None:
         (resource.RLIMIT_AS, ADDRESSES_BYTES),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, 3),
+        (resource.RLIMIT_NOFILE, files),
     ):
         _limit(what, most, most)
     _limit(resource.RLIMIT_CPU, CPU_S, CPU_S + 1)  # first a signal that tells why it ended

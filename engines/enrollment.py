@@ -104,6 +104,11 @@ _FEATURE_PREFIX = "features/"
 
 def save_enrollment(enrollment: Enrollment, path: Path) -> None:
     """Write atomically with mode 0600: a crash or Ctrl-C leaves the old file or none, never half of one."""
+    write_private(path, avatar_bytes(enrollment))
+
+
+def avatar_bytes(enrollment: Enrollment) -> bytes:
+    """What an `.avatar` file of it holds."""
     tensors: dict[str, NDArray[np.generic]] = {
         n: np.ascontiguousarray(getattr(enrollment, n), kind) for n, (kind, _) in _TENSORS.items()
     }
@@ -125,8 +130,7 @@ def save_enrollment(enrollment: Enrollment, path: Path) -> None:
         },
         sort_keys=True,
     )
-    data = save(tensors, metadata={"visavis": header, "sha256": digest_of(tensors, header)})
-    write_private(path, data)
+    return save(tensors, metadata={"visavis": header, "sha256": digest_of(tensors, header)})
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -148,8 +152,12 @@ def write_private(path: Path, data: bytes) -> None:
         file.drop()
 
 
-def load_enrollment(path: Path) -> Enrollment:
-    """Read an `.avatar`; raises EnrollmentError when it is missing, truncated, tampered with or too new."""
+def load_enrollment(path: Path, called: str | None = None) -> Enrollment:
+    """Read an `.avatar`; raises EnrollmentError when it is missing, truncated, tampered with or too new.
+
+    `called`: what the messages call it (default: `path`).
+    """
+    called = called or str(path)
     again = "enroll the photo again: visavis enroll PHOTO"
     if not path.is_file():
         raise EnrollmentError(
@@ -162,7 +170,7 @@ def load_enrollment(path: Path) -> Enrollment:
             metadata: dict[str, str] = file.metadata() or {}
             tensors: dict[str, NDArray[np.generic]] = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise EnrollmentError(f"{path} is not an avatar or is truncated; {again}") from error
+        raise EnrollmentError(f"{called} is not an avatar or is truncated; {again}") from error
     raw = metadata.get("visavis", "")
     try:
         if len(raw) > MAX_HEADER_CHARACTERS:
@@ -170,20 +178,20 @@ def load_enrollment(path: Path) -> Enrollment:
         header = json.loads(raw)
         kind, version = header["format"], int(header["version"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise EnrollmentError(f"{path} is not an avatar; {again}") from error
+        raise EnrollmentError(f"{called} is not an avatar; {again}") from error
     if kind != FORMAT:
-        raise EnrollmentError(f"{path} is not an avatar; {again}")
+        raise EnrollmentError(f"{called} is not an avatar; {again}")
     if version < READS_FROM:
         raise EnrollmentError(
-            f"{path} was enrolled by an older visavis (version {version} of {VERSION}); {again}"
+            f"{called} was enrolled by an older visavis (version {version} of {VERSION}); {again}"
         )
     if version > VERSION:
         raise EnrollmentError(
-            f"{path} is avatar version {version}, this visavis reads {VERSION}; update visavis"
+            f"{called} is avatar version {version}, this visavis reads {VERSION}; update visavis"
         )
     if digest_of(tensors, raw) != metadata.get("sha256"):
         raise EnrollmentError(
-            f"{path} was changed after it was enrolled (its sha256 does not match); {again}"
+            f"{called} was changed after it was enrolled (its sha256 does not match); {again}"
         )
     try:
         for name, (dtype, dimensions) in _TENSORS.items():
@@ -213,7 +221,7 @@ def load_enrollment(path: Path) -> Enrollment:
             **{n: tensors[n] for n in _TENSORS},  # pyright: ignore[reportArgumentType]
         )
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError, ControlsError) as error:
-        raise EnrollmentError(f"{path} lacks something an avatar must have ({error}); {again}") from error
+        raise EnrollmentError(f"{called} lacks something an avatar must have ({error}); {again}") from error
 
 
 def _told(ref: HeadModelRef) -> object:

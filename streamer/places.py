@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from engines.errors import VisavisError
 from engines.files import not_a_file
+from streamer.kept import KeptAvatars
 
 # also with a slash too few; a drive of Windows has one letter
 _ADDRESS = re.compile(
@@ -106,6 +107,21 @@ def input_file(text: str) -> Path:
     if re.search(r"[*?\[]", text) and not path.exists():
         raise PlaceError(f"{text} is a pattern that no shell has filled in; name one file")
     return path
+
+
+def avatar_file(text: str) -> Path:
+    """An avatar as typed on the command line: a file, else the name of one kept on this computer. Raises PlaceError."""
+    wanted = path_of(text)
+    if text.strip() and not _is_there(wanted):
+        kept = KeptAvatars().find(text)
+        if kept is not None:
+            return kept
+        if not re.search(r"[/\\.:*?\[-]", text) and not is_stream(text):
+            raise PlaceError(
+                f"there is no file {text}, and no avatar of that name is kept here: `visavis avatars` lists those that "
+                f"are; make one with `visavis enroll PHOTO -o {text}.avatar`"
+            )
+    return input_file(text)
 
 
 def output_file(text: str) -> Path:

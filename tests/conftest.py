@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from calibration import photo_apart
 from calibration.enroll import enroll
 from engines.enrollment import Enrollment
 from engines.renderer import Framing
+from streamer.kept import ENVIRONMENT_FOLDER
 
 # a busy computer must not fail a property; each run draws the same examples
 settings.register_profile("visavis", deadline=None, derandomize=True)
@@ -36,6 +38,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in ("SIGHUP", "SIGTERM"):
     if hasattr(signal, name):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_avatars(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where avatars are kept, for every test and what it starts: never where this computer's user keeps theirs."""
+    folder = tmp_path_factory.mktemp("kept") / "avatars"
+    os.environ[ENVIRONMENT_FOLDER] = str(folder)
+    yield folder
+    del os.environ[ENVIRONMENT_FOLDER]
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,8 @@ from streamer.cli.terminal import log_to_terminal
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
-    "enroll", "animate", "run", "serve", "emotions", "frontalize", "edit", "settings", "latency", "doctor", "devices",
+    "enroll", "animate", "run", "serve", "avatars", "emotions", "frontalize", "edit", "settings", "latency", "doctor",
+    "devices",
 )  # fmt: skip
 # started as users start it; every run is a real process, so only whole flows are
 VISAVIS = [sys.executable, "-m", "streamer.cli.main"]

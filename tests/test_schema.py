@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 TOKEN = "an-access-token.0"
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 OPERATIONS = (
-    "GET /", "GET /api/health", "GET /metrics", "GET /metrics.json", "GET /api/avatars",
+    "GET /", "GET /api/health", "GET /metrics", "GET /metrics.json", "GET /api/avatars", "GET /api/camera",
     "GET /api/avatars/{name}/picture", "POST /api/avatars", "POST /api/backgrounds",
     "PUT /api/avatars/{name}/controls", "DELETE /api/avatars/{name}", "POST /api/offer",
 )  # fmt: skip

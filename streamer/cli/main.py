@@ -17,6 +17,7 @@ from engines.errors import VisavisError
 from engines.files import require_apart, require_writable
 from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
+from streamer.cli.avatars import add_avatar_commands
 from streamer.cli.computer import add_computer_commands
 from streamer.cli.controls import with_controls
 from streamer.cli.latency import latency
@@ -50,7 +51,7 @@ from streamer.cli.terminal import (
     working,
 )
 from streamer.drive.trackers.names import DEFAULT_TRACKER
-from streamer.places import input_file, output_file
+from streamer.places import avatar_file, input_file, output_file
 from streamer.sinks.names import DEFAULT_SINK
 from streamer.sources.names import DEFAULT_SOURCE
 
@@ -278,7 +279,7 @@ def serve(
         typer.Option(
             metavar="FILE",
             help="An .avatar file to offer; may be repeated (default: a demo).",
-            parser=input_file,
+            parser=avatar_file,
         ),
     ] = None,
     host: Annotated[str, typer.Option(envvar="VISAVIS_HOST", help="Address to listen on.")] = "127.0.0.1",
@@ -338,6 +339,7 @@ def serve(
 
 app.command()(latency)
 add_computer_commands(app)
+add_avatar_commands(app)
 add_still_commands(app)
 
 

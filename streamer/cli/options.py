@@ -13,7 +13,7 @@ from engines.errors import VisavisError, no_such
 from engines.generators.names import GENERATOR_NAMES
 from engines.head.names import HEAD_MODEL_SETTING
 from streamer.drive.trackers.names import TRACKER_NAMES
-from streamer.places import input_file, output_file, path_of
+from streamer.places import avatar_file, input_file, output_file, path_of
 from streamer.sinks.names import SINK_CHOICES, sink_named
 from streamer.sources.names import SOURCE_CHOICES, source_named
 
@@ -44,7 +44,12 @@ SourceName = Annotated[
     str, typer.Option("--from", metavar="SOURCE", help=f"{SOURCE_CHOICES}.", parser=source_named)
 ]
 SinkName = Annotated[str, typer.Option("--to", metavar="SINK", help=f"{SINK_CHOICES}.", parser=sink_named)]
-AvatarFile = Annotated[Path, typer.Argument(help="An .avatar file from `visavis enroll`.", parser=input_file)]
+AvatarFile = Annotated[
+    Path,
+    typer.Argument(
+        help="An .avatar file, or the name of a kept one (`visavis avatars`).", parser=avatar_file
+    ),
+]
 Side = Annotated[int, typer.Option(min=MIN_PX, max=MAX_PX, help="Side of the picture in pixels.")]
 Height = Annotated[
     int | None,

@@ -22,7 +22,7 @@ from streamer.cli.options import (
     head_model_file,
 )
 from streamer.cli.terminal import progress_bar, quiet_native, say_note, working
-from streamer.places import input_file, output_file
+from streamer.places import avatar_file, output_file
 
 if TYPE_CHECKING:
     from engines.enrollment import Enrollment
@@ -97,7 +97,7 @@ def emotions(
 
 def frontalize(
     photo: Annotated[
-        Path, typer.Argument(help="A photo with one face, or an .avatar file.", parser=input_file)
+        Path, typer.Argument(help="A photo with one face, or an .avatar file.", parser=avatar_file)
     ],
     output: PngFile,
     neutral: Annotated[bool, typer.Option("--neutral", help="Also take the expression away.")] = False,

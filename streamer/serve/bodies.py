@@ -7,11 +7,17 @@ from dataclasses import dataclass
 
 from starlette.routing import compile_path
 
+from calibration.avatar_apart import MAX_AVATAR_BYTES
 from streamer.serve.config import ServeSettings
 
 OFFER_BYTES = 256 << 10  # the longest SDP, and how JSON writes its line ends
 CONTROLS_BYTES = 16 << 10
+NAME_BYTES = 1 << 10
 FORM_BYTES = 64 << 10  # what a form may hold besides its picture
+
+AVATAR_TOO_LARGE = (
+    f"the avatar is larger than {MAX_AVATAR_BYTES // 1_000_000} MB; make it again from a smaller photo"
+)
 
 JSON, FORM = "application/json", "multipart/form-data"
 
@@ -30,7 +36,10 @@ def bodies(settings: ServeSettings) -> dict[tuple[str, str], Body]:
     picture = Body(settings.max_photo_bytes + FORM_BYTES, FORM, settings.too_large)
     return {
         ("POST", "/api/avatars"): picture,
+        ("POST", "/api/avatars/file"): Body(MAX_AVATAR_BYTES + FORM_BYTES, FORM, AVATAR_TOO_LARGE),
         ("POST", "/api/backgrounds"): picture,
+        ("POST", "/api/avatars/{name}/keep"): Body(NAME_BYTES, JSON, _longer("an avatar's name", NAME_BYTES)),
+        ("PATCH", "/api/avatars/{name}"): Body(NAME_BYTES, JSON, _longer("an avatar's name", NAME_BYTES)),
         ("POST", "/api/offer"): Body(OFFER_BYTES, JSON, _longer("an offer", OFFER_BYTES)),
         ("PUT", "/api/avatars/{name}/controls"): Body(
             CONTROLS_BYTES, JSON, _longer("what says how an avatar moves", CONTROLS_BYTES)

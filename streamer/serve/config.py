@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from engines.errors import VisavisError
+from streamer.kept import KeptAvatars, kept_folder
 from streamer.latency.minute import EVERY_S, MOST_S
 
 TOKEN_CHARACTERS = 12
@@ -33,6 +34,7 @@ class ServeSettings(BaseSettings):
     max_uploads: int = Field(default=32, ge=1)
     head_model: str | None = None
     log_every_s: float = Field(default=EVERY_S, ge=0, le=MOST_S)  # 0: never
+    avatars: Path = Field(default_factory=kept_folder)  # where the page keeps avatars, on loopback alone
     max_photo_mb: float = Field(default=60, gt=0, le=2000)
 
     @field_validator("host")
@@ -72,6 +74,11 @@ class ServeSettings(BaseSettings):
     def too_large(self) -> str:
         """What is said of a picture that is larger."""
         return f"the picture is larger than {self.max_photo_mb:g} MB; send a smaller one"
+
+    @property
+    def kept(self) -> KeptAvatars | None:
+        """The avatars kept on this computer; None where others can connect: it would not be theirs."""
+        return KeptAvatars(self.avatars.expanduser()) if self.loopback else None
 
     @property
     def loopback(self) -> bool:

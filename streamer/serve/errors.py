@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from engines.errors import VisavisError
+from streamer.kept import KeptError
 from streamer.serve.headers import HEADERS
 from streamer.serve.store import StoreError
 
@@ -45,6 +46,7 @@ def add_error_answers(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(VisavisError)(_refused)
     app.exception_handler(StoreError)(_not_stored)
+    app.exception_handler(KeptError)(_not_stored)
     app.exception_handler(Exception)(_unforeseen)
 
 
@@ -71,7 +73,7 @@ async def _refused(_: Request, error: VisavisError) -> Response:
     return answer_of(str(error), 400)
 
 
-async def _not_stored(_: Request, error: StoreError) -> Response:
+async def _not_stored(_: Request, error: StoreError | KeptError) -> Response:
     return answer_of(str(error), 409)
 
 

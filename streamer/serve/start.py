@@ -22,6 +22,7 @@ from engines.enrollment import (
     Enrollment,
     head_model_of,
     load_enrollment,
+    renamed,
     save_enrollment,
     with_head_model_found,
 )
@@ -32,6 +33,7 @@ from engines.model_files import cache_folder
 from engines.renderer import Renderer
 from engines.retarget import Controls
 from streamer.drive.demo import DEMO_PHOTO
+from streamer.kept import MOST_KEPT, KeptError
 from streamer.look import AS_IS, Look
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
@@ -40,6 +42,8 @@ from streamer.serve.protocol import WatchedProtocol
 from streamer.serve.seldom import SELDOM
 from streamer.serve.store import AvatarStore
 from streamer.tuning import tune_for_small_pictures
+
+logger = logging.getLogger(__name__)
 
 ACCEPTED_AT_ONCE = 64  # asyncio accepts them in one go, in which no call gets its turn
 DEMO_CONSENT = "public domain portrait (NASA, Eileen Collins)"
@@ -69,6 +73,36 @@ def with_controls(enrollment: Enrollment, controls: Mapping[str, object]) -> Enr
     if not controls:
         return enrollment
     return replace(enrollment, controls=Controls.from_dict(controls, enrollment.controls))
+
+
+def add_kept(
+    store: AvatarStore, settings: ServeSettings, given: Sequence[Path], controls: Mapping[str, object]
+) -> None:
+    """List the avatars that are kept on this computer; what cannot be had is left out and said.
+
+    Nothing is added where others can connect: they are for this computer. Those `given` are there already.
+    """
+    if settings.kept is None:
+        return
+    there = {path.resolve() for path in given}
+    try:
+        files = settings.kept.files()
+    except KeptError as error:
+        logger.warning("%s", error)
+        return
+    for path in files[MOST_KEPT:]:
+        logger.warning(
+            "%s is left out: %d kept avatars are the most; delete some or move it", path, MOST_KEPT
+        )
+    for path in files[:MOST_KEPT]:
+        if path.resolve() in there:
+            continue
+        try:
+            enrollment = with_head_model_found(load_enrollment(path), settings.head_model)
+        except (EnrollmentError, ModelError) as error:
+            logger.warning("a kept avatar is left out: %s; or `visavis avatars delete %s`", error, path.stem)
+            continue
+        store.add_public(with_controls(renamed(enrollment, path.stem), controls), path, kept=True)
 
 
 def measure_drawing_ms(enrollment: Enrollment, pictures: int = 8) -> float:
@@ -107,6 +141,7 @@ def serve_forever(
         store.add_public(with_controls(enrollment, controls or {}), path)
     if not avatars:
         store.add_public(with_controls(demo_avatar(), controls or {}))
+    add_kept(store, settings, avatars, controls or {})
     app = create_app(settings, store, look=look)
     if settings.max_sessions is None:  # else nobody asks what a call costs
         app.state.service.calls.capacity.calibrate(measure_drawing_ms(store.public()[0][1].enrollment))

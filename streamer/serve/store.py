@@ -6,6 +6,7 @@ In memory; the one thing that goes to a disk is an avatar's controls, into the f
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 PICTURE_PX = 256
 BACKGROUND_PREFIX = "b-"
+# as `secrets.token_urlsafe(16)` makes them
+_UPLOAD_NAME = re.compile(r"u-[A-Za-z0-9_-]{22}")
+_BACKGROUND_NAME = re.compile(r"b-[A-Za-z0-9_-]{22}")
 
 
 class StoreError(VisavisError):
@@ -33,12 +37,16 @@ class StoreError(VisavisError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An avatar on the server; `public` ones are listed. `file` is where it came from, if from a file."""
+    """An avatar on the server; `public` ones are listed. `file` is where it came from, if from a file.
+
+    `kept`: its file lies in the folder of kept avatars, and the page may rename and delete it.
+    """
 
     enrollment: Enrollment
     title: str
     public: bool
     file: Path | None = None
+    kept: bool = False
 
 
 class AvatarStore:
@@ -48,21 +56,48 @@ class AvatarStore:
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._max_uploads = max_uploads
 
-    def add_public(self, enrollment: Enrollment, file: Path | None = None) -> str:
+    def add_public(self, enrollment: Enrollment, file: Path | None = None, *, kept: bool = False) -> str:
         """List an avatar that the server was given (from `file`, if from one); its name is made unique."""
-        name, count = enrollment.name, 1
-        while name in self._entries:
-            count += 1
-            name = f"{enrollment.name}-{count}"
-        self._entries[name] = Entry(renamed(enrollment, name), name, public=True, file=file)
+        name = self._free(enrollment.name)
+        self._entries[name] = Entry(renamed(enrollment, name), name, public=True, file=file, kept=kept)
         return name
 
-    def add_upload(self, enrollment: Enrollment, title: str) -> str:
-        """Keep an upload under an unguessable name."""
+    def rename_kept(self, name: str, file: Path) -> str:
+        """The new name of a kept avatar whose file is now `file`; its place in the list stays."""
+        entry = self._entries[name]
+        new = name if name == file.stem else self._free(file.stem)
+        changed = replace(entry, enrollment=renamed(entry.enrollment, new), title=new, file=file)
+        self._entries = OrderedDict((new, changed) if n == name else (n, e) for n, e in self._entries.items())
+        return new
+
+    def remove_kept(self, name: str) -> None:
+        """List a kept avatar no longer."""
+        self._entries.pop(name, None)
+
+    def _free(self, wanted: str) -> str:
+        name, count = wanted, 1
+        while name in self._entries:
+            count += 1
+            name = f"{wanted}-{count}"
+        return name
+
+    def add_upload(self, enrollment: Enrollment, title: str, again: str | None = None) -> str:
+        """Keep an upload under an unguessable name.
+
+        `again`: the name that the same photo had before the server lost it. It is given once more unless somebody
+        else's photo has it, so that what names the avatar (a link in OBS, settings) goes on meaning it.
+        """
+        if again is not None and _UPLOAD_NAME.fullmatch(again):
+            there = self._entries.get(again)
+            if there is not None and there.enrollment.photo_sha256 == enrollment.photo_sha256:
+                return again
+            again = None if there is not None else again
+        else:
+            again = None
         uploads = [n for n, e in self._entries.items() if not e.public]
         for name in uploads[: max(0, len(uploads) + 1 - self._max_uploads)]:
             del self._entries[name]
-        name = "u-" + secrets.token_urlsafe(16)
+        name = again or "u-" + secrets.token_urlsafe(16)
         self._entries[name] = Entry(renamed(enrollment, name), title, public=False)
         return name
 
@@ -98,11 +133,13 @@ class BackgroundStore:
         self._pictures: OrderedDict[str, Background] = OrderedDict()
         self._max_pictures = max_pictures
 
-    def add(self, background: Background) -> str:
-        """Keep it; its name."""
+    def add(self, background: Background, again: str | None = None) -> str:
+        """Keep it; its name: `again`, which it had before the server lost it, where that is one and free."""
         while len(self._pictures) >= self._max_pictures:
             self._pictures.popitem(last=False)
         name = BACKGROUND_PREFIX + secrets.token_urlsafe(16)
+        if again is not None and _BACKGROUND_NAME.fullmatch(again) and again not in self._pictures:
+            name = again
         self._pictures[name] = background
         return name
 

@@ -46,6 +46,11 @@ export class Gallery {
     this.#draw();
   }
 
+  /** What the chosen avatar is called. */
+  get title() {
+    return [...this.#avatars, ...this.#uploads].find(({ name }) => name === this.chosen)?.title ?? "";
+  }
+
   add({ name, title }) {
     this.#uploads = [...this.#uploads.filter((each) => each.name !== name), { name, title }];
     this.#keep();

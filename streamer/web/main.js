@@ -1,7 +1,7 @@
 /** Wiring: joins the call, the camera, the picture, the panel and the statistics. */
 
 import { bareAddress, parseAddress, withoutToken } from "./address.js";
-import { keepToken, saveControls } from "./api.js";
+import { keepToken, keptToken, saveControls } from "./api.js";
 import { Call, backoffS } from "./call.js";
 import { Camera } from "./camera.js";
 import { Choices } from "./choices.js";
@@ -13,11 +13,14 @@ import { Gallery } from "./gallery.js";
 import { Hud } from "./hud.js";
 import { Look } from "./look.js";
 import { Meter } from "./meter.js";
+import { CalmFace } from "./neutral.js";
 import { Notices } from "./notices.js";
+import { Pace, SMALL_PX, isThisComputer, slowWords } from "./pace.js";
 import { Picture } from "./picture.js";
 import { statusOf } from "./status.js";
 import { lasting } from "./store.js";
 import { Toolbar } from "./toolbar.js";
+import { UseIt } from "./use.js";
 import { Veil } from "./veil.js";
 
 const DRAW_EVERY_MS = 250;
@@ -34,6 +37,8 @@ const now = {
 };
 
 const notices = new Notices(el("notices"));
+const calmFace = new CalmFace(notices);
+const pace = new Pace();
 const hud = new Hud();
 const meter = new Meter({ timeOriginMs: performance.timeOrigin });
 
@@ -59,7 +64,12 @@ const camera = new Camera({
 
 const drive = new Drive({ camera, mode: wish.mode, audio: wish.audio, notices, onChange: startCall });
 
-const toolbar = new Toolbar({ picture, drive, onRecalibrate: () => call.send({ type: "recalibrate" }) });
+const toolbar = new Toolbar({
+  picture,
+  drive,
+  asked: wish,
+  onRecalibrate: () => call.send({ type: "recalibrate" }) && calmFace.ask(),
+});
 
 const call = new Call({
   phase: onPhase,
@@ -125,6 +135,7 @@ function onPhase(phase) {
     meter.newCall();
     now.state = null;
     now.face = null;
+    calmFace.begin();
   }
   if (phase.name === "refused" && phase.status === 410) {
     notices.show(phase.text, "error");
@@ -150,6 +161,11 @@ function onMessage(message, nowMs) {
       now.state = message.state;
       now.face = message.face;
       now.drawnBy = message.generator ?? null;
+      calmFace.frame(message.state);
+      drawStatus();
+      break;
+    case "neutral":
+      calmFace.heard(message);
       drawStatus();
       break;
     case "mesh":
@@ -167,23 +183,40 @@ function onMessage(message, nowMs) {
 // ---- drawing
 
 function drawStatus() {
-  const { tone, text } = statusOf({ ...now, drive: drive.name, mode: drive.mode });
+  const { tone, text } = statusOf({ ...now, neutral: calmFace.report, drive: drive.name, mode: drive.mode });
   // rewriting the same words would make a screen reader say them again
   if (el("status-text").textContent === text) return;
   el("status-text").textContent = text;
   el("status").dataset.tone = tone;
 }
 
-function drawButtons() {
-  const bareHref = bareAddress(document.baseURI, {
-    drive: drive.name,
+function bareHref() {
+  return bareAddress(document.baseURI, {
+    // who shows it to others is there in person
+    drive: drive.name === "demo" ? "webcam" : drive.name,
     avatar: gallery.chosen ?? "",
     sizePx: wish.sizePx,
     mode: drive.mode,
+    ...choices.asked,
     ...look.asked,
   });
-  toolbar.draw({ drive, connected: now.phase === "connected", bareHref });
 }
+
+function drawButtons() {
+  toolbar.draw({ drive, connected: now.phase === "connected", bareHref: bareHref() });
+}
+
+new UseIt({
+  now: () => ({
+    avatar: gallery.chosen ?? "",
+    title: gallery.title,
+    drive: drive.name,
+    look: look.asked,
+    generator: choices.asked.generator,
+    bareHref: bareHref(),
+    secret: keptToken(),
+  }),
+});
 
 function setHud(on) {
   hud.shown = on;
@@ -192,6 +225,8 @@ function setHud(on) {
 
 function changeHud() {
   setHud(!hud.shown);
+  // in one column it comes last
+  if (hud.shown) el("hud").scrollIntoView({ block: "nearest" });
   lasting.write("hud", hud.shown);
 }
 
@@ -209,6 +244,33 @@ function stats() {
   };
 }
 
+/** Says when this computer is too slow for the call, and takes it back when it is not any more. */
+function watchPace({ fps, dropped, generator }) {
+  const wasSlow = pace.isSlow;
+  const counts = now.phase === "connected" && now.state === "tracking" && drive.mode === "avatar" && !document.hidden;
+  pace.look(performance.now(), { fps, dropped, drive: drive.name, counts: counts && !wish.bare });
+  if (pace.isSlow === wasSlow) return;
+  if (!pace.isSlow) {
+    notices.end("pace");
+    return;
+  }
+  const words = slowWords({
+    fps,
+    drive: drive.name,
+    isHere: isThisComputer(location.hostname),
+    generator,
+    generators: gallery.generators,
+    sizePx: wish.sizePx,
+    aspect: look.asked.aspect,
+  });
+  const smaller = () => {
+    wish.sizePx = SMALL_PX;
+    startCall();
+  };
+  const action = wish.sizePx > SMALL_PX ? { label: "Make the picture smaller", go: smaller } : undefined;
+  notices.show(words, "info", { topic: "pace", action });
+}
+
 window.visavis = { stats, reset: () => meter.reset() };
 
 // ---- what the visitor does
@@ -217,6 +279,8 @@ el("hud-toggle").addEventListener("click", changeHud);
 el("veil-retry").addEventListener("click", () => (gallery.chosen ? startCall() : void begin()));
 
 el("trim").addEventListener("input", () => {
+  const { value, min, max } = el("trim");
+  el("trim").style.setProperty("--fill", `${(100 * (value - min)) / (max - min)}%`);
   el("trim-value").textContent = `${el("trim").value} ms`;
   call.send({ type: "sound", trim_ms: Number(el("trim").value) });
 });
@@ -262,5 +326,9 @@ async function begin(attempt = 0) {
 
 document.body.classList.toggle("bare", wish.bare);
 setHud(wish.hud ?? (wish.bare ? false : lasting.read("hud") !== false));
-setInterval(() => hud.draw(stats(), drive.name), DRAW_EVERY_MS);
+setInterval(() => {
+  const seen = stats();
+  hud.draw(seen, drive.name);
+  watchPace(seen);
+}, DRAW_EVERY_MS);
 void begin();

@@ -1,0 +1,158 @@
+"""The addresses of avatars: which there are, their pictures and files, saved settings, those kept on this computer."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Body, HTTPException
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+
+from engines.enrollment import avatar_bytes, renamed
+from engines.presets import preset_names
+from engines.retarget import Controls
+from streamer.drive.trackers.names import TRACKER_NAMES
+from streamer.kept import KeptAvatars, safe_name, shown_folder
+from streamer.serve.errors import documented
+from streamer.serve.requests import StrictRoute
+from streamer.serve.service import Served, Service
+from streamer.serve.store import Entry, picture_of, write_controls
+
+GONE = "this avatar is not on the server; choose another, or add its photo again"
+ELSEWHERE = "avatars are kept only on the computer that the server runs on; download the file instead"
+NOT_KEPT = "the server was started with this avatar: its file is changed where it lies"
+
+
+class JpegResponse(Response):
+    """A picture."""
+
+    media_type = "image/jpeg"
+
+
+class AvatarResponse(Response):
+    """An `.avatar` file."""
+
+    media_type = "application/octet-stream"
+
+
+class Named(BaseModel):
+    """What a kept avatar is to be called."""
+
+    name: str = Field(min_length=1, max_length=80)
+
+
+avatars = APIRouter(route_class=StrictRoute)
+
+
+@avatars.get("/api/avatars", responses=documented())
+async def list_avatars(service: Served) -> dict[str, object]:
+    """What can be chosen: avatars, generators, trackers, emotions, and how calls look at first."""
+    public, kept = service.store.public(), service.settings.kept
+    return {
+        "avatars": [{"name": n, "title": e.title, "kept": e.kept} for n, e in public],
+        "generators": list(service.generators),
+        "trackers": list(TRACKER_NAMES),
+        "emotions": list(preset_names()),
+        "default": public[0][0] if public else None,
+        "look": {"background": service.look.background.mode, "aspect": service.look.aspect},
+        "keep_in": shown_folder(kept.folder) if kept else None,
+    }
+
+
+@avatars.get("/api/avatars/{name}/picture", response_class=JpegResponse, responses=documented(404))
+async def picture(name: str, service: Served) -> Response:
+    """An avatar's face, JPEG."""
+    return JpegResponse(picture_of(found(name, service).enrollment))
+
+
+@avatars.put("/api/avatars/{name}/controls", responses=documented(404, 409, 411, 415, 422))
+async def keep_controls(
+    name: str, body: Annotated[dict[str, object], Body()], service: Served
+) -> dict[str, object]:
+    """Save how an avatar moves."""
+    entry = found(name, service)
+    controls = Controls.from_dict(body)
+    in_file = await service.aside(lambda: write_controls(entry, controls))
+    if not service.store.set_controls(name, controls):
+        raise HTTPException(404, GONE)
+    return {"controls": controls.to_dict(), "kept": "file" if in_file else "memory"}
+
+
+@avatars.delete("/api/avatars/{name}", status_code=204, responses=documented(404, 409))
+async def delete(name: str, service: Served) -> Response:
+    """Forget an upload; of an avatar kept on this computer, its file too."""
+    if service.store.remove_upload(name):
+        return Response(status_code=204)
+    _, file, folder = _kept(name, service)
+    await service.aside(lambda: _delete(folder, file))
+    service.store.remove_kept(name)
+    return Response(status_code=204)
+
+
+@avatars.get("/api/avatars/{name}/file", response_class=AvatarResponse, responses=documented(404, 409, 503))
+async def download(name: str, service: Served) -> Response:
+    """The `.avatar` file of an upload, or of an avatar kept on this computer."""
+    entry = found(name, service)
+    if entry.public:
+        _kept(name, service)
+    title = safe_name(entry.title)
+    data = await service.work.run(lambda _: avatar_bytes(renamed(entry.enrollment, title)))
+    names = f"filename=\"avatar.avatar\"; filename*=UTF-8''{quote(title)}.avatar"
+    return AvatarResponse(
+        data, headers={"Content-Disposition": f"attachment; {names}", "Cache-Control": "no-store"}
+    )
+
+
+@avatars.post("/api/avatars/{name}/keep", status_code=201, responses=documented(404, 409, 411, 415, 422, 503))
+async def keep(name: str, body: Annotated[Named, Body()], service: Served) -> dict[str, object]:
+    """Keep an upload as a file on this computer; it is listed from now on, and after the next start."""
+    entry, folder = found(name, service), service.settings.kept
+    if folder is None:
+        raise HTTPException(409, ELSEWHERE)
+    if entry.public:
+        raise HTTPException(409, "this avatar has a file already")
+
+    def write(_: threading.Event) -> Path:
+        called = renamed(entry.enrollment, safe_name(body.name))
+        return folder.keep(called.name, avatar_bytes(called))
+
+    file = await service.work.run(write)
+    listed = service.store.add_public(renamed(entry.enrollment, file.stem), file, kept=True)
+    return {"name": listed, "title": listed, "file": shown_folder(file)}
+
+
+@avatars.patch("/api/avatars/{name}", responses=documented(404, 409, 411, 415, 422))
+async def rename(name: str, body: Annotated[Named, Body()], service: Served) -> dict[str, object]:
+    """Another name for an avatar that is kept on this computer, and for its file."""
+    _, file, folder = _kept(name, service)
+    renamed_to = await service.aside(lambda: folder.rename(file.stem, body.name))
+    if service.store.get(name) is None:
+        raise HTTPException(404, GONE)
+    new = service.store.rename_kept(name, renamed_to)
+    return {"name": new, "title": new}
+
+
+def found(name: str, service: Service) -> Entry:
+    """The avatar called `name`. Raises HTTPException 404."""
+    entry = service.store.get(name)
+    if entry is None:
+        raise HTTPException(404, GONE)
+    return entry
+
+
+def _kept(name: str, service: Service) -> tuple[Entry, Path, KeptAvatars]:
+    """An avatar kept on this computer, its file and their folder. Raises HTTPException 404 or 409."""
+    entry, folder = found(name, service), service.settings.kept
+    if folder is None:
+        raise HTTPException(409, ELSEWHERE)
+    if not entry.kept or entry.file is None:
+        raise HTTPException(409, NOT_KEPT)
+    return entry, entry.file, folder
+
+
+def _delete(folder: KeptAvatars, file: Path) -> None:
+    if folder.find(file.stem) is not None:  # else somebody has removed it already
+        folder.delete(file.stem)
