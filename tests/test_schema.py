@@ -41,6 +41,8 @@ OPERATIONS = (
     "GET /", "GET /api/health", "GET /metrics", "GET /metrics.json", "GET /api/avatars", "GET /api/camera",
     "GET /api/avatars/{name}/picture", "POST /api/avatars", "POST /api/backgrounds",
     "PUT /api/avatars/{name}/controls", "DELETE /api/avatars/{name}", "POST /api/offer",
+    "POST /api/calls/{session}/recording", "GET /api/calls/{session}/recording",
+    "GET /api/calls/{session}/recording/trace", "DELETE /api/calls/{session}/recording",
 )  # fmt: skip
 WANTED = {  # what has to come up among the answers
     "POST /api/avatars": {201, 422},

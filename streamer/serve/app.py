@@ -18,6 +18,7 @@ from streamer.latency.minute import log_each
 from streamer.look import AS_IS, Look
 from streamer.serve.aside import Aside
 from streamer.serve.avatars import avatars
+from streamer.serve.call_recording import call_recording
 from streamer.serve.calls import Calls
 from streamer.serve.camera_help import camera_help
 from streamer.serve.capacity import Capacity, cores_here
@@ -84,6 +85,7 @@ def create_app(
     app.include_router(router)
     app.include_router(uploads)
     app.include_router(numbers)
+    app.include_router(call_recording)
     app.include_router(avatars)
     app.include_router(camera_help)
     app.mount("/static", StaticFiles(directory=WEB), name="static")

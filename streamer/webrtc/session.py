@@ -44,6 +44,7 @@ from streamer.webrtc.messages import (
 from streamer.webrtc.offer_sdp import OfferError
 from streamer.webrtc.peer import Peer, PeerEvents
 from streamer.webrtc.reception import watch
+from streamer.webrtc.recorder import Recorder
 from streamer.webrtc.talk import Talk
 from streamer.webrtc.work import Tally, Work
 from streamer.webrtc.worker import Incoming, Worker
@@ -106,6 +107,7 @@ class Session:
         self._tally = Tally()
         self._failed = False
         self._mesh_at_s = 0.0
+        self.recorder = Recorder(self.ledger)
         self._lip_sync = LipSync(options)
         self.sound = self._open_sound()
         self._closing: asyncio.Task[None] | None = None
@@ -170,6 +172,7 @@ class Session:
                 await self._peer.close()
             finally:
                 self._avatar = self._worker = None
+                self.recorder.forget()
                 self.ledger.close()
                 self._on_closed(self)
         if worker is not None:
@@ -323,6 +326,7 @@ class Session:
 
     def _shown(self, shown: Shown) -> None:
         """Called by the worker's drawing thread."""
+        self.recorder.driven(shown.drive, shown.frame.pts_s)
         points = shown.drive.landmarks_px
         now_s = time.monotonic()
         if points is None or now_s - self._mesh_at_s < MESH_PERIOD_S or self._worker is None:
