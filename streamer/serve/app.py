@@ -22,6 +22,7 @@ from streamer.serve.call_recording import call_recording
 from streamer.serve.calls import Calls
 from streamer.serve.camera_help import camera_help
 from streamer.serve.capacity import Capacity, cores_here
+from streamer.serve.change import changes
 from streamer.serve.config import ServeSettings
 from streamer.serve.errors import add_error_answers
 from streamer.serve.guard import Guard
@@ -86,6 +87,7 @@ def create_app(
     app.include_router(uploads)
     app.include_router(numbers)
     app.include_router(call_recording)
+    app.include_router(changes)
     app.include_router(avatars)
     app.include_router(camera_help)
     app.mount("/static", StaticFiles(directory=WEB), name="static")

@@ -27,7 +27,7 @@ class LinesResponse(StreamingResponse):
 @call_recording.post("/api/calls/{session}/recording", responses=documented(404))
 async def record(session: str, service: Served) -> dict[str, object]:
     """Record what drives a call, in memory."""
-    _recorder(session, service).begin()
+    service.calls.called(session).recorder.begin()
     return {"most_s": MOST_S}
 
 
@@ -50,19 +50,12 @@ async def recorded_trace(session: str, service: Served) -> Response:
 @call_recording.delete("/api/calls/{session}/recording", status_code=204, responses=documented(404))
 async def forget(session: str, service: Served) -> Response:
     """Stop and forget the recording."""
-    _recorder(session, service).forget()
+    service.calls.called(session).recorder.forget()
     return Response(status_code=204)
 
 
-def _recorder(name: str, service: Service) -> Recorder:
-    for session in service.calls.sessions:
-        if session.name == name and not session.ending:
-            return session.recorder
-    raise HTTPException(404, "this call is over, and its recording is gone; begin another")
-
-
 def _with_something(name: str, service: Service) -> Recorder:
-    recorder = _recorder(name, service)
+    recorder = service.calls.called(name).recorder
     recorder.stop()
     if not recorder.frames:
         raise HTTPException(409, "nothing is recorded; begin a recording and fetch it while the call is up")
