@@ -41,6 +41,7 @@ from streamer.webrtc.messages import (
 )
 from streamer.webrtc.peer import Peer, PeerEvents
 from streamer.webrtc.reception import watch
+from streamer.webrtc.recorder import Recorder
 from streamer.webrtc.talk import Talk
 from streamer.webrtc.wish import Wish
 from streamer.webrtc.work import Tally, Work
@@ -101,6 +102,7 @@ class Session:
         self._patience = Budget(CHANGES_PER_S, CHANGES_AT_ONCE)
         self._failed = False
         self._mesh_at_s = 0.0
+        self.recorder = Recorder(self.ledger)
         self._lip_sync = LipSync(options)
         self.hearing = Hearing(options, self.clock)
         self._avatar = CallAvatar(
@@ -206,6 +208,7 @@ class Session:
                 self._avatar.close()
                 self.hearing.close()
                 self._worker = None
+                self.recorder.forget()
                 self.ledger.close()
                 self._on_closed(self)
         if worker is not None:
@@ -341,6 +344,7 @@ class Session:
 
     def _shown(self, shown: Shown) -> None:
         """Called by the worker's drawing thread."""
+        self.recorder.driven(shown.drive, shown.frame.pts_s)
         points = shown.drive.landmarks_px
         now_s = time.monotonic()
         if points is None or now_s - self._mesh_at_s < MESH_PERIOD_S or self._worker is None:
