@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from engines.head.model import HeadModel
 from engines.motion import ARKIT_INDEX, Motion
 
 F32 = NDArray[np.float32]
+NeutralState = Literal["waiting", "taken"]  # waiting: not calm yet, a provisional one serves
 
 CALIBRATION_S = 1.0
 EASE_S = 0.5  # a re-taken neutral is eased in: the avatar never jumps
@@ -32,6 +34,20 @@ class DriverNeutral:
 
     mesh_hu: F64
     motion: Motion
+
+
+@dataclass(frozen=True, slots=True)
+class NeutralReport:
+    """How the neutral stands: what is not calm (`why`, empty when taken), and which neutral it is.
+
+    `why`: "talking", "mouth_open", "smiling", "eyes_shut", "brows_up", "turned", "looking_down",
+    "moving", "cut_off". `revision` grows whenever the neutral in use begins to become another: first taken,
+    re-taken, revised by later evidence.
+    """
+
+    state: NeutralState = "waiting"
+    why: tuple[str, ...] = ()
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +94,17 @@ class NeutralEstimator:
         self._to: DriverNeutral | None = None
         self._ease_start_s = 0.0
         self._collecting = True
+        self._revision = 0
+
+    @property
+    def report(self) -> NeutralReport:
+        """How it stands after the last frame."""
+        return NeutralReport("waiting" if self._collecting else "taken", (), self._revision)
+
+    @property
+    def target(self) -> DriverNeutral | None:
+        """The neutral that `current` is being eased into: the one to keep."""
+        return self._to or self._current
 
     @property
     def collecting(self) -> bool:
@@ -98,6 +125,7 @@ class NeutralEstimator:
         """Use `neutral` at once and stop collecting."""
         self._samples, self._collecting = [], False
         self._current, self._to = neutral, None
+        self._revision += 1
 
     def add(
         self,
@@ -120,6 +148,7 @@ class NeutralEstimator:
                 self._from, self._to = self._current, choose_neutral(self._model, self._samples)
                 self._ease_start_s = time_s
                 self._samples, self._collecting = [], False
+                self._revision += 1
         if self._to is not None and self._from is not None:
             weight = float(np.clip((time_s - self._ease_start_s) / EASE_S, 0, 1))
             self._current = _blend_neutral(self._from, self._to, weight)

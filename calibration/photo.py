@@ -230,7 +230,9 @@ def _develop(picture: Image.Image, data: bytes, max_side_px: int) -> Photo:
     if shrink < 1:
         image = image.resize(_scaled(image.size, shrink), Image.Resampling.LANCZOS, reducing_gap=3.0)
     if max(original_size) > max_side_px:
-        notices.append(f"scaled from {original_size[0]}x{original_size[1]}")
+        notices.append(
+            f"the photo's {original_size[0]} × {original_size[1]} pixels are more than it takes: a smaller copy is used"
+        )
     alpha = image.getchannel("A") if alpha_kept else None
     image = to_srgb(image, profile, signal, notices)
     if alpha is not None and _range(alpha)[0] < 255:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from engines.errors import VisavisError
 from engines.geometry import F64, rotation_matrix, rotation_vector
+from engines.mood import Mood, mood_of
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT, Motion
-from engines.presets import PRESET_NAMES, preset_motion
+from engines.presets import PRESET_NAMES
 
 MotionMode = Literal["relative", "absolute"]
 Region = Literal["all", "exp", "pose", "lip", "eyes"]
@@ -30,7 +31,8 @@ class Controls:
     `head` turns the head, `position` moves it. `region` limits what of the driver gets through.
     `place_absolutely` also takes the head's place from the driver's picture (absolute motion in the
     photo's own framing). `keep_lips` and `keep_blink` let closed lips and blinks through whatever the
-    strengths and the photo say. `preset` adds an emotion (`engines.presets`) of `preset_strength`.
+    strengths and the photo say. `preset` shows an emotion (`engines.presets`) of `preset_strength` in the place of
+    the photo's own expression, whatever strengths and region are; the driver moves on top of it.
     Raises ControlsError for a value outside its range.
     """
 
@@ -155,6 +157,8 @@ _OPPOSED = np.stack(
 _JAW_OPEN, _MOUTH_CLOSE = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["mouthClose"]
 # so much opening (of β, all openers together) lets go of lips or lids that the photo shows closed
 OPENED_KNEE, OPENED_LETS_GO = 0.05, 0.2
+# lids that rest further down are no rest: a blink shuts them all the same
+RESTING_LIDS = 0.5
 
 
 def soft_limit(value: F64 | float, knee: F64 | float, limit: F64 | float) -> F64:
@@ -164,7 +168,15 @@ def soft_limit(value: F64 | float, knee: F64 | float, limit: F64 | float) -> F64
     return np.where(size <= knee, value, np.sign(value) * (knee + room * np.tanh((size - knee) / room)))
 
 
-def retarget(driver: Motion, neutral: Motion, source: Motion, controls: Controls) -> Motion:
+def retarget(
+    driver: Motion,
+    neutral: Motion,
+    source: Motion,
+    controls: Controls,
+    *,
+    mood: Mood | None = None,
+    talking: float = 0.0,
+) -> Motion:
     """Motion for the photo's head, in the photo's own camera.
 
     `driver` and `neutral` are in the driver's camera, `source` is the photo's own motion. Relative:
@@ -172,12 +184,17 @@ def retarget(driver: Motion, neutral: Motion, source: Motion, controls: Controls
     strengths below 1. Only β, pose, gaze and closure travel, never a shape, so the photo stays the person it is.
     Whatever finite motion comes in, the result is finite and within the limits above; the limits make room
     for what the photo itself shows, so a driver at rest shows the photo as it is.
+
+    With an emotion the photo's own expression, lips and lids give way to the emotion's; a driver at rest shows the
+    emotion as `emotion_motion` does. `mood`: the emotion now, where that is not yet the one of `controls`. An emotion
+    that parts the lips parts those of a driver whose lips rest closed, but not while that driver is `talking`
+    (0 … 1): then they close whenever the driver's do, as in p, b and m.
     """
     driver, neutral = _sane(driver), _sane(neutral)
     named = _strengths(controls)
-    preset = preset_motion(controls.preset, controls.preset_strength).astype(np.float64)
-    closure = _closure(driver, neutral, source, controls, named, preset)
-    expression = _expression(driver, neutral, source, controls, named, preset, closure)
+    mood = mood or mood_of(controls.preset, controls.preset_strength)
+    closure, closing = _closure(driver, neutral, source, controls, named, mood, talking)
+    expression = _expression(driver, neutral, source, controls, named, mood, closure, closing)
     if controls.motion == "absolute":
         gaze = _towards(_f64(source.gaze_rad), _f64(driver.gaze_rad), named["gaze"])
     else:
@@ -194,6 +211,18 @@ def retarget(driver: Motion, neutral: Motion, source: Motion, controls: Controls
         confidence=driver.confidence,
         closure=closure.astype(np.float32),
     )
+
+
+# what a face does at rest: its lips are closed
+CALM = Motion(closure=np.array([1, 0, 0], np.float32))
+
+
+def emotion_motion(source: Motion, name: str, strength: float = 1.0) -> Motion:
+    """The photo `source` with the emotion `name`, as a driver at rest shows it live: the photo's pose and gaze.
+
+    Raises ControlsError for an emotion or a strength that there is not.
+    """
+    return retarget(CALM, CALM, source, Controls(preset=name, preset_strength=strength))
 
 
 def _sane(motion: Motion) -> Motion:
@@ -221,30 +250,48 @@ def _towards(source: F64, driver: F64, strength: F64 | float) -> F64:
 
 
 def _closure(
-    driver: Motion, neutral: Motion, source: Motion, controls: Controls, named: dict[str, float], preset: F64
-) -> F64:
-    """How closed lips, right and left eye are drawn (3,).
+    driver: Motion,
+    neutral: Motion,
+    source: Motion,
+    controls: Controls,
+    named: dict[str, float],
+    mood: Mood,
+    talking: float,
+) -> tuple[F64, float]:
+    """How closed lips, right and left eye are drawn (3,); and how far the driver closes an emotion's lips, 0 … 1.
 
-    Relative: closing beyond the driver's rest closes; what the photo shows closed stays so until the driver (or
-    the preset) opens it. Absolute: the driver's own. Kept (`keep_lips`, `keep_blink`): at least as closed
+    Relative: closing beyond the driver's rest closes; what the photo shows closed stays so until the driver
+    opens it. Absolute: the driver's own. Kept (`keep_lips`, `keep_blink`): at least as closed
     as the driver is, whatever the strengths and the photo: an open mouth in the photo closes with the driver's.
+    By as much as an emotion is there, its own lips and open eyes stand for the photo's, and the driver's rest is
+    nothing to be kept.
     """
     own, theirs, rest = (np.clip(_f64(m.closure), 0, 1) for m in (source, driver, neutral))
     # half-closed lids and lips do not close the more for an exaggerated face
     strength = np.minimum([named["lips"], named["eyes"], named["eyes"]], 1.0)
-    if controls.motion == "absolute":
-        moved = _towards(own, theirs, strength)
-    else:
-        change = _f64(driver.expression) - neutral.expression
-        opened = np.array([np.maximum(change[_OPENERS], 0).sum(), *(change[_WIDE] - change[_BLINK])])
-        opened = strength * opened + [preset[_OPENERS].sum(), *preset[_WIDE]]
-        let_go = (
-            strength * np.maximum(rest - theirs, 0) + np.maximum(opened - OPENED_KNEE, 0) / OPENED_LETS_GO
-        )
-        moved = np.maximum(own * np.clip(1 - let_go, 0, 1), strength * (theirs - rest))
     let = _LETS_THROUGH[controls.region]
     kept = np.array([controls.keep_lips and "lips" in let, *[controls.keep_blink and "eyes" in let] * 2])
-    return np.clip(np.where(kept, np.maximum(moved, theirs), moved), 0, 1)
+    change = _f64(driver.expression) - neutral.expression
+    opened = np.array([np.maximum(change[_OPENERS], 0).sum(), *(change[_WIDE] - change[_BLINK])])
+    let_go = (
+        strength * np.maximum(rest - theirs, 0)
+        + np.maximum(strength * opened - OPENED_KNEE, 0) / OPENED_LETS_GO
+    )
+
+    def closed(shown: F64) -> F64:
+        return np.maximum(shown * np.clip(1 - let_go, 0, 1), strength * (theirs - rest))
+
+    moved = _towards(own, theirs, strength) if controls.motion == "absolute" else closed(own)
+    without = np.clip(np.where(kept, np.maximum(moved, theirs), moved), 0, 1)
+    if mood.share <= 0:
+        return without, 0.0
+    shown = np.array([mood.lips_closed, 0.0, 0.0])
+    lips = talking * theirs[:1] + (1 - talking) * np.maximum(theirs[:1] - rest[:1], 0)
+    lids_rest = np.minimum(rest[1:], RESTING_LIDS)
+    lids = np.maximum(theirs[1:] - lids_rest, 0) / (1 - lids_rest)
+    moved = closed(shown)
+    felt = np.clip(np.where(kept, np.maximum(moved, np.concatenate([lips, lids])), moved), 0, 1)
+    return (1 - mood.share) * without + mood.share * felt, float(_on_the_way(shown, felt)[0])
 
 
 def _expression(
@@ -253,10 +300,12 @@ def _expression(
     source: Motion,
     controls: Controls,
     named: dict[str, float],
-    preset: F64,
+    mood: Mood,
     closure: F64,
+    closing_mood: float,
 ) -> F64:
-    own, theirs = _f64(source.expression), _f64(driver.expression)
+    stays = 1 - mood.share
+    own, theirs = stays * _f64(source.expression), _f64(driver.expression)
     strength = sum(
         (named[name] * members for name, members in _IN_REGION.items()), np.zeros(EXPRESSION_COUNT)
     )
@@ -266,17 +315,17 @@ def _expression(
     else:
         share = own
         value = own + strength * (theirs - neutral.expression)
-    # closed lips: the photo's own opening and the preset's yield, so that lips meet without being stretched
+    # closed lips: the photo's own opening and the emotion's yield, so that lips meet without being stretched
     own_closure = np.clip(_f64(source.closure), 0, 1)
     closing = _on_the_way(own_closure, closure)
     yields = np.minimum(closing[0] * np.maximum(share[_OPENERS], 0), np.maximum(value[_OPENERS], 0))
     value[_OPENERS] -= yields
-    preset = preset.copy()
-    preset[_OPENERS] *= 1 - closure[0]
-    value += preset
+    felt = mood.expression.copy()
+    felt[_OPENERS] *= 1 - closing_mood
+    value += felt
     # a lid that is down cannot be wide
     shut = np.maximum(value[_BLINK], closure[1:])
-    own_shut = np.maximum(own[_BLINK], own_closure[1:])
+    own_shut = np.maximum(own[_BLINK], stays * own_closure[1:])
     value[_WIDE] -= np.maximum(value[_WIDE], 0) * _on_the_way(own_shut, shut)
     one, other = _OPPOSED
     conflict = _conflict(value[one], value[other], own[one], own[other])

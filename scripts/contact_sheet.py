@@ -38,10 +38,9 @@ from engines.raster.conditioning import computed_flow, computed_occlusion, face_
 from engines.raster.gbuffer import front_facing, rasterise
 from engines.raster.pose import head_viewport, pose_head
 from engines.renderer import Renderer
-from engines.retarget import Controls, retarget
+from engines.retarget import Controls, emotion_motion, retarget
 from scripts.head.clay import clay_face
 from scripts.measure.figures import astronaut_png
-from streamer.cli.emotions import emotion_motion
 from streamer.drive.demo import DEMO_MOTION
 
 F32 = NDArray[np.float32]

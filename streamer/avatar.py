@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
+from engines.mood import mood_of
+from engines.motion import Motion
 from engines.retarget import retarget
 from streamer.clock import Clock, SystemClock
 from streamer.drive.driver import Drive, Driver
+from streamer.drive.emotion import Felt, advance
 from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.options import AvatarOptions
 
@@ -67,6 +70,7 @@ class Avatar:
         self._neutral_picture = self._renderer.render(self._source)
         self._last_picture = self._neutral_picture
         self._fault_since_s: float | None = None
+        self._felt: Felt | None = None
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -107,14 +111,22 @@ class Avatar:
             stamps[stage] = self._clock.now_ns()
 
         try:
-            target = retarget(drive.motion, drive.neutral, self._source, self.controls)
-            picture = self._renderer.render(target, mark)
+            picture = self._renderer.render(self._asked(drive, moment.pts_s), mark)
             self._last_picture = picture
             self._fault_since_s = None
         except Exception as error:
             picture = self._after_fault(error, moment.pts_s)
             drive = replace(drive, state="fault")
         return Shown(replace(moment, trace=LatencyTrace(stamps)).with_image(picture), drive)
+
+    def _asked(self, drive: Drive, time_s: float) -> Motion:
+        """What `drive` asks of the photo's head, with the emotion of the controls eased in."""
+        controls = self.controls  # read once: another thread may set them
+        wanted = mood_of(controls.preset, controls.preset_strength)
+        felt = self._felt = advance(self._felt, wanted, drive.motion, drive.neutral, time_s)
+        return retarget(
+            drive.motion, drive.neutral, self._source, controls, mood=felt.mood, talking=felt.talking
+        )
 
     def _after_fault(self, error: Exception, time_s: float) -> NDArray[np.uint8]:
         if self._fault_since_s is None:

@@ -22,6 +22,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from calibration.neutral import DriverNeutral, NeutralReport
 from engines.enrollment import Enrollment
 from engines.generators.generator import Generator, GeneratorConfig
 from engines.motion import Motion
@@ -203,7 +204,8 @@ class FakeSink(Sink):
 class FakeTracker(Tracker):
     """Plays `script`, one entry a frame and the last one for ever: a motion, None (no face) or an error.
 
-    A motion's time is set to its frame's. `retakes` counts the asked re-takes of the neutral.
+    A motion's time is set to its frame's. `retakes` counts the asked re-takes of the neutral, `given` are the
+    neutrals that it was to use; `report` is what it says of its own.
     """
 
     def __init__(
@@ -217,6 +219,8 @@ class FakeTracker(Tracker):
         self.retakes = 0
         self.closed = False
         self._neutral = neutral
+        self.report = NeutralReport("taken", (), 1)
+        self.given: list[DriverNeutral] = []
 
     def track(self, frame: Frame) -> Track:
         answer = self.script[min(self.calls, len(self.script) - 1)]
@@ -230,6 +234,17 @@ class FakeTracker(Tracker):
     @property
     def neutral(self) -> Motion | None:
         return self._neutral
+
+    @property
+    def neutral_report(self) -> NeutralReport:
+        return self.report
+
+    @property
+    def driver_neutral(self) -> DriverNeutral | None:
+        return self.given[-1] if self.given else None
+
+    def use_neutral(self, neutral: DriverNeutral) -> None:
+        self.given.append(neutral)
 
     def retake_neutral(self) -> None:
         self.retakes += 1

@@ -11,13 +11,14 @@ import pytest
 from fakes import FakeTracker
 from numpy.typing import NDArray
 
+from calibration.neutral import DriverNeutral, NeutralReport
 from engines.enrollment import Enrollment
 from engines.geometry import Camera, rotation_matrix, rotation_vector
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
 from engines.motion import ARKIT_INDEX, Motion
 from streamer.drive.driver import Drive, Driver, Heard
 from streamer.drive.trackers.mediapipe import MediaPipeTracker
-from streamer.drive.trackers.tracker import Track
+from streamer.drive.trackers.tracker import NoTracker, Track
 from streamer.frame import Frame, Moment
 
 FPS = 25.0
@@ -161,6 +162,35 @@ def test_recalibrate_and_close_reach_the_tracker() -> None:
     assert tracker.retakes == 1
     driver.close()
     assert tracker.closed
+
+
+def test_the_newest_wish_for_a_neutral_is_done_by_the_thread_that_tracks() -> None:
+    """A kept neutral comes with the offer, a recalibration from a button: whichever was asked last."""
+    tracker = FakeTracker()
+    driver = Driver(tracker)
+    kept = DriverNeutral(np.zeros((478, 3)), FACE)
+    driver.use_neutral(kept)
+    assert tracker.given == []
+    driver.drive(frame(0))
+    driver.drive(frame(1))
+    assert tracker.given == [kept]
+    assert driver.driver_neutral is kept
+    driver.use_neutral(kept)
+    driver.recalibrate()
+    driver.drive(frame(2))
+    assert (len(tracker.given), tracker.retakes) == (1, 1)
+    driver.recalibrate()
+    driver.use_neutral(kept)
+    driver.drive(frame(3))
+    assert (len(tracker.given), tracker.retakes) == (2, 1)
+
+
+def test_the_tracker_says_how_its_neutral_stands() -> None:
+    tracker = FakeTracker()
+    driver = Driver(tracker)
+    tracker.report = NeutralReport("waiting", ("talking",), 3)
+    assert driver.neutral_report == NeutralReport("waiting", ("talking",), 3)
+    assert Driver(NoTracker()).neutral_report == NeutralReport("waiting", (), 0)
 
 
 # --- the real tracker

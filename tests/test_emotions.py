@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engines.errors import SinkError
-from engines.motion import EXPRESSION_COUNT, Motion
-from engines.presets import PRESET_NAMES, PresetError, preset_motion
-from streamer.cli.emotions import LABEL_PX, draw_emotions, emotion_motion, sheet_of
+from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
+from engines.presets import PRESET_NAMES, preset_motion
+from engines.retarget import ControlsError, emotion_motion
+from streamer.cli.emotions import LABEL_PX, draw_emotions, sheet_of
 from streamer.cli.pictures import require_png, write_png
 
 SMILING = Motion(
@@ -27,12 +28,19 @@ def flat(value: int, side: int = 64) -> NDArray[np.uint8]:
 
 
 def test_an_emotion_replaces_the_photos_own_expression_and_keeps_the_pose() -> None:
-    got = emotion_motion(SMILING, "angry", 0.5)
-    assert np.allclose(got.expression, preset_motion("angry", 0.5))
+    got = emotion_motion(SMILING, "angry")
+    assert np.allclose(got.expression, preset_motion("angry"))
     assert list(got.closure) == [1, 0, 0]
-    assert (got.rotation_rad == SMILING.rotation_rad).all()
-    with pytest.raises(PresetError, match="choose one of"):
+    assert np.allclose(got.rotation_rad, SMILING.rotation_rad, atol=1e-6)
+    assert (got.translation_hu == SMILING.translation_hu).all()
+    with pytest.raises(ControlsError, match="choose one of"):
         emotion_motion(SMILING, "bored")
+
+
+def test_half_an_emotion_leaves_half_of_the_photos_own_face() -> None:
+    got = emotion_motion(SMILING, "awed", 0.5)
+    smile = ARKIT_INDEX["mouthDimpleLeft"]
+    assert got.expression[smile] == pytest.approx(0.2)
 
 
 def test_lips_are_closed_unless_the_emotion_parts_them() -> None:

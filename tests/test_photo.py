@@ -116,7 +116,7 @@ def test_a_large_turned_photo_reports_its_upright_size() -> None:
     photo = open_photo(encoded(stored, "JPEG", exif=exif.tobytes()), max_side_px=400)
     assert photo.image.shape == (300, 400, 3)
     assert photo.original_size_px == (1600, 1200)
-    assert photo.notices == ("scaled from 1600x1200",)
+    assert photo.notices == ("the photo's 1600 × 1200 pixels are more than it takes: a smaller copy is used",)
     assert_quarters(photo.image)
 
 
@@ -288,7 +288,9 @@ def test_scaled_to_the_limit(kind: str, size: tuple[int, int], limit: int) -> No
     width, height = size
     assert max(photo.image.shape) == limit
     assert abs(min(photo.image.shape[:2]) - limit * min(size) / max(size)) <= 1
-    assert photo.notices == (f"scaled from {width}x{height}",)
+    assert photo.notices == (
+        f"the photo's {width} × {height} pixels are more than it takes: a smaller copy is used",
+    )
     assert_quarters(photo.image)
 
 
@@ -315,7 +317,7 @@ def test_50_megapixel_jpeg_is_never_decoded_whole(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(JpegImageFile, "load", noted)
     photo = open_photo(data)
     assert photo.image.shape == (1365, 2048, 3)
-    assert photo.notices == ("scaled from 8660x5770",)
+    assert photo.notices == ("the photo's 8660 × 5770 pixels are more than it takes: a smaller copy is used",)
     assert decoded[0] == (2165, 1443), "libjpeg scales by powers of two while it decodes"
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT, Motion
-from engines.presets import PRESET_NAMES, preset_motion
+from engines.presets import PRESET_NAMES, parts_lips, preset_motion
 from engines.retarget import (
+    CALM,
     CHOICES,
     REGION_OF,
     STRENGTHS,
@@ -23,6 +24,7 @@ from engines.retarget import (
     ControlsError,
     MotionMode,
     Region,
+    emotion_motion,
     retarget,
     soft_limit,
 )
@@ -391,25 +393,140 @@ def test_closing_and_opening_are_continuous() -> None:
 # --- presets -----------------------------------------------------------------------------------------
 
 
-def test_a_preset_is_added_to_what_the_driver_does() -> None:
-    d = replace(Motion(), expression=beta(cheekPuff=0.3))
-    got = retarget(d, Motion(), Motion(), Controls(preset="happy", preset_strength=0.5))
-    assert np.allclose(got.expression, preset_motion("happy", 0.5) + d.expression, atol=1e-6)
+def sources() -> dict[str, Motion]:
+    """Photos that show a face of their own: with what they show, and how closed lips and lids are."""
+    smile = beta(
+        mouthSmileLeft=0.7, mouthSmileRight=0.7, cheekSquintLeft=0.5, jawOpen=0.15, mouthUpperUpLeft=0.3
+    )
+    return {
+        "smiling": replace(Motion(), expression=smile),
+        "smiling, lips closed": replace(
+            Motion(), expression=beta(mouthSmileLeft=0.8), closure=closed(1, 0.4, 0.3)
+        ),
+        "open mouth": replace(Motion(), expression=OPEN_MOUTH, closure=closed(0, 0.2, 0.2)),
+        "closed": replace(Motion(), closure=closed(1)),
+        "brows up, eyes shut": replace(Motion(), expression=beta(browInnerUp=0.9), closure=closed(0.5, 1, 1)),
+        "any": motion(5, most=0.9),
+    }
+
+
+def calm(seed: int, lips: float = 1.0, lids: float = 0.0) -> Motion:
+    """A driver at rest, whatever face and place that is."""
+    return replace(motion(seed), closure=closed(lips, lids, lids))
+
+
+@pytest.mark.parametrize("photo", sources())
+@pytest.mark.parametrize("name", PRESET_NAMES)
+def test_a_driver_at_rest_shows_an_emotion_as_the_sheet_does(name: str, photo: str) -> None:
+    source = sources()[photo]
+    for strength in (0.0, 0.5, 1.0, 1.5, 2.0):
+        sheet = emotion_motion(source, name, strength)
+        controls = Controls(preset=name, preset_strength=strength)
+        for seed in range(3):
+            got = retarget(calm(seed), calm(seed), source, controls)
+            assert (got.expression == sheet.expression).all()
+            assert (got.closure == sheet.closure).all()
+            assert_same(got, sheet, 1e-6)
+    controls = Controls(preset=name, expression=0.3, lips=1.7, eyes=0.4, brows=2, region="pose")
+    got = retarget(calm(7), calm(7), source, controls)
+    assert (got.expression == emotion_motion(source, name).expression).all(), "strengths are the driver's"
+    assert (got.closure == emotion_motion(source, name).closure).all()
+
+
+@pytest.mark.parametrize("photo", sources())
+@pytest.mark.parametrize("name", PRESET_NAMES)
+def test_from_strength_one_an_emotion_is_itself_whatever_photo_and_rest(name: str, photo: str) -> None:
+    source = sources()[photo]
+    for lips, lids in ((1, 0), (0, 0), (0.6, 0.3), (0.95, 0.5)):
+        got = retarget(calm(1, lips, lids), calm(1, lips, lids), source, Controls(preset=name))
+        assert (got.expression == preset_motion(name)).all()
+        assert list(got.closure) == [0.0 if parts_lips(name) else 1.0, 0, 0]
+        strong = retarget(calm(1, lips), calm(1, lips), source, Controls(preset=name, preset_strength=1.5))
+        plain = retarget(calm(1, lips), calm(1, lips), Motion(), Controls(preset=name, preset_strength=1.5))
+        assert (strong.expression == plain.expression).all()
+        assert strong.expression.max() <= 1.3
+
+
+@pytest.mark.parametrize("name", ["angry", "surprised", "sad"])
+def test_a_smile_in_the_photo_gives_way(name: str) -> None:
+    source = sources()["smiling"]
+    smile = ARKIT_INDEX["mouthSmileLeft"]
+    shown = [
+        float(retarget(CALM, CALM, source, Controls(preset=name, preset_strength=s)).expression[smile])
+        for s in (0, 0.25, 0.5, 1, 2)
+    ]
+    assert shown[0] == pytest.approx(0.7)
+    assert shown == sorted(shown, reverse=True)
+    assert shown[3:] == [0, 0]
+
+
+def test_neutral_is_neutral_on_every_photo() -> None:
+    for source in sources().values():
+        got = retarget(CALM, CALM, source, Controls(preset="neutral"))
+        assert not got.expression.any()
+        assert list(got.closure) == [1, 0, 0]
+
+
+@pytest.mark.parametrize("photo", sources())
+@pytest.mark.parametrize("name", PRESET_NAMES)
+def test_strength_zero_is_none_and_nothing_jumps_on_the_way(name: str, photo: str) -> None:
+    source, d, n = sources()[photo], near(motion(8), 9), motion(8)
+    none = retarget(d, n, source, Controls())
+    zero = retarget(d, n, source, Controls(preset=name, preset_strength=0))
+    assert (zero.expression == none.expression).all()
+    assert (zero.closure == none.closure).all()
+    before = zero
+    for strength in np.linspace(0, 2, 101)[1:]:
+        now = retarget(d, n, source, Controls(preset=name, preset_strength=float(strength)))
+        assert np.abs(now.expression - before.expression).max() < 0.06, strength
+        assert np.abs(now.closure - before.closure).max() < 0.06, strength
+        before = now
 
 
 @pytest.mark.parametrize("name", PRESET_NAMES)
-def test_closed_lips_and_blinks_win_over_a_preset(name: str) -> None:
-    d = replace(Motion(), closure=closed(1, 1, 1))
-    got = retarget(d, d, Motion(), Controls(preset=name, preset_strength=2))
-    assert got.closure == pytest.approx([1, 1, 1])
-    for opener in ("jawOpen", "mouthLowerDownLeft", "mouthUpperUpLeft", "eyeWideLeft", "eyeWideRight"):
-        assert got.expression[ARKIT_INDEX[opener]] == pytest.approx(0), opener
+def test_the_driver_moves_on_top_of_an_emotion(name: str) -> None:
+    d = replace(CALM, expression=beta(cheekPuff=0.3, browOuterUpLeft=0.2, mouthPucker=0.2))
+    for source in sources().values():
+        rest = retarget(CALM, CALM, source, Controls(preset=name))
+        got = retarget(d, CALM, source, Controls(preset=name))
+        for coefficient, moved in (("cheekPuff", 0.3), ("browOuterUpLeft", 0.2), ("mouthPucker", 0.2)):
+            index = ARKIT_INDEX[coefficient]
+            assert got.expression[index] - rest.expression[index] == pytest.approx(moved, abs=1e-5)
+    smiling = replace(CALM, expression=beta(mouthSmileLeft=0.5))
+    got = retarget(smiling, CALM, sources()["smiling"], Controls(preset="angry"))
+    assert got.expression[ARKIT_INDEX["mouthSmileLeft"]] == pytest.approx(0.5)
 
 
-def test_a_preset_opens_lips_that_only_the_photo_closes() -> None:
-    photo = replace(Motion(), closure=closed(lips=1))
-    assert retarget(Motion(), Motion(), photo, Controls(preset="surprised")).closure[0] == 0
-    assert retarget(Motion(), Motion(), photo, Controls(preset="sad")).closure[0] == 1
+@pytest.mark.parametrize("name", PRESET_NAMES)
+def test_a_blink_and_a_talking_drivers_closed_lips_win_over_an_emotion(name: str) -> None:
+    """p, b and m: the lips are as closed as at rest, and only what came before tells them apart."""
+    for source in sources().values():
+        shut = replace(CALM, closure=closed(1, 1, 1))
+        got = retarget(shut, CALM, source, Controls(preset=name, preset_strength=2), talking=1)
+        assert list(got.closure) == [1, 1, 1]
+        assert got.expression[ARKIT_INDEX["eyeWideLeft"]] == pytest.approx(0)
+        if parts_lips(name):
+            for opener in ("jawOpen", "mouthLowerDownLeft", "mouthUpperUpLeft"):
+                assert got.expression[ARKIT_INDEX[opener]] == pytest.approx(0), opener
+        free = Controls(preset=name, keep_lips=False)
+        assert retarget(CALM, CALM, source, free, talking=1).closure[0] == (0 if parts_lips(name) else 1)
+        # somebody whose lips rest apart closes them for p, b and m alone
+        assert retarget(CALM, Motion(), source, Controls(preset=name)).closure[0] == 1
+
+
+def test_talking_opens_the_lips_that_an_emotion_closes() -> None:
+    d = replace(CALM, expression=beta(jawOpen=0.4), closure=closed())
+    for name in ("angry", "disgusted", "neutral"):
+        got = retarget(d, CALM, sources()["smiling"], Controls(preset=name))
+        assert got.closure[0] == 0
+        assert got.jaw == pytest.approx(0.4)
+
+
+def test_an_emotion_stays_on_an_absolute_driver() -> None:
+    for source in sources().values():
+        got = retarget(CALM, CALM, source, Controls(motion="absolute", preset="surprised"))
+        assert (got.expression == preset_motion("surprised")).all()
+        assert list(got.closure) == [0, 0, 0]
 
 
 # --- limits ------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ OPERATIONS = (
     "GET /", "GET /api/health", "GET /metrics", "GET /api/avatars", "GET /api/avatars/{name}/picture",
     "POST /api/avatars", "POST /api/backgrounds", "PUT /api/avatars/{name}/controls", "DELETE /api/avatars/{name}",
     "PATCH /api/avatars/{name}", "POST /api/avatars/file", "GET /api/avatars/{name}/file",
-    "POST /api/avatars/{name}/keep", "POST /api/offer",
+    "POST /api/avatars/{name}/keep", "POST /api/offer", "GET /api/camera",
 )  # fmt: skip
 WANTED = {  # what has to come up among the answers
     "POST /api/avatars": {201, 422},

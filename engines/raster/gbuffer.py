@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.geometry import F64, Similarity
-from engines.head.model import HeadModel
+from engines.head.model import HeadModel, Part
 
 F32 = NDArray[np.float32]
 
@@ -79,7 +79,8 @@ def rasterise(
     `chosen` are the triangles worth drawing (`seen_triangles`), all by default.
 
     Only triangles that face the camera are drawn: the others are hidden behind them (a head is closed but
-    for its neck), and leaving them out halves the time.
+    for its neck), and leaving them out halves the time. The mouth's inside lies behind all skin: teeth that a wide
+    jaw takes through lip or chin do not show there.
     """
     width, height = grid_size(viewport, grid_px)
     step_xy = np.array([width / viewport.width_px, height / viewport.height_px], np.float32)
@@ -88,12 +89,24 @@ def rasterise(
     points[:, 2] *= float(step_xy.mean())
     triangles = model.triangles if chosen is None else model.triangles[chosen]
     facing = np.flatnonzero(front_facing(points, triangles))
-    corners = triangles[facing].reshape(-1)
-    colours = _atlas_colours(model)
-    colours = colours[facing if chosen is None else chosen[facing]].reshape(-1, 3)
-    colour, depth = draw_triangles(points[corners], colours, width, height)
+    kept = facing if chosen is None else chosen[facing]
+    corners = points[triangles[facing].reshape(-1)]
+    push = _BEHIND_HU * mesh.pose.scale * float(step_xy.mean())
+    corners[:, 2] += np.repeat(_mouth_interior(model)[kept], 3) * np.float32(push)
+    colour, depth = draw_triangles(corners, _atlas_colours(model)[kept].reshape(-1, 3), width, height)
     part = cv2.convertScaleAbs(colour[..., 2], alpha=_PART_SCALE)
+    depth -= cv2.LUT(part, _INTERIOR) * np.float32(push)
     return GBuffer(np.ascontiguousarray(colour[..., :2]), np.asarray(part, np.uint8), depth, mesh, viewport)
+
+
+_BEHIND_HU = 0.3  # further than teeth ever come through the skin
+_INTERIOR = np.array([p in (Part.MOUTH, Part.TEETH, Part.TONGUE) for p in range(256)], np.float32)
+
+
+@lru_cache(maxsize=4)
+def _mouth_interior(model: HeadModel) -> F32:
+    """(T,) 1 for the triangles of the mouth's inside, else 0."""
+    return _INTERIOR[model.part]
 
 
 def grid_size(viewport: Viewport, grid_px: int) -> tuple[int, int]:
@@ -133,6 +146,9 @@ def seen_triangles(model: HeadModel, meshes: Sequence[HeadMesh], viewport: Viewp
         numbers = np.zeros((len(facing), 3, 3), np.float32)
         numbers[..., 0] = ((facing + 1) / _MOST_TRIANGLES)[:, None]
         corners = points[model.triangles[facing].reshape(-1)]
+        corners[:, 2] += np.repeat(_mouth_interior(model)[facing], 3) * np.float32(
+            _BEHIND_HU * mesh.pose.scale
+        )
         drawn, _ = draw_triangles(corners, numbers.reshape(-1, 3), _SEEN_GRID_PX, _SEEN_GRID_PX)
         found = np.rint(drawn[..., 0] * _MOST_TRIANGLES).astype(np.int64)
         seen[np.unique(found[found > 0]) - 1] = True

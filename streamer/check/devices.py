@@ -82,6 +82,11 @@ def list_devices(
     return Devices(cameras, microphones, speakers, virtual, tuple(notes))
 
 
+def virtual_cameras(v4l2_folder: Path = V4L2_FOLDER) -> tuple[str, ...]:
+    """The names of the virtual cameras that Linux has now."""
+    return tuple(device.name for device in _v4l2_devices(v4l2_folder)[1])
+
+
 def _v4l2_devices(folder: Path) -> tuple[tuple[Device, ...], tuple[Device, ...]]:
     """(cameras, virtual cameras); a camera's further nodes, which carry metadata, are left out."""
     cameras: list[Device] = []

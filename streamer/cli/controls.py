@@ -70,7 +70,10 @@ OPTIONS: dict[str, Any] = {
     "keep_blink": _motion(
         bool, "Eyes that the driver closes close, whatever the strengths.", "--keep-blink/--no-keep-blink"
     ),
-    "preset": _motion(str, "Add an emotion, such as happy or awed (`visavis emotions` draws all), or none."),
+    "preset": _motion(
+        str,
+        "Show an emotion in place of the photo's expression: happy, awed, … (`visavis emotions` draws all), or none.",
+    ),
     "preset_strength": _strength("The emotion of --preset."),
 }
 

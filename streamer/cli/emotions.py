@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from engines.motion import Motion
-from engines.presets import PRESET_NAMES, parts_lips, preset_motion
+from engines.presets import PRESET_NAMES
+from engines.retarget import emotion_motion
 
 U8 = NDArray[np.uint8]
 
@@ -20,24 +20,13 @@ LABEL_PX, LABEL_FONT_PX = 28, 16
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 
 
-def emotion_motion(source: Motion, name: str, strength: float = 1.0) -> Motion:
-    """The emotion on the photo's pose and gaze, from a resting face: the photo's own expression is left out.
-
-    Lips are closed unless the emotion parts them, whatever the mouth does in the photo. Raises PresetError for
-    an unknown name.
-    """
-    expression = preset_motion(name, strength)
-    lips = max(0.0, 1 - strength) if parts_lips(name) else 1.0
-    return replace(source, expression=expression, closure=np.array([lips, 0, 0], np.float32))
-
-
 def draw_emotions(
     draw: Callable[[Motion], U8],
     source: Motion,
     strength: float = 1.0,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> dict[str, U8]:
-    """Emotion → picture (H, W, 3) RGB by `draw`, in the order of `PRESET_NAMES`."""
+    """Emotion → picture (H, W, 3) RGB by `draw`, in the order of `PRESET_NAMES`; as live, from a driver at rest."""
     pictures: dict[str, U8] = {}
     for count, name in enumerate(PRESET_NAMES, start=1):
         pictures[name] = draw(emotion_motion(source, name, strength))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.neutral import DriverNeutral, NeutralReport
 from engines.motion import Motion
 from streamer.drive.filters import MotionFilter
 from streamer.drive.idle import with_idle
@@ -42,7 +43,7 @@ class Heard(Moment):
 class Driver:
     """A tracker with everything around it that makes its answer fit to show. One per stream, used by one thread.
 
-    Only `recalibrate` may be called from another one.
+    Only `recalibrate` and `use_neutral` may be called, and `neutral_report` be read, from another one.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ class Driver:
         self._filter = MotionFilter() if smooth else None
         self._presence = Presence()
         self._on_fault = on_fault
-        self._wants_neutral = threading.Event()
+        # the newest wish: a neutral to use, or None to take it anew
+        self._wished: deque[DriverNeutral | None] = deque(maxlen=1)
 
     def drive(self, moment: Moment) -> Drive:
         """Motion for `moment`: a `Frame` is tracked, `Heard` brings its own, else there is no face.
@@ -95,9 +97,12 @@ class Driver:
             return Track(with_idle(moment.motion, moment.pts_s))
         if not isinstance(moment, Frame):
             return Track(None)
-        if self._wants_neutral.is_set():
-            self._wants_neutral.clear()
-            self._tracker.retake_neutral()
+        if self._wished:
+            neutral = self._wished.popleft()
+            if neutral is None:
+                self._tracker.retake_neutral()
+            else:
+                self._tracker.use_neutral(neutral)
         return self._tracker.track(moment)
 
     def idle(self, time_s: float) -> Drive:
@@ -117,7 +122,21 @@ class Driver:
 
     def recalibrate(self) -> None:
         """Take the driver's neutral anew, from the next frame on; from any thread."""
-        self._wants_neutral.set()  # the tracker's own thread does it: it may be in the middle of a frame
+        self._wished.append(None)  # the tracker's own thread does it: it may be in the middle of a frame
+
+    def use_neutral(self, neutral: DriverNeutral) -> None:
+        """Use a neutral that was taken before, from the next frame on, instead of waiting; from any thread."""
+        self._wished.append(neutral)
+
+    @property
+    def neutral_report(self) -> NeutralReport:
+        """How the driver's neutral stands; from any thread."""
+        return self._tracker.neutral_report
+
+    @property
+    def driver_neutral(self) -> DriverNeutral | None:
+        """The driver's neutral, to be kept once `neutral_report` says "taken"; from any thread."""
+        return self._tracker.driver_neutral
 
     def close(self) -> None:
         """Free the tracker."""

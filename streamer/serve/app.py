@@ -16,6 +16,7 @@ from streamer.look import AS_IS, Look
 from streamer.serve.aside import Aside
 from streamer.serve.avatars import avatars
 from streamer.serve.calls import Calls
+from streamer.serve.camera_help import camera_help
 from streamer.serve.capacity import Capacity, cores_here
 from streamer.serve.config import ServeSettings
 from streamer.serve.errors import add_error_answers
@@ -73,5 +74,6 @@ def create_app(
     app.include_router(router)
     app.include_router(uploads)
     app.include_router(avatars)
+    app.include_router(camera_help)
     app.mount("/static", StaticFiles(directory=WEB), name="static")
     return app

@@ -29,6 +29,7 @@ _DRIVER_FIX = {
         "Settings, then Stop"
     ),
 }
+SYSTEMS = tuple(_DRIVER_FIX)
 
 
 class VirtualCameraSink(Sink):
@@ -88,6 +89,11 @@ class VirtualCameraSink(Sink):
 def driver_fix(platform: str = sys.platform) -> str:
     """What to type so that a virtual camera exists on `platform` (as in `sys.platform`)."""
     return _DRIVER_FIX.get(platform, "virtual cameras work on Linux, Windows and macOS only; use --to window")
+
+
+def camera_name(platform: str = sys.platform) -> str:
+    """What call programs call the camera that `driver_fix` makes."""
+    return "visavis" if platform.startswith("linux") else "OBS Virtual Camera"
 
 
 def find_device(name: str, folder: Path = V4L2_FOLDER) -> str:

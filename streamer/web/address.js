@@ -2,6 +2,12 @@
 
 const choice = (value, allowed, fallback) => (allowed.includes(value) ? value : fallback);
 
+// what an offer may ask for
+const LEAST_PX = 64;
+const MOST_PX = 1024;
+
+const MIRROR = new Map([["0", false], ["1", true]]);
+
 const BACKGROUND = /^(keep|blur|#[0-9a-f]{6}|b-[\w-]{8,40})$/;
 
 /** @param {string} search the address from its question mark on */
@@ -14,10 +20,11 @@ export function parseAddress(search) {
     avatar: query.get("avatar") || null,
     generator: query.get("generator") || null,
     tracker: query.get("tracker") || null,
-    sizePx: Number.isInteger(sizePx) && sizePx >= 64 && sizePx <= 2048 ? sizePx : 512,
+    sizePx: Number.isInteger(sizePx) && sizePx >= LEAST_PX && sizePx <= MOST_PX ? sizePx : 512,
     mode: choice(query.get("mode"), ["avatar", "echo"], "avatar"),
     hud: query.has("hud") ? query.get("hud") !== "0" : null,
     bare,
+    mirror: MIRROR.get(query.get("mirror")) ?? null,
     audio: choice(query.get("audio"), ["0", "raw"], "1"),
     token: query.get("token")?.replaceAll(" ", "+") || null, // a form's plus is a space, and a token holds none
     aspect: choice(query.get("aspect"), ["1:1", "16:9"], null),
@@ -33,11 +40,12 @@ export function withoutToken(href) {
 }
 
 /** The address that shows the avatar alone, for a browser source. */
-export function bareAddress(base, { drive, avatar, sizePx, mode, aspect, background }) {
+export function bareAddress(base, { drive, avatar, sizePx, mode, generator, tracker, aspect, background }) {
   const url = new URL(base);
   const query = new URLSearchParams({ drive, avatar, size: String(sizePx), mode, bare: "1" });
-  if (aspect) query.set("aspect", aspect);
-  if (background) query.set("background", background);
+  for (const [name, value] of Object.entries({ generator, tracker, aspect, background })) {
+    if (value) query.set(name, value);
+  }
   url.search = query.toString();
   url.hash = "";
   return url.href;

@@ -66,6 +66,14 @@ export async function listAvatars() {
   return (await request("api/avatars", { cache: "no-store" })).json();
 }
 
+/** How the avatar becomes a camera. @returns {Promise<object>} as `streamer/serve/camera_help.py` has it */
+export async function cameraHelp(name) {
+  return (await request(`api/camera?avatar=${encodeURIComponent(name)}`, { cache: "no-store" })).json();
+}
+
+/** The access token, for an address that another program opens; null where none is needed. */
+export const keptToken = () => passing.read(TOKEN_KEY);
+
 /** An object URL of the avatar's picture (an <img> cannot carry the token); the caller revokes it. */
 export async function avatarPicture(name) {
   const answer = await request(`api/avatars/${encodeURIComponent(name)}/picture`);

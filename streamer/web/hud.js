@@ -2,6 +2,7 @@
 
 import { el } from "./dom.js";
 import { segments } from "./meter.js";
+import { isThisComputer } from "./pace.js";
 
 const STAGE_NAMES = {
   received: "Receive",
@@ -15,9 +16,39 @@ const STAGE_NAMES = {
   encoded: "Encode",
   sent: "Send",
 };
+// sound has other things done to it on its way to the same picture
+const VOICE_STAGE_NAMES = { ...STAGE_NAMES, received: "Packet of sound", decoded: "Look-ahead", tracked: "Follow" };
 const REST_NAMES = { webcam: "Camera, network, screen", voice: "Network, screen", demo: "Network, screen" };
-// the tail of a demo's clock: a server on another machine keeps another time
+/** Of each way to drive: what the latency is called, and from where to where it goes. */
+const LATENCIES = {
+  webcam: ["Glass to glass", "From your camera to this screen"],
+  voice: [
+    "Voice to glass",
+    "From your voice, as it reached the server, to this screen; your microphone's own delay cannot be measured here",
+  ],
+  demo: ["Server to glass", "From the server to this screen: the demo has no camera"],
+};
+const OTHER_CLOCK = "Not measured: the server is another computer, with a clock of its own";
+// the tail of the server's clock: one on another machine keeps another time
 const CLOCKS_DIFFER_MS = -5;
+
+/**
+ * What stands over the latency, and whether its numbers are worth showing. Only a camera's are told by this browser's
+ * clock alone.
+ * @param {{p50: number | null}} glass
+ * @param {boolean} isHere the server runs on this computer
+ */
+export function latencyLabel(drive, { p50 }, isHere) {
+  const [name, title] = LATENCIES[drive];
+  const told = drive === "webcam" || isHere;
+  return { name, title: told ? title : OTHER_CLOCK, usable: told && p50 !== null && p50 > CLOCKS_DIFFER_MS };
+}
+
+/** What a stage is called where `drive` moves the avatar. */
+export function stageName(stage, drive) {
+  if (stage === "rest") return REST_NAMES[drive];
+  return (drive === "voice" ? VOICE_STAGE_NAMES : STAGE_NAMES)[stage] ?? stage;
+}
 
 const whole = (value) => (value === null ? "–" : String(Math.round(value)));
 
@@ -40,9 +71,10 @@ export class Hud {
   draw(stats, drive) {
     if (!this.shown) return;
     const { p50, p95 } = stats.glass_to_glass_ms;
-    const usable = p50 !== null && p50 > CLOCKS_DIFFER_MS;
+    const { name, title, usable } = latencyLabel(drive, stats.glass_to_glass_ms, isThisComputer(location.hostname));
     el("hud-fps").textContent = stats.shown ? stats.fps.toFixed(1) : "–";
-    el("hud-latency-name").textContent = drive === "demo" ? "Server to glass" : "Glass to glass";
+    el("hud-latency-name").textContent = name;
+    el("hud-latency-name").title = title;
     el("hud-p50").textContent = usable ? whole(p50) : "–";
     el("hud-p95").textContent = usable ? whole(p95) : "–";
     el("hud-dropped").textContent = String(stats.dropped);
@@ -59,7 +91,7 @@ export class Hud {
   }
 
   #drawStages(parts, drive) {
-    const name = (stage) => (stage === "rest" ? REST_NAMES[drive] : (STAGE_NAMES[stage] ?? stage));
+    const name = (stage) => stageName(stage, drive);
     // between two calls the last bar stays, dimmed, so that the page does not jump
     this.#root.classList.toggle("stale", parts.length === 0);
     if (parts.length === 0) return;

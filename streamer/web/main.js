@@ -1,7 +1,7 @@
 /** Wiring: joins the call, the camera, the picture, the panel and the statistics. */
 
 import { bareAddress, parseAddress, withoutToken } from "./address.js";
-import { keepToken, makeAvatar, saveControls } from "./api.js";
+import { keepToken, keptToken, makeAvatar, saveControls } from "./api.js";
 import { Call, backoffS } from "./call.js";
 import { Camera } from "./camera.js";
 import { Choices } from "./choices.js";
@@ -15,12 +15,15 @@ import { Keeping } from "./keeping.js";
 import { Look } from "./look.js";
 import { Lost } from "./lost.js";
 import { Meter } from "./meter.js";
+import { CalmFace } from "./neutral.js";
 import { Notices } from "./notices.js";
 import { Origins } from "./origins.js";
+import { Pace, SMALL_PX, isThisComputer, slowWords } from "./pace.js";
 import { Picture } from "./picture.js";
 import { statusOf } from "./status.js";
 import { lasting } from "./store.js";
 import { Toolbar } from "./toolbar.js";
+import { UseIt } from "./use.js";
 import { Veil } from "./veil.js";
 
 const DRAW_EVERY_MS = 250;
@@ -37,6 +40,8 @@ const now = {
 };
 
 const notices = new Notices(el("notices"));
+const calmFace = new CalmFace(notices);
+const pace = new Pace();
 const hud = new Hud();
 const meter = new Meter({ timeOriginMs: performance.timeOrigin });
 
@@ -62,7 +67,12 @@ const camera = new Camera({
 
 const drive = new Drive({ camera, mode: wish.mode, audio: wish.audio, notices, onChange: startCall });
 
-const toolbar = new Toolbar({ picture, drive, onRecalibrate: () => call.send({ type: "recalibrate" }) });
+const toolbar = new Toolbar({
+  picture,
+  drive,
+  asked: wish,
+  onRecalibrate: () => call.send({ type: "recalibrate" }) && calmFace.ask(),
+});
 
 const call = new Call({
   phase: onPhase,
@@ -202,6 +212,7 @@ function drawPhase(phase) {
     meter.newCall();
     now.state = null;
     now.face = null;
+    calmFace.begin();
   }
   veil.draw(phase);
   drawStatus();
@@ -215,6 +226,11 @@ function onMessage(message, nowMs) {
       now.state = message.state;
       now.face = message.face;
       now.drawnBy = message.generator ?? null;
+      calmFace.frame(message.state);
+      drawStatus();
+      break;
+    case "neutral":
+      calmFace.heard(message);
       drawStatus();
       break;
     case "mesh":
@@ -232,23 +248,40 @@ function onMessage(message, nowMs) {
 // ---- drawing
 
 function drawStatus() {
-  const { tone, text } = statusOf({ ...now, drive: drive.name, mode: drive.mode });
+  const { tone, text } = statusOf({ ...now, neutral: calmFace.report, drive: drive.name, mode: drive.mode });
   // rewriting the same words would make a screen reader say them again
   if (el("status-text").textContent === text) return;
   el("status-text").textContent = text;
   el("status").dataset.tone = tone;
 }
 
-function drawButtons() {
-  const bareHref = bareAddress(document.baseURI, {
-    drive: drive.name,
+function bareHref() {
+  return bareAddress(document.baseURI, {
+    // who shows it to others is there in person
+    drive: drive.name === "demo" ? "webcam" : drive.name,
     avatar: gallery.chosen ?? "",
     sizePx: wish.sizePx,
     mode: drive.mode,
+    ...choices.asked,
     ...look.asked,
   });
-  toolbar.draw({ drive, connected: now.phase === "connected", bareHref });
 }
+
+function drawButtons() {
+  toolbar.draw({ drive, connected: now.phase === "connected", bareHref: bareHref() });
+}
+
+new UseIt({
+  now: () => ({
+    avatar: gallery.chosen ?? "",
+    title: gallery.title,
+    drive: drive.name,
+    look: look.asked,
+    generator: choices.asked.generator,
+    bareHref: bareHref(),
+    secret: keptToken(),
+  }),
+});
 
 function setHud(on) {
   hud.shown = on;
@@ -257,6 +290,8 @@ function setHud(on) {
 
 function changeHud() {
   setHud(!hud.shown);
+  // in one column it comes last
+  if (hud.shown) el("hud").scrollIntoView({ block: "nearest" });
   lasting.write("hud", hud.shown);
 }
 
@@ -274,6 +309,33 @@ function stats() {
   };
 }
 
+/** Says when this computer is too slow for the call, and takes it back when it is not any more. */
+function watchPace({ fps, dropped, generator }) {
+  const wasSlow = pace.isSlow;
+  const counts = now.phase === "connected" && now.state === "tracking" && drive.mode === "avatar" && !document.hidden;
+  pace.look(performance.now(), { fps, dropped, drive: drive.name, counts: counts && !wish.bare });
+  if (pace.isSlow === wasSlow) return;
+  if (!pace.isSlow) {
+    notices.end("pace");
+    return;
+  }
+  const words = slowWords({
+    fps,
+    drive: drive.name,
+    isHere: isThisComputer(location.hostname),
+    generator,
+    generators: gallery.generators,
+    sizePx: wish.sizePx,
+    aspect: look.asked.aspect,
+  });
+  const smaller = () => {
+    wish.sizePx = SMALL_PX;
+    startCall();
+  };
+  const action = wish.sizePx > SMALL_PX ? { label: "Make the picture smaller", go: smaller } : undefined;
+  notices.show(words, "info", { topic: "pace", action });
+}
+
 window.visavis = { stats, reset: () => meter.reset() };
 
 // ---- what the visitor does
@@ -286,6 +348,8 @@ el("veil-retry").addEventListener("click", () => {
 });
 
 el("trim").addEventListener("input", () => {
+  const { value, min, max } = el("trim");
+  el("trim").style.setProperty("--fill", `${(100 * (value - min)) / (max - min)}%`);
   el("trim-value").textContent = `${el("trim").value} ms`;
   call.send({ type: "sound", trim_ms: Number(el("trim").value) });
 });
@@ -334,5 +398,9 @@ async function begin(attempt = 0) {
 
 document.body.classList.toggle("bare", wish.bare);
 setHud(wish.hud ?? (wish.bare ? false : lasting.read("hud") !== false));
-setInterval(() => hud.draw(stats(), drive.name), DRAW_EVERY_MS);
+setInterval(() => {
+  const seen = stats();
+  hud.draw(seen, drive.name);
+  watchPace(seen);
+}, DRAW_EVERY_MS);
 void begin();

@@ -120,12 +120,12 @@ export const GROUPS = [
     id: "emotion-group",
     title: "Emotion",
     rows: [
-      { name: "preset", kind: "select", label: "Add" },
+      { name: "preset", kind: "select", label: "Show" },
       {
         name: "preset_strength",
         kind: "slider",
         label: "Strength",
-        title: "Strength of the added emotion",
+        title: "Strength of the emotion; from 100 % on nothing of the photo's own expression is left",
         needs: (values) => values.preset !== "none",
       },
     ],

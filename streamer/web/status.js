@@ -1,11 +1,13 @@
 /** What the status line says: a pure function of the call's phase and the server's last word. */
 
+import { neutralStatus } from "./neutral.js";
+
 /**
- * @param {{phase: string, drive: string, mode: string, state: string | null, face: boolean | null, status?: number}} now
- *   `status`: of the last refusal
+ * @param {{phase: string, drive: string, mode: string, state: string | null, face: boolean | null, status?: number,
+ *   neutral?: import("./neutral.js").Report | null}} now `status`: of the last refusal
  * @returns {{tone: "ok" | "busy" | "warn" | "error", text: string}}
  */
-export function statusOf({ phase, drive, mode, state, face, status }) {
+export function statusOf({ phase, drive, mode, state, face, status, neutral = null }) {
   if (phase === "lost") return { tone: "warn", text: "No avatar: add or choose one" };
   if (phase === "making") return { tone: "busy", text: "Making it again" };
   if (phase === "refused") return { tone: "error", text: "Not connected" };
@@ -21,9 +23,11 @@ export function statusOf({ phase, drive, mode, state, face, status }) {
       ? { tone: "warn", text: "No sound arrives: check your microphone" }
       : { tone: "ok", text: "Listening" };
   }
-  if (state === "calibrating") return { tone: "busy", text: "Calibrating: look here with a calm face" };
+  const calming = neutralStatus(neutral);
+  if (state === "calibrating") return { tone: "busy", text: calming ?? "Calibrating: look here with a calm face" };
   if (state === "holding") return { tone: "warn", text: "Face lost" };
   if (state === "idle") return { tone: "warn", text: "Face lost, idling until you are back" };
   if (face === false) return { tone: "warn", text: "Face lost" };
+  if (calming) return { tone: "busy", text: calming };
   return { tone: "ok", text: "Tracking" };
 }

@@ -2,16 +2,22 @@
 
 import { el } from "./dom.js";
 import { Level } from "./level.js";
+import { isMirrored, mirrorWords } from "./mirror.js";
 import { lasting } from "./store.js";
 
 export class Toolbar {
   #picture;
   #onRecalibrate;
   #level = new Level(el("level"));
+  #mirror;
 
-  /** @param {{picture: Picture, drive: Drive, onRecalibrate: () => void}} parts */
-  constructor({ picture, drive, onRecalibrate }) {
+  /**
+   * @param {{picture: Picture, drive: Drive, onRecalibrate: () => void,
+   *   asked: {bare: boolean, mirror: boolean | null}}} parts `asked`: by the address
+   */
+  constructor({ picture, drive, onRecalibrate, asked }) {
     this.#picture = picture;
+    this.#mirror = { bare: asked.bare, asked: asked.mirror, kept: lasting.read("mirror") };
     this.#onRecalibrate = onRecalibrate;
     const toggle = (name, use) => (drive.name === name ? this.#stop(drive) : void use());
     el("webcam").addEventListener("click", () => toggle("webcam", () => drive.useWebcam()));
@@ -22,10 +28,12 @@ export class Toolbar {
     el("leave-full").addEventListener("click", () => this.toggleFull());
     el("mirror").addEventListener("click", () => {
       const on = el("mirror").getAttribute("aria-pressed") !== "true";
-      this.#setMirror(on);
+      // a click is newer than the address
+      Object.assign(this.#mirror, { asked: null, kept: on });
       lasting.write("mirror", on);
+      this.#drawMirror(drive.name);
     });
-    this.#setMirror(lasting.read("mirror") === true);
+    this.#drawMirror(drive.name);
   }
 
   /** @param {{drive: Drive, connected: boolean, bareHref: string}} now */
@@ -46,6 +54,8 @@ export class Toolbar {
     el("recalibrate").disabled = !(webcam && connected && drive.mode === "avatar");
     el("sound").disabled = !drive.stream?.getAudioTracks().length;
     el("bare-link").href = bareHref;
+    el("mirror").disabled = !webcam;
+    this.#drawMirror(drive.name);
   }
 
   recalibrate() {
@@ -69,8 +79,12 @@ export class Toolbar {
     el("sound-label").textContent = on ? "Mute" : "Unmute";
   }
 
-  #setMirror(on) {
+  #drawMirror(drive) {
+    const on = isMirrored({ ...this.#mirror, drive });
+    const words = mirrorWords({ drive, mirrored: on });
     el("stage").classList.toggle("mirrored", on);
     el("mirror").setAttribute("aria-pressed", String(on));
+    el("mirror-words").hidden = !words;
+    if (el("mirror-words").textContent !== words) el("mirror-words").textContent = words;
   }
 }

@@ -41,7 +41,11 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """What goes with a driving moment from its decoding to its answer; sound has neither."""
+    """What goes with a driving moment from its decoding to its answer.
+
+    `capture_ms`: of a camera the browser's wall clock at capture; of sound, whose capture nobody tells, this
+    computer's when the moment was in the air, as far as its arrival tells.
+    """
 
     capture_ms: float | None = None
     camera_size_px: tuple[int, int] | None = None
@@ -159,7 +163,10 @@ class Worker:
         self._awake.wait()
         if self._sound is not None:
             heard = self._sound.read(timeout_s)
-            return None if heard is None else (heard, _Note())
+            if heard is None:
+                return None
+            age_ms = (self._clock.now_ns() - heard.capture_time_ns) / 1e6
+            return heard, _Note(self._clock.wall_ms() - age_ms)
         incoming = self.frames.take(timeout_s)
         return None if incoming is None else self._decode(incoming)
 

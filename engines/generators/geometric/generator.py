@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.generators.generator import Generator, GeneratorConfig
+from engines.generators.geometric.contours import grow, part_sides, soften_contours, steps_between
 from engines.generators.geometric.eyes import EyePlate, make_eyes, paint_eyes
 from engines.generators.geometric.layers import Body, body_flow, head_mask, make_body, rim_flow
 from engines.generators.geometric.masks import pixel_grid
@@ -110,17 +111,6 @@ def _source_grid(viewport: Viewport, columns: int, rows: int, margin_px: int) ->
     return np.dstack([x, y, np.zeros_like(x)]).astype(np.float32)
 
 
-_TWO_WIDER = np.ones((5, 5), np.uint8)
-
-
-def grow(values: F32, covered: U8) -> None:
-    """Continue values (h, w, C), 0 where not covered, by two pixels beyond the covered ones, in place."""
-    rim = np.flatnonzero(cv2.dilate(covered, _TWO_WIDER) != covered)
-    total = cv2.blur(values, (5, 5), borderType=cv2.BORDER_CONSTANT).reshape(-1, values.shape[2])[rim]
-    weight = cv2.blur(covered.astype(np.float32), (5, 5), borderType=cv2.BORDER_CONSTANT).reshape(-1)[rim]
-    values.reshape(-1, values.shape[2])[rim] = total / np.maximum(weight, 1e-6)[:, None]
-
-
 @dataclass(frozen=True, slots=True)
 class Layers:
     """Head over body: `picture` (H, W, 4) premultiplied RGBA; on the G-buffer's grid `flow` (h, w, 2), where each
@@ -147,8 +137,13 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> Layers:
     both = behind.copy()
     cv2.copyTo(flow, covered, both)
     behind[..., 1] += cache.body.below_px
-    grow(flow, covered)
-    head = cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR)
+    # the mouth's inside is painted afterwards: up to the lips' edge, and a little beyond, all is lip
+    skin = cv2.LUT(gbuffer.part, _OUTSIDE)
+    flow = np.asarray(cv2.copyTo(flow, skin), np.float32)
+    grow(flow, skin)
+    steps = steps_between(gbuffer, flow, skin)
+    head = np.asarray(cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR), np.float32)
+    part_sides(head, flow, gbuffer, steps, skin)
     where = cv2.resize(behind, size, interpolation=cv2.INTER_LINEAR)
     cv2.copyTo(head, head_mask(covered, size), where)
     where = cv2.add(where, cache.base_grid)
@@ -157,7 +152,7 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> Layers:
     turned = turn_weight(cache.pose, gbuffer.mesh.pose)
     if turned > 0:
         _draw_hidden(cache, gbuffer, covered, seen, picture, turned)
-    soften_contours(picture, gbuffer, flow, behind, cache.body.below_px)
+    soften_contours(picture, steps, covered, flow, behind, cache.body.below_px)
     return Layers(picture, both, seen)
 
 
@@ -170,37 +165,14 @@ def flow_and_occlusion(cache: GeometricCache, gbuffer: GBuffer, covered: U8) -> 
     return np.ascontiguousarray(found[..., :2]), np.ascontiguousarray(found[..., 2])
 
 
-_CONTOUR_DEPTH = 0.05  # a depth step of this share of the grid's height is one surface before another
-_CONTOUR_PX = 1.5  # layers that move less than this against each other need no softening
-
-
-def soften_contours(image: U8, gbuffer: GBuffer, flow: F32, behind: F32, below_px: int) -> None:
-    """Anti-alias, in place, where one surface occludes another: there two places of the photo meet.
-
-    Only the few pixels along such contours are touched (3 × 3 mean). At the photo's own pose the layers agree
-    and nothing is.
-    """
-    rows = gbuffer.part.shape[0]
-    covered = np.asarray(cv2.min(gbuffer.part, 1), np.uint8)
-    kernel = np.ones((3, 3), np.uint8)
-    # 2 × 2: the two grid pixels on either side of a contour, no more
-    step = cv2.morphologyEx(gbuffer.depth_px, cv2.MORPH_GRADIENT, kernel[:2, :2])
-    inner = (step > _CONTOUR_DEPTH * rows) & (cv2.erode(covered, kernel) > 0)
-    rim = cv2.morphologyEx(covered, cv2.MORPH_GRADIENT, kernel[:2, :2]) > 0
-    step_x, step_y = cv2.split(cv2.absdiff(flow, cv2.add(behind, (0, -float(below_px), 0, 0))))
-    apart = cv2.max(step_x, step_y) > _CONTOUR_PX
-    jump = (inner | (rim & apart)).astype(np.uint8)
-    if not jump.any():
-        return
-    height, width = image.shape[:2]
-    mask = cv2.resize(jump, (width, height), interpolation=cv2.INTER_NEAREST)
-    cv2.copyTo(cv2.blur(image, (3, 3)), mask, image)
-
-
 # eyes and the mouth's inside are painted afterwards: there the texture must not show through
 _OWN_PAINT = (int(Part.EYE), int(Part.MOUTH), int(Part.TEETH), int(Part.TONGUE))
 _PAINTED = np.array([0 if part in _OWN_PAINT else 1 for part in range(256)], np.uint8)
 
+
+_OUTSIDE = np.array(
+    [0 if p in (Part.NONE, Part.MOUTH, Part.TEETH, Part.TONGUE) else 1 for p in range(256)], np.uint8
+)
 
 # below the first angle from the photo's pose the photo is all there is; from the second on, what it hides is drawn
 _TURN_FROM_DEG, _TURN_FULL_DEG = 2.0, 9.0

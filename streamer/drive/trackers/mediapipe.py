@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.neutral import DriverNeutral, NeutralEstimator
+from calibration.neutral import DriverNeutral, NeutralEstimator, NeutralReport
 from engines.geometry import F64, Camera
 from engines.head.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
@@ -37,6 +37,10 @@ class MediaPipeTracker(Tracker):
         current = self._estimator.current
         return current.motion if current else None
 
+    @property
+    def neutral_report(self) -> NeutralReport:
+        return self._estimator.report
+
     def retake_neutral(self) -> None:
         self._estimator.restart()
 
@@ -47,7 +51,7 @@ class MediaPipeTracker(Tracker):
     @property
     def driver_neutral(self) -> DriverNeutral | None:
         """Mesh and motion at rest."""
-        return self._estimator.current
+        return self._estimator.target
 
     def track(self, frame: Frame) -> Track:
         faces = self._detector.detect(frame.image, round(frame.pts_s * 1000))

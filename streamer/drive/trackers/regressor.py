@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calibration.neutral import DriverNeutral, NeutralEstimator
+from calibration.neutral import DriverNeutral, NeutralEstimator, NeutralReport
 from engines.compile.open import compile_best
 from engines.geometry import Camera
 from engines.head.model import HeadModel, load_head_model
@@ -139,6 +139,10 @@ class RegressorTracker(Tracker):
         if current is None or self._rest is None:
             return current
         return replace(current, motion=replace(current.motion, expression=self._rest))
+
+    @property
+    def neutral_report(self) -> NeutralReport:
+        return self._estimator.report
 
     def retake_neutral(self) -> None:
         self._watched.clear()

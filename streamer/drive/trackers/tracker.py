@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.neutral import DriverNeutral
+from calibration.neutral import DriverNeutral, NeutralReport
 from engines.motion import Motion
 from streamer.closing import Closing
 from streamer.frame import Frame
@@ -44,8 +44,16 @@ class Tracker(Closing):
         """Forget the driver's neutral and take it anew from the coming second."""
 
     @property
+    def neutral_report(self) -> NeutralReport:
+        """How the neutral stands; what never takes one waits for ever."""
+        return NeutralReport()
+
+    @property
     def driver_neutral(self) -> DriverNeutral | None:
-        """Mesh and motion of the driver's rest, for a tracker of the same kind to start from."""
+        """Mesh and motion of the driver's rest, for a tracker of the same kind to start from.
+
+        The one that is being eased in, where one is. Worth keeping once `neutral_report` says "taken".
+        """
         return None
 
     def use_neutral(self, neutral: DriverNeutral) -> None:

@@ -1,0 +1,104 @@
+"""Where one surface passes before another (the chin before the neck): each side's own flow up to a smooth contour.
+
+The flow is known on a grid coarser than the picture. Interpolated across such a contour it would fetch everything that
+lies between two places of the photo: a line of stairs.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.raster.gbuffer import GBuffer
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+
+_CONTOUR_DEPTH = 0.05  # a depth step of this share of the grid's height is one surface before another
+_CONTOUR_PX = 1.5  # what moves less than this against each other needs no contour
+_TWO = np.ones((2, 2), np.uint8)  # the two grid pixels on either side of a contour, no more
+_WIDER, _TWO_WIDER = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)
+
+
+def grow(values: F32, covered: U8) -> None:
+    """Continue values (h, w, C), 0 where not covered, by two pixels beyond the covered ones, in place."""
+    rim = np.flatnonzero(cv2.dilate(covered, _TWO_WIDER) != covered)
+    total = cv2.blur(values, (5, 5), borderType=cv2.BORDER_CONSTANT).reshape(-1, values.shape[2])[rim]
+    weight = cv2.blur(covered.astype(np.float32), (5, 5), borderType=cv2.BORDER_CONSTANT).reshape(-1)[rim]
+    values.reshape(-1, values.shape[2])[rim] = total / np.maximum(weight, 1e-6)[:, None]
+
+
+def steps_between(gbuffer: GBuffer, flow: F32, skin: U8) -> U8:
+    """(h, w) 1 where one surface of the head passes before another and the two move apart; `skin` (h, w) is 1 on
+    the surfaces that count, `flow` (h, w, 2) continued beyond them."""
+    nearest, furthest = _range(gbuffer.depth_px, skin, _TWO)
+    inner = furthest - nearest > _CONTOUR_DEPTH * skin.shape[0]
+    if not inner.any():
+        return inner.astype(np.uint8)
+    across, down = cv2.split(cv2.morphologyEx(flow, cv2.MORPH_GRADIENT, _TWO))
+    return (inner & (cv2.max(across, down) > _CONTOUR_PX)).astype(np.uint8)
+
+
+def _range(depth: F32, skin: U8, kernel: U8) -> tuple[F32, F32]:
+    """Nearest and furthest skin (h, w) around each place; what is no skin is neither."""
+    off = cv2.bitwise_xor(skin, 1)
+    least, most = depth.copy(), depth.copy()
+    cv2.copyTo(np.full_like(depth, depth.max()), off, least)
+    cv2.copyTo(np.zeros_like(depth), off, most)
+    return np.asarray(cv2.erode(least, kernel), np.float32), np.asarray(cv2.dilate(most, kernel), np.float32)
+
+
+def part_sides(full: F32, flow: F32, gbuffer: GBuffer, steps: U8, skin: U8) -> None:
+    """Along `steps` (h, w), give each side its own flow, in place: `full` (H, W, 2) is `flow` (h, w, 2) enlarged."""
+    around = cv2.dilate(steps, np.ones((9, 9), np.uint8))
+    left, top, wide, high = cv2.boundingRect(around)
+    if wide == 0:
+        return
+    box = np.s_[top : top + high, left : left + wide]
+    own, depth, on_skin = flow[box], gbuffer.depth_px[box], skin[box]
+    band = cv2.dilate(steps[box], _TWO_WIDER) & on_skin
+    nearest, furthest = _range(depth, on_skin, _TWO_WIDER)
+    before = ((depth * 2 < nearest + furthest) & (band > 0)).astype(np.uint8)
+    after = band - before
+    rows, columns = skin.shape
+    height, width = full.shape[:2]
+    x0, x1 = round(left * width / columns), round((left + wide) * width / columns)
+    y0, y1 = round(top * height / rows), round((top + high) * height / rows)
+    size = (x1 - x0, y1 - y0)
+    # as `cv2.resize` counts, wherever the box begins
+    sx, sy = columns / width, rows / height
+    affine = np.array([[sx, 0, (x0 + 0.5) * sx - 0.5 - left], [0, sy, (y0 + 0.5) * sy - 0.5 - top]])
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+
+    def enlarged(values: NDArray[np.generic]) -> NDArray[np.generic]:
+        return cv2.warpAffine(values, affine, size, flags=how, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType, reportReturnType]
+
+    beside = enlarged(cv2.dilate(steps[box], _WIDER) * np.uint8(255))
+    share = enlarged(cv2.GaussianBlur(before * np.uint8(255), (5, 5), 1.0))
+    other = enlarged(cv2.GaussianBlur(after * np.uint8(255), (5, 5), 1.0))
+    window = full[y0:y1, x0:x1]
+    for side, chosen in ((after, share >= other), (before, share < other)):
+        kept = on_skin - side
+        alone = np.asarray(cv2.copyTo(own, kept), np.float32)
+        grow(alone, kept)
+        mask = (chosen & (beside > 0)).astype(np.uint8)
+        cv2.copyTo(np.asarray(enlarged(alone)), mask, window)
+
+
+def soften_contours(image: U8, steps: U8, covered: U8, flow: F32, behind: F32, below_px: int) -> None:
+    """Anti-alias, in place, along `steps` and where head and body move apart at the head's rim: there two places of
+    the photo meet.
+
+    Only the few pixels along such contours are touched (3 × 3 mean). At the photo's own pose the layers agree
+    and nothing is.
+    """
+    rim = cv2.morphologyEx(covered, cv2.MORPH_GRADIENT, _TWO) > 0
+    step_x, step_y = cv2.split(cv2.absdiff(flow, cv2.add(behind, (0, -float(below_px), 0, 0))))
+    apart = cv2.max(step_x, step_y) > _CONTOUR_PX
+    jump = (steps > 0) | (rim & apart)
+    if not jump.any():
+        return
+    height, width = image.shape[:2]
+    mask = cv2.resize(jump.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    cv2.copyTo(cv2.blur(image, (3, 3)), mask, image)
