@@ -56,6 +56,8 @@ def test_only_an_avatar_with_a_file_can_be_run(tmp_path: Path, monkeypatch: pyte
     assert argument(tmp_path / "faces" / "me.avatar") == str(Path("faces/me.avatar"))
     assert argument(Path("it's me.avatar")) == """'it'"'"'s me.avatar'"""
     assert argument(Path("my face.avatar"), "win32") == '"my face.avatar"'
+    kept = Entry(plain_enrollment(RED, "me"), "me", public=True, file=Path("/somewhere/me.avatar"), kept=True)
+    assert help_for(kept, is_here=True, system="linux", has_package=True, made=()).avatar == "me"
     # what lies elsewhere is named, and not where it lies
     assert argument(tmp_path.parent / "elsewhere" / "you.avatar") == "you.avatar"
 

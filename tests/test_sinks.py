@@ -490,6 +490,22 @@ def test_the_window_shows_and_closes_by_key(key: int) -> None:
     assert np.array_equal(screen.shown[0], picture()[..., ::-1])
 
 
+def test_m_shows_the_window_as_a_mirror_and_back() -> None:
+    screen = FakeScreen()
+    heard: list[str] = []
+    sink = WindowSink(screen, keys=heard.append)
+    sink.open(SinkInfo(64, 48, 30))
+    screen.pressed = [ord("m"), ord("m")]
+    for k in range(3):
+        sink.write(Frame(k / 10, 0, image=picture()))
+    as_others_see = picture()[..., ::-1]
+    assert not np.array_equal(as_others_see, as_others_see[:, ::-1]), "a picture that tells the difference"
+    assert np.array_equal(screen.shown[0], as_others_see)
+    assert np.array_equal(screen.shown[1], as_others_see[:, ::-1])
+    assert np.array_equal(screen.shown[2], as_others_see)
+    assert heard == []
+
+
 def test_the_windows_close_button() -> None:
     screen = FakeScreen()
     sink = WindowSink(screen)

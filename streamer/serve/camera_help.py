@@ -92,6 +92,8 @@ def comes_from_here(host: str) -> bool:
 def _argument(entry: Entry | None, system: str) -> str | None:
     if entry is None or entry.file is None:
         return None
+    if entry.kept:  # every command knows it by its name
+        return _quoted(entry.file.stem, system)
     return _quoted(_near(entry.file.absolute()), system)
 
 

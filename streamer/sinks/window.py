@@ -16,8 +16,8 @@ from engines.errors import SinkError
 from streamer.frame import Frame
 from streamer.sinks.sink import U8, Sink, SinkClosed, SinkInfo, fit_picture
 
-_TITLE = "visavis (q or Esc closes)"
-_ESCAPE, _Q = 27, ord("q")
+_TITLE = "visavis (m mirrors, q or Esc closes)"
+_ESCAPE, _Q, _M = 27, ord("q"), ord("m")
 
 
 class Screen(Protocol):
@@ -37,6 +37,7 @@ class Screen(Protocol):
 class WindowSink(Sink):
     """Shows each frame at once. `write` raises SinkClosed on q, Esc or the window's close button.
 
+    m shows it as a mirror would, for one's own eyes; at first it is as others see it, who may be shown the window.
     `keys` is called with any other key pressed. Raises SinkError where there is no screen. The window
     belongs to the thread that opens it, which must also write and close; macOS wants the main thread.
     """
@@ -45,6 +46,7 @@ class WindowSink(Sink):
         self._screen = screen or _Cv2Screen()
         self._keys = keys
         self._info: SinkInfo | None = None
+        self._mirrored = False
 
     def open(self, info: SinkInfo) -> None:
         """Open the window."""
@@ -58,10 +60,14 @@ class WindowSink(Sink):
         if not self._screen.is_open(_TITLE):
             self._stop()
         image = fit_picture(frame.image, self._info.width_px, self._info.height_px)
+        if self._mirrored:
+            image = image[:, ::-1]
         self._screen.show(_TITLE, np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8))
         key = self._screen.key()
         if key in (_ESCAPE, _Q):
             self._stop()
+        elif key == _M:
+            self._mirrored = not self._mirrored
         elif key > 0 and self._keys is not None:
             self._keys(chr(key))
 

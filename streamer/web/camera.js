@@ -1,4 +1,4 @@
-/** The own camera and microphone: permission, the small mirrored preview, and the tracked mesh over it. */
+/** The own camera and microphone: permission, the small preview, and the tracked mesh over it. */
 
 const MESH_FULL_SCALE = 4095;
 const MESH_STALE_MS = 600;

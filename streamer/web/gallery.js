@@ -86,11 +86,6 @@ export class Gallery {
     return this.entry(name)?.title ?? (name === this.chosen ? this.#title : null);
   }
 
-  /** What the chosen avatar is called. */
-  get title() {
-    return this.titleOf(this.chosen) ?? "";
-  }
-
   add({ name, title }) {
     this.#uploads = [...this.#uploads.filter((each) => each.name !== name), { name, title }];
     this.#keep();

@@ -274,7 +274,7 @@ function drawButtons() {
 new UseIt({
   now: () => ({
     avatar: gallery.chosen ?? "",
-    title: gallery.title,
+    title: gallery.titleOf(gallery.chosen) ?? "",
     drive: drive.name,
     look: look.asked,
     generator: choices.asked.generator,
@@ -359,7 +359,7 @@ el("voice-helps").addEventListener("change", () => drive.name === "webcam" && st
 const SHORTCUTS = { r: () => toolbar.recalibrate(), h: changeHud, f: () => toolbar.toggleFull() };
 window.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  if (event.target.closest?.("input[type=text], textarea, select")) return;
+  if (event.target.closest?.("input[type=text], textarea, select, dialog")) return;
   SHORTCUTS[event.key.toLowerCase()]?.();
 });
 

@@ -11,8 +11,16 @@ export const APPLICATIONS = [
   ["Google Meet", "⋮ More options → Settings → Video → Camera"],
   ["Microsoft Teams", "Settings → Devices → Camera"],
   ["Discord", "User Settings → Voice & Video → Camera"],
-  ["OBS", "Sources → + → Video Capture Device → Device"],
 ];
+/** On Linux its own camera is another one, and it can take ours as a source. */
+const OBS_ON_LINUX = ["OBS", "Sources → + → Video Capture Device (V4L2) → Device"];
+
+/** OBS started so that the pages in it may use the camera. */
+const OBS_START = {
+  linux: "obs --enable-media-stream",
+  darwin: "open -a OBS --args --enable-media-stream",
+  win32: "obs64.exe --enable-media-stream",
+};
 
 const COPIED_FOR_MS = 2000;
 
@@ -47,6 +55,13 @@ export function commandOf({ program, avatar }, { drive, look, generator }) {
   return words.join(" ");
 }
 
+/** Why no command can start an avatar yet, and what to do. */
+export function lacksFile({ avatar, title }) {
+  return avatar.startsWith("u-")
+    ? `“${title}” has no file yet that a command could use: keep it on this computer or download it first.`
+    : `“${title}” only shows how it works: add your own photo, and keep its avatar on this computer.`;
+}
+
 export class UseIt {
   #now;
   #help = null;
@@ -63,9 +78,6 @@ export class UseIt {
     // a click beside the dialog is one on its backdrop
     el("use-dialog").addEventListener("click", (event) => event.target === el("use-dialog") && el("use-dialog").close());
     el("use-system").addEventListener("change", () => this.#draw());
-    el("use-applications").append(
-      ...APPLICATIONS.map(([name, where]) => make("div", {}, make("dt", {}, name), make("dd", {}, where))),
-    );
   }
 
   async #open() {
@@ -101,8 +113,13 @@ export class UseIt {
     el("use-command").replaceChildren(
       ...(argument
         ? [this.#command(commandOf({ program, avatar: argument }, now)), make("p", { class: "quiet" }, this.#hint(now, elsewhere))]
-        : [make("p", {}, `“${now.title}” has no file yet that a command could use: download it or keep it first.`)]),
+        : [make("p", {}, lacksFile(now))]),
     );
+    const applications = theirs === "linux" ? [...APPLICATIONS, OBS_ON_LINUX] : APPLICATIONS;
+    el("use-applications").replaceChildren(
+      ...applications.map(([name, where]) => make("div", {}, make("dt", {}, name), make("dd", {}, where))),
+    );
+    el("use-obs").replaceChildren(this.#command(OBS_START[theirs] ?? OBS_START.linux));
     for (const each of document.querySelectorAll(".use-camera-name")) each.textContent = camera;
   }
 

@@ -18,6 +18,7 @@ test("an empty address starts the demo on the server's default avatar", () => {
     mode: "avatar",
     hud: null,
     bare: false,
+    mirror: null,
     audio: "1",
     token: null,
     aspect: null,
@@ -36,6 +37,7 @@ test("a full address is taken as it is", () => {
     mode: "echo",
     hud: false,
     bare: true,
+    mirror: null,
     audio: "raw",
     token: "T",
     aspect: null,
@@ -48,6 +50,24 @@ test("nonsense in the address falls back", () => {
   assert.deepEqual([asked.drive, asked.sizePx, asked.mode, asked.audio], ["demo", 512, "avatar", "1"]);
   assert.deepEqual([asked.bare, asked.hud], [false, true]);
   for (const size of ["0", "-5", "512.5", "abc", "99999"]) assert.equal(parseAddress(`?size=${size}`).sizePx, 512);
+});
+
+test("no size is asked for that an offer refuses", () => {
+  for (const [size, sizePx] of [["63", 512], ["64", 64], ["1024", 1024], ["1025", 512], ["2048", 512]]) {
+    assert.equal(parseAddress(`?size=${size}`).sizePx, sizePx);
+  }
+});
+
+test("an address may ask for a mirror, and the one for others never does", () => {
+  assert.deepEqual(["1", "0", "yes", ""].map((text) => parseAddress(`?mirror=${text}`).mirror), [true, false, null, null]);
+  const href = bareAddress("http://h:8000/?mirror=1", { drive: "webcam", avatar: "a", sizePx: 512, mode: "avatar" });
+  assert.equal(parseAddress(new URL(href).search).mirror, null);
+});
+
+test("the avatar alone is drawn by whom the visitor chose", () => {
+  const chosen = { drive: "webcam", avatar: "a", sizePx: 512, mode: "avatar", generator: "geometric", tracker: "regressor" };
+  const asked = parseAddress(new URL(bareAddress("http://h:8000/", chosen)).search);
+  assert.deepEqual([asked.generator, asked.tracker], ["geometric", "regressor"]);
 });
 
 test("an address may say how the picture looks", () => {
@@ -111,6 +131,11 @@ test("the status line follows the call, then the server", () => {
   assert.equal(statusOf({ ...webcam, phase: "waiting" }).text, "Connection lost, reconnecting");
   assert.match(statusOf({ ...webcam, phase: "waiting", status: 503 }).text, /full/);
   assert.equal(statusOf({ ...webcam, phase: "refused" }).tone, "error");
+  const waiting = { state: "waiting", why: ["talking"], revision: 1 };
+  assert.deepEqual(statusOf({ ...webcam, neutral: waiting }), { tone: "busy", text: "Looking for your calm face: you are talking" });
+  assert.equal(statusOf({ ...webcam, neutral: { ...waiting, state: "taken", why: [] } }).text, "Tracking");
+  assert.equal(statusOf({ ...webcam, neutral: waiting, face: false }).text, "Face lost");
+  assert.equal(statusOf({ ...webcam, drive: "demo", neutral: waiting }).text, "Demo is playing");
   // the demo has no face that could be lost
   assert.deepEqual(statusOf({ ...webcam, drive: "demo", state: "idle", face: false }), { tone: "ok", text: "Demo is playing" });
 });
