@@ -83,7 +83,7 @@ def delete(name: KeptName, yes: Annotated[bool, typer.Option("--yes", help="Do n
             raise VisavisError(f"{file.stem} is deleted for good; say --yes where nobody can be asked")
         typer.confirm(f"Delete {file.stem} and the photo in it for good?", abort=True)
     kept.delete(file.stem)
-    print(f"deleted {file.stem}{SUFFIX}")
+    print(f"deleted {file.stem}{SUFFIX}; a server that is running has it until it ends")
 
 
 def add_avatar_commands(app: typer.Typer) -> None:
