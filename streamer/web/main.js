@@ -1,4 +1,7 @@
-/** Wiring: joins the call, the camera, the picture, the panel and the statistics. */
+/**
+ * Wiring: joins the call, the camera, the picture, the panel and the statistics.
+ * Over 400 lines because all parts of the page meet here, and nowhere else.
+ */
 
 import { bareAddress, parseAddress, withoutToken } from "./address.js";
 import { keepToken, keptToken, makeAvatar, saveControls } from "./api.js";
