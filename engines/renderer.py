@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment, head_model_of
+from engines.generators.kept import KeptGenerators
 from engines.generators.names import DEFAULT_GENERATOR
-from engines.generators.open import open_generator_or_fallback
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.motion import ARKIT_INDEX, Motion
 from engines.picture.background import KEEP, Background, BackgroundError
@@ -77,7 +77,7 @@ class Renderer:
 
     The generator draws the box where anything can move; the rest of the frame is prepared once. `notice` is a
     sentence for the user when something is other than asked for (another generator draws, nobody could
-    be told from the background), else None.
+    be told from the background), else None. `draws_with_kept`: another renderer may be drawing with its generator.
 
     - `framing` "head": the standard head crop, `size_px` high, as wide as `aspect` says; "photo": the photo's
       own framing, pixel for pixel, whatever `size_px` says.
@@ -96,7 +96,9 @@ class Renderer:
         size_px: int = 512,
         background: Background = KEEP,
         aspect: Aspect = "1:1",
+        generators: KeptGenerators | None = None,
     ) -> None:
+        """`generators`: those that an earlier renderer of the same call has opened."""
         if framing == "photo" and aspect != "1:1":
             raise BackgroundError("the photo's own framing has the photo's own shape; leave out the aspect")
         self.enrollment = enrollment
@@ -108,7 +110,9 @@ class Renderer:
             self.viewport = head_viewport(enrollment, size_px)
         else:
             self.viewport = wide_viewport(enrollment, *frame_size(size_px, aspect))
-        self._generator, fallback = open_generator_or_fallback(generator, self._model)
+        generators = generators or KeptGenerators()
+        self.draws_with_kept = generators.holds(generator, self._model)
+        self._generator, fallback = generators.open(generator, self._model)
         self.notice = "; ".join(n for n in (fallback, _no_matte(enrollment, background)) if n) or None
         self._pad = self._missing(aspect)
         scene = outpaint(enrollment, self._pad)
@@ -136,6 +140,11 @@ class Renderer:
         A call draws at once and need not wait; a file does, so that all of it is drawn by one engine.
         """
         return self._generator.wait_until_compiled(timeout_s)
+
+    @property
+    def still(self) -> U8:
+        """The photo's person in the frame, over the background: what the rest looks like, drawn by no generator."""
+        return self._still
 
     @property
     def box(self) -> Box:

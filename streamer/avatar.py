@@ -11,14 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
+from engines.generators.kept import KeptGenerators
 from engines.mood import mood_of
 from engines.motion import Motion
 from engines.retarget import retarget
 from streamer.clock import Clock, SystemClock
 from streamer.drive.driver import Drive, Driver
 from streamer.drive.emotion import Felt, advance
+from streamer.figure import Figure
 from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.options import AvatarOptions
+from streamer.slot import Slot
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +50,8 @@ class Avatar:
     """One session's avatar: `track` a moment, then `show_drive`.
 
     One thread tracks, one draws, the same or another; `controls` may be set and `driver.recalibrate` called
-    from any. Raises as `Renderer` does.
+    from any. What it looks like may change while it is drawn (`become`): who drives it, and how, stays. Raises as
+    `Renderer` does.
     """
 
     def __init__(
@@ -64,33 +68,43 @@ class Avatar:
         self.driver = driver
         self._clock = clock or SystemClock()
         self._on_fault = on_fault
-        self._renderer = options.renderer_for(enrollment)
-        self._source = enrollment.motion
-        # drawn now, while everything works: what a broken generator eases into
-        self._neutral_picture = self._renderer.render(self._source)
-        self._last_picture = self._neutral_picture
+        self._generators = KeptGenerators()
+        self._figure = Figure(enrollment, options, self._generators)
+        self._next: Slot[tuple[Figure, Callable[[], None]]] = Slot()
+        self._last_picture = self._figure.rest_picture
         self._fault_since_s: float | None = None
         self._felt: Felt | None = None
 
     @property
     def size_px(self) -> tuple[int, int]:
         """(width, height) of the pictures."""
-        height, width = self._neutral_picture.shape[:2]
+        height, width = self._figure.rest_picture.shape[:2]
         return width, height
 
     @property
     def notice(self) -> str | None:
         """A sentence for the user when another generator draws than was asked for, else None."""
-        return self._renderer.notice
+        return self._figure.notice
 
     @property
     def generator_name(self) -> str:
         """The generator at work."""
-        return self._renderer.generator_name
+        return self._figure.renderer.generator_name
 
     def wait_until_compiled(self) -> bool:
         """For a file, which one engine draws from the first picture to the last; see `Renderer`."""
-        return self._renderer.wait_until_compiled()
+        return self._figure.renderer.wait_until_compiled()
+
+    def figure_of(self, enrollment: Enrollment, options: AvatarOptions) -> Figure:
+        """Another figure to `become`; takes a while, in any thread, one at a time. Raises as `Renderer` does."""
+        return Figure(enrollment, options, self._generators)
+
+    def become(self, figure: Figure, begun: Callable[[], None] = lambda: None) -> None:
+        """Show `figure` from the next picture on; from any thread. The newest wins.
+
+        `begun` is called by the drawing thread, before that picture: it may set `controls`.
+        """
+        self._next.put((figure, begun))
 
     def track(self, moment: Moment) -> Driven:
         """What one driving moment asks for. Only the tracking thread may call it."""
@@ -105,13 +119,14 @@ class Avatar:
 
     def show_drive(self, drive: Drive, moment: Moment) -> Shown:
         """The avatar's picture of `drive`, with the clock of `moment`. Only the drawing thread may call it."""
+        self._change()
         stamps = dict(moment.trace.stamps_ns)
 
         def mark(stage: str) -> None:
             stamps[stage] = self._clock.now_ns()
 
         try:
-            picture = self._renderer.render(self._asked(drive, moment.pts_s), mark)
+            picture = self._figure.renderer.render(self._asked(drive, moment.pts_s), mark)
             self._last_picture = picture
             self._fault_since_s = None
         except Exception as error:
@@ -119,13 +134,22 @@ class Avatar:
             drive = replace(drive, state="fault")
         return Shown(replace(moment, trace=LatencyTrace(stamps)).with_image(picture), drive)
 
+    def _change(self) -> None:
+        coming = self._next.take(0.0)
+        if coming is None:
+            return
+        self._figure, begun = coming
+        self._last_picture = self._figure.rest_picture  # of its size, which may be another
+        self._fault_since_s = None
+        begun()
+
     def _asked(self, drive: Drive, time_s: float) -> Motion:
         """What `drive` asks of the photo's head, with the emotion of the controls eased in."""
         controls = self.controls  # read once: another thread may set them
         wanted = mood_of(controls.preset, controls.preset_strength)
         felt = self._felt = advance(self._felt, wanted, drive.motion, drive.neutral, time_s)
         return retarget(
-            drive.motion, drive.neutral, self._source, controls, mood=felt.mood, talking=felt.talking
+            drive.motion, drive.neutral, self._figure.source, controls, mood=felt.mood, talking=felt.talking
         )
 
     def _after_fault(self, error: Exception, time_s: float) -> NDArray[np.uint8]:
@@ -135,7 +159,7 @@ class Avatar:
         if self._on_fault:
             self._on_fault("generated", error)
         weight = float(np.clip((time_s - self._fault_since_s) / FAULT_EASE_S, 0, 1))
-        return cv2.addWeighted(self._neutral_picture, weight, self._last_picture, 1 - weight, 0).astype(
+        return cv2.addWeighted(self._figure.rest_picture, weight, self._last_picture, 1 - weight, 0).astype(
             np.uint8
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from engines.enrollment import Enrollment
+from engines.generators.kept import KeptGenerators
 from engines.generators.names import DEFAULT_GENERATOR
 from engines.renderer import Framing, Renderer
 from engines.retarget import Controls
@@ -34,8 +35,8 @@ class AvatarOptions:
         # in the photo's own framing an absolute driver is also where it is in its own picture
         return replace(controls, place_absolutely=True) if self.framing == "photo" else controls
 
-    def renderer_for(self, enrollment: Enrollment) -> Renderer:
-        """What draws the enrolled face; raises as `Renderer` does."""
+    def renderer_for(self, enrollment: Enrollment, generators: KeptGenerators | None = None) -> Renderer:
+        """What draws the enrolled face, with one of `generators`; raises as `Renderer` does."""
         return Renderer(
             enrollment,
             generator=self.generator,
@@ -43,4 +44,5 @@ class AvatarOptions:
             size_px=self.size_px,
             background=self.look.background,
             aspect=self.look.aspect,
+            generators=generators,
         )

@@ -10,6 +10,7 @@ import asyncio
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ from streamer.avatar import Driven, Shown
 from streamer.clock import SystemClock
 from streamer.drive.driver import Drive
 from streamer.frame import Frame, LatencyTrace, Moment
+from streamer.options import AvatarOptions
 from streamer.webrtc.media import video_frame_of
 from streamer.webrtc.session import Session
 
@@ -90,6 +92,15 @@ def plain_enrollment(colour: tuple[int, int, int] = RED, name: str = "plain") ->
     )
 
 
+@dataclass(frozen=True, slots=True)
+class PaintedFigure:
+    """What a `Painter` shows."""
+
+    enrollment: Enrollment
+    options: AvatarOptions
+    notice: str | None = None
+
+
 class Painter:
     """Stands in for `Avatar`: shows the enrolled colour and the number of the camera frame it answers.
 
@@ -107,6 +118,12 @@ class Painter:
         self.driver = SimpleNamespace(recalibrate=self._recalibrate)
         self.gate = threading.Event()
         self.gate.set()
+        self.making = threading.Event()
+        self.making.set()
+        self.unmakeable: Exception | None = None
+        self.asked_for: list[AvatarOptions] = []
+        self.figure = PaintedFigure(session.enrollment, session.options)
+        self._next: deque[tuple[PaintedFigure, Callable[[], None]]] = deque()
         self.error: Exception | None = None
         self.closed = 0
         self.idle_steps = 0
@@ -116,6 +133,25 @@ class Painter:
 
     def _recalibrate(self) -> None:
         self.recalibrated += 1
+
+    def figure_of(self, enrollment: Enrollment, options: AvatarOptions) -> PaintedFigure:
+        """As `Avatar.figure_of`; `making` cleared holds it."""
+        self.asked_for.append(options)
+        self.making.wait(AT_LAST_S)
+        if self.unmakeable is not None:
+            raise self.unmakeable
+        return PaintedFigure(enrollment, options)
+
+    def become(self, figure: PaintedFigure, begun: Callable[[], None] = lambda: None) -> None:
+        self._next.append((figure, begun))
+
+    def _change(self) -> None:
+        while self._next:
+            self.figure, begun = self._next.popleft()
+            r, g, b = (int(v) for v in self.figure.enrollment.photo[0, 0])
+            self.colour = (r, g, b)
+            self.generator_name = self.figure.options.generator
+            begun()
 
     def track(self, moment: Moment) -> Driven:
         return Driven(
@@ -130,6 +166,7 @@ class Painter:
 
     def show_drive(self, drive: Drive, moment: Moment) -> Shown:
         self.gate.wait(AT_LAST_S)
+        self._change()
         if self.error is not None:
             raise self.error
         number = number_in(moment.image) if isinstance(moment, Frame) else moment.sequence

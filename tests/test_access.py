@@ -58,7 +58,10 @@ def paths_of(app: FastAPI) -> list[str]:
     """An address of each route."""
     paths = [str(getattr(route, "path", "")) for route in every_route(app.routes)]
     assert all(paths), "a route of a kind that this test does not know"
-    addresses = [p.replace("{name}", "red").replace("/static", "/static/main.js") for p in paths]
+    addresses = [
+        p.replace("{name}", "red").replace("{session}", "red").replace("/static", "/static/main.js")
+        for p in paths
+    ]
     assert not [p for p in addresses if "{" in p]
     return [*dict.fromkeys(addresses)]
 

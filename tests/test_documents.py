@@ -197,13 +197,13 @@ def test_every_route_is_documented() -> None:
     text = read(ROOT / "docs/webrtc.md")
     named_routes = {
         (verb, re.sub(r"NAME", "{name}", path))
-        for verb, path in re.findall(r"(GET|POST|PUT|DELETE) (/[\w/]*)`", text)
+        for verb, path in re.findall(r"(GET|POST|PUT|PATCH|DELETE) (/[\w/]*)`", text)
     }
     routes = {
         (verb.upper(), path)
         for source in (ROOT / "streamer/serve").glob("*.py")
         for verb, path in re.findall(
-            r'@\w+\.(get|post|put|delete)\(\s*"([^"]+)"', source.read_text(encoding="utf-8")
+            r'@\w+\.(get|post|put|patch|delete)\(\s*"([^"]+)"', source.read_text(encoding="utf-8")
         )
     }
     assert routes

@@ -13,7 +13,7 @@ import pytest
 from calls import Camera, Client, Painter, only_loopback, plain_enrollment, until
 from hearing import EchoSpeech
 
-from streamer.webrtc import aiortc_fixes, session
+from streamer.webrtc import aiortc_fixes, hearing
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.media import video_frame_of
 from streamer.webrtc.reception import Reception, reception_of
@@ -24,7 +24,7 @@ from streamer.webrtc.session import Session
 def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     aiortc_fixes.apply()
     only_loopback(monkeypatch)
-    monkeypatch.setattr(session, "shared_speech", lambda: EchoSpeech())
+    monkeypatch.setattr(hearing, "shared_speech", lambda: EchoSpeech())
 
 
 class LargeCamera(Camera):

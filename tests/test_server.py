@@ -38,6 +38,7 @@ from engines.retarget import Controls
 from streamer import __version__
 from streamer.clock import SystemClock
 from streamer.drive.trackers.names import TRACKER_NAMES
+from streamer.kept import kept_folder
 from streamer.look import Look
 from streamer.serve import start, uploads
 from streamer.serve.app import create_app
@@ -90,7 +91,7 @@ def offer(client: httpx.Client, sdp: str, **more: object) -> httpx.Response:
 def error_of(response: httpx.Response) -> str:
     """The one sentence of a refusal."""
     body = response.json()
-    assert set(body) == {"error"}
+    assert set(body) - {"what"} == {"error"}
     sentence = body["error"]
     assert sentence
     assert "\n" not in sentence
@@ -155,7 +156,8 @@ def test_a_small_computer_calls_with_the_generator_that_is_fluent() -> None:
 
 def test_avatars_are_listed_in_order(client: TestClient) -> None:
     assert client.get("/api/avatars").json() == {
-        "avatars": [{"name": "red", "title": "red"}, {"name": "green", "title": "green"}],
+        "avatars": [{"name": n, "title": n, "kept": False} for n in ("red", "green")],
+        "keep_in": str(kept_folder()),
         "generators": generators_for_calls(len(os.sched_getaffinity(0))),
         "trackers": list(TRACKER_NAMES),
         "emotions": list(preset_names()),
@@ -205,7 +207,7 @@ def test_controls_that_make_no_sense_change_nothing(
 def test_controls_need_an_avatar_and_a_body_that_is_not_too_large(client: TestClient) -> None:
     answer = client.put("/api/avatars/nobody/controls", json={})
     assert answer.status_code == 404
-    assert "nobody" in error_of(answer)
+    assert "not on the server; choose another" in error_of(answer)
     answer = client.put("/api/avatars/red/controls", content=iter([b"{}"]))
     assert answer.status_code == 411
     answer = client.put("/api/avatars/red/controls", content=b"x", headers={"content-length": "999999999999"})
@@ -261,7 +263,7 @@ def test_a_server_without_avatars_says_what_to_do(offers: dict[str, str]) -> Non
         assert client.get("/api/avatars").json()["default"] is None
         answer = offer(client, offers["video"])
         assert answer.status_code == 404
-        assert "enroll" in error_of(answer)
+        assert "add its photo" in error_of(answer)
 
 
 def test_the_picture_of_an_avatar(client: TestClient) -> None:
@@ -272,7 +274,7 @@ def test_the_picture_of_an_avatar(client: TestClient) -> None:
     assert np.abs(image.reshape(-1, 3).mean(0) - GREEN).max() < 6
     answer = client.get("/api/avatars/nobody/picture")
     assert answer.status_code == 404
-    assert "nobody" in error_of(answer)
+    assert "not on the server; choose another" in error_of(answer)
 
 
 @pytest.mark.slow
@@ -402,7 +404,7 @@ def test_uploads_beyond_the_limit_push_out_the_oldest() -> None:
 
 
 def test_public_avatars_cannot_be_deleted(client: TestClient) -> None:
-    assert client.delete("/api/avatars/red").status_code == 404
+    assert client.delete("/api/avatars/red").status_code == 409
     assert client.get("/api/avatars/red/picture").status_code == 200
 
 
@@ -524,7 +526,7 @@ def test_an_offer_without_video_is_refused(client: TestClient, offers: dict[str,
 def test_unknown_names_are_refused_by_name(client: TestClient, offers: dict[str, str]) -> None:
     answer = offer(client, offers["video"], avatar="nobody")
     assert answer.status_code == 404
-    assert "nobody" in error_of(answer)
+    assert "not on the server; choose another" in error_of(answer)
     answer = offer(client, offers["video"], generator="magic")
     assert answer.status_code == 400
     assert "magic" in error_of(answer)
@@ -837,7 +839,7 @@ def test_a_call_draws_with_its_look(astronaut: Enrollment) -> None:
         options=options,
         clock=SystemClock(),
         ledger=SimpleNamespace(fault=print),
-        sound=None,
+        hearing=SimpleNamespace(said=lambda _: None),
     )
     avatar = build_avatar(stand_in)  # type: ignore[arg-type]
     try:

@@ -33,7 +33,7 @@ from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore
 from streamer.sources.heard import HEARD_FPS
-from streamer.webrtc import aiortc_fixes, session
+from streamer.webrtc import aiortc_fixes, hearing
 from streamer.webrtc.call_options import MOST_TRIM_MS, CallOptions
 from streamer.webrtc.call_sound import CallSound, block_of
 from streamer.webrtc.media import video_frame_of
@@ -53,7 +53,7 @@ HALF_FRAME_MS = 500 / HEARD_FPS  # how late a picture shows what begins between 
 def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     aiortc_fixes.apply()
     only_loopback(monkeypatch)
-    monkeypatch.setattr(session, "shared_speech", lambda: EchoSpeech())
+    monkeypatch.setattr(hearing, "shared_speech", lambda: EchoSpeech())
 
 
 class FlashPainter(Painter):
@@ -61,7 +61,7 @@ class FlashPainter(Painter):
 
     def __init__(self, call: Session) -> None:
         super().__init__(call)
-        self._voice: Voice | None = call.sound.voice if call.sound is not None else None
+        self._voice: Voice | None = call.hearing.sound.voice if call.hearing.sound is not None else None
 
     def show_drive(self, drive: Drive, moment: Moment) -> Shown:
         heard = self._voice if drive.state == "tracking" else None
@@ -306,14 +306,14 @@ def test_missing_weights_refuse_the_voice_and_spare_the_camera(monkeypatch: pyte
     def missing() -> SpeechToMotion:
         raise WeightsError("the weights are missing; install visavis again")
 
-    monkeypatch.setattr(session, "shared_speech", missing)
+    monkeypatch.setattr(hearing, "shared_speech", missing)
 
     async def opened(drive: Any) -> Session:
         return Session(plain_enrollment(), CallOptions(drive=drive))
 
     with pytest.raises(OfferError, match="install visavis again"):
         asyncio.run(opened("voice"))
-    assert asyncio.run(opened("webcam")).sound is None
+    assert asyncio.run(opened("webcam")).hearing.sound is None
 
 
 @pytest.mark.parametrize("value", [None, "5", True, 301, -1e9, float("nan")])

@@ -18,6 +18,7 @@ from streamer.serve.avatars import avatars
 from streamer.serve.calls import Calls
 from streamer.serve.camera_help import camera_help
 from streamer.serve.capacity import Capacity, cores_here
+from streamer.serve.change import changes
 from streamer.serve.config import ServeSettings
 from streamer.serve.errors import add_error_answers
 from streamer.serve.guard import Guard
@@ -73,6 +74,7 @@ def create_app(
     add_error_answers(app)
     app.include_router(router)
     app.include_router(uploads)
+    app.include_router(changes)
     app.include_router(avatars)
     app.include_router(camera_help)
     app.mount("/static", StaticFiles(directory=WEB), name="static")

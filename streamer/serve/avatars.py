@@ -16,7 +16,7 @@ from engines.presets import preset_names
 from engines.retarget import Controls
 from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.kept import KeptAvatars, safe_name, shown_folder
-from streamer.serve.errors import documented
+from streamer.serve.errors import documented, no_longer
 from streamer.serve.requests import StrictRoute
 from streamer.serve.service import Served, Service
 from streamer.serve.store import Entry, picture_of, write_controls
@@ -77,7 +77,7 @@ async def keep_controls(
     controls = Controls.from_dict(body)
     in_file = await service.aside(lambda: write_controls(entry, controls))
     if not service.store.set_controls(name, controls):
-        raise HTTPException(404, GONE)
+        raise no_longer("avatar", GONE)
     return {"controls": controls.to_dict(), "kept": "file" if in_file else "memory"}
 
 
@@ -130,7 +130,7 @@ async def rename(name: str, body: Annotated[Named, Body()], service: Served) -> 
     _, file, folder = _kept(name, service)
     renamed_to = await service.aside(lambda: folder.rename(file.stem, body.name))
     if service.store.get(name) is None:
-        raise HTTPException(404, GONE)
+        raise no_longer("avatar", GONE)
     new = service.store.rename_kept(name, renamed_to)
     return {"name": new, "title": new}
 
@@ -139,7 +139,7 @@ def found(name: str, service: Service) -> Entry:
     """The avatar called `name`. Raises HTTPException 404."""
     entry = service.store.get(name)
     if entry is None:
-        raise HTTPException(404, GONE)
+        raise no_longer("avatar", GONE)
     return entry
 
 

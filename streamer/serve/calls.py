@@ -12,9 +12,12 @@ from engines.enrollment import Enrollment
 from streamer.clock import Clock, SystemClock
 from streamer.latency.metrics import Metrics
 from streamer.serve.capacity import FULL_FPS, CallKind, Capacity, Reading
+from streamer.serve.errors import no_longer
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.offer_sdp import check_offer
-from streamer.webrtc.session import MakeAvatar, Session
+from streamer.webrtc.session import CHANGES_PER_S, MakeAvatar, Session
+from streamer.webrtc.wish import Wish
+from streamer.webrtc.workshop import shared_workshop
 
 CLOSE_WITHIN_S = 2.0
 # An offer is answered long before its browser is there. Those that wait cost a socket each and take nobody's place;
@@ -80,6 +83,29 @@ class Calls:
         self._metrics.session_opened()
         return session, await session.answer(sdp)
 
+    def called(self, name: str) -> Session:
+        """The call of that name. Raises 404 for one that is over, or of which nothing will ever be seen."""
+        session = next((s for s in self.sessions if s.name == name), None)
+        if session is None or session.ending or session.failed:
+            raise no_longer("call", "this call is over; begin another one")
+        return session
+
+    def require_patience(self, session: Session) -> None:
+        """Raises HTTPException 429 for a call that is changed faster than anybody could look at it."""
+        if not session.may_change():
+            sentence = (
+                f"a call changes at most {CHANGES_PER_S} times a second; send the newest wish in a moment"
+            )
+            raise HTTPException(429, sentence, headers={"Retry-After": "1"})
+
+    def change(self, session: Session, enrollment: Enrollment, options: CallOptions) -> Wish:
+        """Go on with another face or look. Raises HTTPException 503 where that takes more than there is."""
+        others = {s.name: CallKind.of(s.asked.options) for s in self._awake() if s is not session}
+        before, asked = CallKind.of(session.asked.options), CallKind.of(options)
+        if self._limit is None and (refusal := self.capacity.change_refusal(others, before, asked)):
+            raise HTTPException(503, refusal, headers={"Retry-After": str(RETRY_AFTER_S)})
+        return session.change(enrollment, options)
+
     def _refusal(self, options: CallOptions, running: Sequence[Session]) -> str | None:
         up, most = len(running), self._limit or MOST_CALLS
         if up >= most:
@@ -89,7 +115,9 @@ class Calls:
             )
         if self._limit is not None:
             return None
-        return self.capacity.refusal({s.name: CallKind.of(s.options) for s in running}, CallKind.of(options))
+        return self.capacity.refusal(
+            {s.name: CallKind.of(s.asked.options) for s in running}, CallKind.of(options)
+        )
 
     def _awake(self) -> list[Session]:
         """The calls that count. A browser that has been silent for seconds may be the one that asks anew."""
@@ -104,10 +132,10 @@ class Calls:
 
     def _connected(self, session: Session) -> str | None:
         """Asked again: others may have connected since the offer."""
-        refusal = self._refusal(session.options, self._awake())
+        refusal = self._refusal(session.asked.options, self._awake())
         if refusal is None:
             kept = [other for other in self._admitted if not other.ending]
-            while self._refusal(session.options, kept) is not None:
+            while self._refusal(session.asked.options, kept) is not None:
                 silent = next(s for s in kept if s.resting)
                 kept.remove(silent)
                 silent.end("another call took its place while it was silent")
@@ -118,14 +146,18 @@ class Calls:
 
     async def _sample(self) -> None:
         """While a call is up, see what it costs."""
-        before: int | None = None
+        before: tuple[int, int] | None = None
         while self._admitted:
-            now_s, beside = self._clock.now_ns() / 1e9, self._done_beside()
+            now_s, beside = self._clock.now_ns() / 1e9, self._beside()
             is_alone, before = beside is not None and beside == before, beside
             readings = {session.name: self._reading(session, now_s) for session in self._awake()}
             self.capacity.sample(now_s, self._cpu_s(), readings, is_alone=is_alone)
             await self._sleep(SAMPLE_EVERY_S)
         self._sampling = None
+
+    def _beside(self) -> tuple[int, int] | None:
+        done, made = self._done_beside(), shared_workshop.done
+        return None if done is None or made is None else (done, made)
 
     @staticmethod
     def _reading(session: Session, now_s: float) -> Reading:

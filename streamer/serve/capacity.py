@@ -125,7 +125,9 @@ class Capacity:
         }
         work_ms = {key: _work_ms(earlier, now) for key, (earlier, now) in pairs.items()}
         all_ms = sum(work_ms.values())
-        learns = is_alone and len(pairs) == len(readings) == len(before[2])
+        # what a call was before it changed costs something else
+        is_steady = all(earlier.kind == now.kind for earlier, now in pairs.values())
+        learns = is_alone and is_steady and len(pairs) == len(readings) == len(before[2])
         for key, (earlier, now) in pairs.items():
             share = work_ms[key] / all_ms if all_ms > 0 else 1 / len(pairs)
             measured = self._measured[key] = _Measured(
@@ -146,11 +148,27 @@ class Capacity:
         if kind.mode == "avatar":  # an echo says nothing of how fast this computer draws
             self._slowness += _FOLLOW * (self._learnt[kind] / kind.guessed_cores - self._slowness)
 
+    def change_refusal(self, others: Mapping[str, CallKind], before: CallKind, asked: CallKind) -> str | None:
+        """Why a call may not become one of the kind `asked` beside the `others`, or None. What costs no more may."""
+        if not others or self.cores_of(asked) <= self.cores_of(before):
+            return None
+        needed = sum(self.cores_of(kind) for kind in others.values()) + self.cores_of(asked)
+        if needed <= USABLE_SHARE * self._cores and not self._starved(others):
+            return None
+        also = f"{len(others)} other call{'s' * (len(others) > 1)}"
+        return (
+            f"with {also} up, {asked.generator} would take {needed:.1f} of {self._cores:.3g} processor cores and slow "
+            f"all down; stay with {before.generator}, or hang one up"
+        )
+
+    def _starved(self, running: Mapping[str, CallKind]) -> str | None:
+        return next((m.starved for key in running if (m := self._measured.get(key)) and m.starved), None)
+
     def refusal(self, running: Mapping[str, CallKind], asked: CallKind) -> str | None:
         """Why a call of the kind `asked` may not begin beside those that run, or None. The first one always may."""
         if not running:
             return None
-        starved = next((m.starved for key in running if (m := self._measured.get(key)) and m.starved), None)
+        starved = self._starved(running)
         if starved is not None:
             return f"a call that is up {starved} already; {_help(asked)}"
         needed = sum(self.cores_of(kind) for kind in running.values()) + self.cores_of(asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -24,10 +25,26 @@ BARE = {  # what the router says in no more than the status' own words
 SCHEMA = {
     "title": "Error",
     "type": "object",
-    "properties": {"error": {"type": "string", "description": "One sentence that names the fix."}},
+    "properties": {
+        "error": {"type": "string", "description": "One sentence that names the fix."},
+        "what": {"enum": ["avatar", "call"], "description": "With 404: what there is no longer."},
+    },
     "required": ["error"],
     "additionalProperties": False,
 }
+
+
+class NoLonger(HTTPException):
+    """404 that says what there is no longer: see `no_longer`."""
+
+    what: str
+
+
+def no_longer(what: Literal["avatar", "call"], sentence: str) -> NoLonger:
+    """404 for a name that a page may have from before the server was started again."""
+    error = NoLonger(404, sentence)
+    error.what = what
+    return error
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, object]]:
@@ -50,17 +67,20 @@ def add_error_answers(app: FastAPI) -> None:
     app.exception_handler(Exception)(_unforeseen)
 
 
-def answer_of(sentence: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
+def answer_of(
+    sentence: str, status: int, headers: Mapping[str, str] | None = None, what: str | None = None
+) -> Response:
     """The answer that says `sentence`, whatever text of a request is in it."""
     # half of a surrogate pair is legal in JSON, but not in UTF-8
     line = " ".join(sentence.encode("utf-8", "backslashreplace").decode("utf-8").split())
-    return JSONResponse({"error": line}, status, headers)
+    return JSONResponse({"error": line} | ({"what": what} if what else {}), status, headers)
 
 
 async def _http_error(_: Request, error: HTTPException) -> Response:
     bare = error.detail == HTTPStatus(error.status_code).phrase
     sentence = BARE.get(error.status_code, error.detail) if bare else error.detail
-    return answer_of(str(sentence), error.status_code, error.headers)
+    what = error.what if isinstance(error, NoLonger) else None
+    return answer_of(str(sentence), error.status_code, error.headers, what)
 
 
 async def _invalid(_: Request, error: RequestValidationError) -> Response:

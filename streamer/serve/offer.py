@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from engines.errors import no_such
 from engines.generators.names import GENERATOR_NAMES
+from engines.picture.background import Background
 from engines.renderer import Aspect
 from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.look import Look, read_background, require_opaque
@@ -40,19 +41,19 @@ class Offer(BaseModel):
 def options_of(body: Offer, service: Service) -> CallOptions:
     """What an offer asks for; what it leaves out is as the server was started.
 
-    Raises HTTPException for a name that there is not, and what `look_of` raises.
+    Raises HTTPException for a name that there is not, and what `background_of` raises.
     """
-    generator = body.generator or service.generators[0]
-    if generator not in GENERATOR_NAMES:
-        raise HTTPException(400, no_such("generator", generator, GENERATOR_NAMES))
     tracker = body.tracker or USUAL.tracker
     if tracker not in TRACKER_NAMES:
         raise HTTPException(400, no_such("tracker", tracker, TRACKER_NAMES))
     return CallOptions(
-        generator=generator,
+        generator=generator_of(body.generator, service),
         tracker=tracker,
         size_px=body.size & ~1,
-        look=look_of(body, service.look, service.backgrounds),
+        look=Look(
+            background_of(body.background, service.look, service.backgrounds),
+            body.aspect or service.look.aspect,
+        ),
         trim_ms=body.trim_ms,
         mode=body.mode,
         drive=body.drive,
@@ -60,23 +61,29 @@ def options_of(body: Offer, service: Service) -> CallOptions:
     )
 
 
-def look_of(body: Offer, usual: Look, pictures: BackgroundStore) -> Look:
-    """How the call looks.
+def generator_of(name: str | None, service: Service) -> str:
+    """The generator of that name, else the server's first. Raises HTTPException where there is none of the name."""
+    name = name or service.generators[0]
+    if name not in GENERATOR_NAMES:
+        raise HTTPException(400, no_such("generator", name, GENERATOR_NAMES))
+    return name
+
+
+def background_of(text: str | None, usual: Look, pictures: BackgroundStore) -> Background:
+    """What stands behind the avatar of a call.
 
     Raises BackgroundError, or HTTPException 410 for a picture that the server does not have any more.
     """
-    aspect = body.aspect or usual.aspect
-    text = body.background
     if text is None:
-        return Look(usual.background, aspect)
+        return usual.background
     if text.startswith(BACKGROUND_PREFIX):
         picture = pictures.get(text)
         if picture is None:
             raise HTTPException(410, "the background picture is gone; choose it again")
-        return Look(picture, aspect)
+        return picture
     # never a path: what a request says does not reach the disk
     if text not in ("keep", "blur", "transparent") and not text.startswith("#"):
         raise HTTPException(400, f"there is no background {text!r}; choose keep, blur, a colour or a picture")
     background = read_background(text)
     require_opaque(background, "a video call")
-    return Look(background, aspect)
+    return background

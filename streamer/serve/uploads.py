@@ -39,7 +39,9 @@ async def upload(
 ) -> dict[str, object]:
     """Enroll a photo; `again`: the name that it had on a server that was restarted since."""
     if not consent.strip():
-        raise HTTPException(422, "say whose face this is and that they agreed")
+        raise HTTPException(
+            422, "say whose face this is and that they agreed: their consent is kept with the avatar"
+        )
     require_small(photo, service.settings)
     head_model = service.settings.head_model
 

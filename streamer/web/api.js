@@ -60,7 +60,7 @@ async function request(path, options = {}) {
 
 /**
  * @returns {Promise<{avatars: {name: string, title: string}[], generators: string[], trackers: string[], emotions: string[],
- *   default: string, look: {background: string, aspect: string}}>}
+ *   default: string | null, look: {background: string, aspect: string}, keep_in: string | null}>}
  */
 export async function listAvatars() {
   return (await request("api/avatars", { cache: "no-store" })).json();
@@ -80,14 +80,35 @@ export async function avatarPicture(name) {
   return URL.createObjectURL(await answer.blob());
 }
 
+const avatarPath = (name) => `api/avatars/${encodeURIComponent(name)}`;
+
 export async function deleteAvatar(name) {
-  await request(`api/avatars/${encodeURIComponent(name)}`, { method: "DELETE" });
+  await request(avatarPath(name), { method: "DELETE" });
 }
 
-/** Sends a background picture. @returns {Promise<{name: string}>} the name to offer with */
-export async function sendBackground(picture, signal) {
+/** The `.avatar` file, a Blob. */
+export async function downloadAvatar(name) {
+  return (await request(`${avatarPath(name)}/file`)).blob();
+}
+
+/** Keeps an upload on this computer. @returns {Promise<{name: string, title: string, file: string}>} as it is listed now */
+export async function keepAvatar(name, called) {
+  return (await request(`${avatarPath(name)}/keep`, { method: "POST", ...json({ name: called }) })).json();
+}
+
+/** Another name for a kept avatar. @returns {Promise<{name: string, title: string}>} */
+export async function renameAvatar(name, called) {
+  return (await request(avatarPath(name), { method: "PATCH", ...json({ name: called }) })).json();
+}
+
+/**
+ * Sends a background picture; `again`: the name that it had before the server lost it.
+ * @returns {Promise<{name: string}>} the name to offer with
+ */
+export async function sendBackground(picture, signal, again = null) {
   const form = new FormData();
   form.append("picture", picture);
+  if (again) form.append("again", again);
   return (await request("api/backgrounds", { method: "POST", body: form, signal })).json();
 }
 
@@ -107,17 +128,27 @@ export async function saveControls(name, controls) {
 const json = (value) => ({ body: JSON.stringify(value), headers: { "Content-Type": "application/json" } });
 
 /**
- * Sends a photo for enrollment. XMLHttpRequest because fetch cannot report the progress of an upload.
+ * Sends a photo for enrollment, or with `consent` null an `.avatar` file, which holds its own.
  * @param {(share: number) => void} onProgress 0..1 of the upload; 1 means that the server is at work
- * @returns {Promise<{name: string, title: string, notices: string[]}>}
+ * @param {string | null} again the name that it had before the server lost it
+ * @returns {Promise<{name: string, title: string, notices: string[], consent?: {name: string, given_utc: string} | null}>}
  */
-export function enrollPhoto(photo, consent, onProgress, signal) {
-  return new Promise((resolve, reject) => {
-    const form = new FormData();
-    form.append("photo", photo);
+export function makeAvatar(file, consent, onProgress, signal, again = null) {
+  const form = new FormData();
+  if (consent === null) form.append("avatar", file);
+  else {
+    form.append("photo", file);
     form.append("consent", consent);
+  }
+  if (again) form.append("again", again);
+  return sendForm(consent === null ? "api/avatars/file" : "api/avatars", form, onProgress, signal);
+}
+
+/** XMLHttpRequest because fetch cannot report the progress of an upload. */
+function sendForm(path, form, onProgress, signal) {
+  return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
-    xhr.open("POST", "api/avatars");
+    xhr.open("POST", path);
     for (const [name, value] of Object.entries(headers())) xhr.setRequestHeader(name, value);
     xhr.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
     xhr.upload.onload = () => onProgress(1);

@@ -65,6 +65,22 @@ export class Controls {
     this.#draw();
   }
 
+  /** The avatar goes by another name: what is remembered of it goes along. */
+  renamed(from, to) {
+    if (from === to) return;
+    const { [from]: kept, ...others } = storeOf(from).read(STORE_KEY) ?? {};
+    if (kept) {
+      storeOf(from).write(STORE_KEY, others);
+      storeOf(to).write(STORE_KEY, { ...storeOf(to).read(STORE_KEY), [to]: kept });
+    }
+    if (this.#avatar === from) this.#avatar = to;
+  }
+
+  /** What was saved with `avatar` as far as this browser knows, or null. */
+  savedWith(avatar) {
+    return storeOf(avatar).read(STORE_KEY)?.[avatar]?.saved ?? null;
+  }
+
   /** @param {object | null} saved what the server has saved with the avatar shown */
   adopt(saved) {
     this.values = startingValues(this.#remembered(), saved, this.#emotions);

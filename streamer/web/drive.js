@@ -1,12 +1,17 @@
 /** Who drives the avatar: the demo, the webcam or the voice alone. */
 
 import { el } from "./dom.js";
+import { passing } from "./store.js";
+
+const BEFORE_KEY = "drive";
 
 const modes = () => document.querySelectorAll("input[name=mode]");
 
 export class Drive {
   /** "demo", "webcam" or "voice" */
   name = "demo";
+  /** What drove before this page was loaded again, until something is chosen: null, "webcam" or "voice". */
+  before = passing.read(BEFORE_KEY);
   #mode;
   #camera;
   #audio;
@@ -43,7 +48,7 @@ export class Drive {
     el("webcam-label").textContent = "Waiting for permission";
     try {
       const { notice } = await this.#camera.start(this.#audio);
-      this.name = "webcam";
+      this.#is("webcam");
       if (notice) this.#notices.show(notice);
     } catch (error) {
       this.name = "demo";
@@ -63,7 +68,7 @@ export class Drive {
     this.#setMode("avatar");
     try {
       await this.#camera.startVoice(this.#audio);
-      this.name = "voice";
+      this.#is("voice");
     } catch (error) {
       this.name = this.#camera.stream ? this.name : "demo";
       this.#notices.show(error.message, "error");
@@ -76,7 +81,7 @@ export class Drive {
   /** Back to the demo. */
   stop() {
     this.#camera.stop();
-    this.name = "demo";
+    this.#is("demo");
     this.#setMode("avatar");
     this.#onChange();
   }
@@ -88,6 +93,12 @@ export class Drive {
     this.#notices.show(`The ${device} was disconnected. Plug it in again and the call goes on.`, "error");
     const again = () => this.name === drive && (drive === "voice" ? this.useVoice() : this.useWebcam());
     navigator.mediaDevices.addEventListener("devicechange", again, { once: true });
+  }
+
+  #is(name) {
+    this.name = name;
+    this.before = null;
+    passing.write(BEFORE_KEY, name === "demo" ? null : name);
   }
 
   #choose(mode) {

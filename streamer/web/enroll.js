@@ -1,15 +1,26 @@
-/** Making an avatar from a photo: picker or drop, the question of consent, progress, and errors in place. */
+/** Making an avatar from a photo or an `.avatar` file: picker or drop, consent, progress, and errors in place. */
 
-import { enrollPhoto } from "./api.js";
+import { makeAvatar } from "./api.js";
 import { el } from "./dom.js";
 
 const LARGEST_BYTES = 60 * 1024 * 1024;
+
+export const isAvatarFile = ({ name }) => name.toLowerCase().endsWith(".avatar");
+
+/** What is said of the consent that an `.avatar` file holds. */
+export function consentNotice(title, consent) {
+  if (!consent) return `“${title}” holds no record of consent. Use it only if the person in it agreed.`;
+  const when = new Date(consent.given_utc);
+  const day = Number.isNaN(when.getTime()) ? "" : ` on ${when.toLocaleDateString(undefined, { dateStyle: "long" })}`;
+  return `“${title}”: ${consent.name} agreed${day}.`;
+}
 
 /** The sentence to show for a file that is not worth sending, or null. */
 export function objection({ name, type, size }) {
   if (size === 0) return `“${name}” is empty. Choose another photo.`;
   if (size > LARGEST_BYTES) return `“${name}” is larger than 60 MB. Save a smaller copy and choose that.`;
   // some systems give HEIC and AVIF no type at all: the server decides about those
+  if (isAvatarFile({ name })) return null;
   if (type && !type.startsWith("image/")) return `“${name}” is not a picture. Choose a photo such as a JPEG or PNG.`;
   return null;
 }
@@ -20,9 +31,15 @@ export class Enroll {
   #thumbUrl = null;
   #onMade;
 
-  /** @param {(avatar: {name: string, title: string, notices: string[]}) => void} onMade */
-  constructor(onMade) {
+  #again;
+
+  /**
+   * @param {(avatar: {name: string, title: string, notices: string[]}, origin: {file: File, consent: string | null}) => void} onMade
+   * @param {(title: string) => string | null} again the name that an avatar of that title had, if it is the one that is missed
+   */
+  constructor(onMade, again = () => null) {
     this.#onMade = onMade;
+    this.#again = again;
     el("photo").addEventListener("change", () => {
       const [photo] = el("photo").files;
       if (photo) this.offer(photo);
@@ -44,13 +61,17 @@ export class Enroll {
     this.#photo = problem ? null : photo;
     el("enroll").hidden = false;
     el("enroll-file").textContent = photo.name;
-    this.#thumb(problem ? null : photo);
+    this.#thumb(problem || isAvatarFile(photo) ? null : photo);
     this.#busy(false);
-    el("enroll-question").hidden = Boolean(problem);
-    el("enroll-go").hidden = Boolean(problem);
+    const isAvatar = isAvatarFile(photo);
+    el("enroll-question").hidden = Boolean(problem) || isAvatar;
+    el("enroll-go").hidden = Boolean(problem) || isAvatar;
     this.#error(problem ?? remark);
     el("enroll").scrollIntoView({ block: "nearest" });
-    if (!problem) el("consent").focus({ preventScroll: true });
+    if (problem) return;
+    // who agreed is in the file: there is nothing to ask
+    if (isAvatar) void this.#make(null);
+    else el("consent").focus({ preventScroll: true });
   }
 
   async #send() {
@@ -62,19 +83,26 @@ export class Enroll {
       el("consent").focus();
       return;
     }
+    await this.#make(consent);
+  }
+
+  /** @param {string | null} consent null: the file is an avatar */
+  async #make(consent) {
+    const file = this.#photo;
     const abort = new AbortController();
     this.#abort = abort;
     this.#error(null);
     this.#busy(true);
     try {
-      const avatar = await enrollPhoto(this.#photo, consent, (share) => this.#progress(share), abort.signal);
+      const again = this.#again(file.name.replace(/\.[^.]*$/, ""));
+      const avatar = await makeAvatar(file, consent, (share) => this.#progress(share), abort.signal, again);
       this.#close();
-      this.#onMade(avatar);
+      this.#onMade(avatar, { file, consent });
     } catch (error) {
       if (abort.signal.aborted) return;
       this.#busy(false);
       this.#error(error.message);
-      el("enroll-go").focus();
+      (consent === null ? el("enroll-cancel") : el("enroll-go")).focus();
     } finally {
       if (this.#abort === abort) this.#abort = null;
     }
@@ -105,7 +133,7 @@ export class Enroll {
   #progress(share) {
     if (share < 1) el("enroll-bar").value = share;
     else el("enroll-bar").removeAttribute("value");
-    const step = share < 1 ? `Sending the photo, ${Math.round(share * 10) * 10} %` : "Making the avatar";
+    const step = share < 1 ? `Sending the file, ${Math.round(share * 10) * 10} %` : "Making the avatar";
     if (el("enroll-step").textContent !== step) el("enroll-step").textContent = step;
   }
 

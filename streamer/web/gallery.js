@@ -1,15 +1,28 @@
-/** The choice of avatars: the server's own, and those made from photos in this tab. */
+/** The choice of avatars: the server's own, those kept on this computer, and those made in this tab. */
 
 import { ApiError, avatarPicture, deleteAvatar, listAvatars } from "./api.js";
-import { passing } from "./store.js";
+import { lasting, passing } from "./store.js";
 
 const UPLOADS_KEY = "uploads";
+const CHOSEN_KEY = "chosen";
+
+const isAvatar = (each) => typeof each?.name === "string" && typeof each?.title === "string";
 
 /** Uploads live as long as the tab: their unguessable names are what keeps them private. */
 function loadUploads() {
   const stored = passing.read(UPLOADS_KEY);
   if (!Array.isArray(stored)) return [];
-  return stored.filter((each) => typeof each?.name === "string" && typeof each?.title === "string");
+  return stored.filter(isAvatar);
+}
+
+/**
+ * Which avatar was chosen last: in this tab, unless its address asks for another by now, else in this browser.
+ * @param {string | null} address the avatar that the page's address asks for
+ */
+export function rememberedChoice(address, inTab, inBrowser) {
+  if (isAvatar(inTab) && (inTab.address ?? null) === address) return inTab;
+  if (address) return { name: address, title: null };
+  return isAvatar(inBrowser) ? inBrowser : null;
 }
 
 export class Gallery {
@@ -17,38 +30,60 @@ export class Gallery {
   generators = [];
   trackers = [];
   emotions = [];
-  fallback = null;
   look = null;
+  /** Where the server keeps avatars on this computer, or null where it does not. */
+  keepIn = null;
   #tiles;
-  #onChoose;
-  #onError;
+  #on;
+  #address;
+  #title = null;
   #avatars = [];
   #uploads = loadUploads();
   #pictures = new Map();
+  #tabs = "BroadcastChannel" in window ? new BroadcastChannel("visavis") : null;
 
-  /** @param {{tiles: HTMLElement, onChoose: (name: string) => void, onError: (text: string) => void}} parts */
-  constructor({ tiles, onChoose, onError }) {
+  /**
+   * @param {{tiles: HTMLElement, address: string | null, onChoose: (name: string) => void,
+   *   onDraw: () => void, onError: (text: string) => void, canMake: (name: string) => boolean,
+   *   onDeleted: (avatar: {name: string, title: string}, elsewhere: boolean) => void}} parts
+   *   `address`: the avatar that the page's address names; `canMake`: whether the tab can make it again
+   */
+  constructor({ tiles, address, ...on }) {
     this.#tiles = tiles;
-    this.#onChoose = onChoose;
-    this.#onError = onError;
+    this.#address = address;
+    this.#on = on;
+    this.#tabs?.addEventListener("message", ({ data }) => {
+      const gone = this.entry(data?.deleted);
+      if (gone) this.#dropped(gone, true);
+    });
   }
 
-  /** Fetches the server's list; `preferred` is chosen if it is named, else the server's default. */
-  async load(preferred) {
-    const { avatars, generators, trackers, emotions, default: fallback, look } = await listAvatars();
+  /** Fetches the server's list. What was chosen before stays chosen, whether the server still has it or not. */
+  async load() {
+    const { avatars, generators, trackers, emotions, default: usual, look, keep_in: keepIn } = await listAvatars();
     this.#avatars = avatars;
     this.generators = generators ?? [];
     this.trackers = trackers ?? [];
     this.emotions = emotions ?? [];
-    this.fallback = fallback;
     this.look = look ?? null;
-    this.chosen = preferred ?? fallback;
+    this.keepIn = keepIn ?? null;
+    const before = rememberedChoice(this.#address, passing.read(CHOSEN_KEY), lasting.read(CHOSEN_KEY));
+    this.chosen = before?.name ?? usual ?? null;
+    this.#title = before?.title ?? null;
     this.#draw();
   }
 
-  /** What the chosen avatar is called. */
-  get title() {
-    return [...this.#avatars, ...this.#uploads].find(({ name }) => name === this.chosen)?.title ?? "";
+  /** What is known of the avatar called `name`, or null. */
+  entry(name) {
+    const upload = this.#uploads.find((each) => each.name === name);
+    if (upload) return { ...upload, kind: "upload" };
+    const listed = this.#avatars.find((each) => each.name === name);
+    return listed ? { ...listed, kind: listed.kept ? "kept" : "given" } : null;
+  }
+
+  /** What the visitor knows the avatar by, or null. */
+  titleOf(name) {
+    return this.entry(name)?.title ?? (name === this.chosen ? this.#title : null);
   }
 
   add({ name, title }) {
@@ -57,14 +92,67 @@ export class Gallery {
     this.#draw();
   }
 
-  choose(name) {
-    this.chosen = name;
-    for (const input of this.#tiles.querySelectorAll("input")) input.checked = input.value === name;
-    this.#onChoose(name);
+  /** The upload is one of this computer's avatars by now, or a kept one has another name. The call goes on. */
+  replace(from, { name, title }) {
+    const place = this.#avatars.findIndex((each) => each.name === from);
+    const kept = { name, title, kept: true };
+    if (place < 0) this.#avatars.push(kept);
+    else this.#avatars[place] = kept;
+    this.#uploads = this.#uploads.filter((each) => each.name !== from);
+    if (this.#pictures.has(from)) this.#pictures.set(name, this.#pictures.get(from));
+    if (name !== from) this.#pictures.delete(from);
+    this.#keep();
+    if (this.chosen === from) {
+      this.chosen = name;
+      this.#remember();
+    }
+    this.#draw();
   }
 
-  /** The server no longer knows `name` (it was restarted, say). */
-  forget(name) {
+  /** The upload was made again and has another name. */
+  remade(from, to) {
+    if (from === to) return;
+    this.#uploads = this.#uploads.map((each) => (each.name === from ? { ...each, name: to } : each));
+    this.#keep();
+    if (this.chosen === from) {
+      this.chosen = to;
+      this.#remember();
+    }
+    this.#draw();
+  }
+
+  choose(name) {
+    this.chosen = name;
+    this.#remember();
+    for (const input of this.#tiles.querySelectorAll("input")) input.checked = input.value === name;
+    this.#on.onDraw();
+    this.#on.onChoose(name);
+  }
+
+  /** Deletes it on the server. Throws ApiError. */
+  async remove(avatar) {
+    try {
+      await deleteAvatar(avatar.name);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+    }
+    this.#tabs?.postMessage({ deleted: avatar.name });
+    this.#dropped(avatar, false);
+  }
+
+  #dropped(avatar, elsewhere) {
+    const wasChosen = this.chosen === avatar.name;
+    if (wasChosen) {
+      this.chosen = null;
+      passing.write(CHOSEN_KEY, null);
+      if (lasting.read(CHOSEN_KEY)?.name === avatar.name) lasting.write(CHOSEN_KEY, null);
+    }
+    this.#forget(avatar.name);
+    this.#on.onDeleted(avatar, elsewhere, wasChosen);
+    if (!elsewhere) this.#tiles.querySelector("input")?.focus();
+  }
+
+  #forget(name) {
     this.#uploads = this.#uploads.filter((each) => each.name !== name);
     this.#avatars = this.#avatars.filter((each) => each.name !== name);
     const url = this.#pictures.get(name);
@@ -78,10 +166,17 @@ export class Gallery {
     passing.write(UPLOADS_KEY, this.#uploads);
   }
 
+  #remember() {
+    const { name, title, kind } = this.entry(this.chosen) ?? { name: this.chosen, title: this.chosen };
+    passing.write(CHOSEN_KEY, { name, title, address: this.#address });
+    if (kind === "given" || kind === "kept") lasting.write(CHOSEN_KEY, { name, title });
+  }
+
   #draw() {
     const own = this.#avatars.map((avatar) => this.#tile(avatar, false));
     const uploaded = this.#uploads.map((avatar) => this.#tile(avatar, true));
     this.#tiles.replaceChildren(...own, ...uploaded);
+    this.#on.onDraw();
   }
 
   #tile({ name, title }, isUpload) {
@@ -115,18 +210,11 @@ export class Gallery {
     button.addEventListener("click", async () => {
       button.disabled = true;
       try {
-        await deleteAvatar(name);
+        await this.remove({ name, title });
       } catch (error) {
-        if (error.status !== 404) {
-          this.#onError(error.message);
-          button.disabled = false;
-          return;
-        }
+        this.#on.onError(error.message);
+        button.disabled = false;
       }
-      const wasChosen = this.chosen === name;
-      this.forget(name);
-      if (wasChosen && this.fallback) this.choose(this.fallback);
-      this.#tiles.querySelector("input:checked")?.focus();
     });
     return button;
   }
@@ -136,8 +224,9 @@ export class Gallery {
       if (!this.#pictures.has(name)) this.#pictures.set(name, await avatarPicture(name));
       image.src = this.#pictures.get(name);
     } catch (error) {
-      // the server was restarted since the upload
-      if (isUpload && error instanceof ApiError && error.status === 404) this.forget(name);
+      const isGone = error instanceof ApiError && error.status === 404;
+      // of the one in use it is said on the stage; one that the tab can make again is made when it is chosen
+      if (isUpload && isGone && name !== this.chosen && !this.#on.canMake(name)) this.#forget(name);
     }
   }
 }

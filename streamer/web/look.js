@@ -32,6 +32,8 @@ export class Look {
   #usual = { background: "keep", aspect: "1:1" };
   #onChange;
   #abort = null;
+  // the picture itself, should the server lose it
+  #file = null;
 
   /** @param {{onChange: () => void, asked: {background: string | null, aspect: string | null}}} parts */
   constructor({ onChange, asked }) {
@@ -64,8 +66,17 @@ export class Look {
     return askedLook(this.#values);
   }
 
-  /** The server has lost the picture (it was restarted, say). */
+  /** Sends the picture that the server has lost once more; false where this tab has none. Throws ApiError. */
+  async resendPicture() {
+    if (!this.#file) return false;
+    const { name } = await sendBackground(this.#file, undefined, this.#values.picture);
+    this.#values = { ...this.#values, picture: name };
+    return true;
+  }
+
+  /** The server has lost the picture, and so has this tab. */
   forgetPicture() {
+    this.#file = null;
     this.#values = { ...this.#values, kind: "usual", picture: null };
     this.#draw();
   }
@@ -104,6 +115,7 @@ export class Look {
     try {
       const { name } = await sendBackground(file, abort.signal);
       el("background-state").textContent = file.name;
+      this.#file = file;
       this.#set({ kind: "picture", picture: name });
     } catch (error) {
       if (abort.signal.aborted) return;

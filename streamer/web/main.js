@@ -1,20 +1,23 @@
 /** Wiring: joins the call, the camera, the picture, the panel and the statistics. */
 
 import { bareAddress, parseAddress, withoutToken } from "./address.js";
-import { keepToken, keptToken, saveControls } from "./api.js";
+import { keepToken, keptToken, makeAvatar, saveControls } from "./api.js";
 import { Call, backoffS } from "./call.js";
 import { Camera } from "./camera.js";
 import { Choices } from "./choices.js";
 import { Controls } from "./controls.js";
 import { el } from "./dom.js";
 import { Drive } from "./drive.js";
-import { Enroll } from "./enroll.js";
+import { Enroll, consentNotice } from "./enroll.js";
 import { Gallery } from "./gallery.js";
 import { Hud } from "./hud.js";
+import { Keeping } from "./keeping.js";
 import { Look } from "./look.js";
+import { Lost } from "./lost.js";
 import { Meter } from "./meter.js";
 import { CalmFace } from "./neutral.js";
 import { Notices } from "./notices.js";
+import { Origins } from "./origins.js";
 import { Pace, SMALL_PX, isThisComputer, slowWords } from "./pace.js";
 import { Picture } from "./picture.js";
 import { statusOf } from "./status.js";
@@ -79,10 +82,36 @@ const call = new Call({
   message: onMessage,
 });
 
+const origins = new Origins();
+
 const gallery = new Gallery({
   tiles: el("tiles"),
+  address: wish.avatar,
   onChoose: startCall,
+  onDraw: drawKeeping,
   onError: (text) => notices.show(text, "error"),
+  canMake: (name) => origins.of(name) !== null,
+  onDeleted({ name, title }, elsewhere, wasChosen) {
+    origins.forget(name);
+    if (!wasChosen) return;
+    call.stop();
+    picture.clear();
+    lost.deleted(title, elsewhere);
+  },
+});
+
+const keeping = new Keeping({
+  kept(from, avatar) {
+    controls.renamed(from, avatar.name);
+    gallery.replace(from, avatar);
+    notices.show(`“${avatar.title}” is kept on this computer, and here after the next start too.`);
+  },
+  renamed(from, avatar) {
+    controls.renamed(from, avatar.name);
+    gallery.replace(from, avatar);
+  },
+  remove: (avatar) => gallery.remove(avatar),
+  tell: (text, level) => notices.show(text, level),
 });
 
 const controls = new Controls({
@@ -95,17 +124,60 @@ const choices = new Choices({ asked: wish, onChange: startCall });
 
 const look = new Look({ onChange: startCall, asked: wish });
 
-new Enroll((avatar) => {
-  for (const notice of avatar.notices ?? []) notices.show(notice);
-  gallery.add(avatar);
-  gallery.choose(avatar.name);
-  el("stage").scrollIntoView({ block: "nearest" });
+const lost = new Lost({
+  origins,
+  bare: wish.bare,
+  chosen: () => gallery.chosen,
+  title: (name) => gallery.titleOf(name),
+  remake: makeAgain,
+  resendPicture: () => look.resendPicture(),
+  dropPicture(text) {
+    notices.show(text, "error");
+    look.forgetPicture();
+    startCall();
+  },
+  show: drawPhase,
+  start: startCall,
+  add: () => el("photo").click(),
 });
+
+new Enroll(
+  async (avatar, origin) => {
+    for (const notice of avatar.notices ?? []) notices.show(notice);
+    if (origin.consent === null) notices.show(consentNotice(avatar.title, avatar.consent));
+    await origins.remember(avatar.name, origin);
+    gallery.add(avatar);
+    gallery.choose(avatar.name);
+    el("stage").scrollIntoView({ block: "nearest" });
+  },
+  (title) => (now.phase === "lost" && gallery.titleOf(gallery.chosen) === title ? gallery.chosen : null),
+);
+
+/** The avatar that the server lost, from what this tab has of it, under its name and with what was saved with it. */
+async function makeAgain(name, { file, consent }) {
+  const made = await makeAvatar(file, consent, () => {}, undefined, name);
+  origins.renamed(name, made.name);
+  controls.renamed(name, made.name);
+  gallery.remade(name, made.name);
+  const saved = controls.savedWith(made.name);
+  // what is not saved is still remembered here
+  if (saved) await saveControls(made.name, saved).catch(() => {});
+  return made.name;
+}
+
+function drawKeeping() {
+  keeping.show(gallery.entry(gallery.chosen), gallery.keepIn);
+}
 
 // ---- the call
 
 function startCall() {
-  if (!gallery.chosen) return;
+  lost.asked(gallery.chosen);
+  if (!gallery.chosen) {
+    lost.nobody();
+    drawButtons();
+    return;
+  }
   controls.show(gallery.chosen);
   call.start({
     avatar: gallery.chosen,
@@ -128,6 +200,11 @@ function onAnswer(answer) {
 }
 
 function onPhase(phase) {
+  if (phase.name === "connected") lost.found();
+  if (!lost.refused(phase)) drawPhase(phase);
+}
+
+function drawPhase(phase) {
   now.phase = phase.name;
   now.status = phase.status;
   if (phase.name === "connecting") {
@@ -136,18 +213,6 @@ function onPhase(phase) {
     now.state = null;
     now.face = null;
     calmFace.begin();
-  }
-  if (phase.name === "refused" && phase.status === 410) {
-    notices.show(phase.text, "error");
-    look.forgetPicture();
-    startCall();
-    return;
-  }
-  if (phase.name === "refused" && phase.status === 404 && gallery.fallback && gallery.chosen !== gallery.fallback) {
-    notices.show(`${phase.text} Showing the default avatar instead.`, "error");
-    gallery.forget(gallery.chosen);
-    gallery.choose(gallery.fallback);
-    return;
   }
   veil.draw(phase);
   drawStatus();
@@ -209,7 +274,7 @@ function drawButtons() {
 new UseIt({
   now: () => ({
     avatar: gallery.chosen ?? "",
-    title: gallery.title,
+    title: gallery.titleOf(gallery.chosen) ?? "",
     drive: drive.name,
     look: look.asked,
     generator: choices.asked.generator,
@@ -276,7 +341,11 @@ window.visavis = { stats, reset: () => meter.reset() };
 // ---- what the visitor does
 
 el("hud-toggle").addEventListener("click", changeHud);
-el("veil-retry").addEventListener("click", () => (gallery.chosen ? startCall() : void begin()));
+el("veil-retry").addEventListener("click", () => {
+  if (veil.action) veil.action.run();
+  else if (gallery.chosen) startCall();
+  else void begin();
+});
 
 el("trim").addEventListener("input", () => {
   const { value, min, max } = el("trim");
@@ -307,7 +376,7 @@ async function begin(attempt = 0) {
   beginTurn += 1;
   const turn = beginTurn;
   try {
-    await gallery.load(wish.avatar);
+    await gallery.load();
   } catch (error) {
     if (turn !== beginTurn) return;
     const again = error.passing ?? true;
@@ -321,7 +390,10 @@ async function begin(attempt = 0) {
   look.usual = gallery.look;
   if (wish.drive === "webcam") await drive.useWebcam();
   else if (wish.drive === "voice") await drive.useVoice();
-  else startCall();
+  else {
+    if (drive.before === "webcam") notices.show("Your camera was in use. Press “Use my webcam again” to go on.");
+    startCall();
+  }
 }
 
 document.body.classList.toggle("bare", wish.bare);

@@ -39,6 +39,14 @@ export class Picture {
     this.#still.hidden = false;
   }
 
+  /** Shows nothing any more: whose picture it was has deleted it. */
+  clear() {
+    this.#watching += 1;
+    this.#video.srcObject = null;
+    this.#still.hidden = true;
+    this.seen = false;
+  }
+
   show(stream) {
     this.#watching += 1;
     this.#video.srcObject = stream;

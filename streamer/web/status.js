@@ -8,6 +8,8 @@ import { neutralStatus } from "./neutral.js";
  * @returns {{tone: "ok" | "busy" | "warn" | "error", text: string}}
  */
 export function statusOf({ phase, drive, mode, state, face, status, neutral = null }) {
+  if (phase === "lost") return { tone: "warn", text: "No avatar: add or choose one" };
+  if (phase === "making") return { tone: "busy", text: "Making it again" };
   if (phase === "refused") return { tone: "error", text: "Not connected" };
   if (phase === "waiting" && status === 503) return { tone: "warn", text: "The server is full, waiting" };
   if (phase === "waiting") return { tone: "warn", text: "Connection lost, reconnecting" };

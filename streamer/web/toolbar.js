@@ -40,11 +40,17 @@ export class Toolbar {
   draw({ drive, connected, bareHref }) {
     const webcam = drive.name === "webcam";
     const voice = drive.name === "voice";
-    el("voice-label").textContent = voice ? "Stop voice (demo)" : "Voice only";
+    el("voice-label").textContent = voice
+      ? "Stop voice (demo)"
+      : drive.before === "voice" ? "Use my voice again" : "Voice only";
     el("voice").setAttribute("aria-pressed", String(voice));
     this.#level.show(voice ? drive.stream : null);
-    el("webcam-label").textContent = webcam ? "Stop webcam (demo)" : "Use my webcam";
+    el("webcam-label").textContent = webcam
+      ? "Stop webcam (demo)"
+      : drive.before === "webcam" ? "Use my webcam again" : "Use my webcam";
     el("webcam").classList.toggle("primary", !webcam);
+    el("webcam").classList.toggle("again", drive.before === "webcam");
+    el("voice").classList.toggle("again", drive.before === "voice");
     el("recalibrate").disabled = !(webcam && connected && drive.mode === "avatar");
     el("sound").disabled = !drive.stream?.getAudioTracks().length;
     el("bare-link").href = bareHref;

@@ -14,19 +14,27 @@ export class Veil {
     this.#mayCover = mayCover;
   }
 
-  /** @param {{name: string, text?: string, inS?: number}} phase of the call */
-  draw({ name, text, inS }) {
+  /** What the button does, where that is not to try again. */
+  action = null;
+
+  /**
+   * @param {{name: string, text?: string, detail?: string, inS?: number, action?: {label: string, run: () => void}}} phase
+   *   of the call
+   */
+  draw({ name, text, detail, inS, action }) {
     clearTimeout(this.#timer);
+    this.action = action ?? null;
     if (name === "connected") {
       el("veil").hidden = true;
       return;
     }
     if (!this.#mayCover()) return;
     const show = () => {
-      el("veil-spinner").hidden = name === "refused";
+      el("veil-spinner").hidden = name === "refused" || name === "lost";
       el("veil-text").textContent = text ?? "Connecting";
-      el("veil-detail").textContent = name === "waiting" ? `Trying again in ${inS} s` : "";
-      el("veil-retry").hidden = name === "connecting";
+      el("veil-detail").textContent = name === "waiting" ? `Trying again in ${inS} s` : (detail ?? "");
+      el("veil-retry").textContent = action?.label ?? "Try now";
+      el("veil-retry").hidden = name === "connecting" || name === "making";
       el("veil").hidden = false;
     };
     if (name === "connecting" && el("veil").hidden) this.#timer = setTimeout(show, AFTER_MS);

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from streamer.options import AvatarOptions
 
@@ -23,3 +23,7 @@ class CallOptions(AvatarOptions):
     mode: Mode = "avatar"
     drive: DrivenBy = "webcam"
     voice_helps: bool = True
+
+    def but(self, **changes: Any) -> CallOptions:
+        """The same with other values of some fields."""
+        return replace(self, **changes)

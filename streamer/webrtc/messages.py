@@ -45,8 +45,21 @@ def refusal(error: VisavisError) -> Message:
     return notice(one_line(error, MAX_ANSWER_CHARS))
 
 
-def frame_message(outgoing: Outgoing, dropped: int, generator: str | None) -> Message:
-    """What is told of a picture that was sent; `dropped`: driving frames so far, `generator`: the one at work."""
+def unchanged(change: int, why: str) -> Message:
+    """That a change which was accepted cannot be; `change` is its number."""
+    return {"type": "unchanged", "change": change, "text": why}
+
+
+def no_room(why: str, retry_after_s: int) -> Message:
+    """That the call ends before it began: others connected first."""
+    return {"type": "full", "text": why, "retry_after_s": retry_after_s}
+
+
+def frame_message(outgoing: Outgoing, dropped: int, generator: str | None, change: int = 0) -> Message:
+    """What is told of a picture that was sent; `dropped`: driving frames so far.
+
+    At work are the `generator`, and the page's wish number `change`: 0 is the offer's.
+    """
     return {
         "type": "frame",
         "pts": outgoing.pts & 0xFFFFFFFF,
@@ -56,6 +69,7 @@ def frame_message(outgoing: Outgoing, dropped: int, generator: str | None) -> Me
         "face": outgoing.face,
         "state": outgoing.state,
         "generator": generator,
+        "change": change,
     }
 
 

@@ -5,33 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import lru_cache
 
 from aiortc import RTCDataChannel, RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from engines.enrollment import Enrollment
-from engines.errors import WeightsError
 from engines.retarget import Controls
-from engines.speech.speech_to_motion import SpeechToMotion
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
 from streamer.drive.open import open_driver
-from streamer.drive.voice import Voice
 from streamer.freed_memory import give_back_freed_memory
 from streamer.latency.ledger import Ledger
 from streamer.latency.metrics import Metrics
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import capture_wall_ms, receive_newest
+from streamer.webrtc.budget import Budget
+from streamer.webrtc.call_avatar import CallAvatar
 from streamer.webrtc.call_options import CallOptions
-from streamer.webrtc.call_sound import CallSound
+from streamer.webrtc.hearing import Hearing
 from streamer.webrtc.lip_sync import LipSync
 from streamer.webrtc.media import DelayedAudioTrack, EchoTrack, Outgoing, SlotTrack
 from streamer.webrtc.messages import (
     Command,
+    Message,
     Recalibrate,
     SetControls,
     SetSound,
@@ -41,12 +39,13 @@ from streamer.webrtc.messages import (
     one_line,
     text_of,
 )
-from streamer.webrtc.offer_sdp import OfferError
 from streamer.webrtc.peer import Peer, PeerEvents
 from streamer.webrtc.reception import watch
 from streamer.webrtc.talk import Talk
+from streamer.webrtc.wish import Wish
 from streamer.webrtc.work import Tally, Work
 from streamer.webrtc.worker import Incoming, Worker
+from streamer.webrtc.workshop import Workshop, shared_workshop
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +58,10 @@ QUIET_AFTER_S = (
 GONE_AFTER_S = 15.0  # the page has given up long before (aioice: after 30 s)
 REFUSAL_HEARD_S = 1.0
 MESH_PERIOD_S = 1 / 10
+CHANGES_PER_S, CHANGES_AT_ONCE = 5, 20  # a colour that is being chosen says 4
 
 
 MakeAvatar = Callable[["Session"], Avatar]
-# read once: it holds no state, so all calls share it
-shared_speech = lru_cache(1)(SpeechToMotion)
 
 
 class Session:
@@ -80,20 +78,16 @@ class Session:
         on_connected: Callable[[Session], str | None] = lambda _: None,
         on_closed: Callable[[Session], None] = lambda _: None,
         make_avatar: MakeAvatar | None = None,
+        workshop: Workshop = shared_workshop,
     ) -> None:
         """`on_connected` may say why the call cannot be after all. `sleep`: how the event loop waits.
 
         Raises OfferError when the voice is to drive and its network does not load.
         """
-        self.name = secrets.token_urlsafe(9)
-        self.enrollment = enrollment
-        self.options = options
+        self.name = secrets.token_urlsafe(16)  # who knows it may change the call
         self.clock = clock or SystemClock()
         self.ledger = Ledger(metrics=metrics)
-        self.controls = options.controls_for(enrollment)
         self._make_avatar = make_avatar or build_avatar
-        self._avatar: Avatar | None = None
-        self._avatar_lock = threading.Lock()  # the avatar is made in the worker's thread
         self._sleep = sleep
         self._on_connected = on_connected
         self._on_closed = on_closed
@@ -104,10 +98,19 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._tally = Tally()
+        self._patience = Budget(CHANGES_PER_S, CHANGES_AT_ONCE)
         self._failed = False
         self._mesh_at_s = 0.0
         self._lip_sync = LipSync(options)
-        self.sound = self._open_sound()
+        self.hearing = Hearing(options, self.clock)
+        self._avatar = CallAvatar(
+            Wish(enrollment, options),
+            workshop,
+            tell=self._tell,
+            insist=self._insist,
+            sleep=sleep,
+            on_fault=self._fault,
+        )
         self._closing: asyncio.Task[None] | None = None
 
     async def answer(self, sdp: str) -> str:
@@ -119,6 +122,37 @@ class Session:
             raise
         self._spawn(self._give_up_unless_connected())
         return answer
+
+    @property
+    def enrollment(self) -> Enrollment:
+        """Whom it shows."""
+        return self._avatar.shown.enrollment
+
+    @property
+    def options(self) -> CallOptions:
+        """How it is shown."""
+        return self._avatar.shown.options
+
+    @property
+    def asked(self) -> Wish:
+        """What it will show soon: the newest change that was accepted."""
+        return self._avatar.asked
+
+    def may_change(self) -> bool:
+        """Whether its page has not asked for too many changes lately; this one is counted."""
+        return self._patience.take(self.clock.now_ns())
+
+    def change(self, enrollment: Enrollment, options: CallOptions) -> Wish:
+        """Go on with another face or look, from as soon as it is made; tracker, size, drive and mode cannot change."""
+        self.hearing.help(options.voice_helps)
+        if options.trim_ms != self.asked.options.trim_ms:
+            self._lip_sync.set(SetSound(options.trim_ms, None))
+        return self._avatar.change(enrollment, options)
+
+    @property
+    def failed(self) -> bool:
+        """Whether its avatar could not be made: nothing will ever be drawn."""
+        return self._failed
 
     @property
     def connected(self) -> bool:
@@ -169,7 +203,9 @@ class Session:
             try:
                 await self._peer.close()
             finally:
-                self._avatar = self._worker = None
+                self._avatar.close()
+                self.hearing.close()
+                self._worker = None
                 self.ledger.close()
                 self._on_closed(self)
         if worker is not None:
@@ -178,22 +214,8 @@ class Session:
     def end(self, reason: str) -> None:
         """Begin to close; `reason` is for the log."""
         if self._closing is None:
-            logger.info("call %s ends: %s", self.name, reason)
+            logger.info("call %s ends: %s", self.name[:4], reason)
             self._closing = asyncio.create_task(self._close())
-
-    def _open_sound(self) -> CallSound | None:
-        """What hears the call: to drive the avatar, or to help the camera."""
-        drive = self.options.drive
-        helps = drive == "webcam" and self.options.voice_helps and self.options.mode == "avatar"
-        if drive != "voice" and not helps:
-            return None
-        try:
-            return CallSound(Voice(shared_speech()), self.clock)
-        except WeightsError as error:
-            if drive == "voice":
-                raise OfferError(str(error)) from error
-            logger.warning("the voice will not help the camera: %s", error)
-            return None
 
     # --- the browser comes and goes -------------------------------------------------------------------
 
@@ -206,8 +228,7 @@ class Session:
         if track.kind == "video" and is_driver:
             self._spawn(self._pump(track))
         elif track.kind == "audio":
-            heard = self.sound.put if self.sound is not None else _unheard
-            self._peer.send_back(DelayedAudioTrack(track, self._lip_sync.delay_ms, heard))
+            self._peer.send_back(DelayedAudioTrack(track, self._lip_sync.delay_ms, self.hearing.put))
 
     def _channel(self, channel: RTCDataChannel) -> None:
         self._talk.open(channel)
@@ -233,14 +254,14 @@ class Session:
             self._talk.tell(notice(refusal))
             self._spawn(self._end_after(REFUSAL_HEARD_S, refusal))
             return
-        logger.info("call %s: connected", self.name)
+        logger.info("call %s: connected", self.name[:4])
         if self.options.mode == "avatar":
             self._worker = Worker(
                 self._prepare,
                 self._out,
                 self.clock,
                 demo=self.options.drive == "demo",
-                sound=self.sound if self.options.drive == "voice" else None,
+                sound=self.hearing.sound if self.options.drive == "voice" else None,
                 on_shown=self._shown,
                 on_dropped=self._overtaken,
                 on_fault=self._fault,
@@ -252,6 +273,7 @@ class Session:
         """Draw while somebody receives, rest while nobody is heard, end when nobody comes back."""
         while True:
             await self._sleep(LOOK_EVERY_S)
+            self._talk.repeat()
             quiet_s = self._peer.quiet_s
             if self._worker is not None:
                 self._worker.rest(quiet_s > QUIET_AFTER_S)
@@ -271,20 +293,16 @@ class Session:
         self.end(reason)
 
     def _prepare(self) -> Avatar:
-        """Called by the worker's thread. Controls that the page sent meanwhile are not lost."""
-        avatar = self._make_avatar(self)
-        with self._avatar_lock:
-            self._avatar = None if self.ending else avatar
-            avatar.controls = self.controls
-        if avatar.notice:
-            self._loop.call_soon_threadsafe(self._talk.tell, notice(avatar.notice))
-        return avatar
+        """Called by the worker's thread."""
+        return self._avatar.prepare(lambda: self._make_avatar(self), self._loop)
 
-    def _set_controls(self, controls: Controls) -> None:
-        with self._avatar_lock:
-            self.controls = controls
-            if self._avatar is not None:
-                self._avatar.controls = controls
+    def _tell(self, message: Message) -> None:
+        """From any thread."""
+        self._loop.call_soon_threadsafe(self._talk.tell, message)
+
+    def _insist(self, message: Message) -> None:
+        """From any thread."""
+        self._loop.call_soon_threadsafe(self._talk.insist, message)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -339,7 +357,7 @@ class Session:
         if stage == "prepared":
             self._failed = True
             text = f"the avatar could not be prepared ({one_line(error)}); reload the page"
-            self._loop.call_soon_threadsafe(self._talk.tell, notice(text))
+            self._tell(notice(text))
 
     def _sent(self, outgoing: Outgoing) -> None:
         self.ledger.frame(
@@ -347,35 +365,32 @@ class Session:
         )
         self._lip_sync.sent(outgoing)
         self._tally.sent(outgoing)
-        generator = None if self._avatar is None else self._avatar.generator_name
-        self._talk.say(frame_message(outgoing, self._tally.dropped, generator))
+        avatar, change = self._avatar.avatar, self._avatar.shown.number
+        generator = None if avatar is None else avatar.generator_name
+        self._talk.say(frame_message(outgoing, self._tally.dropped, generator, change))
 
     def _obey(self, command: Command) -> None:
         """Raises VisavisError with what is wrong and what would be right."""
         match command:
             case SetControls(given):
-                self._set_controls(Controls.from_dict(given, self.controls))
+                self._avatar.set_controls(Controls.from_dict(given, self._avatar.controls))
             case SetSound() as said:
                 self._lip_sync.set(said)
             case Recalibrate():
-                if self._avatar is not None:
-                    self._avatar.driver.recalibrate()
+                if self._avatar.avatar is not None:
+                    self._avatar.avatar.driver.recalibrate()
                     self._talk.say(notice("look straight ahead for a second", "info"))
             case _:  # the talk answers it
                 return
 
 
-def _unheard(_: object) -> None:
-    """Nobody listens."""
-
-
 def build_avatar(session: Session) -> Avatar:
     """The real thing: a tracker drives the enrolled face, or the voice does. Runs in the worker's thread."""
-    options, sound, ledger = session.options, session.sound, session.ledger
+    options, ledger = session.options, session.ledger
     by_voice = options.drive == "voice"
     driver = open_driver(
         None if by_voice else options.tracker,
         lambda error: ledger.fault("tracked", error),
-        said=None if by_voice or sound is None else sound.said,
+        said=None if by_voice else session.hearing.said,
     )
     return Avatar(session.enrollment, driver, options, clock=session.clock, on_fault=ledger.fault)

@@ -16,6 +16,7 @@ MESSAGES_PER_S, MESSAGES_AT_ONCE = 100, 200  # a slider drawn on a fast display 
 MOST_UNHEARD = 1000  # so many more, at once or for seconds on end, and the page is none
 _MOST_WAITING_CHARS = 65_536
 _MOST_UNSAID = 16
+_REPEATS = 3
 
 
 class Talk:
@@ -36,6 +37,7 @@ class Talk:
         self._budget = Budget(MESSAGES_PER_S, MESSAGES_AT_ONCE)
         self._patience = Budget(MESSAGES_PER_S, MOST_UNHEARD)
         self._unsaid: list[Message] = []  # notices from before the channel was open
+        self._insisted: dict[object, tuple[Message, int]] = {}
 
     def open(self, channel: RTCDataChannel) -> None:
         """Talk over `channel`; a second one is closed again."""
@@ -53,6 +55,20 @@ class Talk:
             self.say(message)
         elif len(self._unsaid) < _MOST_UNSAID:
             self._unsaid.append(message)
+
+    def insist(self, message: Message) -> None:
+        """Tell it now and with each of the next `repeat`s: the channel loses messages. The newest of a type counts."""
+        self._insisted[message["type"]] = message, _REPEATS
+        self.tell(message)
+
+    def repeat(self) -> None:
+        """Say once more what is insisted on; to be called now and then."""
+        for kind, (message, left) in list(self._insisted.items()):
+            self.say(message)
+            if left > 1:
+                self._insisted[kind] = message, left - 1
+            else:
+                del self._insisted[kind]
 
     def say(self, message: Message) -> None:
         """Say it now, or never."""
