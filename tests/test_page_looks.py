@@ -67,6 +67,12 @@ class SlowPainter(Painter):
         return super().show_drive(drive, moment)
 
 
+class GrumblingPainter(Painter):
+    """Has something to say as soon as it is made."""
+
+    notice = "its weights did not load: another generator draws"
+
+
 class Stage:
     """A server in this process whose avatars only paint."""
 
@@ -269,7 +275,11 @@ def test_the_page_stands_still_and_in_colours_of_the_visitors_own(
         wait_for(page, CAMERA_ON)
         if "reduced_motion" in how:
             assert page.evaluate("document.getAnimations().length") == 0
-        assert page.locator("#webcam").is_visible()
+        else:
+            chosen = page.locator("input[name=aspect][value='1:1'] + span")
+            assert chosen.evaluate("(e) => getComputedStyle(e).outlineStyle") == "solid", (
+                "told by more than a colour"
+            )
 
 
 def test_twice_the_size_fits(chromium: Any, stage: Stage) -> None:
@@ -388,6 +398,22 @@ def test_a_slow_computer_says_so_and_what_helps(chromium: Any, stage: Stage) -> 
                 assert time.monotonic() < end, "no smaller picture was asked for"
                 page.wait_for_timeout(50)
             assert page.locator(".notice[data-topic=pace]").count() == 0
+    finally:
+        stage.painter = Painter
+
+
+def test_what_a_call_complains_of_ends_with_it(chromium: Any, stage: Stage) -> None:
+    stage.painter = GrumblingPainter
+    try:
+        with visit(chromium) as page:
+            page.goto(f"{stage.url}/")
+            page.wait_for_selector(".notice[data-level=error]")
+            assert page.inner_text(".notice p") == "Its weights did not load: another generator draws."
+            stage.painter = Painter
+            page.click("#voice")
+            page.wait_for_selector(".notice", state="detached")
+            wait_for(page, "document.querySelector('#status-text').textContent === 'Listening'")
+            assert page.locator(".notice").count() == 0
     finally:
         stage.painter = Painter
 

@@ -213,6 +213,7 @@ function drawPhase(phase) {
     now.state = null;
     now.face = null;
     calmFace.begin();
+    notices.end("call");
   }
   veil.draw(phase);
   drawStatus();
@@ -240,7 +241,7 @@ function onMessage(message, nowMs) {
       meter.roundTripMs = nowMs - message.t;
       break;
     case "notice":
-      notices.show(message.text, message.level);
+      notices.show(message.text, message.level, { of: "call" });
       break;
   }
 }
