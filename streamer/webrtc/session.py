@@ -397,6 +397,5 @@ class Session:
             case Recalibrate():
                 if self._avatar.avatar is not None:
                     self._avatar.avatar.driver.recalibrate()
-                    self._talk.say(notice("look straight ahead for a second", "info"))
             case _:  # the talk answers it
                 return
