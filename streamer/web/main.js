@@ -20,6 +20,7 @@ import { Notices } from "./notices.js";
 import { Origins } from "./origins.js";
 import { Pace, SMALL_PX, isThisComputer, slowWords } from "./pace.js";
 import { Picture } from "./picture.js";
+import { Record } from "./record.js";
 import { statusOf } from "./status.js";
 import { lasting } from "./store.js";
 import { Toolbar } from "./toolbar.js";
@@ -40,6 +41,7 @@ const now = {
 };
 
 const notices = new Notices(el("notices"));
+const record = new Record(notices);
 const calmFace = new CalmFace(notices);
 const pace = new Pace();
 const hud = new Hud();
@@ -195,11 +197,13 @@ function startCall() {
 
 // before the data channel opens: the first thing that the server hears is what the sliders show
 function onAnswer(answer) {
+  record.begin(answer.session);
   controls.adopt(answer.controls ?? null);
   call.setControls(controls.values);
 }
 
 function onPhase(phase) {
+  if (phase.name !== "connected") record.end();
   if (phase.name === "connected") lost.found();
   if (!lost.refused(phase)) drawPhase(phase);
 }
