@@ -51,8 +51,8 @@ from streamer.serve.config import ServeSettings
 from streamer.serve.numbers import call_numbers
 from streamer.serve.service import Service
 from streamer.serve.store import AvatarStore, BackgroundStore, picture_of
+from streamer.webrtc.build_avatar import build_avatar
 from streamer.webrtc.call_options import CallOptions
-from streamer.webrtc.session import build_avatar
 
 URL = "http://127.0.0.1:8000"
 

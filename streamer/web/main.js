@@ -1,4 +1,7 @@
-/** Wiring: joins the call, the camera, the picture, the panel and the statistics. */
+/**
+ * Wiring: joins the call, the camera, the picture, the panel and the statistics.
+ * Over 400 lines because all parts of the page meet here, and nowhere else.
+ */
 
 import { bareAddress, parseAddress, withoutToken } from "./address.js";
 import { keepToken, keptToken, makeAvatar, saveControls } from "./api.js";
@@ -12,13 +15,14 @@ import { Enroll, consentNotice } from "./enroll.js";
 import { Gallery } from "./gallery.js";
 import { Hud } from "./hud.js";
 import { Keeping } from "./keeping.js";
+import { KeptNeutral } from "./kept_neutral.js";
 import { Look } from "./look.js";
 import { Lost } from "./lost.js";
 import { Meter } from "./meter.js";
 import { CalmFace } from "./neutral.js";
 import { Notices } from "./notices.js";
 import { Origins } from "./origins.js";
-import { Pace, SMALL_PX, isThisComputer, slowWords } from "./pace.js";
+import { SMALL_PX, SlowNotice } from "./pace.js";
 import { Picture } from "./picture.js";
 import { Record } from "./record.js";
 import { statusOf } from "./status.js";
@@ -43,7 +47,14 @@ const now = {
 const notices = new Notices(el("notices"));
 const record = new Record(notices);
 const calmFace = new CalmFace(notices);
-const pace = new Pace();
+const keptNeutral = new KeptNeutral();
+const slowNotice = new SlowNotice({
+  notices,
+  makeSmaller() {
+    wish.sizePx = SMALL_PX;
+    startCall();
+  },
+});
 const hud = new Hud();
 const meter = new Meter({ timeOriginMs: performance.timeOrigin });
 
@@ -67,18 +78,24 @@ const camera = new Camera({
   onLost: () => drive.lost(),
 });
 
-const drive = new Drive({ camera, mode: wish.mode, audio: wish.audio, notices, onChange: startCall });
+const drive = new Drive({ camera, mode: wish.mode, audio: wish.audio, notices, onChange: changeCall });
 
 const toolbar = new Toolbar({
   picture,
   drive,
   asked: wish,
-  onRecalibrate: () => call.send({ type: "recalibrate" }) && calmFace.ask(),
+  onRecalibrate() {
+    if (!call.send({ type: "recalibrate" })) return;
+    keptNeutral.forget();
+    calmFace.ask();
+  },
 });
 
 const call = new Call({
   phase: onPhase,
   answer: onAnswer,
+  unchanged: onUnchanged,
+  neutral: () => (drive.name === "webcam" ? keptNeutral.of(drive.stream) : undefined),
   ending: () => picture.hold(),
   stream: (stream) => picture.show(stream),
   message: onMessage,
@@ -89,7 +106,7 @@ const origins = new Origins();
 const gallery = new Gallery({
   tiles: el("tiles"),
   address: wish.avatar,
-  onChoose: startCall,
+  onChoose: changeCall,
   onDraw: drawKeeping,
   onError: (text) => notices.show(text, "error"),
   canMake: (name) => origins.of(name) !== null,
@@ -122,9 +139,9 @@ const controls = new Controls({
   tell: (text, level) => notices.show(text, level),
 });
 
-const choices = new Choices({ asked: wish, onChange: startCall });
+const choices = new Choices({ asked: wish, onChange: changeCall });
 
-const look = new Look({ onChange: startCall, asked: wish });
+const look = new Look({ onChange: changeCall, asked: wish });
 
 const lost = new Lost({
   origins,
@@ -174,6 +191,15 @@ function drawKeeping() {
 // ---- the call
 
 function startCall() {
+  goOn((wanted) => call.start(wanted));
+}
+
+/** Inside the running call where that can be. */
+function changeCall() {
+  goOn((wanted) => call.change(wanted));
+}
+
+function goOn(ask) {
   lost.asked(gallery.chosen);
   if (!gallery.chosen) {
     lost.nobody();
@@ -181,7 +207,7 @@ function startCall() {
     return;
   }
   controls.show(gallery.chosen);
-  call.start({
+  ask({
     avatar: gallery.chosen,
     ...choices.asked,
     sizePx: wish.sizePx,
@@ -195,7 +221,25 @@ function startCall() {
   drawButtons();
 }
 
-// before the data channel opens: the first thing that the server hears is what the sliders show
+/** What was chosen cannot be: the page shows again what the call goes on with. */
+function onUnchanged({ text, status, what, wanted, kept }) {
+  // the tab may have what the server has lost: a new call tells
+  if (status === 410 || (what === "avatar" && origins.of(wanted.avatar))) {
+    startCall();
+    return;
+  }
+  notices.show(text, "error");
+  gallery.stay(kept.avatar);
+  choices.stay(kept);
+  look.stay(kept);
+  el("voice-helps").checked = kept.voice_helps;
+  lost.asked(kept.avatar);
+  controls.show(kept.avatar);
+  call.setControls(controls.values);
+  drawButtons();
+}
+
+// of a new call before the data channel opens: the first thing that the server hears is what the sliders show
 function onAnswer(answer) {
   record.begin(answer.session);
   controls.adopt(answer.controls ?? null);
@@ -217,6 +261,7 @@ function drawPhase(phase) {
     now.state = null;
     now.face = null;
     calmFace.begin();
+    notices.end("call");
   }
   veil.draw(phase);
   drawStatus();
@@ -235,6 +280,7 @@ function onMessage(message, nowMs) {
       break;
     case "neutral":
       calmFace.heard(message);
+      keptNeutral.heard(message, drive.stream);
       drawStatus();
       break;
     case "mesh":
@@ -244,7 +290,7 @@ function onMessage(message, nowMs) {
       meter.roundTripMs = nowMs - message.t;
       break;
     case "notice":
-      notices.show(message.text, message.level);
+      notices.show(message.text, message.level, { of: "call" });
       break;
   }
 }
@@ -313,31 +359,18 @@ function stats() {
   };
 }
 
-/** Says when this computer is too slow for the call, and takes it back when it is not any more. */
-function watchPace({ fps, dropped, generator }) {
-  const wasSlow = pace.isSlow;
+function drawPace({ fps, dropped, generator }) {
   const counts = now.phase === "connected" && now.state === "tracking" && drive.mode === "avatar" && !document.hidden;
-  pace.look(performance.now(), { fps, dropped, drive: drive.name, counts: counts && !wish.bare });
-  if (pace.isSlow === wasSlow) return;
-  if (!pace.isSlow) {
-    notices.end("pace");
-    return;
-  }
-  const words = slowWords({
+  slowNotice.draw({
     fps,
-    drive: drive.name,
-    isHere: isThisComputer(location.hostname),
+    dropped,
     generator,
+    drive: drive.name,
+    counts: counts && !wish.bare,
     generators: gallery.generators,
     sizePx: wish.sizePx,
     aspect: look.asked.aspect,
   });
-  const smaller = () => {
-    wish.sizePx = SMALL_PX;
-    startCall();
-  };
-  const action = wish.sizePx > SMALL_PX ? { label: "Make the picture smaller", go: smaller } : undefined;
-  notices.show(words, "info", { topic: "pace", action });
 }
 
 window.visavis = { stats, reset: () => meter.reset() };
@@ -356,9 +389,10 @@ el("trim").addEventListener("input", () => {
   el("trim").style.setProperty("--fill", `${(100 * (value - min)) / (max - min)}%`);
   el("trim-value").textContent = `${el("trim").value} ms`;
   call.send({ type: "sound", trim_ms: Number(el("trim").value) });
+  call.trimmed(Number(el("trim").value));
 });
 
-el("voice-helps").addEventListener("change", () => drive.name === "webcam" && startCall());
+el("voice-helps").addEventListener("change", changeCall);
 
 const SHORTCUTS = { r: () => toolbar.recalibrate(), h: changeHud, f: () => toolbar.toggleFull() };
 window.addEventListener("keydown", (event) => {
@@ -405,6 +439,6 @@ setHud(wish.hud ?? (wish.bare ? false : lasting.read("hud") !== false));
 setInterval(() => {
   const seen = stats();
   hud.draw(seen, drive.name);
-  watchPace(seen);
+  drawPace(seen);
 }, DRAW_EVERY_MS);
 void begin();
