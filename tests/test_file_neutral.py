@@ -1,4 +1,4 @@
-"""The neutral of a file: the first calm second, else the calmest of what a bounded look finds; nothing is drawn before."""
+"""The neutral of a file: the first calm second, else the calmest of a bounded look, taken before the first picture."""
 
 from __future__ import annotations
 
