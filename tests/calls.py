@@ -25,6 +25,7 @@ from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, MediaStreamT
 from fakes import AT_LAST_S
 from numpy.typing import NDArray
 
+from calibration.neutral import NeutralReport
 from engines.enrollment import Enrollment
 from engines.motion import Motion
 from engines.retarget import Controls
@@ -115,7 +116,11 @@ class Painter:
         self.colour = (r, g, b)
         self.controls = Controls()
         self.recalibrated = 0
-        self.driver = SimpleNamespace(recalibrate=self._recalibrate)
+        self.driver = SimpleNamespace(
+            recalibrate=self._recalibrate,
+            neutral_report=NeutralReport("taken", (), 1),
+            driver_neutral=None,
+        )
         self.gate = threading.Event()
         self.gate.set()
         self.making = threading.Event()

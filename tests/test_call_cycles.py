@@ -20,8 +20,9 @@ from streamer.latency.metrics import Metrics
 from streamer.serve.calls import Calls
 from streamer.serve.capacity import Capacity
 from streamer.webrtc import aiortc_fixes
+from streamer.webrtc.build_avatar import build_avatar
 from streamer.webrtc.call_options import CallOptions
-from streamer.webrtc.session import GONE_AFTER_S, LOOK_EVERY_S, Session, build_avatar
+from streamer.webrtc.session import GONE_AFTER_S, LOOK_EVERY_S, Session
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,14 @@ from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.call_options import CallOptions
-from streamer.webrtc.session import CONNECT_WITHIN_S, HEARD_WITHIN_S, Session
+from streamer.webrtc.session import (
+    CONNECT_WITHIN_S,
+    HEARD_WITHIN_S,
+    LOOK_EVERY_S,
+    QUIET_AFTER_S,
+    RETRY_AFTER_S,
+    Session,
+)
 
 pytestmark = pytest.mark.slow  # real calls, in real time
 
@@ -164,8 +171,9 @@ async def test_of_two_calls_that_connect_at_once_only_as_many_stay_as_may() -> N
             await one.accept(answers[0][1])
             await until(lambda: answers[0][0].connected, "the first to connect")
             await two.accept(answers[1][1])
-            await until(lambda: two.of_type("notice"), "the second to be told")
-            assert "hang one up" in two.of_type("notice")[0]["text"]
+            await until(lambda: two.of_type("full"), "the second to be told")
+            assert "hang one up" in two.of_type("full")[0]["text"]
+            assert two.of_type("full")[0]["retry_after_s"] > 0
             house.sleepers.let_pass(CONNECT_WITHIN_S)
             await until(lambda: answers[1][0].closed, "the second to end")
             await until(lambda: one.frames, "pictures of the first")
@@ -189,6 +197,27 @@ async def test_a_browser_that_went_silent_gives_its_place_to_one_that_comes() ->
         async with house.calling() as (_, again):
             await until(lambda: again.frames, "pictures of the one that came")
             await until(lambda: silent.closed, "the silent one to end")
+
+
+async def test_who_is_refused_hears_when_a_silent_call_would_be_known_to_be_dead() -> None:
+    async with housing(limit=1) as house, house.calling() as (silent, before):
+        await until(lambda: before.frames, "pictures")
+
+        before.silence()
+        dead, told = await dead_offer(), {0}
+
+        async def tells(retry_after_s: int) -> bool:
+            silent._peer._bounds.heard_ns = house.clock.now_ns() - 2_500_000_000
+            with pytest.raises(HTTPException) as caught:
+                await house.offered(dead)
+            told.add(int((caught.value.headers or {})["Retry-After"]))
+            return retry_after_s in told
+
+        for _ in range(100):  # what was on its way may still come
+            if await tells(RETRY_AFTER_S - 2):
+                break
+        assert RETRY_AFTER_S - 2 in told
+        assert RETRY_AFTER_S >= QUIET_AFTER_S + LOOK_EVERY_S
 
 
 async def test_a_call_that_is_about_to_end_takes_no_place() -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -24,13 +25,17 @@ from calls import (
     until,
 )
 from fakes import AT_LAST_S
+from pydantic import ValidationError
 
+from calibration.kept_neutral import read_kept, text_of
+from calibration.neutral import DriverNeutral, NeutralReport
 from engines.enrollment import Enrollment
+from engines.motion import Motion
 from engines.picture.background import Background
 from engines.retarget import Controls
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
-from streamer.drive.driver import Drive
+from streamer.drive.driver import Drive, Driver
 from streamer.drive.open import open_driver
 from streamer.figure import Figure
 from streamer.frame import LatencyTrace, Moment
@@ -39,9 +44,12 @@ from streamer.options import AvatarOptions
 from streamer.serve.app import create_app
 from streamer.serve.capacity import Capacity
 from streamer.serve.config import ServeSettings
+from streamer.serve.offer import Offer, options_of
 from streamer.serve.store import AvatarStore
 from streamer.webrtc import aiortc_fixes
+from streamer.webrtc.build_avatar import build_avatar
 from streamer.webrtc.call_options import CallOptions
+from streamer.webrtc.neutral_news import NeutralNews
 from streamer.webrtc.session import CHANGES_AT_ONCE, CHANGES_PER_S, Session
 from streamer.webrtc.wish import Wish
 from streamer.webrtc.workshop import Workshop
@@ -221,7 +229,7 @@ async def test_a_change_that_cannot_be_made_leaves_the_call_as_it_is_and_says_wh
         number = await call.change(avatar="green", background="#445566")
         await until(lambda: call.client.of_type("unchanged"), "word of it")
         told = call.client.of_type("unchanged")[0]
-        assert told["change"] == number
+        assert (told["change"], told["kept"]) == (number, 1)
         assert "no model no avatar" in told["text"]
         assert call.session.asked.enrollment.name == call.session.enrollment.name == "red"
         assert call.session.ledger.snapshot().fault_stages == {"changed": 1}
@@ -241,7 +249,7 @@ async def test_a_change_that_cannot_be_made_leaves_the_call_as_it_is_and_says_wh
 async def test_what_cannot_be_changed_is_refused_with_words_and_costs_nothing() -> None:
     async with serving(max_sessions=1) as house, house.calling() as call:
         for body, status, says in (
-            ({"avatar": "nobody"}, 404, "GET /api/avatars"),
+            ({"avatar": "nobody"}, 404, "choose another"),
             ({"background": "b-gone"}, 410, "choose it again"),
             ({"background": "/etc/passwd"}, 400, "no background"),
             ({"background": "transparent"}, 400, "cannot be transparent"),
@@ -490,3 +498,81 @@ async def test_a_call_has_patience_again_after_a_while() -> None:
     clock.ns += 1_000_000_000
     assert sum(session.may_change() for _ in range(200)) == CHANGES_PER_S
     await session.close()
+
+
+# --- the driver's neutral, from one call to the next ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kept(astronaut: Enrollment) -> str:
+    """A neutral as a page keeps it."""
+    mesh_hu = np.zeros((478, 3))
+    mesh_hu[:, 0], mesh_hu[:, 1], mesh_hu[:, 2] = (np.linspace(-0.7, 0.7, 478) for _ in range(3))
+    return text_of(
+        DriverNeutral(mesh_hu, Motion(translation_hu=np.array([0, 0, 6], np.float32))), "mediapipe"
+    )
+
+
+def offered(**more: Any) -> Offer:
+    return Offer.model_validate({"sdp": "v=0", "type": "offer", **more})
+
+
+def test_a_call_begins_with_the_neutral_that_the_page_kept(kept: str) -> None:
+    service = create_app(ServeSettings(), AvatarStore()).state.service
+    neutral = options_of(offered(neutral=kept), service).neutral
+    assert neutral is not None
+    assert neutral.motion.translation_hu[2] == 6
+    for other in (
+        {"tracker": "regressor"},
+        {"drive": "voice"},
+        {"drive": "demo"},
+        {"neutral": kept[:-8]},
+        {"neutral": ""},
+        {"neutral": "é"},
+    ):
+        assert options_of(offered(**{"neutral": kept, **other}), service).neutral is None, other
+    with pytest.raises(ValidationError):
+        offered(neutral="A" * 4097)
+
+
+def test_the_avatar_of_a_call_uses_the_neutral_that_came_with_the_offer(
+    astronaut: Enrollment, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[DriverNeutral] = []
+    monkeypatch.setattr(Driver, "use_neutral", lambda _, neutral: used.append(neutral))
+    neutral = read_kept(kept).neutral
+    options = CallOptions(generator="geometric", size_px=64, drive="demo", neutral=neutral)
+    hearing, ledger = SimpleNamespace(said=lambda _: None), SimpleNamespace(fault=print)
+    call = SimpleNamespace(
+        enrollment=astronaut, options=options, clock=SystemClock(), hearing=hearing, ledger=ledger
+    )
+    build_avatar(call).close()  # type: ignore[arg-type]
+    assert used == [neutral]
+
+
+def test_the_page_is_told_of_the_neutral_when_it_is_another(kept: str) -> None:
+    driver = SimpleNamespace(neutral_report=NeutralReport(), driver_neutral=read_kept(kept).neutral)
+    news = NeutralNews("mediapipe")
+
+    def told() -> Any:
+        return news.of(driver)  # type: ignore[arg-type]
+
+    assert told() == {"type": "neutral", "state": "waiting", "why": [], "revision": 0, "kept": None}
+    assert told() is None
+    driver.neutral_report = NeutralReport("waiting", ("talking",), 0)
+    assert told()["why"] == ["talking"]
+    driver.neutral_report = NeutralReport("taken", (), 1)
+    assert told()["kept"] == kept
+    assert told() is None
+    driver.neutral_report, driver.driver_neutral = NeutralReport("taken", (), 2), None
+    assert (told() or {})["kept"] is None
+
+
+@pytest.mark.slow
+async def test_news_of_the_neutral_is_said_more_than_once_and_survives_changes() -> None:
+    async with serving(max_sessions=1) as house, house.calling(Client(Camera()), drive="webcam") as call:
+        await until(lambda: len(call.client.of_type("neutral")) > 1, "the neutral, twice: messages get lost")
+        assert {m["revision"] for m in call.client.of_type("neutral")} == {1}
+        await call.shows(await call.change(avatar="green", background="blur"))
+        call.painter.driver.neutral_report = NeutralReport("taken", (), 2)
+        await until(lambda: call.client.of_type("neutral")[-1]["revision"] == 2, "the next one")

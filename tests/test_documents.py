@@ -196,8 +196,8 @@ def test_variables_extras_and_markers_exist(path: Path) -> None:
 def test_every_route_is_documented() -> None:
     text = read(ROOT / "docs/webrtc.md")
     named_routes = {
-        (verb, re.sub(r"NAME", "{name}", path))
-        for verb, path in re.findall(r"(GET|POST|PUT|PATCH|DELETE) (/[\w/]*)`", text)
+        (verb, path.replace("NAME", "{name}").replace("SESSION", "{session}"))
+        for verb, path in re.findall(r"(GET|POST|PUT|PATCH|DELETE) (/[\w/.]*)`", text)
     }
     routes = {
         (verb.upper(), path)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from calibration.neutral import CALIBRATION_S, EASE_S, NeutralEstimator
+from calibration.calm import CALIBRATION_S
+from calibration.neutral_estimator import EASE_S, NeutralEstimator
 from engines.geometry import F64, Camera, align_similarity
 from engines.head.fit import SURFACE, ExpressionFit, fit_driver, landmark_weights, measure_gaze
 from engines.head.model import HeadModel

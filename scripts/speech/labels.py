@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from calibration.neutral import RESTLESS, DriverNeutral
+from calibration.calm import RESTLESS
+from calibration.neutral import DriverNeutral
 from engines.files import whole_file
 from engines.head.landmark_names import LOWER_LIP, UPPER_LIP
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector

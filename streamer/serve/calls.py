@@ -15,7 +15,7 @@ from streamer.serve.capacity import FULL_FPS, CallKind, Capacity, Reading
 from streamer.serve.errors import no_longer
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.offer_sdp import check_offer
-from streamer.webrtc.session import CHANGES_PER_S, MakeAvatar, Session
+from streamer.webrtc.session import CHANGES_PER_S, RETRY_AFTER_S, MakeAvatar, Session
 from streamer.webrtc.wish import Wish
 from streamer.webrtc.workshop import shared_workshop
 
@@ -25,7 +25,6 @@ CLOSE_WITHIN_S = 2.0
 MOST_WAITING = 32
 MOST_CALLS = 64  # however many cores there are: one event loop serves them all
 SAMPLE_EVERY_S = 2.0
-RETRY_AFTER_S = 5  # until a browser that is gone is known to be
 
 
 class Calls:
@@ -67,7 +66,7 @@ class Calls:
         check_offer(sdp)
         refusal = self._refusal(options, self._awake())
         if refusal is not None:
-            raise HTTPException(503, refusal, headers={"Retry-After": str(RETRY_AFTER_S)})
+            raise HTTPException(503, refusal, headers={"Retry-After": str(self._retry_after_s())})
         self._make_room()
         session = Session(
             enrollment,
@@ -82,6 +81,11 @@ class Calls:
         self.sessions.append(session)
         self._metrics.session_opened()
         return session, await session.answer(sdp)
+
+    @property
+    def connected(self) -> list[Session]:
+        """Those whose browser is there."""
+        return [session for session in self.sessions if session.connected and not session.ending]
 
     def called(self, name: str) -> Session:
         """The call of that name. Raises 404 for one that is over, or of which nothing will ever be seen."""
@@ -103,8 +107,13 @@ class Calls:
         others = {s.name: CallKind.of(s.asked.options) for s in self._awake() if s is not session}
         before, asked = CallKind.of(session.asked.options), CallKind.of(options)
         if self._limit is None and (refusal := self.capacity.change_refusal(others, before, asked)):
-            raise HTTPException(503, refusal, headers={"Retry-After": str(RETRY_AFTER_S)})
+            raise HTTPException(503, refusal, headers={"Retry-After": str(self._retry_after_s())})
         return session.change(enrollment, options)
+
+    def _retry_after_s(self) -> int:
+        """Sooner where one of the calls that are up may be dead."""
+        quiet_s = max((session.quiet_s for session in self._awake()), default=0.0)
+        return max(1, RETRY_AFTER_S - int(quiet_s))
 
     def _refusal(self, options: CallOptions, running: Sequence[Session]) -> str | None:
         up, most = len(running), self._limit or MOST_CALLS

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 from fastapi import HTTPException
 from pydantic import BaseModel, Field
 
+from calibration.kept_neutral import MAX_KEPT_CHARACTERS, NeutralError, read_kept
+from calibration.neutral import DriverNeutral
 from engines.errors import no_such
 from engines.generators.names import GENERATOR_NAMES
 from engines.picture.background import Background
@@ -17,6 +20,8 @@ from streamer.serve.service import Service
 from streamer.serve.store import BACKGROUND_PREFIX, BackgroundStore
 from streamer.webrtc.call_options import MOST_TRIM_MS, CallOptions, DrivenBy, Mode
 from streamer.webrtc.offer_sdp import MAX_SDP_CHARS
+
+logger = logging.getLogger(__name__)
 
 USUAL = CallOptions()
 
@@ -36,6 +41,7 @@ class Offer(BaseModel):
     voice_helps: bool = USUAL.voice_helps
     background: str | None = Field(None, max_length=64)
     aspect: Aspect | None = None
+    neutral: str | None = Field(None, max_length=MAX_KEPT_CHARACTERS)
 
 
 def options_of(body: Offer, service: Service) -> CallOptions:
@@ -58,7 +64,23 @@ def options_of(body: Offer, service: Service) -> CallOptions:
         mode=body.mode,
         drive=body.drive,
         voice_helps=body.voice_helps,
+        neutral=neutral_of(body.neutral, tracker) if body.drive == "webcam" else None,
     )
+
+
+def neutral_of(text: str | None, tracker: str) -> DriverNeutral | None:
+    """The neutral that a page kept from the call before, if `tracker` took it.
+
+    None for what is not one, too: then it is taken anew, as in a first call, and no call is lost for it.
+    """
+    if text is None:
+        return None
+    try:
+        kept = read_kept(text)
+    except NeutralError as error:
+        logger.info("a page's kept neutral is left out: %s", error)
+        return None
+    return kept.neutral if kept.tracker == tracker else None
 
 
 def generator_of(name: str | None, service: Service) -> str:

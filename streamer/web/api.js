@@ -8,10 +8,11 @@ const NEEDS_TOKEN = "This server wants an access token. Open the address with ?t
 
 /** A request that failed; `message` can be shown, `status` is 0 when there was no answer at all. */
 export class ApiError extends Error {
-  constructor(message, status, retryAfterS = null) {
+  constructor(message, status, retryAfterS = null, what = null) {
     super(message);
     this.status = status;
     this.retryAfterS = retryAfterS;
+    this.what = what; // with 404: the "avatar" or the "call" that is not there any more
   }
 
   /** Worth trying again unchanged? */
@@ -43,6 +44,14 @@ function sentence(status, text) {
   return `The server answered with an error (${status}).`;
 }
 
+function missing(text) {
+  try {
+    return JSON.parse(text).what ?? null;
+  } catch {
+    return null;
+  }
+}
+
 async function request(path, options = {}) {
   let answer;
   try {
@@ -53,7 +62,8 @@ async function request(path, options = {}) {
   }
   if (!answer.ok) {
     const retryAfterS = Number(answer.headers.get("Retry-After")) || null;
-    throw new ApiError(sentence(answer.status, await answer.text()), answer.status, retryAfterS);
+    const text = await answer.text();
+    throw new ApiError(sentence(answer.status, text), answer.status, retryAfterS, missing(text));
   }
   return answer;
 }
@@ -115,6 +125,15 @@ export async function sendBackground(picture, signal, again = null) {
 /** @returns {Promise<{sdp: string, type: string, session: string, controls: object | null}>} */
 export async function postOffer(offer, signal) {
   return (await request("api/offer", { method: "POST", ...json(offer), signal })).json();
+}
+
+/**
+ * Changes a running call; null is as the server was started.
+ * @returns {Promise<{controls: object | null, change: number}>} how its avatar is saved, and what pictures will say
+ */
+export async function changeCall(session, changes, signal) {
+  const path = `api/calls/${encodeURIComponent(session)}`;
+  return (await request(path, { method: "PATCH", ...json(changes), signal })).json();
 }
 
 /**

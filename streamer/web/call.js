@@ -1,9 +1,10 @@
 /**
- * The call: one RTCPeerConnection at a time, kept alive. It reconnects by itself with backoff, and reports
- * what it does through callbacks; it draws nothing.
+ * The call: one RTCPeerConnection at a time, kept alive, and changed while it runs. It reconnects by itself with
+ * backoff, and reports what it does through callbacks; it draws nothing.
  */
 
-import { ApiError, postOffer } from "./api.js";
+import { ApiError, changeCall, postOffer } from "./api.js";
+import { Wishes, changesBetween } from "./wishes.js";
 
 const GATHER_CAP_MS = 1000;
 const ANSWER_CAP_MS = 15_000;
@@ -26,6 +27,9 @@ export function preferVp8(codecs) {
 export class Call {
   #on;
   #wanted = null;
+  #session = null;
+  #wishes = null;
+  #changing = false;
   #pc = null;
   #channel = null;
   #abort = null;
@@ -37,10 +41,13 @@ export class Call {
   #sums = new Map();
 
   /**
-   * `ending` is called while the last frame can still be read.
+   * `ending` is called while the last frame can still be read; `answer` when the call has another avatar; `unchanged`
+   * when what was `wanted` cannot be, and the call goes on as it was, with what is `kept`.
    * @param {{
    *   phase: (phase: {name: "connecting"|"connected"|"waiting"|"refused", text?: string, inS?: number, status?: number}) => void,
    *   answer: (answer: {controls: object | null}) => void,
+   *   neutral: () => string | undefined,
+   *   unchanged: (refusal: {text: string, status?: number, what?: string, wanted: object, kept: object}) => void,
    *   ending: () => void,
    *   stream: (stream: MediaStream) => void,
    *   message: (message: object, nowMs: number) => void,
@@ -60,6 +67,21 @@ export class Call {
     this.#wanted = wanted;
     this.#attempts = 0;
     void this.#connect();
+  }
+
+  /** The same call with something else, or a new one where that cannot be. */
+  change(wanted) {
+    if (!this.#session || changesBetween(this.#wishes.accepted, wanted) === null) {
+      this.start(wanted);
+      return;
+    }
+    this.#wanted = wanted;
+    void this.#settle();
+  }
+
+  /** The sound's trim went another way; a new call has it too. */
+  trimmed(trimMs) {
+    if (this.#wanted) this.#wanted = { ...this.#wanted, trim_ms: trimMs };
   }
 
   stop() {
@@ -100,6 +122,44 @@ export class Call {
     return { ...this.#audio };
   }
 
+  /** One change at a time: what is wanted meanwhile goes together with the next. */
+  async #settle() {
+    const abort = this.#abort;
+    if (this.#changing) return;
+    this.#changing = true;
+    while (this.#abort === abort && this.#session) {
+      const wanted = this.#wanted;
+      const changes = changesBetween(this.#wishes.accepted, wanted);
+      if (!changes || Object.keys(changes).length === 0) break;
+      try {
+        const answer = await changeCall(this.#session, changes, abort.signal);
+        if (this.#abort !== abort) return;
+        this.#wishes.take(answer.change, changes);
+        if ("avatar" in changes) this.#on.answer(answer);
+      } catch (error) {
+        if (this.#abort !== abort) return;
+        if (error.status === 404 && error.what === "call") {
+          this.retryNow();
+          return;
+        }
+        // whether the server lives is for the call itself to find out
+        if (error.status === 429 || error.status === 0) await this.#pause(error.retryAfterS ?? 1);
+        else if (this.#wanted === wanted) this.#keep(error.message, error.status, error.what);
+      }
+    }
+    if (this.#abort === abort) this.#changing = false;
+  }
+
+  #keep(text, status, what) {
+    const [wanted, kept] = [this.#wanted, this.#wishes.accepted];
+    this.#wanted = kept;
+    this.#on.unchanged({ text, status, what, wanted, kept });
+  }
+
+  #pause(seconds) {
+    return new Promise((resolve) => this.#later(resolve, seconds * 1000));
+  }
+
   async #connect() {
     const wanted = this.#wanted;
     const abort = new AbortController();
@@ -117,14 +177,18 @@ export class Call {
       if (over()) return;
       const { camera: _, sizePx, ...rest } = wanted;
       const { sdp, type } = pc.localDescription;
+      const neutral = this.#on.neutral();
       const late = this.#later(() => abort.abort("late"), ANSWER_CAP_MS);
-      const answer = await postOffer({ sdp, type, size: sizePx, ...rest }, abort.signal);
+      const answer = await postOffer({ sdp, type, size: sizePx, neutral, ...rest }, abort.signal);
       this.#cancel(late);
       if (over()) return;
+      this.#session = answer.session;
+      this.#wishes = new Wishes(wanted);
       this.#on.answer(answer);
       await pc.setRemoteDescription({ sdp: answer.sdp, type: answer.type });
       await favourMotion(pc);
       if (over()) return;
+      void this.#settle();
       this.#later(() => {
         if (pc.connectionState !== "connected") {
           this.#retry("No connection to the server could be made.");
@@ -182,11 +246,19 @@ export class Call {
       } catch {
         return; // an unreadable message is as good as a lost one
       }
-      this.#on.message(message, nowMs);
+      this.#hear(message);
+      if (!over()) this.#on.message(message, nowMs);
     };
     channel.onclose = () => {
       if (!over()) this.#retry("The server ended the call.");
     };
+  }
+
+  /** What of the server's messages is about the call itself. */
+  #hear({ type, change, kept, text, retry_after_s: retryAfterS }) {
+    if (type === "frame") this.#wishes?.show(change);
+    else if (type === "unchanged" && this.#wishes?.refuse(change, kept)) this.#keep(text);
+    else if (type === "full") this.#retry(text, retryAfterS, 503);
   }
 
   /** Once a second: ping, notice silence, read the audio's counters, tell how long sound lies in buffers here. */
@@ -249,6 +321,8 @@ export class Call {
     for (const timer of this.#timers) clearInterval(timer);
     this.#timers.clear();
     this.#channel = null;
+    this.#session = null;
+    this.#changing = false;
     this.#sums.clear();
     if (this.#pc) this.#on.ending();
     this.#pc?.close();

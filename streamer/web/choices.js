@@ -1,4 +1,4 @@
-/** Which generator and which tracker the next call asks for; a choice of one is not shown. */
+/** Which generator and which tracker the call asks for; a choice of one is not shown. */
 
 import { el } from "./dom.js";
 
@@ -20,6 +20,12 @@ export class Choices {
   get asked() {
     const { generator, tracker } = this.#chosen;
     return { generator: generator ?? undefined, tracker: tracker ?? undefined };
+  }
+
+  /** What was chosen cannot be: the call stays with this generator. */
+  stay({ generator }) {
+    this.#chosen.generator = generator ?? null;
+    el("generator").value = generator ?? el("generator").options[0]?.value ?? "";
   }
 
   /** @param {{generators: string[], trackers: string[]}} names what the server has */

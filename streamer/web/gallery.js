@@ -122,11 +122,16 @@ export class Gallery {
   }
 
   choose(name) {
+    this.stay(name);
+    this.#on.onChoose(name);
+  }
+
+  /** The call has this avatar already, or still. */
+  stay(name) {
     this.chosen = name;
     this.#remember();
     for (const input of this.#tiles.querySelectorAll("input")) input.checked = input.value === name;
     this.#on.onDraw();
-    this.#on.onChoose(name);
   }
 
   /** Deletes it on the server. Throws ApiError. */

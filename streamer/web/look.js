@@ -9,6 +9,8 @@ const STORE_KEY = "look";
 const ASPECTS = ["1:1", "16:9"];
 const KINDS = ["usual", "keep", "blur", "colour", "picture"];
 const GREEN = "#00ff00";
+// the avatar follows a colour that is being chosen
+const PICK_EVERY_MS = 250;
 
 /** Stored values made safe. A picture does not outlive the page: the server keeps it in memory only. */
 export function saneLook(stored) {
@@ -32,6 +34,7 @@ export class Look {
   #usual = { background: "keep", aspect: "1:1" };
   #onChange;
   #abort = null;
+  #picking = 0;
   // the picture itself, should the server lose it
   #file = null;
 
@@ -42,8 +45,10 @@ export class Look {
     if (asked.aspect) this.#values.aspect = asked.aspect;
     if (asked.background) Object.assign(this.#values, kindOf(asked.background, this.#values.colour));
     el("background").addEventListener("change", () => this.#choose(el("background").value));
-    // each step of the colour picker would be a new call: only what is settled on counts
-    el("background-colour").addEventListener("change", () => this.#set({ colour: el("background-colour").value }));
+    el("background-colour").addEventListener("input", () => {
+      this.#picking ||= setTimeout(() => this.#pick(), PICK_EVERY_MS);
+    });
+    el("background-colour").addEventListener("change", () => this.#pick());
     el("background-file").addEventListener("change", () => {
       const [file] = el("background-file").files;
       el("background-file").value = "";
@@ -81,6 +86,20 @@ export class Look {
     this.#draw();
   }
 
+  /** What was chosen cannot be: the call stays with this look. */
+  stay({ background, aspect }) {
+    const known = background ? kindOf(background, this.#values.colour) : { kind: "usual" };
+    this.#values = { ...this.#values, ...known, aspect: aspect ?? null };
+    this.#remember();
+    this.#draw();
+  }
+
+  #pick() {
+    clearTimeout(this.#picking);
+    this.#picking = 0;
+    if (el("background-colour").value !== this.#values.colour) this.#set({ colour: el("background-colour").value });
+  }
+
   #choose(kind) {
     if (kind === "picture" && !this.#values.picture) {
       // shown, but no call changes until there is a picture
@@ -94,11 +113,15 @@ export class Look {
 
   #set(changes) {
     this.#values = { ...this.#values, ...changes };
-    const { kind, colour, aspect } = this.#values;
-    lasting.write(STORE_KEY, { kind, colour, aspect });
+    this.#remember();
     this.#error(null);
     this.#draw();
     this.#onChange();
+  }
+
+  #remember() {
+    const { kind, colour, aspect } = this.#values;
+    lasting.write(STORE_KEY, { kind, colour, aspect });
   }
 
   async #send(file) {

@@ -1,4 +1,7 @@
-/** Wiring: joins the call, the camera, the picture, the panel and the statistics. */
+/**
+ * Wiring: joins the call, the camera, the picture, the panel and the statistics.
+ * Over 400 lines because all parts of the page meet here, and nowhere else.
+ */
 
 import { bareAddress, parseAddress, withoutToken } from "./address.js";
 import { keepToken, keptToken, makeAvatar, saveControls } from "./api.js";
@@ -12,6 +15,7 @@ import { Enroll, consentNotice } from "./enroll.js";
 import { Gallery } from "./gallery.js";
 import { Hud } from "./hud.js";
 import { Keeping } from "./keeping.js";
+import { KeptNeutral } from "./kept_neutral.js";
 import { Look } from "./look.js";
 import { Lost } from "./lost.js";
 import { Meter } from "./meter.js";
@@ -41,6 +45,7 @@ const now = {
 
 const notices = new Notices(el("notices"));
 const calmFace = new CalmFace(notices);
+const keptNeutral = new KeptNeutral();
 const slowNotice = new SlowNotice({
   notices,
   makeSmaller() {
@@ -71,18 +76,24 @@ const camera = new Camera({
   onLost: () => drive.lost(),
 });
 
-const drive = new Drive({ camera, mode: wish.mode, audio: wish.audio, notices, onChange: startCall });
+const drive = new Drive({ camera, mode: wish.mode, audio: wish.audio, notices, onChange: changeCall });
 
 const toolbar = new Toolbar({
   picture,
   drive,
   asked: wish,
-  onRecalibrate: () => call.send({ type: "recalibrate" }) && calmFace.ask(),
+  onRecalibrate() {
+    if (!call.send({ type: "recalibrate" })) return;
+    keptNeutral.forget();
+    calmFace.ask();
+  },
 });
 
 const call = new Call({
   phase: onPhase,
   answer: onAnswer,
+  unchanged: onUnchanged,
+  neutral: () => (drive.name === "webcam" ? keptNeutral.of(drive.stream) : undefined),
   ending: () => picture.hold(),
   stream: (stream) => picture.show(stream),
   message: onMessage,
@@ -93,7 +104,7 @@ const origins = new Origins();
 const gallery = new Gallery({
   tiles: el("tiles"),
   address: wish.avatar,
-  onChoose: startCall,
+  onChoose: changeCall,
   onDraw: drawKeeping,
   onError: (text) => notices.show(text, "error"),
   canMake: (name) => origins.of(name) !== null,
@@ -126,9 +137,9 @@ const controls = new Controls({
   tell: (text, level) => notices.show(text, level),
 });
 
-const choices = new Choices({ asked: wish, onChange: startCall });
+const choices = new Choices({ asked: wish, onChange: changeCall });
 
-const look = new Look({ onChange: startCall, asked: wish });
+const look = new Look({ onChange: changeCall, asked: wish });
 
 const lost = new Lost({
   origins,
@@ -178,6 +189,15 @@ function drawKeeping() {
 // ---- the call
 
 function startCall() {
+  goOn((wanted) => call.start(wanted));
+}
+
+/** Inside the running call where that can be. */
+function changeCall() {
+  goOn((wanted) => call.change(wanted));
+}
+
+function goOn(ask) {
   lost.asked(gallery.chosen);
   if (!gallery.chosen) {
     lost.nobody();
@@ -185,7 +205,7 @@ function startCall() {
     return;
   }
   controls.show(gallery.chosen);
-  call.start({
+  ask({
     avatar: gallery.chosen,
     ...choices.asked,
     sizePx: wish.sizePx,
@@ -199,7 +219,25 @@ function startCall() {
   drawButtons();
 }
 
-// before the data channel opens: the first thing that the server hears is what the sliders show
+/** What was chosen cannot be: the page shows again what the call goes on with. */
+function onUnchanged({ text, status, what, wanted, kept }) {
+  // the tab may have what the server has lost: a new call tells
+  if (status === 410 || (what === "avatar" && origins.of(wanted.avatar))) {
+    startCall();
+    return;
+  }
+  notices.show(text, "error");
+  gallery.stay(kept.avatar);
+  choices.stay(kept);
+  look.stay(kept);
+  el("voice-helps").checked = kept.voice_helps;
+  lost.asked(kept.avatar);
+  controls.show(kept.avatar);
+  call.setControls(controls.values);
+  drawButtons();
+}
+
+// of a new call before the data channel opens: the first thing that the server hears is what the sliders show
 function onAnswer(answer) {
   controls.adopt(answer.controls ?? null);
   call.setControls(controls.values);
@@ -238,6 +276,7 @@ function onMessage(message, nowMs) {
       break;
     case "neutral":
       calmFace.heard(message);
+      keptNeutral.heard(message, drive.stream);
       drawStatus();
       break;
     case "mesh":
@@ -346,9 +385,10 @@ el("trim").addEventListener("input", () => {
   el("trim").style.setProperty("--fill", `${(100 * (value - min)) / (max - min)}%`);
   el("trim-value").textContent = `${el("trim").value} ms`;
   call.send({ type: "sound", trim_ms: Number(el("trim").value) });
+  call.trimmed(Number(el("trim").value));
 });
 
-el("voice-helps").addEventListener("change", () => drive.name === "webcam" && startCall());
+el("voice-helps").addEventListener("change", changeCall);
 
 const SHORTCUTS = { r: () => toolbar.recalibrate(), h: changeHud, f: () => toolbar.toggleFull() };
 window.addEventListener("keydown", (event) => {

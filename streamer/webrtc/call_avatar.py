@@ -196,4 +196,4 @@ class CallAvatar:
             self._asked = _Moving(self._made, controls)
             if shown.wish is made:
                 self._shown = self._asked
-        self._insist(unchanged(wish.number, why))
+        self._insist(unchanged(wish.number, made.number, why))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from calibration.neutral import DriverNeutral
 from streamer.options import AvatarOptions
 
 Mode = Literal["avatar", "echo"]
@@ -17,12 +18,13 @@ class CallOptions(AvatarOptions):
     """An avatar in a call, or the echo of the page's own camera.
 
     `trim_ms`: the sound that much later (> 0) or earlier than measured, at most `MOST_TRIM_MS`. `voice_helps`: the
-    microphone moves the mouth while the camera sees no face.
+    microphone moves the mouth while the camera sees no face. `neutral`: the driver's, from a call before this one.
     """
 
     mode: Mode = "avatar"
     drive: DrivenBy = "webcam"
     voice_helps: bool = True
+    neutral: DriverNeutral | None = field(default=None, compare=False, repr=False)
 
     def but(self, **changes: Any) -> CallOptions:
         """The same with other values of some fields."""

@@ -45,9 +45,9 @@ def refusal(error: VisavisError) -> Message:
     return notice(one_line(error, MAX_ANSWER_CHARS))
 
 
-def unchanged(change: int, why: str) -> Message:
-    """That a change which was accepted cannot be; `change` is its number."""
-    return {"type": "unchanged", "change": change, "text": why}
+def unchanged(change: int, kept: int, why: str) -> Message:
+    """That a change which was accepted cannot be; `change` is its number, `kept` that of what the call stays."""
+    return {"type": "unchanged", "change": change, "kept": kept, "text": why}
 
 
 def no_room(why: str, retry_after_s: int) -> Message:

@@ -15,13 +15,13 @@ from engines.enrollment import Enrollment
 from engines.retarget import Controls
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, SystemClock
-from streamer.drive.open import open_driver
 from streamer.freed_memory import give_back_freed_memory
 from streamer.latency.ledger import Ledger
 from streamer.latency.metrics import Metrics
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import capture_wall_ms, receive_newest
 from streamer.webrtc.budget import Budget
+from streamer.webrtc.build_avatar import build_avatar
 from streamer.webrtc.call_avatar import CallAvatar
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.hearing import Hearing
@@ -35,12 +35,15 @@ from streamer.webrtc.messages import (
     SetSound,
     frame_message,
     mesh_message,
+    no_room,
     notice,
     one_line,
     text_of,
 )
+from streamer.webrtc.neutral_news import NeutralNews
 from streamer.webrtc.peer import Peer, PeerEvents
 from streamer.webrtc.reception import watch
+from streamer.webrtc.recorder import Recorder
 from streamer.webrtc.talk import Talk
 from streamer.webrtc.wish import Wish
 from streamer.webrtc.work import Tally, Work
@@ -51,11 +54,12 @@ logger = logging.getLogger(__name__)
 
 CONNECT_WITHIN_S = 8.0
 HEARD_WITHIN_S = 4.0  # a browser that has the answer asks at once
-LOOK_EVERY_S = 1.0
-QUIET_AFTER_S = (
-    4.0  # nothing is drawn for a browser that has said nothing for so long; it says something each second
-)
-GONE_AFTER_S = 15.0  # the page has given up long before (aioice: after 30 s)
+LOOK_EVERY_S = 0.5
+# Nothing is drawn for a browser that has said nothing for so long, and its place is free. It says something twice a
+# second, from threads of its own (RTCP, consent, the page's ping): a busy page goes on being heard.
+QUIET_AFTER_S = 3.0
+GONE_AFTER_S = 8.0  # the page has given up 6 s after the last that it heard, and begins a new call by itself
+RETRY_AFTER_S = 4  # until a browser that is gone is known to be
 REFUSAL_HEARD_S = 1.0
 MESH_PERIOD_S = 1 / 10
 CHANGES_PER_S, CHANGES_AT_ONCE = 5, 20  # a colour that is being chosen says 4
@@ -98,9 +102,11 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._tally = Tally()
+        self._neutral_news = NeutralNews(options.tracker)
         self._patience = Budget(CHANGES_PER_S, CHANGES_AT_ONCE)
         self._failed = False
         self._mesh_at_s = 0.0
+        self.recorder = Recorder(self.ledger)
         self._lip_sync = LipSync(options)
         self.hearing = Hearing(options, self.clock)
         self._avatar = CallAvatar(
@@ -151,7 +157,7 @@ class Session:
 
     @property
     def failed(self) -> bool:
-        """Whether its avatar could not be made: nothing will ever be drawn."""
+        """Whether its avatar could not be made."""
         return self._failed
 
     @property
@@ -163,6 +169,11 @@ class Session:
     def heard(self) -> bool:
         """Whether anything has come from the browser, though it may not have connected yet."""
         return self._peer.heard
+
+    @property
+    def quiet_s(self) -> float:
+        """How long nothing has come from the browser."""
+        return self._peer.quiet_s
 
     @property
     def resting(self) -> bool:
@@ -206,6 +217,7 @@ class Session:
                 self._avatar.close()
                 self.hearing.close()
                 self._worker = None
+                self.recorder.forget()
                 self.ledger.close()
                 self._on_closed(self)
         if worker is not None:
@@ -251,7 +263,7 @@ class Session:
             return
         refusal = self._on_connected(self)
         if refusal is not None:
-            self._talk.tell(notice(refusal))
+            self._talk.tell(no_room(refusal, RETRY_AFTER_S))
             self._spawn(self._end_after(REFUSAL_HEARD_S, refusal))
             return
         logger.info("call %s: connected", self.name[:4])
@@ -341,6 +353,12 @@ class Session:
 
     def _shown(self, shown: Shown) -> None:
         """Called by the worker's drawing thread."""
+        self.recorder.driven(shown.drive, shown.frame.pts_s)
+        avatar = self._avatar.avatar
+        if avatar is not None and self.options.drive == "webcam":
+            news = self._neutral_news.of(avatar.driver)
+            if news is not None:
+                self._insist(news)
         points = shown.drive.landmarks_px
         now_s = time.monotonic()
         if points is None or now_s - self._mesh_at_s < MESH_PERIOD_S or self._worker is None:
@@ -381,15 +399,3 @@ class Session:
                     self._avatar.avatar.driver.recalibrate()
             case _:  # the talk answers it
                 return
-
-
-def build_avatar(session: Session) -> Avatar:
-    """The real thing: a tracker drives the enrolled face, or the voice does. Runs in the worker's thread."""
-    options, ledger = session.options, session.ledger
-    by_voice = options.drive == "voice"
-    driver = open_driver(
-        None if by_voice else options.tracker,
-        lambda error: ledger.fault("tracked", error),
-        said=None if by_voice else session.hearing.said,
-    )
-    return Avatar(session.enrollment, driver, options, clock=session.clock, on_fault=ledger.fault)
