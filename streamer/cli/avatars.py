@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from engines.errors import VisavisError
-from streamer.cli.terminal import quiet_native
+from streamer.cli.terminal import quiet_native, say_note
 from streamer.kept import SUFFIX, KeptAvatars, shown_folder
 from streamer.places import input_file
 
@@ -36,7 +36,7 @@ def list_kept(context: typer.Context) -> None:
     for file in files:
         print(file.stem)
     if not files:
-        print(
+        say_note(
             f"no avatar is kept in {shown_folder(kept.folder)}; keep one on the page, or with `visavis avatars keep`"
         )
     elif sys.stdout.isatty():
@@ -83,7 +83,7 @@ def delete(name: KeptName, yes: Annotated[bool, typer.Option("--yes", help="Do n
             raise VisavisError(f"{file.stem} is deleted for good; say --yes where nobody can be asked")
         typer.confirm(f"Delete {file.stem} and the photo in it for good?", abort=True)
     kept.delete(file.stem)
-    print(f"deleted {file.stem}{SUFFIX}")
+    print(f"deleted {file.stem}{SUFFIX}; a server that is running has it until it ends")
 
 
 def add_avatar_commands(app: typer.Typer) -> None:

@@ -17,8 +17,8 @@ from streamer.serve.headers import HEADERS
 from streamer.serve.store import StoreError
 
 BARE = {  # what the router says in no more than the status' own words
-    404: "there is nothing at this address; GET /openapi.json lists what there is",
-    405: "this address is not asked like that; see Allow",
+    404: "this server has nothing at this address; load the page again, or see /openapi.json",
+    405: "this server is not asked like that; load the page again, or see /openapi.json",
 }
 
 
