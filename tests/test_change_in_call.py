@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from browser import PATIENCE_MS, find_chromium, flags, served, wait_for, write_camera
 from clips import DemoClip
