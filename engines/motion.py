@@ -156,16 +156,21 @@ def blend(a: Motion, b: Motion, weight: float) -> Motion:
     )
 
 
+def motion_header(fps: float, neutral: Motion | None = None) -> str:
+    """The first line of a motion file, without the newline."""
+    header: dict[str, object] = {"format": MOTION_FORMAT, "version": MOTION_VERSION, "fps": round(fps, 4)}
+    if neutral is not None:
+        header["neutral"] = json.loads(neutral.to_json())
+    return json.dumps(header, separators=(",", ":"))
+
+
 def write_motion(path: Path, motions: Iterable[Motion], fps: float, neutral: Motion | None = None) -> None:
     """Write a motion file, whole or not at all: a header line, then one line per frame. Raises OSError.
 
     `neutral` is the driver's rest motion.
     """
-    header: dict[str, object] = {"format": MOTION_FORMAT, "version": MOTION_VERSION, "fps": round(fps, 4)}
-    if neutral is not None:
-        header["neutral"] = json.loads(neutral.to_json())
     with whole_file(path) as part, part.open("w", encoding="utf-8") as out:
-        out.write(json.dumps(header, separators=(",", ":")) + "\n")
+        out.write(motion_header(fps, neutral) + "\n")
         for m in motions:
             out.write(m.to_json() + "\n")
 

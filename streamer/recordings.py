@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from calibration.neutral import CALIBRATION_S
+from calibration.neutral_estimator import LENIENT_S
 from engines.motion import Motion, read_motion
 from engines.speech.speech_to_motion import SpeechToMotion, motions_of
 from streamer.avatar import Driven
@@ -31,6 +31,10 @@ from streamer.sources.tracks import is_sound_alone
 from streamer.sources.video import VideoSource
 
 T = TypeVar("T")
+
+_NOBODY_S = 20.0  # without any face
+_LOOKED_THROUGH_S = 60.0
+_LOOK_EACH_S = 0.06  # 15 frames a second tell a calm face as well as 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,17 +197,29 @@ def ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
 
 
 def calibrate(tracker: Tracker, probe: Tracker, source: Source) -> None:
-    """Take the driver's neutral from the first second of faces before the first frame is drawn; frees `probe`."""
+    """Take the driver's neutral from the first calm second before the first frame is drawn; frees `probe`.
+
+    Where the first seconds of faces are not calm, the calmest of `_LOOKED_THROUGH_S` is taken: a file has time.
+    """
     with probe:
-        first_s: float | None = None
+        first_s = last_s = None
         while isinstance(frame := source.read(), Frame):
-            seen = probe.track(frame).motion
-            if seen is not None and first_s is None:
+            if last_s is not None and 0 <= frame.pts_s - last_s < _LOOK_EACH_S:
+                continue
+            last_s = frame.pts_s
+            if probe.track(frame).motion is not None and first_s is None:
                 first_s = frame.pts_s
-            if (first_s is not None and frame.pts_s - first_s > 2 * CALIBRATION_S) or frame.pts_s > 20:
+            if first_s is None and frame.pts_s > _NOBODY_S:
+                break
+            if first_s is None:
+                continue
+            # taken before the tracker becomes lenient, it is as good as any that is to come
+            is_calm = probe.neutral_report.state == "taken" and frame.pts_s - first_s < LENIENT_S
+            if is_calm or frame.pts_s - first_s > _LOOKED_THROUGH_S:
                 break
         if probe.driver_neutral is not None:
-            tracker.use_neutral(probe.driver_neutral)
+            # a recorded motion has one neutral
+            tracker.use_neutral(probe.driver_neutral, for_good=True)
 
 
 def _frames(source: VideoSource) -> Iterator[Frame]:

@@ -15,7 +15,9 @@ from engines.files import require_apart
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
 from streamer.drive.open import open_driver
+from streamer.latency.account import Account
 from streamer.latency.ledger import Ledger, Snapshot
+from streamer.latency.minute import log_every_s, say_each
 from streamer.live import LiveLoop, Outcome
 from streamer.look import require_opaque
 from streamer.options import AvatarOptions
@@ -47,6 +49,7 @@ def run_live(
 
     `say`: told at once what the user may want to know meanwhile; what it was told is not in the outcome's notice.
     """
+    every_s = log_every_s()
     tune_for_small_pictures()
     clock = SystemClock()
     require_apart({"--to": options.sink, "--trace": options.trace}, {"the driving video": options.source})
@@ -59,7 +62,8 @@ def run_live(
             open_sink(options.sink, audio_from=audio_from, audio_delay_s=options.trim_ms / 1e3)
         )
         source = stack.enter_context(open_source(options.source, loop=options.loop))
-        ledger = stack.enter_context(Ledger(trace_path=options.trace))
+        account = Account()
+        ledger = stack.enter_context(Ledger(trace_path=options.trace, metrics=account))
         tracker = options.tracker if source.info.size_px else None
         driver = open_driver(tracker, lambda error: ledger.fault("tracked", error))
         stack.callback(driver.close)
@@ -72,6 +76,11 @@ def run_live(
         if timer:
             timer.daemon = True
             timer.start()
+        if say:
+            ended = threading.Event()
+            stack.callback(ended.set)
+            arguments = (every_s, account, say, ended.wait)
+            threading.Thread(target=say_each, args=arguments, name="minute", daemon=True).start()
         try:
             with _signals_call(loop.stop) as told:
                 outcome = loop.run()

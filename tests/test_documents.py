@@ -28,7 +28,8 @@ IMPORTED = re.compile(r"^from ([\w.]+) import (\w+)", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]+)")
 IMPORTS = imports_of_each()
 OTHERS_MODULES = {"ensurepip", "pytest", "venv"}
-OTHERS_OPTIONS = {"--allow-loopback-in-peer-connection", "--no-deps"}  # Chromium's, pip's
+# Chromium's, pip's, Homebrew's, OBS's
+OTHERS_OPTIONS = {"--allow-loopback-in-peer-connection", "--no-deps", "--cask", "--enable-media-stream"}
 
 
 def read(path: Path) -> str:
@@ -195,8 +196,8 @@ def test_variables_extras_and_markers_exist(path: Path) -> None:
 def test_every_route_is_documented() -> None:
     text = read(ROOT / "docs/webrtc.md")
     named_routes = {
-        (verb, re.sub(r"NAME", "{name}", path))
-        for verb, path in re.findall(r"(GET|POST|PUT|PATCH|DELETE) (/[\w/]*)`", text)
+        (verb, path.replace("NAME", "{name}").replace("SESSION", "{session}"))
+        for verb, path in re.findall(r"(GET|POST|PUT|PATCH|DELETE) (/[\w/.]*)`", text)
     }
     routes = {
         (verb.upper(), path)

@@ -20,7 +20,8 @@ from prometheus_client import CollectorRegistry
 from streamer.frame import LatencyTrace
 from streamer.latency import trace as trace_module
 from streamer.latency.ledger import Ledger
-from streamer.latency.metrics import Metrics, QuantileSketch, percentiles
+from streamer.latency.metrics import Metrics
+from streamer.latency.percentiles import QuantileSketch, percentiles
 from streamer.latency.trace import TraceError, read_trace
 
 MS = 1_000_000

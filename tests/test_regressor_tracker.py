@@ -160,7 +160,7 @@ def test_the_neutral_is_taken_in_a_second_and_again(tracker: RegressorTracker, n
     network.extra = {"browInnerUp": 0.3}
     track = tracker.track(frame())
     assert track.calibrating
-    for k in range(1, 80):
+    for k in range(1, 130):
         track = tracker.track(frame(k=k))
     assert not track.calibrating
     assert tracker.neutral is not None
@@ -169,7 +169,7 @@ def test_the_neutral_is_taken_in_a_second_and_again(tracker: RegressorTracker, n
     kept = tracker.driver_neutral
     network.extra = {"browInnerUp": 0.1}
     tracker.retake_neutral()
-    for k in range(80, 160):
+    for k in range(130, 260):
         tracker.track(frame(k=k))
     assert tracker.neutral.expression[brow] == pytest.approx(0.1, abs=0.01)
     assert kept is not None

@@ -38,10 +38,12 @@ pytestmark = pytest.mark.slow
 TOKEN = "an-access-token.0"
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 OPERATIONS = (
-    "GET /", "GET /api/health", "GET /metrics", "GET /api/avatars", "GET /api/avatars/{name}/picture",
-    "POST /api/avatars", "POST /api/backgrounds", "PUT /api/avatars/{name}/controls", "DELETE /api/avatars/{name}",
-    "POST /api/offer", "PATCH /api/calls/{session}", "GET /api/camera",
-    "PATCH /api/avatars/{name}", "POST /api/avatars/file", "GET /api/avatars/{name}/file",
+    "GET /", "GET /api/health", "GET /metrics", "GET /metrics.json", "GET /api/avatars", "GET /api/camera",
+    "GET /api/avatars/{name}/picture", "POST /api/avatars", "POST /api/backgrounds",
+    "PUT /api/avatars/{name}/controls", "DELETE /api/avatars/{name}", "POST /api/offer",
+    "POST /api/calls/{session}/recording", "GET /api/calls/{session}/recording",
+    "GET /api/calls/{session}/recording/trace", "DELETE /api/calls/{session}/recording",
+    "PATCH /api/calls/{session}", "PATCH /api/avatars/{name}", "POST /api/avatars/file", "GET /api/avatars/{name}/file",
     "POST /api/avatars/{name}/keep",
 )  # fmt: skip
 WANTED = {  # what has to come up among the answers

@@ -32,18 +32,24 @@ from starlette.requests import HTTPConnection
 from calibration.photo import Photo
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.generators.names import GENERATOR_NAMES, generator_for_calls, generators_for_calls
+from engines.motion import Motion, read_motion
 from engines.picture.background import Background
 from engines.presets import preset_names
 from engines.retarget import Controls
 from streamer import __version__
 from streamer.clock import SystemClock
+from streamer.drive.driver import Drive
 from streamer.drive.trackers.names import TRACKER_NAMES
+from streamer.frame import LatencyTrace
 from streamer.kept import kept_folder
+from streamer.latency.trace import read_trace
 from streamer.look import Look
 from streamer.serve import start, uploads
 from streamer.serve.app import create_app
 from streamer.serve.calls import MOST_WAITING
 from streamer.serve.config import ServeSettings
+from streamer.serve.numbers import call_numbers
+from streamer.serve.service import Service
 from streamer.serve.store import AvatarStore, BackgroundStore, picture_of
 from streamer.webrtc.build_avatar import build_avatar
 from streamer.webrtc.call_options import CallOptions
@@ -650,6 +656,70 @@ def test_metrics_have_the_counters(client: TestClient, offers: dict[str, str]) -
     ):  # fmt: skip
         assert name in text
     assert "visavis_sessions 1.0" in text
+
+
+def test_metrics_come_as_json_too_and_name_no_call(client: TestClient, offers: dict[str, str]) -> None:
+    empty = client.get("/metrics.json").json()
+    assert empty == {
+        "frames": 0, "late_frames": 0, "latency_ms": None, "stage_ms": {}, "dropped_frames": {}, "faults": {},
+        "calls": [],
+    }  # fmt: skip
+    session = offer(client, offers["video"], drive="demo").json()["session"]
+    service: Service = cast(Any, client.app).state.service
+    (call,) = service.calls.sessions
+    call.ledger.frame(LatencyTrace({"captured": 0, "sent": 8_000_000}), sequence=0, pts_s=0, fresh=True)
+    call.ledger.frame(LatencyTrace({"captured": 0, "sent": 8_000_000}), sequence=0, pts_s=0, fresh=False)
+    call.ledger.dropped(2, stage="tracked")
+    told = client.get("/metrics.json")
+    assert session not in told.text, "who knows it holds the call"
+    numbers = told.json()
+    assert (numbers["frames"], numbers["late_frames"], numbers["dropped_frames"]) == (2, 1, {"tracked": 2})
+    assert numbers["latency_ms"]["count"] == 1
+    assert numbers["stage_ms"]["sent"]["p95"] == pytest.approx(8, rel=0.01)
+    assert numbers["calls"] == [], "its browser has not come"
+    one = call_numbers(call.ledger.snapshot())
+    assert (one["frames"], one["late_frames"], one["dropped_frames"], one["faults"]) == (
+        2,
+        1,
+        {"tracked": 2},
+        {},
+    )
+    assert one["latency_ms"] == {"p50": 8, "p95": 8, "p99": 8, "count": 1}
+
+
+def test_a_call_is_recorded_for_who_knows_its_name(
+    client: TestClient, offers: dict[str, str], tmp_path: Path
+) -> None:
+    name = offer(client, offers["video"], drive="demo").json()["session"]
+    address = f"/api/calls/{name}/recording"
+    (call,) = cast(Any, client.app).state.service.calls.sessions
+    for path in (address, f"{address}/trace"):
+        answer = client.get(path)
+        assert answer.status_code == 409
+        assert "begin a recording" in error_of(answer)
+    assert client.post(address).json() == {"most_s": 600}
+    for index in range(25):
+        call.recorder.driven(Drive(Motion(), Motion(), "tracking", face=True), index / 30)
+        call.ledger.frame(LatencyTrace({"captured": 0, "sent": 9}), sequence=index, pts_s=0, fresh=True)
+    motion = client.get(address)
+    assert motion.headers["content-disposition"] == 'attachment; filename="motion.jsonl"'
+    assert motion.headers["cache-control"] == "no-store"
+    (tmp_path / "m.jsonl").write_bytes(motion.content)
+    assert len(read_motion(tmp_path / "m.jsonl").motions) == 25
+    assert not call.recorder.recording
+    (tmp_path / "t.jsonl").write_bytes(client.get(f"{address}/trace").content)
+    assert len(read_trace(tmp_path / "t.jsonl").frames) == 25
+    assert client.delete(address).status_code == 204
+    assert client.get(address).status_code == 409
+    for wrong in (name[:-1], f"{name}x", "none"):
+        for method, path in (("POST", ""), ("GET", ""), ("GET", "/trace"), ("DELETE", "")):
+            answer = client.request(method, f"/api/calls/{wrong}/recording{path}")
+            assert answer.status_code == 404
+            assert "this call is over" in error_of(answer)
+    client.post(address)
+    cast(Any, client).portal.call(call.close)
+    assert client.get(address).status_code == 404
+    assert call.recorder.frames == 0
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ async def test_commands_reach_the_avatar_while_it_runs() -> None:
         await until(lambda: painter.controls == Controls(), "all controls, back at their defaults")
         channel.send('{"type":"recalibrate"}')
         await until(lambda: painter.recalibrated == 1, "the recalibration")
-        assert [n["level"] for n in call.client.of_type("notice")] == ["info"]
+        assert call.client.of_type("notice") == [], "the page says by itself what to do"
         seen = len(call.client.frames)
         await until(lambda: len(call.client.frames) > seen + 5, "pictures after it all")
 

@@ -25,6 +25,7 @@ from hearing import JAW, EchoSpeech
 from engines.errors import WeightsError
 from engines.speech.speech_to_motion import SpeechToMotion
 from streamer.avatar import Driven, Shown
+from streamer.clock import SystemClock
 from streamer.drive.driver import Drive
 from streamer.drive.voice import Voice
 from streamer.frame import Frame, Moment
@@ -235,6 +236,32 @@ async def test_beep_and_flash_of_a_camera_arrive_together() -> None:
     skews = await measured_ms(CallOptions(), CopyPainter, client, len(begins), 0.0)
     assert len(skews) >= 12
     assert abs(np.median(skews)) <= 20
+
+
+async def test_a_picture_of_the_voice_says_when_its_moment_was_heard() -> None:
+    """On this computer's clock: there is no camera whose sender could tell."""
+    begin_ms = SystemClock().wall_ms()
+    samples, _ = beeps(30.0)
+    client = Listener(Tape(samples))
+    call = Session(plain_enrollment(), CallOptions(drive="voice"), make_avatar=FlashPainter)  # type: ignore[arg-type]
+
+    def told() -> list[float]:
+        return [
+            m["capture_ms"]
+            for m in client.of_type("frame")
+            if m["state"] == "tracking" and m["capture_ms"] is not None
+        ]
+
+    try:
+        await client.accept(await call.answer(await client.offer()))
+        await until(lambda: len(told()) > 10, "pictures that say when they were heard")
+        heard_ms = told()
+        assert begin_ms < min(heard_ms)
+        assert max(heard_ms) < SystemClock().wall_ms()
+        assert sorted(heard_ms) == heard_ms
+    finally:
+        await client.close()
+        await call.close()
 
 
 async def test_sound_that_stops_leaves_a_living_picture() -> None:

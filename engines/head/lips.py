@@ -32,27 +32,30 @@ _HELD = [LIPS_INNER.index(MEETING[k][0]) for k in _LIPS] + [LIPS_INNER.index(MEE
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _LipField:
-    """`vertices` (M,) and `weights` (18, M): each moves one inner landmark by 1 and the outer contour not at all.
-    `effect` (52, 40, 2): what each coefficient does to both contours, x and y."""
+    """`vertices` (M,) and `weights` (18, M): each moves one inner landmark by 1 and the outer contour not at all;
+    `on_rings` (40, 18) is the same for both contours, `effect` (52, 40, 2) what each coefficient does to them, x and y.
+    """
 
     vertices: NDArray[np.int32]
     weights: F32
+    on_rings: F32
     effect: F32
 
 
 def hold_lips(
     model: HeadModel, shape_hu: F32, neutral_hu: F32, expression: F32, rest_expression: F32
 ) -> None:
-    """Move the inner contour of un-posed `shape_hu` (N, 3), in place, where a lip is thinner than half its own
-    thickness in `neutral_hu`; one that is thinner in the photo, whose β is `rest_expression` (52,), may be so thin.
+    """Move the inner contour of un-posed `shape_hu` (N, 3), in place, where a lip is thinner than a good half of its
+    own thickness in `neutral_hu`; one that is thinner in the photo, whose β is `rest_expression` (52,), may be so thin.
 
     `expression` (52,) is β of `shape_hu`. Within a face's usual range nothing moves.
     """
-    thick, normal = _thickness(_rings(model, shape_hu)[:, :2])
+    rings = _rings(model, shape_hu)[:, :2]
+    thick, normal = _thickness(rings)
     own_rings = _rings(model, neutral_hu)[:, :2]
     own, own_normal = _thickness(own_rings)
     own = np.maximum(own, 1e-4)
-    if (thick >= own * (_LEAST_SHARE + _KNEE_SHARE)).all():
+    if (thick >= own * (_LEAST_SHARE + _KNEE_SHARE))[_HELD].all():
         return
     field = _lip_field(model)
     rolled, _ = _split(np.tensordot(np.maximum(expression[_ROLLS], 0), field.effect[_ROLLS], 1))
@@ -61,13 +64,19 @@ def hold_lips(
     knee = _KNEE_SHARE * own
     at_rest, _ = _thickness(own_rings + np.tensordot(rest_expression, field.effect, 1))
     least = np.minimum(least, at_rest - knee)
-    # a smooth max(least − thick, 0): no lip jumps when it begins to be held
+    # a smooth max(thick, least): no lip jumps when it begins to be held
     lack = np.clip(least - thick + knee, 0, None)
-    lift = np.where(lack < 2 * knee, lack * lack / (4 * knee), lack - knee)[_HELD, None] * normal[_HELD]
-    if lift.any():
-        shape_hu[field.vertices, :2] += field.weights.T @ lift.astype(np.float32)
+    wanted = thick + np.where(lack < 2 * knee, lack * lack / (4 * knee), lack - knee)
+    if not (wanted > thick)[_HELD].any():
+        return
+    lift = np.zeros((len(_HELD), 2), np.float32)
+    for _ in range(_ROUNDS):  # the contour turns as it moves
+        lift += (np.maximum(wanted - thick, 0)[:, None] * normal)[_HELD]
+        thick, normal = _thickness(rings + field.on_rings @ lift)
+    shape_hu[field.vertices, :2] += field.weights.T @ lift
 
 
+_ROUNDS = 3
 _RINGS = np.array([*LIPS_INNER, *LIPS_OUTER])
 
 
@@ -115,7 +124,9 @@ def _lip_field(model: HeadModel) -> _LipField:
     moved = _rings(model, full)[_HELD]
     weights = np.linalg.pinv(moved.T).T @ weights if np.linalg.matrix_rank(moved) == len(moved) else weights
     effect = np.stack([_rings(model, one)[:, :2] for one in model.expression_hu])
-    return _LipField(model.closing_vertices, weights.astype(np.float32), effect.astype(np.float32))
+    full[model.closing_vertices] = weights.T
+    weights, on_rings = weights.astype(np.float32), _rings(model, full)
+    return _LipField(model.closing_vertices, weights, on_rings, effect.astype(np.float32))
 
 
 _BEHIND_HU = 0.006

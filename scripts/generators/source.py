@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from calibration.calm import RESTLESS
 from calibration.matte import cut_out
-from calibration.neutral import RESTLESS
 from engines.enrollment import Enrollment
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.visavis import inputs

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from calibration.neutral import CALIBRATION_S, EASE_S, NeutralEstimator
+from calibration.calm import CALIBRATION_S
+from calibration.neutral_estimator import EASE_S, NeutralEstimator
 from engines.geometry import F64, Camera, align_similarity
 from engines.head.fit import SURFACE, ExpressionFit, fit_driver, landmark_weights, measure_gaze
 from engines.head.model import HeadModel
@@ -80,7 +81,7 @@ def with_scores(fit: ExpressionFit, clip: Tracked, learn_from: slice, rounds: in
 
 
 def live(model: HeadModel, fit: ExpressionFit, clip: Tracked) -> list[tuple[float, float]]:
-    """(seconds, % left) of each frame as in a call: the neutral comes from the clip's own first second."""
+    """(seconds, % left) of each frame as in a call: the neutral is taken from the clip itself."""
     estimator = NeutralEstimator(model)
     camera = Camera(*clip.size_px)
     mean = np.asarray(model.landmarks(model.mean_hu), np.float64)
@@ -133,7 +134,7 @@ def measure_driver(model: HeadModel, clips: Sequence[Tracked]) -> Section:
 
 def _figures(items: dict[str, dict[str, float]], costs: Costs) -> list[Figure]:
     figures = [Figure(key="clips", label="held-out clips", value=len(items))]
-    names = {"whole": "neutral of the whole clip", "live": "neutral of the first second"}
+    names = {"whole": "neutral of the whole clip", "live": "the live neutral"}
     for kind, name in names.items():
         own, ratio = column(items, kind), column(items, f"{kind}_ratio")
         figures += [

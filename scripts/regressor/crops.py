@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from calibration.neutral import RESTLESS
+from calibration.calm import RESTLESS
 from calibration.photo import open_photo
 from engines.files import whole_file, write_whole
 from engines.geometry import align_similarity, rotation_vector

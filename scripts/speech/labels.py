@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from calibration.neutral import RESTLESS, DriverNeutral
+from calibration.calm import RESTLESS
+from calibration.neutral import DriverNeutral
 from engines.files import whole_file
 from engines.head.landmark_names import LOWER_LIP, UPPER_LIP
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
@@ -105,7 +106,7 @@ def motions_of(video: Path) -> Labelled | None:
     if neutral is None:
         return None
     with MediaPipeTracker() as tracker:
-        tracker.use_neutral(neutral)
+        tracker.use_neutral(neutral, for_good=True)
         motions = [
             None if face is None else tracker.fit(face, size, k / FPS).motion for k, face in enumerate(faces)
         ]

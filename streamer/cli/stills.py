@@ -43,7 +43,12 @@ def emotions(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The folder for the pictures; made if needed.")
     ],
-    strength: Annotated[float, typer.Option(min=0, max=2, help="Strength of the emotions.")] = 1.0,
+    strength: Annotated[
+        float,
+        typer.Option(
+            min=0, max=2, help="Strength of the emotions; below 1 some of the photo's own face stays."
+        ),
+    ] = 1.0,
     sheet: Annotated[
         bool, typer.Option("--sheet", help="Also write sheet.png: all of them, with their names.")
     ] = False,

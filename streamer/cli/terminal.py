@@ -92,6 +92,7 @@ def log_to_terminal(*, debug: bool, times: bool) -> None:
     else:
         logging.basicConfig(level=logging.WARNING, handlers=[_AsNotes()])
     if not debug:
+        logging.getLogger("streamer.serve.app").setLevel(logging.INFO)  # its line a minute
         for name in ("aiortc", "aioice", "libav", "matplotlib"):
             logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from types import TracebackType
 
 from streamer.frame import STAGES, LatencyTrace
-from streamer.latency.metrics import Metrics, Percentiles, QuantileSketch, percentiles
+from streamer.latency.account import Account
+from streamer.latency.metrics import Metrics
+from streamer.latency.percentiles import Percentiles, QuantileSketch, percentiles
 from streamer.latency.trace import TRACE_FORMAT, TRACE_VERSION, TraceWriter
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ class Ledger:
         self,
         window_s: float = 10.0,
         trace_path: Path | None = None,
-        metrics: Metrics | None = None,
+        metrics: Metrics | Account | None = None,
         *,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -89,14 +91,19 @@ class Ledger:
         # (shown at, new picture?, total or None, stages), oldest first.
         self._window: deque[tuple[int, bool, float | None, dict[str, float]]] = deque()
         self._writer: TraceWriter | None = None
+        # gets each line of a trace as it comes, from any thread; may be set at any time
+        self.copy_to: Callable[[Mapping[str, object]], None] | None = None
         if trace_path is not None:
-            header = {
-                "format": TRACE_FORMAT,
-                "version": TRACE_VERSION,
-                "started_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "started_ns": clock_ns(),
-            }
-            self._writer = TraceWriter(trace_path, header, clock_ns)
+            self._writer = TraceWriter(trace_path, self.trace_header(), clock_ns)
+
+    def trace_header(self) -> dict[str, object]:
+        """The first line of a trace that begins now."""
+        return {
+            "format": TRACE_FORMAT,
+            "version": TRACE_VERSION,
+            "started_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "started_ns": self._clock_ns(),
+        }
 
     def frame(self, trace: LatencyTrace, *, sequence: int, pts_s: float, fresh: bool) -> None:
         """Count one shown frame; `fresh=False` says it repeated a picture (counted as late)."""
@@ -121,9 +128,9 @@ class Ledger:
             self._forget(now_ns)
         if self._metrics is not None:
             self._metrics.frame(stage_ms, total_ms, fresh=fresh)
-        if self._writer is not None:
+        if self._traced:
             first_ns = next((stamps_ns[s] for s in STAGES if s in stamps_ns), None)
-            self._writer.put(
+            self._trace(
                 {
                     "seq": int(sequence),  # numpy integers are not JSON
                     "pts_s": float(pts_s) if math.isfinite(pts_s) else None,
@@ -144,8 +151,8 @@ class Ledger:
             self._tally.dropped[stage] += count
         if self._metrics is not None:
             self._metrics.dropped(count, stage=stage)
-        if self._writer is not None:
-            self._writer.put({"event": "drop", "stage": stage, "ns": self._clock_ns(), "n": count})
+        if self._traced:
+            self._trace({"event": "drop", "stage": stage, "ns": self._clock_ns(), "n": count})
 
     def fault(self, stage: str, error: BaseException) -> None:
         """Count an error that the loop survived; the last one's message is kept."""
@@ -155,8 +162,8 @@ class Ledger:
             self._tally.last_fault = f"{stage}: {message}"
         if self._metrics is not None:
             self._metrics.fault(stage)
-        if self._writer is not None:
-            self._writer.put(
+        if self._traced:
+            self._trace(
                 {"event": "fault", "stage": stage, "ns": self._clock_ns(), "n": 1, "message": message}
             )
 
@@ -211,6 +218,17 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def _traced(self) -> bool:
+        return self._writer is not None or self.copy_to is not None
+
+    def _trace(self, record: Mapping[str, object]) -> None:
+        copy_to = self.copy_to
+        if self._writer is not None:
+            self._writer.put(record)
+        if copy_to is not None:
+            copy_to(record)
 
     def _forget(self, now_ns: int) -> None:
         oldest_ns = now_ns - self._window_ns

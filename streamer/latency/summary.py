@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from streamer.frame import STAGES
-from streamer.latency.metrics import Percentiles, percentiles
+from streamer.latency.percentiles import Percentiles, percentiles
 from streamer.latency.trace import EventRecord, Trace
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,9 +14,11 @@ from fastapi.staticfiles import StaticFiles
 from engines.generators.names import generators_for_calls
 from streamer import __version__
 from streamer.latency.metrics import Metrics
+from streamer.latency.minute import log_each
 from streamer.look import AS_IS, Look
 from streamer.serve.aside import Aside
 from streamer.serve.avatars import avatars
+from streamer.serve.call_recording import call_recording
 from streamer.serve.calls import Calls
 from streamer.serve.camera_help import camera_help
 from streamer.serve.capacity import Capacity, cores_here
@@ -22,12 +26,15 @@ from streamer.serve.change import changes
 from streamer.serve.config import ServeSettings
 from streamer.serve.errors import add_error_answers
 from streamer.serve.guard import Guard
+from streamer.serve.numbers import numbers
 from streamer.serve.routes import WEB, router
 from streamer.serve.service import Service
 from streamer.serve.store import AvatarStore, BackgroundStore
 from streamer.serve.uploads import uploads
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import MakeAvatar
+
+logger = logging.getLogger(__name__)
 
 
 def create_app(
@@ -58,7 +65,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        lines = asyncio.create_task(
+            log_each(settings.log_every_s, metrics.minute, lambda: len(calls.connected), logger.info)
+        )
         yield
+        lines.cancel()
         await service.aclose()
 
     app = FastAPI(
@@ -74,6 +85,8 @@ def create_app(
     add_error_answers(app)
     app.include_router(router)
     app.include_router(uploads)
+    app.include_router(numbers)
+    app.include_router(call_recording)
     app.include_router(changes)
     app.include_router(avatars)
     app.include_router(camera_help)

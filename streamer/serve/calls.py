@@ -82,6 +82,11 @@ class Calls:
         self._metrics.session_opened()
         return session, await session.answer(sdp)
 
+    @property
+    def connected(self) -> list[Session]:
+        """Those whose browser is there."""
+        return [session for session in self.sessions if session.connected and not session.ending]
+
     def called(self, name: str) -> Session:
         """The call of that name. Raises 404 for one that is over, or of which nothing will ever be seen."""
         session = next((s for s in self.sessions if s.name == name), None)

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from engines.errors import VisavisError
 from streamer.kept import KeptAvatars, kept_folder
+from streamer.latency.minute import EVERY_S, MOST_S
 
 TOKEN_CHARACTERS = 12
 # an address, and what else people copy with it: scheme, brackets, port
@@ -32,6 +33,7 @@ class ServeSettings(BaseSettings):
     max_sessions: int | None = Field(default=None, ge=1)  # None: as many as the computer can show
     max_uploads: int = Field(default=32, ge=1)
     head_model: str | None = None
+    log_every_s: float = Field(default=EVERY_S, ge=0, le=MOST_S)  # 0: never
     avatars: Path = Field(default_factory=kept_folder)  # where the page keeps avatars, on loopback alone
     max_photo_mb: float = Field(default=60, gt=0, le=2000)
 

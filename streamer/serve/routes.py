@@ -1,11 +1,11 @@
-"""The server's addresses but avatars and uploads: the page, health and metrics, offers. None touches a frame."""
+"""The server's addresses but avatars, uploads and numbers: the page, health, offers. None touches a frame."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from fastapi import APIRouter, HTTPException
-from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, Response
 
 from streamer import __version__
 from streamer.serve.avatars import found
@@ -31,13 +31,6 @@ async def page() -> Response:
 async def health(service: Served) -> dict[str, object]:
     """That the server lives."""
     return {"status": "ok", "version": __version__, "sessions": len(service.calls.sessions)}
-
-
-@router.get("/metrics", response_class=PlainTextResponse, responses=documented())
-async def metrics(service: Served) -> Response:
-    """For Prometheus."""
-    body, content_type = service.metrics.render()
-    return Response(body, media_type=content_type)
 
 
 @router.post("/api/offer", responses=documented(404, 410, 411, 415, 422, 503))

@@ -39,6 +39,7 @@ from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
 from streamer.serve.listener import Listener
 from streamer.serve.protocol import WatchedProtocol
+from streamer.serve.seldom import SELDOM
 from streamer.serve.store import AvatarStore
 from streamer.tuning import tune_for_small_pictures
 
@@ -180,6 +181,7 @@ class Server(uvicorn.Server):
                 backlog=ACCEPTED_AT_ONCE,
             )
         )
+        logging.getLogger("uvicorn.error").addFilter(SELDOM)  # once, however many servers there are
         self._connections = listener.connections
         self._on_ready = on_ready
 

@@ -22,8 +22,9 @@ import { Meter } from "./meter.js";
 import { CalmFace } from "./neutral.js";
 import { Notices } from "./notices.js";
 import { Origins } from "./origins.js";
-import { Pace, SMALL_PX, isThisComputer, slowWords } from "./pace.js";
+import { SMALL_PX, SlowNotice } from "./pace.js";
 import { Picture } from "./picture.js";
+import { Record } from "./record.js";
 import { statusOf } from "./status.js";
 import { lasting } from "./store.js";
 import { Toolbar } from "./toolbar.js";
@@ -44,9 +45,16 @@ const now = {
 };
 
 const notices = new Notices(el("notices"));
+const record = new Record(notices);
 const calmFace = new CalmFace(notices);
 const keptNeutral = new KeptNeutral();
-const pace = new Pace();
+const slowNotice = new SlowNotice({
+  notices,
+  makeSmaller() {
+    wish.sizePx = SMALL_PX;
+    startCall();
+  },
+});
 const hud = new Hud();
 const meter = new Meter({ timeOriginMs: performance.timeOrigin });
 
@@ -233,11 +241,13 @@ function onUnchanged({ text, status, what, wanted, kept }) {
 
 // of a new call before the data channel opens: the first thing that the server hears is what the sliders show
 function onAnswer(answer) {
+  record.begin(answer.session);
   controls.adopt(answer.controls ?? null);
   call.setControls(controls.values);
 }
 
 function onPhase(phase) {
+  if (phase.name !== "connected") record.end();
   if (phase.name === "connected") lost.found();
   if (!lost.refused(phase)) drawPhase(phase);
 }
@@ -251,6 +261,7 @@ function drawPhase(phase) {
     now.state = null;
     now.face = null;
     calmFace.begin();
+    notices.end("call");
   }
   veil.draw(phase);
   drawStatus();
@@ -279,7 +290,7 @@ function onMessage(message, nowMs) {
       meter.roundTripMs = nowMs - message.t;
       break;
     case "notice":
-      notices.show(message.text, message.level);
+      notices.show(message.text, message.level, { of: "call" });
       break;
   }
 }
@@ -348,31 +359,18 @@ function stats() {
   };
 }
 
-/** Says when this computer is too slow for the call, and takes it back when it is not any more. */
-function watchPace({ fps, dropped, generator }) {
-  const wasSlow = pace.isSlow;
+function drawPace({ fps, dropped, generator }) {
   const counts = now.phase === "connected" && now.state === "tracking" && drive.mode === "avatar" && !document.hidden;
-  pace.look(performance.now(), { fps, dropped, drive: drive.name, counts: counts && !wish.bare });
-  if (pace.isSlow === wasSlow) return;
-  if (!pace.isSlow) {
-    notices.end("pace");
-    return;
-  }
-  const words = slowWords({
+  slowNotice.draw({
     fps,
-    drive: drive.name,
-    isHere: isThisComputer(location.hostname),
+    dropped,
     generator,
+    drive: drive.name,
+    counts: counts && !wish.bare,
     generators: gallery.generators,
     sizePx: wish.sizePx,
     aspect: look.asked.aspect,
   });
-  const smaller = () => {
-    wish.sizePx = SMALL_PX;
-    startCall();
-  };
-  const action = wish.sizePx > SMALL_PX ? { label: "Make the picture smaller", go: smaller } : undefined;
-  notices.show(words, "info", { topic: "pace", action });
 }
 
 window.visavis = { stats, reset: () => meter.reset() };
@@ -441,6 +439,6 @@ setHud(wish.hud ?? (wish.bare ? false : lasting.read("hud") !== false));
 setInterval(() => {
   const seen = stats();
   hud.draw(seen, drive.name);
-  watchPace(seen);
+  drawPace(seen);
 }, DRAW_EVERY_MS);
 void begin();

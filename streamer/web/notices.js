@@ -1,6 +1,6 @@
 /**
- * Short messages beside the avatar. Errors stay until dismissed; information leaves by itself, or with the
- * event that ends what it is about: then it has a topic.
+ * Short messages beside the avatar. Errors stay until dismissed, information leaves by itself; both end with what
+ * they are about, if that is told.
  */
 
 const INFO_STAYS_MS = 9000;
@@ -25,17 +25,20 @@ export class Notices {
     this.#root.replaceChildren();
   }
 
-  /** What `topic` was about is over. */
-  end(topic) {
-    for (const old of [...this.#root.children]) if (old.dataset.topic === topic) old.remove();
+  /** What these were about is over. */
+  end(about) {
+    for (const old of [...this.#root.children]) {
+      if (old.dataset.topic === about || old.dataset.of === about) old.remove();
+    }
   }
 
   /**
    * @param {"info" | "error"} level
-   * @param {{topic?: string, staysMs?: number, action?: {label: string, go: () => void}}} more `topic`: it takes the
-   *   place of the one before and stays until `end`, unless `staysMs` says how long; `action`: a button of its own
+   * @param {{topic?: string, of?: string, staysMs?: number, action?: {label: string, go: () => void}}} more
+   *   `topic`: it takes the place of the one before and stays until `end`, unless `staysMs` says how long;
+   *   `of`: it does not outlast that; `action`: a button of its own
    */
-  show(text, level = "info", { topic, staysMs, action } = {}) {
+  show(text, level = "info", { topic, of, staysMs, action } = {}) {
     if (topic) this.end(topic);
     // a fault that repeats is one message
     for (const old of [...this.#root.children]) if (old.dataset.text === text) old.remove();
@@ -45,6 +48,7 @@ export class Notices {
     notice.dataset.level = level;
     notice.dataset.text = text;
     if (topic) notice.dataset.topic = topic;
+    if (of) notice.dataset.of = of;
     if (level === "error") notice.setAttribute("role", "alert");
     const words = document.createElement("p");
     words.textContent = sentence(text);

@@ -66,3 +66,33 @@ export function slowWords({ fps, drive, isHere, generator, generators, sizePx, a
 
 /** Whether an address's host is this computer. */
 export const isThisComputer = (hostname) => /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname);
+
+const TOPIC = "pace";
+
+/** Says beside the avatar that it is slow, and takes it back when it is not any more. */
+export class SlowNotice {
+  #pace = new Pace();
+  #notices;
+  #makeSmaller;
+
+  /** @param {{notices: Notices, makeSmaller: () => void}} parts */
+  constructor({ notices, makeSmaller }) {
+    this.#notices = notices;
+    this.#makeSmaller = makeSmaller;
+  }
+
+  /** Takes one look: what `Pace.look` and `slowWords` want to know. */
+  draw(seen) {
+    const wasSlow = this.#pace.isSlow;
+    this.#pace.look(performance.now(), seen);
+    if (this.#pace.isSlow === wasSlow) return;
+    if (wasSlow) {
+      this.#notices.end(TOPIC);
+      return;
+    }
+    const action =
+      seen.sizePx > SMALL_PX ? { label: "Make the picture smaller", go: () => this.#makeSmaller() } : undefined;
+    const words = slowWords({ ...seen, isHere: isThisComputer(location.hostname) });
+    this.#notices.show(words, "info", { topic: TOPIC, action });
+  }
+}

@@ -62,6 +62,13 @@ export function lacksFile({ avatar, title }) {
     : `“${title}” only shows how it works: add your own photo, and keep its avatar on this computer.`;
 }
 
+/** What must not be given away with the address of the avatar alone; "" of none. */
+export function secretWords(avatar, token) {
+  if (token) return "The address holds this server's token: whoever has it can use the server. Paste it into OBS and nowhere else.";
+  if (avatar.startsWith("u-")) return "Whoever has this address can show this avatar until the server ends: paste it into OBS and nowhere else.";
+  return "";
+}
+
 export class UseIt {
   #now;
   #help = null;
@@ -137,11 +144,13 @@ export class UseIt {
     return `${where} It goes on until Ctrl-C.${stop}`;
   }
 
-  #drawBare({ bareHref, secret }) {
+  #drawBare({ avatar, bareHref, secret }) {
     const url = new URL(bareHref);
     if (secret) url.searchParams.set("token", secret);
     el("use-bare").replaceChildren(this.#command(url.href));
-    el("use-bare-secret").hidden = !secret;
+    const words = secretWords(avatar, secret);
+    el("use-bare-secret").textContent = words;
+    el("use-bare-secret").hidden = !words;
   }
 
   /** Words with the commands in them on lines of their own. */

@@ -43,6 +43,7 @@ from streamer.webrtc.messages import (
 from streamer.webrtc.neutral_news import NeutralNews
 from streamer.webrtc.peer import Peer, PeerEvents
 from streamer.webrtc.reception import watch
+from streamer.webrtc.recorder import Recorder
 from streamer.webrtc.talk import Talk
 from streamer.webrtc.wish import Wish
 from streamer.webrtc.work import Tally, Work
@@ -105,6 +106,7 @@ class Session:
         self._patience = Budget(CHANGES_PER_S, CHANGES_AT_ONCE)
         self._failed = False
         self._mesh_at_s = 0.0
+        self.recorder = Recorder(self.ledger)
         self._lip_sync = LipSync(options)
         self.hearing = Hearing(options, self.clock)
         self._avatar = CallAvatar(
@@ -215,6 +217,7 @@ class Session:
                 self._avatar.close()
                 self.hearing.close()
                 self._worker = None
+                self.recorder.forget()
                 self.ledger.close()
                 self._on_closed(self)
         if worker is not None:
@@ -350,6 +353,7 @@ class Session:
 
     def _shown(self, shown: Shown) -> None:
         """Called by the worker's drawing thread."""
+        self.recorder.driven(shown.drive, shown.frame.pts_s)
         avatar = self._avatar.avatar
         if avatar is not None and self.options.drive == "webcam":
             news = self._neutral_news.of(avatar.driver)
@@ -393,6 +397,5 @@ class Session:
             case Recalibrate():
                 if self._avatar.avatar is not None:
                     self._avatar.avatar.driver.recalibrate()
-                    self._talk.say(notice("look straight ahead for a second", "info"))
             case _:  # the talk answers it
                 return

@@ -8,7 +8,7 @@ import { isMirrored, mirrorWords } from "../../streamer/web/mirror.js";
 import { CalmFace, neutralNews, neutralStatus, reportOf } from "../../streamer/web/neutral.js";
 import { sentence } from "../../streamer/web/notices.js";
 import { Pace, isThisComputer, slowWords } from "../../streamer/web/pace.js";
-import { APPLICATIONS, commandOf, lacksFile, partsOf, systemOf } from "../../streamer/web/use.js";
+import { APPLICATIONS, commandOf, lacksFile, partsOf, secretWords, systemOf } from "../../streamer/web/use.js";
 
 // ---- mirror
 
@@ -204,6 +204,12 @@ test("an avatar without a file is told apart", () => {
   assert.match(lacksFile({ avatar: "demo", title: "demo" }), /add your own photo/);
 });
 
+test("what must not be given away is said beside it", () => {
+  assert.equal(secretWords("demo", null), "");
+  assert.match(secretWords("u-123", null), /can show this avatar/);
+  assert.match(secretWords("u-123", "T"), /token/);
+});
+
 test("every application that people ask for is there", () => {
   assert.deepEqual(APPLICATIONS.map(([name]) => name), ["Zoom", "Google Meet", "Microsoft Teams", "Discord"]);
 });
@@ -290,7 +296,7 @@ test("what lies over the picture stays readable over white", () => {
 });
 
 test("no colour of a word stands outside the variables", () => {
-  for (const name of ["style", "buttons", "stage", "panel", "controls", "notices", "use"]) {
+  for (const name of ["style", "buttons", "stage", "panel", "controls", "notices", "use", "system_colours"]) {
     for (const [line] of css(name).matchAll(/^\s+color: .*$/gm)) assert.match(line, /var\(--|inherit|currentcolor/, `${name}: ${line}`);
   }
 });

@@ -17,6 +17,7 @@ U8 = NDArray[np.uint8]
 
 _CONTOUR_DEPTH = 0.05  # a depth step of this share of the grid's height is one surface before another
 _CONTOUR_PX = 1.5  # what moves less than this against each other needs no contour
+_SEEN = 0.5
 _TWO = np.ones((2, 2), np.uint8)  # the two grid pixels on either side of a contour, no more
 _WIDER, _TWO_WIDER = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)
 
@@ -49,8 +50,12 @@ def _range(depth: F32, skin: U8, kernel: U8) -> tuple[F32, F32]:
     return np.asarray(cv2.erode(least, kernel), np.float32), np.asarray(cv2.dilate(most, kernel), np.float32)
 
 
-def part_sides(full: F32, flow: F32, gbuffer: GBuffer, steps: U8, skin: U8) -> None:
-    """Along `steps` (h, w), give each side its own flow, in place: `full` (H, W, 2) is `flow` (h, w, 2) enlarged."""
+def part_sides(full: F32, flow: F32, gbuffer: GBuffer, steps: U8, skin: U8, seen: F32) -> None:
+    """Along `steps` (h, w), give each side its own flow, in place: `full` (H, W, 2) is `flow` (h, w, 2) enlarged.
+
+    `seen` (h, w) is O_c. Where the photo does not show what lies behind, nothing true could be fetched: there what lies
+    between both sides is stretched.
+    """
     around = cv2.dilate(steps, np.ones((9, 9), np.uint8))
     left, top, wide, high = cv2.boundingRect(around)
     if wide == 0:
@@ -61,6 +66,10 @@ def part_sides(full: F32, flow: F32, gbuffer: GBuffer, steps: U8, skin: U8) -> N
     nearest, furthest = _range(depth, on_skin, _TWO_WIDER)
     before = ((depth * 2 < nearest + furthest) & (band > 0)).astype(np.uint8)
     after = band - before
+    unknown = cv2.dilate(after & (seen[box] < _SEEN).astype(np.uint8), _TWO_WIDER)
+    parted = steps[box] & cv2.bitwise_xor(unknown, 1)
+    if not parted.any():
+        return
     rows, columns = skin.shape
     height, width = full.shape[:2]
     x0, x1 = round(left * width / columns), round((left + wide) * width / columns)
@@ -74,7 +83,7 @@ def part_sides(full: F32, flow: F32, gbuffer: GBuffer, steps: U8, skin: U8) -> N
     def enlarged(values: NDArray[np.generic]) -> NDArray[np.generic]:
         return cv2.warpAffine(values, affine, size, flags=how, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType, reportReturnType]
 
-    beside = enlarged(cv2.dilate(steps[box], _WIDER) * np.uint8(255))
+    beside = enlarged(cv2.dilate(parted, _WIDER) * np.uint8(255))
     share = enlarged(cv2.GaussianBlur(before * np.uint8(255), (5, 5), 1.0))
     other = enlarged(cv2.GaussianBlur(after * np.uint8(255), (5, 5), 1.0))
     window = full[y0:y1, x0:x1]
@@ -86,17 +95,19 @@ def part_sides(full: F32, flow: F32, gbuffer: GBuffer, steps: U8, skin: U8) -> N
         cv2.copyTo(np.asarray(enlarged(alone)), mask, window)
 
 
-def soften_contours(image: U8, steps: U8, covered: U8, flow: F32, behind: F32, below_px: int) -> None:
-    """Anti-alias, in place, along `steps` and where head and body move apart at the head's rim: there two places of
-    the photo meet.
+def soften_contours(image: U8, gbuffer: GBuffer, flow: F32, behind: F32, below_px: int) -> None:
+    """Anti-alias, in place, where one surface occludes another: there two places of the photo meet.
 
-    Only the few pixels along such contours are touched (3 × 3 mean). At the photo's own pose the layers agree
-    and nothing is.
+    Only the few pixels along such contours are touched (3 × 3 mean), along the head's rim only where head and body
+    move apart.
     """
+    covered = np.asarray(cv2.min(gbuffer.part, 1), np.uint8)
+    step = cv2.morphologyEx(gbuffer.depth_px, cv2.MORPH_GRADIENT, _TWO)
+    inner = (step > _CONTOUR_DEPTH * covered.shape[0]) & (cv2.erode(covered, _WIDER) > 0)
     rim = cv2.morphologyEx(covered, cv2.MORPH_GRADIENT, _TWO) > 0
     step_x, step_y = cv2.split(cv2.absdiff(flow, cv2.add(behind, (0, -float(below_px), 0, 0))))
     apart = cv2.max(step_x, step_y) > _CONTOUR_PX
-    jump = (steps > 0) | (rim & apart)
+    jump = inner | (rim & apart)
     if not jump.any():
         return
     height, width = image.shape[:2]

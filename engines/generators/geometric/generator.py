@@ -143,7 +143,7 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> Layers:
     grow(flow, skin)
     steps = steps_between(gbuffer, flow, skin)
     head = np.asarray(cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR), np.float32)
-    part_sides(head, flow, gbuffer, steps, skin)
+    part_sides(head, flow, gbuffer, steps, skin, seen)
     where = cv2.resize(behind, size, interpolation=cv2.INTER_LINEAR)
     cv2.copyTo(head, head_mask(covered, size), where)
     where = cv2.add(where, cache.base_grid)
@@ -152,7 +152,7 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> Layers:
     turned = turn_weight(cache.pose, gbuffer.mesh.pose)
     if turned > 0:
         _draw_hidden(cache, gbuffer, covered, seen, picture, turned)
-    soften_contours(picture, steps, covered, flow, behind, cache.body.below_px)
+    soften_contours(picture, gbuffer, flow, behind, cache.body.below_px)
     return Layers(picture, both, seen)
 
 

@@ -40,6 +40,8 @@ class Mouth:
     teeth: tuple[F32, F32]  # upper, lower: (h, w, 3) over arch and height
     photo: F32  # (h, w, 4) premultiplied: the photo's own mouth interior, alpha 0 when its lips are closed
     photo_anchor_px: F64  # the photo's upper lip, in pixels of `photo`
+    photo_gap_hu: float  # how far apart the photo's lips are
+    own_teeth: bool  # whether the photo shows whole upper teeth: then none are drawn
     photo_lip_hu: F32  # (3,) the photo's upper lip on the head: what its teeth hang on
     rest_lip_hu: F32  # (3,) the upper lip without expression
     seam_rgb: F32  # (3,) where closed lips meet, in a photo whose own are apart
@@ -55,6 +57,7 @@ def make_mouth(
 ) -> Mouth:
     """Colours under the photo's light, and the photo's own teeth; `points_px` (478, 2) in canvas pixels."""
     photo, anchor = _photo_teeth(canvas, points_px, pose.scale)
+    gap_hu = float(np.linalg.norm(points_px[UPPER_LIP] - points_px[LOWER_LIP])) / pose.scale
     # skin brightness lights the drawn teeth: a dark photo must not show glowing ones
     face = canvas[..., :3].reshape(-1, 3)[_face_pixels(points_px, canvas.shape)]
     skin = np.median(face, 0).astype(np.float32) if len(face) else np.array([170, 130, 110], np.float32)
@@ -62,17 +65,24 @@ def make_mouth(
     warm = 0.8 + 0.2 * skin / max(float(skin.mean()), 1.0)
     enamel = np.asarray(light * warm, np.float32)
     gum = np.array([172, 96, 92], np.float32) * light
+    upper = np.array([236, 228, 212], np.float32) * enamel
+    lower = np.array([222, 213, 196], np.float32) * enamel
+    own = _own_enamel(photo, skin)
+    if own is not None:
+        upper, lower = own, own * np.float32(0.94)
     shape = model.decode(enrollment.neutral_hu, enrollment.motion.expression)
     return Mouth(
         cavity_rgb=np.array([70, 26, 26], np.float32) * light,
         tongue_rgb=np.array([190, 104, 102], np.float32) * light,
         gum_rgb=gum,
         teeth=(
-            _tooth_texture(_UPPER_CROWN_HU, np.array([236, 228, 212], np.float32) * enamel, gum),
-            _tooth_texture(_LOWER_CROWN_HU, np.array([222, 213, 196], np.float32) * enamel, gum, 0.8),
+            _tooth_texture(_UPPER_CROWN_HU, upper, gum),
+            _tooth_texture(_LOWER_CROWN_HU, lower, gum, 0.8),
         ),
         photo=photo,
         photo_anchor_px=anchor,
+        photo_gap_hu=gap_hu,
+        own_teeth=own is not None and gap_hu > _WHOLE_TEETH_HU,
         photo_lip_hu=model.landmarks(shape)[UPPER_LIP].astype(np.float32),
         rest_lip_hu=model.landmarks(enrollment.neutral_hu)[UPPER_LIP].astype(np.float32),
         seam_rgb=_lip_colour(canvas, points_px) * np.float32(0.8),
@@ -103,6 +113,20 @@ def _photo_teeth(canvas: U8, points_px: F32, scale: float) -> tuple[F32, F64]:
     blurred = cv2.GaussianBlur(filled, (0, 0), max(0.8, scale / 60))
     cut = np.where((alpha > 220)[..., None], cut, blurred * 0.9)
     return np.dstack([cut * soft[..., None], soft * 255]).astype(np.float32), anchor
+
+
+def _own_enamel(photo: F32, skin: F32) -> F32 | None:
+    """Colour (3,) of the teeth that the photo's mouth (h, w, 4) shows; None where it shows none."""
+    inside = photo[photo[..., 3] > 250][:, :3]
+    if not len(inside):
+        return None
+    bright = inside[inside.mean(1) > _BRIGHT_SHARE * skin.mean()]
+    pale = bright[bright.min(1) > _PALE_SHARE * bright.max(1)]
+    return np.median(pale, 0).astype(np.float32) if len(pale) > _TEETH_SHARE * len(inside) else None
+
+
+_WHOLE_TEETH_HU = 0.07  # lips this far apart show teeth down to their edges
+_BRIGHT_SHARE, _PALE_SHARE, _TEETH_SHARE = 0.75, 0.6, 0.3  # of the skin's brightness, of red, of what shows
 
 
 def _lip_colour(canvas: U8, points_px: F32) -> F32:
@@ -207,7 +231,7 @@ def paint_mouth(image: U8, mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo
     grid. The upper teeth hang on the skull, the lower ones and the tongue on the jaw.
     """
     points = mesh.landmarks_px[:, :2].astype(np.float64)
-    inner, pose = points[list(LIPS_INNER)], mesh.pose
+    inner, pose = _smooth_contour(points[list(LIPS_INNER)]), mesh.pose
     upper_lip, lower_lip = points[UPPER_LIP], points[LOWER_LIP]
     gap_hu = float(np.linalg.norm(upper_lip - lower_lip)) / pose.scale
     shown = float(np.clip((gap_hu - 0.008) / 0.02, 0, 1))
@@ -222,10 +246,10 @@ def paint_mouth(image: U8, mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo
     x0, y0, x1, y1 = box
     size = (x1 - x0, y1 - y0)
     inside = _draw_interior(mouth, model, mesh, box)
-    inside *= _lip_shadow(size[1], gap_hu)
+    inside *= _lip_shadow(size[1], gap_hu) * _corner_shadow(inner[:, 0] - x0, size[0])
     if mouth.has_photo:
         linear = planar_map(photo_pose, pose)
-        anchor = _hang(mouth.photo_lip_hu, pose, upper_lip)
+        anchor = _hang(mouth.photo_lip_hu, pose, upper_lip, gap_hu - mouth.photo_gap_hu)
         shift = mouth.photo_anchor_px - linear @ (anchor - (x0, y0))
         affine = np.column_stack([linear, shift - 0.5 + linear @ (0.5, 0.5)])
         own = cv2.warpAffine(mouth.photo, affine, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
@@ -282,6 +306,14 @@ def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, box: tuple[in
     for code, colour in ((0.2, mouth.cavity_rgb), (0.4, mouth.tongue_rgb)):
         own = np.abs(kind - code) < 0.1
         out[own] = (colour * light)[own]
+    # the floor before the tongue is as red as it is; no dark thread between it and the wall
+    tongue = np.abs(kind - _KINDS[Part.TONGUE]) < 0.1
+    floor = np.logical_or.accumulate(tongue, 0) & ~tongue
+    out[floor] = (mouth.tongue_rgb * np.maximum(light, 0.5) * 0.8)[floor]
+    out = np.asarray(cv2.morphologyEx(out, cv2.MORPH_CLOSE, _thread(mesh.pose.scale)), np.float32)
+    wider = (float(np.linalg.norm(mesh.landmarks_px[UPPER_LIP, :2] - mesh.landmarks_px[LOWER_LIP, :2]))
+             / mesh.pose.scale - mouth.photo_gap_hu)  # fmt: skip
+    hidden = float(np.clip(wider / _OWN_TEETH_ALONE_HU, 0, 1)) if mouth.own_teeth else 0.0
     for code, texture in ((_UPPER, mouth.teeth[0]), (_LOWER, mouth.teeth[1])):
         own = np.abs(kind - code) < 0.1
         if own.any():
@@ -293,18 +325,37 @@ def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, box: tuple[in
                 cv2.INTER_LINEAR,
                 borderMode=cv2.BORDER_REPLICATE,
             )
-            out[own] = (colour * (0.25 + 0.75 * light))[own]
+            shown = 1 - hidden if code == _UPPER else 1.0
+            out[own] += shown * ((colour * (0.25 + 0.75 * light))[own] - out[own])
     return cv2.GaussianBlur(out, (0, 0), 0.7).astype(np.float32)
 
 
-def _hang(lip_hu: F32, pose: Similarity, upper_lip_px: F64) -> F64:
+@lru_cache(maxsize=8)
+def _kernel(side: int) -> U8:
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
+
+
+def _thread(scale: float) -> U8:
+    return _kernel(max(3, round(scale * _THREAD_HU)) | 1)
+
+
+_THREAD_HU = 0.05
+_OWN_TEETH_ALONE_HU = 0.05  # lips this much further apart than in the photo: no drawn teeth beside its own
+
+
+def _hang(lip_hu: F32, pose: Similarity, upper_lip_px: F64, wider_hu: float) -> F64:
     """Where teeth that hang on the skull at `lip_hu` are now; a lip that rises takes them half-way along.
 
-    (Measured smiles show more tooth than the photo has: following a little hides the gap that would open.)
+    (Measured smiles show more tooth than the photo has: following a little hides the gap that would open.) A lip that
+    falls covers them, but where the mouth opens wider than the photo's by `wider_hu`: there lips of people draw back.
     """
     skull = pose.apply(lip_hu[None])[0, :2]
     rise = upper_lip_px - skull
-    return skull + rise * (0.5 if rise[1] < 0 else 0.15)
+    falls = 0.15 + 0.85 * float(np.clip(wider_hu / _DRAWN_BACK_HU, 0, 1))
+    return skull + rise * (0.5 if rise[1] < 0 else falls)
+
+
+_DRAWN_BACK_HU = 0.15
 
 
 def _lip_shadow(height: int, gap_hu: float) -> F32:
@@ -312,3 +363,46 @@ def _lip_shadow(height: int, gap_hu: float) -> F32:
     rows = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     depth = 0.45 if gap_hu > 0.03 else 0.25
     return (1 - depth * np.exp(-rows / 0.22)).astype(np.float32)
+
+
+def _corner_shadow(contour_x: F64, width: int) -> F32:
+    """(1, width, 1): towards the corners it is dark; what teeth are drawn there do not shine."""
+    left, right = float(contour_x.min()), float(contour_x.max())
+    place = np.abs((np.arange(width) + 0.5 - left) / max(right - left, 1e-3) * 2 - 1)
+    return (1 - 0.6 * np.clip((place - 0.7) / 0.3, 0, 1) ** 2).astype(np.float32)[None, :, None]
+
+
+def _smooth_contour(ring_px: F64) -> F64:
+    """The inner lips (20, 2) as a curve (80, 2) through them, upper and lower lip apart: corners stay corners."""
+    return _CURVE @ ring_px
+
+
+def _curve_weights() -> F64:
+    """(80, 20) Catmull-Rom's spline along each lip, four points for each landmark."""
+    count = len(LIPS_INNER)
+    half = count // 2  # the corners are the first landmark and the one half-way round
+    rows: list[F64] = []
+    for begin in (0, half):
+        for step in range(half):
+            # beyond a corner the lip goes on straight
+            ids = [begin + k for k in (step - 1, step, step + 1, step + 2)]
+            for t in np.arange(_FINER) / _FINER:
+                w = 0.5 * np.array(
+                    [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
+                )
+                row = np.zeros(count)
+                for place, weight in zip(ids, w, strict=True):
+                    if place < begin:
+                        row[begin] += 2 * weight
+                        row[begin + 1] -= weight
+                    elif place > begin + half:
+                        row[(begin + half) % count] += 2 * weight
+                        row[begin + half - 1] -= weight
+                    else:
+                        row[place % count] += weight
+                rows.append(row)
+    return np.array(rows)
+
+
+_FINER = 4
+_CURVE = _curve_weights()

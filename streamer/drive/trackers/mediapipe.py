@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.neutral import DriverNeutral, NeutralEstimator, NeutralReport
+from calibration.neutral import DriverNeutral, NeutralReport
+from calibration.neutral_estimator import NeutralEstimator
 from engines.geometry import F64, Camera
 from engines.head.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
 from engines.head.model import HeadModel, load_head_model
 from engines.motion import ARKIT_INDEX, Motion
-from streamer.drive.trackers.tracker import Track, Tracker
+from streamer.drive.trackers.tracker import Track, Tracker, is_cut_off
 from streamer.frame import Frame
 
 F32 = NDArray[np.float32]
@@ -44,9 +45,8 @@ class MediaPipeTracker(Tracker):
     def retake_neutral(self) -> None:
         self._estimator.restart()
 
-    def use_neutral(self, neutral: DriverNeutral) -> None:
-        """Skip the calibration: take a neutral computed before."""
-        self._estimator.adopt(neutral)
+    def use_neutral(self, neutral: DriverNeutral, *, for_good: bool = False) -> None:
+        self._estimator.adopt(neutral, for_good=for_good)
 
     @property
     def driver_neutral(self) -> DriverNeutral | None:
@@ -73,7 +73,10 @@ class MediaPipeTracker(Tracker):
             return Track(None, calibrating=self._estimator.collecting)
         rotation, translation = camera.from_similarity(fitted.pose)
         unposed = fitted.unposed_hu
-        self._estimator.add(time_s, unposed, face.scores, rotation, translation, measure_gaze(unposed))
+        self._estimator.add(
+            time_s, unposed, face.scores, rotation, translation, measure_gaze(unposed),
+            is_cut_off(face.points_px, *size_px),
+        )  # fmt: skip
         neutral = self._estimator.current
         assert neutral is not None  # add() just saw a face
         expression = fitted.expression if current else self._fit.solve(unposed, neutral.mesh_hu, face.scores)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calibration.neutral import DriverNeutral, NeutralEstimator, NeutralReport
+from calibration.neutral import DriverNeutral, NeutralReport
+from calibration.neutral_estimator import NeutralEstimator
 from engines.compile.open import compile_best
 from engines.geometry import Camera
 from engines.head.model import HeadModel, load_head_model
@@ -26,7 +26,7 @@ from engines.head.regressor.prediction import (
     read_output,
 )
 from engines.motion import ARKIT_INDEX, Motion
-from streamer.drive.trackers.tracker import Track, Tracker
+from streamer.drive.trackers.tracker import Track, Tracker, is_cut_off
 from streamer.frame import Frame
 
 F32 = NDArray[np.float32]
@@ -40,7 +40,6 @@ FIRST_CONFIDENCE = 0.3  # a window worth a closer look
 NEAR_WINDOWS, FAR_WINDOWS = 10, 6  # looked at in one frame while there is no face
 CLOSER_LOOKS = 3
 MIN_SIDE_PX = 24.0
-REST_EASE = 0.1  # a re-taken rest comes in over half a second
 IDENTITY_EASE = 0.05  # a person's shape does not change from frame to frame
 
 _BLINKS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
@@ -118,41 +117,32 @@ class RegressorTracker(Tracker):
         self._read, self._layout = reader or compiled_reader()
         self._basis: FaceBasis = face_basis(model, self._layout.identity_count)
         self._find_face = find_face
-        self._estimator = NeutralEstimator(model)
+        self._estimator = NeutralEstimator(model, fits=False)
         self._box: CropBox | None = None
         self._last_box: CropBox | None = None  # where the face was when it was lost
         self._identity: F32 | None = None
         self._gaze: F32 = np.zeros((2, 2), np.float32)
         self._searched = 0  # frames searched since the face was lost
-        self._watched: deque[F32] = deque(maxlen=90)  # β of the second in which the neutral is taken
-        self._rest: F32 | None = None
 
     @property
     def neutral(self) -> Motion | None:
-        current = self.driver_neutral
+        current = self._estimator.current
         return current.motion if current else None
 
     @property
     def driver_neutral(self) -> DriverNeutral | None:
         """Mesh and motion at rest."""
-        current = self._estimator.current
-        if current is None or self._rest is None:
-            return current
-        return replace(current, motion=replace(current.motion, expression=self._rest))
+        return self._estimator.target
 
     @property
     def neutral_report(self) -> NeutralReport:
         return self._estimator.report
 
     def retake_neutral(self) -> None:
-        self._watched.clear()
         self._estimator.restart()
 
-    def use_neutral(self, neutral: DriverNeutral) -> None:
-        """Skip the calibration: take a neutral computed before."""
-        self._watched.clear()
-        self._rest = neutral.motion.expression
-        self._estimator.adopt(neutral)
+    def use_neutral(self, neutral: DriverNeutral, *, for_good: bool = False) -> None:
+        self._estimator.adopt(neutral, for_good=for_good)
 
     def track(self, frame: Frame) -> Track:
         found = self._look(frame.image)
@@ -244,26 +234,11 @@ class RegressorTracker(Tracker):
         )
         if not motion.is_finite():
             return Track(None, calibrating=self._estimator.collecting)
-        self._learn_rest(prediction.expression)
         self._estimator.add(
-            frame.pts_s, unposed, prediction.expression, rotation, translation, prediction.gaze_rad
-        )
+            frame.pts_s, unposed, prediction.expression, rotation, translation, prediction.gaze_rad,
+            is_cut_off(landmarks, width, height),
+        )  # fmt: skip
         return Track(motion, landmarks, self._estimator.collecting)
-
-    def _learn_rest(self, expression: F32) -> None:
-        """β of the calm half of the watched frames, eased in.
-
-        The estimator fits its own to the landmarks; motion relative to that would not rest when the driver does.
-        """
-        if self._estimator.collecting:
-            self._watched.append(expression)
-        if not self._watched:
-            return
-        watched = np.array(self._watched)
-        calm = np.argsort(np.abs(watched).sum(1))[: max(1, len(watched) // 2)]
-        rest = watched[calm].mean(0)
-        eased = rest if self._rest is None else self._rest + REST_EASE * (rest - self._rest)
-        self._rest = eased.astype(np.float32)
 
 
 def _is_sound(box: CropBox, width_px: int, height_px: int) -> bool:

@@ -13,6 +13,8 @@ from engines.motion import Motion
 from streamer.closing import Closing
 from streamer.frame import Frame
 
+_MOST_OUTSIDE = 0.05  # of the landmarks; a chin or an ear at the edge is no half face
+
 
 @dataclass(frozen=True, slots=True)
 class Track:
@@ -56,12 +58,19 @@ class Tracker(Closing):
         """
         return None
 
-    def use_neutral(self, neutral: DriverNeutral) -> None:
-        """Skip the calibration: take a neutral computed before."""
+    def use_neutral(self, neutral: DriverNeutral, *, for_good: bool = False) -> None:
+        """Skip the calibration: take a neutral computed before; `for_good`: no later evidence revises it."""
 
     @abstractmethod
     def close(self) -> None:
         """Free the tracker's resources; calling twice is harmless."""
+
+
+def is_cut_off(landmarks_px: NDArray[np.float32], width_px: int, height_px: int) -> bool:
+    """Whether the picture does not show all of the face: some of its landmarks (478, 3) lie beyond the edge."""
+    x, y = landmarks_px[:, 0], landmarks_px[:, 1]
+    outside = (x < 0) | (y < 0) | (x > width_px) | (y > height_px)
+    return float(outside.mean()) > _MOST_OUTSIDE
 
 
 class NoTracker(Tracker):
