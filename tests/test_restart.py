@@ -98,8 +98,7 @@ def test_a_server_that_is_killed_brings_the_same_face_back(
         visitor.open(server.url)
         name = visitor.upload(photo)
         visitor.until(PLAYING)
-        page.set_input_files("#background-file", str(beach))
-        visitor.until("document.querySelector('#background').value === 'picture'")
+        visitor.stand_before(beach)
         page.locator("#head").focus()
         for _ in range(4):
             page.keyboard.press("ArrowLeft")

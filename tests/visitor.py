@@ -43,6 +43,9 @@ class Visitor:
     def _asked(self, request: Any) -> None:
         if request.method == "POST" and request.url.endswith("/api/offer"):
             self.offers.append(json.loads(request.post_data))
+        elif request.method == "PATCH" and "/api/calls/" in request.url:
+            # a change inside the call: it shows what it showed, but for that
+            self.offers.append({**self.offers[-1], **json.loads(request.post_data)})
 
     @property
     def faces(self) -> list[str]:
@@ -74,11 +77,28 @@ class Visitor:
         self.page.set_input_files("#photo", str(photo))
         self.page.fill("#consent", "public domain")
         self.page.click("#enroll-go")
-        self.page.wait_for_selector("#enroll", state="hidden")
+        while True:
+            self.until(
+                "document.querySelector('#enroll').hidden || !document.querySelector('#enroll-error').hidden"
+            )
+            if not self.page.is_visible("#enroll"):
+                break
+            # the server's own clock gave the photo up: this computer is busy
+            assert "takes too long" in self.page.inner_text("#enroll-error")
+            self.page.click("#enroll-go")
         self.until("document.querySelector('input[name=avatar]:checked')?.value.startsWith('u-')")
         chosen = self.chosen
         assert chosen is not None
         return chosen
+
+    def stand_before(self, picture: Path) -> None:
+        """Choose a background picture."""
+        done = "document.querySelector('#background').value === 'picture'"
+        while not self.page.evaluate(done):
+            self.page.set_input_files("#background-file", str(picture))
+            self.until(f"{done} || !document.querySelector('#background-error').hidden")
+            if self.page.is_visible("#background-error"):
+                assert "takes too long" in self.page.inner_text("#background-error")
 
     @property
     def chosen(self) -> str | None:

@@ -8,6 +8,7 @@ import { backoffS } from "./call.js";
 const CHOOSE = "Choose another avatar, or add a photo, and the call goes on.";
 const HELD = "The last picture is held and nobody else is shown. Add the photo again, or choose another avatar.";
 const SECRET = /^u-/;
+const MOST_TRIES = 3; // of what the server refuses
 
 /** What is said of an avatar that is not there: `title` is what the visitor knows it by, if anything. */
 export function lostWords(name, title) {
@@ -98,7 +99,8 @@ export class Lost {
       if (turn === this.#turn) start();
     } catch (error) {
       if (turn !== this.#turn) return;
-      if (error.passing) this.#again(error.message, () => void this.#avatar());
+      // it was good before: a computer that is busy with its start may have given it up
+      if (error.passing || this.#attempts < MOST_TRIES) this.#again(error.message, () => void this.#avatar());
       else this.#show({ text: error.message, detail: HELD, add: "Add the photo again" });
     }
   }

@@ -84,8 +84,8 @@ test("while the server is away it is tried again, later and once", async () => {
   assert.deepEqual(done.map(([what, phase]) => phase ?? what), ["making", "waiting", "making", "waiting", "making", "start"]);
 });
 
-test("a photo that is refused now is said, and nothing begins", async () => {
-  const { lost, done, world } = stage({
+test("a photo that is refused again and again is said, and nothing begins", async () => {
+  const { lost, done, waiting, world } = stage({
     remake: async () => {
       throw final;
     },
@@ -93,6 +93,8 @@ test("a photo that is refused now is said, and nothing begins", async () => {
   world.origins = { of: () => ({ file: {}, consent: "Ada" }) };
   lost.refused(GONE);
   await settled();
+  for (; waiting.length; await settled()) waiting.pop()();
+  assert.equal(done.filter(([, phase]) => phase === "making").length, 4);
   assert.deepEqual(done.at(-1), ["show", "lost", "No face was found.", "Add the photo again"]);
   assert.ok(!done.some(([what]) => what === "start"));
 });
