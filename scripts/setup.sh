@@ -119,6 +119,27 @@ install_packages() {
     rm -f "$MARKER"
 }
 
+# ---- how much that is
+
+# Says before anything is fetched what it will take, and stops where it cannot fit. Silent once torch is there.
+# Sums of the wheels for Linux x86_64 and of the files in them, with what Python compiles: docs/install.md.
+tell_size() {
+    local free_mb least_mb=2500 most_mb=9200
+    local takes="downloads 3.1 GB and takes 6.1 GB of disk (with torch's CPU build 0.5 and 2.0 GB)"
+    compgen -G "$VENV/lib/python3*/site-packages/torch/__init__.py" >/dev/null && return
+    if [[ "$1" == dev ]]; then
+        least_mb=3300 most_mb=9900
+        takes="downloads 3.3 GB and takes 6.6 GB of disk (with torch's CPU build 0.7 and 2.6 GB)"
+    fi
+    free_mb="$(df -Pm -- "$ROOT" 2>/dev/null | awk 'NR == 2 { print $4 }')"
+    [[ "$free_mb" =~ ^[0-9]+$ ]] || free_mb="$most_mb"
+    ((free_mb >= least_mb)) || fail "the set-up $takes, and there are only $free_mb MB free in $ROOT;" \
+        "free some space there, at least $least_mb MB, and start again"
+    [[ -n "${CI:-}" ]] || say "the first set-up $takes"
+    ((free_mb >= most_mb)) || say "there are $free_mb MB free in $ROOT, and while it installs it may need $most_mb;" \
+        "the CPU build needs $least_mb: set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
+}
+
 # ---- system libraries
 
 missing_libraries() {
@@ -217,6 +238,7 @@ setup() {
             flock 9
         fi
         if ! is_set_up "$kind"; then
+            tell_size "$kind"
             install_libraries
             ensure_venv
             install_packages "$target"
