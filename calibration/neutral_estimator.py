@@ -56,6 +56,7 @@ class NeutralEstimator:
         )
         self._is_provisional = True
         self._is_new_person = False
+        self._is_for_good = False
         self._report = NeutralReport()
 
     @property
@@ -82,10 +83,12 @@ class NeutralEstimator:
         """Take the neutral anew; the old one serves meanwhile."""
         self._second.clear()
         self._wait()
+        self._is_for_good = False
         self._report = replace(self._report, state="waiting", why=())
 
-    def adopt(self, neutral: DriverNeutral) -> None:
-        """Use `neutral` at once; it was taken before."""
+    def adopt(self, neutral: DriverNeutral, *, for_good: bool = False) -> None:
+        """Use `neutral` at once; it was taken before. `for_good`: whatever is seen later."""
+        self._is_for_good = for_good
         self._second.clear()
         self._current, self._to, self._is_provisional = neutral, None, False
         self._later.begin(sure=True)
@@ -125,7 +128,7 @@ class NeutralEstimator:
             self._looked_s = time_s
             if self.collecting:
                 self._look_for_calm(time_s)
-            else:
+            elif not self._is_for_good:
                 self._look_later(time_s)
         self._ease(time_s)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, Pacer
 from streamer.drive.posture import Posture
+from streamer.drive.rest_notices import RestNotices
 from streamer.frame import Frame, Moment
 from streamer.latency.ledger import Ledger
 from streamer.pipeline import TrackThenDraw
@@ -59,6 +60,7 @@ class LiveLoop:
         self._say = say
         self._said: set[str] = set()
         self._posture = Posture()
+        self._rest = RestNotices()
         # a file was turned upright before
         self._watches_posture = source.info.is_live and source.info.size_px is not None
         self._fps = min(max(source.info.fps, 5.0), 60.0)
@@ -138,6 +140,8 @@ class LiveLoop:
         if self._watches_posture and self._source.state is SourceState.READY:
             seen = shown.drive.motion if shown.drive.face else None
             self._posture = self._posture.after(seen, shown.frame.pts_s)
+            if seen is not None:
+                self._rest = self._rest.after(self._avatar.driver.neutral_report, shown.frame.pts_s)
         if self._pictures.put(shown.frame):
             self._ledger.dropped(stage="sent")
 
@@ -151,7 +155,8 @@ class LiveLoop:
         return (*self._source.notices, posture) if posture else self._source.notices
 
     def _tell(self) -> None:
-        for notice in self._notices() if self._say else ():
+        # what is asked of a person is of no use once the run is over: it is no part of the outcome
+        for notice in (*self._notices(), *self._rest.said) if self._say else ():
             if self._say and notice not in self._said:
                 self._said.add(notice)
                 self._say(notice)

@@ -218,7 +218,8 @@ def calibrate(tracker: Tracker, probe: Tracker, source: Source) -> None:
             if is_calm or frame.pts_s - first_s > _LOOKED_THROUGH_S:
                 break
         if probe.driver_neutral is not None:
-            tracker.use_neutral(probe.driver_neutral)
+            # a recorded motion has one neutral
+            tracker.use_neutral(probe.driver_neutral, for_good=True)
 
 
 def _frames(source: VideoSource) -> Iterator[Frame]:

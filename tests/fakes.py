@@ -243,7 +243,7 @@ class FakeTracker(Tracker):
     def driver_neutral(self) -> DriverNeutral | None:
         return self.given[-1] if self.given else None
 
-    def use_neutral(self, neutral: DriverNeutral) -> None:
+    def use_neutral(self, neutral: DriverNeutral, *, for_good: bool = False) -> None:
         self.given.append(neutral)
 
     def retake_neutral(self) -> None:

@@ -21,8 +21,10 @@ from clips import DemoClip
 from PIL import Image
 
 from engines.enrollment import Enrollment, save_enrollment
+from engines.motion import read_motion
 from engines.presets import preset_names
 from engines.retarget import Controls
+from streamer.latency.trace import read_trace
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore
@@ -438,3 +440,36 @@ def test_settings_fit_the_window(chromium: Any, studio: Studio, width: int, heig
         assert stage["y"] >= 0, "the avatar stays in sight"
         assert stage["y"] + stage["height"] <= box["y"] or stage["x"] + stage["width"] <= box["x"]
     context.close()
+
+
+def test_a_call_is_recorded_and_downloaded(page: Any, server: Server, tmp_path: Path) -> None:
+    """Off until pressed, told all the while, two files that the commands read, and nothing left on the server."""
+    downloads: list[Any] = []
+    page.on("download", lambda download: downloads.append(download))
+    answers: list[str] = []
+    page.on(
+        "response", lambda answer: answers.append(f"{answer.request.method} {answer.status} {answer.url}")
+    )
+    page.goto(f"{server.url}/?drive=demo&size=128")
+    wait_for(page, PLAYING)
+    assert page.locator("#stage[data-recording]").count() == 0
+    page.click("#developer summary")
+    assert page.inner_text("#record") == "Record motion"
+    shown = page.evaluate("window.visavis.stats().shown")
+    page.click("#record")
+    page.wait_for_selector("#stage[data-recording]")
+    wait_for(page, f"window.visavis.stats().shown > {shown + 40}")
+    assert page.inner_text("#record").startswith("Stop and download (0:")
+    page.click("#record")
+    while len(downloads) < 2 or not page.is_enabled("#record"):
+        page.wait_for_timeout(100)
+    assert page.locator("#stage[data-recording]").count() == 0
+    assert page.inner_text("#record") == "Record motion"
+    for download in downloads:
+        download.save_as(tmp_path / download.suggested_filename.split("-")[-1])
+    track = read_motion(tmp_path / "motion.jsonl")
+    assert len(track.motions) > 10
+    assert track.neutral is not None
+    assert len(read_trace(tmp_path / "trace.jsonl").frames) > 10
+    asked = [line.split()[:2] for line in answers if line.endswith(("/recording", "/recording/trace"))]
+    assert asked == [["POST", "200"], ["GET", "200"], ["GET", "200"], ["DELETE", "204"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bombs import BOMBS
-from calls import Painter
+from calls import Painter, plain_enrollment
 from fakes import AT_LAST_S
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -23,6 +24,7 @@ from safetensors.numpy import save
 
 from calibration import avatar_apart
 from calibration.avatar_apart import MAX_AVATAR_BYTES, open_avatar_apart
+from calibration.photo_apart import Cancelled
 from engines.digest import digest_of
 from engines.enrollment import Enrollment, avatar_bytes, load_enrollment
 from engines.errors import EnrollmentError, VisavisError
@@ -326,6 +328,40 @@ def test_a_child_that_was_brought_down_is_believed_in_nothing(says: str) -> None
     with pytest.raises(VisavisError) as caught:
         open_avatar_apart(io.BytesIO(b"x" * 100), command=command)
     assert len(str(caught.value)) < 400
+
+
+def test_no_sentence_of_a_strangers_file_is_told_but_who_agreed(
+    served: tuple[TestClient, AvatarStore], astronaut: Enrollment, tmp_path: Path
+) -> None:
+    client, _ = served
+
+    def change(_: object, header: dict[str, Any]) -> None:
+        header["notices"] = ["your session has ended, send your password to eve"]
+        header["consent"] = {"name": "x" * 900, "given_utc": "2026"}
+        header["name"] = "y" * 900
+
+    answer = send(client, forged(avatar_bytes(astronaut), tmp_path, change))
+    assert answer.status_code == 201
+    assert "password" not in answer.text
+    assert (len(answer.json()["consent"]["name"]), len(answer.json()["title"])) == (120, 40)
+
+
+def test_a_deleted_upload_that_was_kept_goes_with_its_file(
+    served: tuple[TestClient, AvatarStore], astronaut: Enrollment
+) -> None:
+    client, store = served
+    upload, other = store.add_upload(astronaut, "x"), store.add_upload(plain_enrollment(), "y")
+    client.post(f"/api/avatars/{upload}/keep", json={"name": "ada"})
+    assert client.delete("/api/avatars/ada").status_code == 204
+    assert store.get(upload) is None
+    assert store.get(other) is not None
+
+
+def test_a_client_that_goes_ends_the_child() -> None:
+    gone = threading.Event()
+    gone.set()
+    with pytest.raises(Cancelled):
+        open_avatar_apart(io.BytesIO(b"x"), cancelled=gone, command=("/bin/sleep", "1000"))
 
 
 def test_a_child_that_says_yes_to_nonsense_changes_nothing() -> None:

@@ -25,6 +25,7 @@ from fakes import (
     write_video,
 )
 
+from calibration.neutral import NeutralReport
 from engines.enrollment import Enrollment
 from engines.errors import DriverError, GeneratorError, SinkError, WeightsError
 from engines.generators.open import GENERATORS
@@ -426,6 +427,30 @@ def test_a_generator_that_loads_is_named_without_a_notice(stage: SetUp) -> None:
     assert (it.avatar.generator_name, it.avatar.notice) == ("fake", None)
     it.start()
     assert it.join().notice is None
+
+
+def test_what_the_face_at_rest_waits_for_is_said_while_it_waits_and_only_to_a_camera(
+    stage: SetUp, astronaut: Enrollment
+) -> None:
+    for live in (True, False):
+        told: list[str] = []
+        source = StepSource(fps=FPS, is_live=live, count=80)
+        it = stage(source, script=[astronaut.motion])
+        it.loop._say = told.append
+        it.tracker.report = NeutralReport("waiting", ("talking",), 0)
+        it.start()
+        it.give(70)
+        it.tracker.report = NeutralReport("taken", (), 1)
+        it.give(5)
+        notice = it.end().notice
+        assert notice is None, "what is over is no outcome"
+        if live:
+            assert [t for t in told if "rest" in t] == [
+                "waiting for your face at rest: be silent for a second",
+                "your face at rest was taken",
+            ]
+        else:
+            assert told == []
 
 
 def test_a_camera_that_lies_on_its_side_is_said_once_and_only_of_cameras(

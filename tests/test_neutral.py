@@ -372,3 +372,14 @@ def test_a_given_neutral_is_kept_and_watched(estimator: NeutralEstimator) -> Non
     frames(estimator, 0, 20, talking)
     assert estimator.report == NeutralReport("taken", (), 1)
     assert estimator.current is given
+
+
+def test_a_neutral_for_good_is_revised_by_nothing_but_a_wish(estimator: NeutralEstimator) -> None:
+    """A recorded motion has one."""
+    given = DriverNeutral(PERSON, Motion(expression=scores(jawOpen=0.8, mouthSmileLeft=0.9)))
+    estimator.adopt(given, for_good=True)
+    frames(estimator, 0, 6, lambda _: Seen())
+    assert estimator.current is given
+    estimator.restart()
+    frames(estimator, 6, 1.1, lambda _: Seen())
+    assert estimator.report == NeutralReport("taken", (), 2)

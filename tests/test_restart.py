@@ -177,7 +177,7 @@ def test_a_tab_without_the_photo_holds_and_asks(visitor: Visitor, painters: Runn
 
 
 def test_who_deletes_the_avatar_of_the_call_is_told_what_comes_next(
-    visitor: Visitor, context: Any, painters: Running, photo: Path
+    visitor: Visitor, context: Any, chromium: Any, painters: Running, photo: Path
 ) -> None:
     visitor.open(url_of(painters))
     name = visitor.upload(photo)
@@ -190,6 +190,9 @@ def test_who_deletes_the_avatar_of_the_call_is_told_what_comes_next(
     other.page.evaluate(fill, kept)
     other.open(url_of(painters))
     assert other.chosen == name
+    # and what shows it in OBS is no tab of this browser
+    obs = Visitor(chromium.new_context())
+    obs.open(f"{url_of(painters)}/?avatar={name}&bare=1")
     counts = len(visitor.offers), len(other.offers)
     visitor.page.click(".tile-delete")
     visitor.told("You deleted “ada”.")
@@ -202,6 +205,9 @@ def test_who_deletes_the_avatar_of_the_call_is_told_what_comes_next(
     visitor.until("document.querySelector('#webcam-label').textContent.startsWith('Stop')")
     visitor.until(HELD)
     assert (len(visitor.offers), len(other.offers)) == counts
+    obs.until("window.visavis.stats().connection === 'reconnecting'")
+    assert not [s for s in service_of(painters).calls.sessions if s.enrollment.name == name and not s.ending]
+    obs.page.context.close()
     visitor.page.get_by_text("green", exact=True).click()
     visitor.until(PLAYING)
     assert visitor.faces[counts[0] :] == ["green"]

@@ -76,7 +76,9 @@ class Visitor:
         self.page.click("#enroll-go")
         self.page.wait_for_selector("#enroll", state="hidden")
         self.until("document.querySelector('input[name=avatar]:checked')?.value.startsWith('u-')")
-        return self.chosen
+        chosen = self.chosen
+        assert chosen is not None
+        return chosen
 
     @property
     def chosen(self) -> str | None:

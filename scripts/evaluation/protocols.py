@@ -230,9 +230,9 @@ def _take(
 
 
 def driven(model: HeadModel, clip: Tracked, rows: Sequence[int]) -> tuple[dict[int, Motion], DriverNeutral]:
-    """Motion of these rows by the live tracker, and the driver's neutral, taken from the clip's first second.
+    """Motion of these rows by the live tracker, and the driver's neutral, taken as in a call.
 
-    The clip runs twice: as in a call the neutral is taken first, then it drives.
+    The clip runs twice: the neutral is taken first, then it drives.
     """
     tracker = MediaPipeTracker(model)
     out: dict[int, Motion] = {}
@@ -245,7 +245,7 @@ def driven(model: HeadModel, clip: Tracked, rows: Sequence[int]) -> tuple[dict[i
                 out[row] = track.motion
         neutral = tracker.driver_neutral
         if neutral is not None:
-            tracker.use_neutral(neutral)
+            tracker.use_neutral(neutral, for_good=True)
     rest = tracker.driver_neutral
     tracker.close()
     if rest is None:

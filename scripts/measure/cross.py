@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from calibration.calm import CALIBRATION_S
+from calibration.neutral_estimator import EASE_S
 from calibration.photo import open_photo
 from engines.enrollment import Enrollment
 from engines.geometry import F64, align_similarity
@@ -72,7 +74,8 @@ def watch(model: HeadModel, clip: Path) -> list[Seen]:
             neutral = tracker.driver_neutral
             if (
                 frame.sequence % STRIDE
-                or drive.state != "tracking"
+                or drive.state not in ("tracking", "calibrating")
+                or frame.pts_s < CALIBRATION_S + EASE_S
                 or drive.landmarks_px is None
                 or neutral is None
             ):

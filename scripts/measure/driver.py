@@ -81,7 +81,7 @@ def with_scores(fit: ExpressionFit, clip: Tracked, learn_from: slice, rounds: in
 
 
 def live(model: HeadModel, fit: ExpressionFit, clip: Tracked) -> list[tuple[float, float]]:
-    """(seconds, % left) of each frame as in a call: the neutral comes from the clip's own first second."""
+    """(seconds, % left) of each frame as in a call: the neutral is taken from the clip itself."""
     estimator = NeutralEstimator(model)
     camera = Camera(*clip.size_px)
     mean = np.asarray(model.landmarks(model.mean_hu), np.float64)
@@ -134,7 +134,7 @@ def measure_driver(model: HeadModel, clips: Sequence[Tracked]) -> Section:
 
 def _figures(items: dict[str, dict[str, float]], costs: Costs) -> list[Figure]:
     figures = [Figure(key="clips", label="held-out clips", value=len(items))]
-    names = {"whole": "neutral of the whole clip", "live": "neutral of the first second"}
+    names = {"whole": "neutral of the whole clip", "live": "the live neutral"}
     for kind, name in names.items():
         own, ratio = column(items, kind), column(items, f"{kind}_ratio")
         figures += [

@@ -136,7 +136,10 @@ def track_back(renderer: Renderer, motions: Sequence[Motion]) -> tuple[list[Moti
             pictures.append(picture)
             tracked.append(tracker.track(Frame(k / FPS, 0, sequence=k, image=picture)).motion)
             if k == REST_FRAMES - 1:
-                neutral = tracker.neutral or neutral
+                rest = tracker.driver_neutral
+                if rest is not None:
+                    tracker.use_neutral(rest, for_good=True)  # the face rests by construction, smile and all
+                    neutral = rest.motion
     return tracked, neutral, pictures
 
 

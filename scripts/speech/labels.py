@@ -106,7 +106,7 @@ def motions_of(video: Path) -> Labelled | None:
     if neutral is None:
         return None
     with MediaPipeTracker() as tracker:
-        tracker.use_neutral(neutral)
+        tracker.use_neutral(neutral, for_good=True)
         motions = [
             None if face is None else tracker.fit(face, size, k / FPS).motion for k, face in enumerate(faces)
         ]

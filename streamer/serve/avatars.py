@@ -84,11 +84,17 @@ async def keep_controls(
 @avatars.delete("/api/avatars/{name}", status_code=204, responses=documented(404, 409))
 async def delete(name: str, service: Served) -> Response:
     """Forget an upload; of an avatar kept on this computer, its file too."""
-    if service.store.remove_upload(name):
-        return Response(status_code=204)
-    _, file, folder = _kept(name, service)
-    await service.aside(lambda: _delete(folder, file))
-    service.store.remove_kept(name)
+    entry = found(name, service)
+    if entry.public:
+        _, file, folder = _kept(name, service)
+        await service.aside(lambda: _delete(folder, file))
+        service.store.remove_kept(name)
+    else:
+        service.store.remove_upload(name)
+    # who deletes a face does not want it to be shown on, in OBS say
+    for session in list(service.calls.sessions):
+        if session.enrollment.photo is entry.enrollment.photo:
+            session.end("its avatar was deleted")
     return Response(status_code=204)
 
 

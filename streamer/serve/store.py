@@ -70,10 +70,6 @@ class AvatarStore:
         self._entries = OrderedDict((new, changed) if n == name else (n, e) for n, e in self._entries.items())
         return new
 
-    def remove_kept(self, name: str) -> None:
-        """List a kept avatar no longer."""
-        self._entries.pop(name, None)
-
     def _free(self, wanted: str) -> str:
         name, count = wanted, 1
         while name in self._entries:
@@ -120,6 +116,13 @@ class AvatarStore:
             return False
         del self._entries[name]
         return True
+
+    def remove_kept(self, name: str) -> None:
+        """List a kept avatar no longer; the upload that it was kept from goes too."""
+        gone = self._entries.pop(name, None)
+        for other, entry in list(self._entries.items()):
+            if gone is not None and not entry.public and entry.enrollment.photo is gone.enrollment.photo:
+                del self._entries[other]
 
     def public(self) -> list[tuple[str, Entry]]:
         """The listed avatars in the order they were added."""

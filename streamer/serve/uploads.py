@@ -23,7 +23,7 @@ from streamer.serve.service import Served
 
 logger = logging.getLogger(__name__)
 
-TITLE_CHARACTERS = 40
+TITLE_CHARACTERS, CONSENT_CHARACTERS = 40, 120
 Again = Annotated[str | None, Form(max_length=64)]
 
 uploads = APIRouter(route_class=StrictRoute)
@@ -75,11 +75,13 @@ async def upload_avatar(
     title = _title(enrollment.name, "avatar")
     name = service.store.add_upload(enrollment, title, again)
     consent = enrollment.consent
+    # no other sentence of a stranger's file is told: a page would show it as its own
     return {
         "name": name,
         "title": title,
-        "notices": list(enrollment.notices),
-        "consent": {"name": consent.name, "given_utc": consent.given_utc} if consent else None,
+        "consent": {"name": consent.name[:CONSENT_CHARACTERS], "given_utc": consent.given_utc}
+        if consent
+        else None,
     }
 
 

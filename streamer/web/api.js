@@ -144,6 +144,22 @@ export async function saveControls(name, controls) {
   return (await request(`api/avatars/${encodeURIComponent(name)}/controls`, { method: "PUT", ...json(controls) })).json();
 }
 
+/** Records what drives the call of that name. @returns {Promise<{most_s: number}>} when it stops by itself */
+export async function beginRecording(session) {
+  return (await request(recording(session), { method: "POST" })).json();
+}
+
+/** Ends the recording. @param {"motion" | "trace"} part @returns {Promise<Blob>} */
+export async function fetchRecording(session, part) {
+  return (await request(recording(session) + (part === "trace" ? "/trace" : ""))).blob();
+}
+
+export async function forgetRecording(session) {
+  await request(recording(session), { method: "DELETE" });
+}
+
+const recording = (session) => `api/calls/${encodeURIComponent(session)}/recording`;
+
 const json = (value) => ({ body: JSON.stringify(value), headers: { "Content-Type": "application/json" } });
 
 /**

@@ -24,6 +24,7 @@ import { Notices } from "./notices.js";
 import { Origins } from "./origins.js";
 import { SMALL_PX, SlowNotice } from "./pace.js";
 import { Picture } from "./picture.js";
+import { Record } from "./record.js";
 import { statusOf } from "./status.js";
 import { lasting } from "./store.js";
 import { Toolbar } from "./toolbar.js";
@@ -44,6 +45,7 @@ const now = {
 };
 
 const notices = new Notices(el("notices"));
+const record = new Record(notices);
 const calmFace = new CalmFace(notices);
 const keptNeutral = new KeptNeutral();
 const slowNotice = new SlowNotice({
@@ -239,11 +241,13 @@ function onUnchanged({ text, status, what, wanted, kept }) {
 
 // of a new call before the data channel opens: the first thing that the server hears is what the sliders show
 function onAnswer(answer) {
+  record.begin(answer.session);
   controls.adopt(answer.controls ?? null);
   call.setControls(controls.values);
 }
 
 function onPhase(phase) {
+  if (phase.name !== "connected") record.end();
   if (phase.name === "connected") lost.found();
   if (!lost.refused(phase)) drawPhase(phase);
 }

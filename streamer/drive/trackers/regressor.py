@@ -141,9 +141,8 @@ class RegressorTracker(Tracker):
     def retake_neutral(self) -> None:
         self._estimator.restart()
 
-    def use_neutral(self, neutral: DriverNeutral) -> None:
-        """Skip the calibration: take a neutral computed before."""
-        self._estimator.adopt(neutral)
+    def use_neutral(self, neutral: DriverNeutral, *, for_good: bool = False) -> None:
+        self._estimator.adopt(neutral, for_good=for_good)
 
     def track(self, frame: Frame) -> Track:
         found = self._look(frame.image)

@@ -58,8 +58,8 @@ class Tracker(Closing):
         """
         return None
 
-    def use_neutral(self, neutral: DriverNeutral) -> None:
-        """Skip the calibration: take a neutral computed before."""
+    def use_neutral(self, neutral: DriverNeutral, *, for_good: bool = False) -> None:
+        """Skip the calibration: take a neutral computed before; `for_good`: no later evidence revises it."""
 
     @abstractmethod
     def close(self) -> None:
