@@ -158,9 +158,12 @@ def median(results: list[dict[str, Any]]) -> float:
 
 
 def shown_picture(page: Any) -> np.ndarray:
-    """What the visitor sees in the avatar's place, (H, W, 3)."""
+    """What the visitor sees in the avatar's place, (S, S, 3): the square picture without what is beside it."""
     data = page.locator("#picture").screenshot()
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    seen = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    (height, width), side = seen.shape[:2], min(seen.shape[:2])
+    top, left = (height - side) // 2, (width - side) // 2
+    return seen[top : top + side, left : left + side]
 
 
 def see(what: Callable[[], bool], else_: str) -> None:
@@ -385,8 +388,11 @@ def test_settings_are_remembered_for_each_avatar_and_saved_with_it(
     studio.wait(Controls(gaze=0), "green's own")
     page.reload()
     wait_for(page, PLAYING)
-    assert shown_values(page)["brows"] == "50 %", "red again, as it was left"
-    studio.wait(Controls(brows=0.5), "which the server hears too")
+    studio.wait(Controls(gaze=0), "the one that was chosen last, as it was left")
+    assert shown_values(page)["gaze"] == "0 %"
+    page.get_by_text("red", exact=True).click()
+    wait_for(page, "document.querySelector('#brows').value === '0.5'")
+    studio.wait(Controls(brows=0.5), "red again, as it was left")
 
     assert studio.saved("red") is None
     page.click("#save")

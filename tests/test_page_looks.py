@@ -17,6 +17,7 @@ from browser import PATIENCE_MS, find_chromium, flags, wait_for, write_camera
 from calls import GREEN, RED, Painter, plain_enrollment
 from clips import DemoClip
 
+from calibration.neutral import NeutralReport
 from engines.enrollment import save_enrollment
 from streamer.avatar import Shown
 from streamer.drive.driver import Drive
@@ -67,6 +68,13 @@ class SlowPainter(Painter):
         return super().show_drive(drive, moment)
 
 
+class CalmPainter(Painter):
+    """Waits for a calm face when it is asked to, and is disturbed by talk."""
+
+    def _recalibrate(self) -> None:
+        self.driver.neutral_report = NeutralReport("waiting", ("talking",), 1)
+
+
 class GrumblingPainter(Painter):
     """Has something to say as soon as it is made."""
 
@@ -80,10 +88,12 @@ class Stage:
         self.url = url
         self.sizes_px: list[int] = []  # of each call
         self.painter: type[Painter] = Painter
+        self.painters: list[Painter] = []
 
     def make_avatar(self, session: Session) -> Painter:
         self.sizes_px.append(session.options.size_px)
-        return self.painter(session)
+        self.painters.append(self.painter(session))
+        return self.painters[-1]
 
 
 @contextmanager
@@ -418,11 +428,31 @@ def test_what_a_call_complains_of_ends_with_it(chromium: Any, stage: Stage) -> N
         stage.painter = Painter
 
 
-def test_the_request_to_look_here_ends(chromium: Any, stage: Stage) -> None:
-    with visit(chromium) as page:
-        page.goto(f"{stage.url}/?drive=webcam")
-        wait_for(page, CAMERA_ON)
-        page.click("#recalibrate")
-        page.wait_for_selector(".notice[data-topic=neutral]")
-        page.click("#webcam")  # the demo has no calm face
-        page.wait_for_selector(".notice[data-topic=neutral]", state="detached")
+def test_the_request_to_look_here_ends_when_the_calm_face_is_taken(chromium: Any, stage: Stage) -> None:
+    stage.painter = CalmPainter
+    notice = ".notice[data-topic=neutral]"
+
+    def says(words: str) -> str:
+        return f"document.querySelector('#status-text').textContent === '{words}'"
+
+    try:
+        with visit(chromium) as page:
+            page.goto(f"{stage.url}/?drive=webcam")
+            wait_for(page, CAMERA_ON)
+            driver = stage.painters[-1].driver
+            wait_for(page, says("Tracking"))
+            page.click("#recalibrate")
+            page.wait_for_selector(notice)
+            assert "Look straight ahead" in page.inner_text(notice)
+            wait_for(page, says("Looking for your calm face: you are talking"))
+            driver.neutral_report = NeutralReport("taken", (), 2)
+            wait_for(page, says("Tracking"))
+            assert page.inner_text(f"{notice} p") == "Your calm face is taken."
+            page.wait_for_selector(notice, state="detached")
+            driver.neutral_report = NeutralReport("taken", (), 3)
+            page.wait_for_selector(notice)
+            assert "corrected" in page.inner_text(notice)
+            page.click("#webcam")  # the demo has none
+            page.wait_for_selector(notice, state="detached")
+    finally:
+        stage.painter = Painter

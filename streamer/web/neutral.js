@@ -7,11 +7,11 @@ const DISTURBS = {
   smiling: "you are smiling",
   eyes_shut: "your eyes are shut",
   brows_up: "your brows are raised",
-  brows_down: "you are frowning",
-  turned: "your head is turned",
+  turned: "you are not looking straight ahead",
   looking_down: "you are looking down",
   moving: "you are moving",
   cut_off: "your face is not all in the picture",
+  new_person: "somebody else is here",
 };
 const MOST_NAMED = 2;
 
