@@ -32,7 +32,7 @@ def clip(jaws: NDArray[np.float64]) -> Tracked:
     scores[:, JAW] = jaws
     points = (face + np.tensordot(scores, FIT.basis, 1)) * 70 + np.array([128, 128, 0])
     return Tracked(
-        "a_1", "a", Path("a_1"), points, scores, np.arange(0, 2 * len(jaws), 2, np.float64), (256, 256)
+        "a_1", "a", Path("a_1"), points, scores, np.linspace(0, 2 * len(jaws) - 2, len(jaws)), (256, 256)
     )
 
 
