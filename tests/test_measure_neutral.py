@@ -31,7 +31,9 @@ def clip(jaws: NDArray[np.float64]) -> Tracked:
     scores = np.zeros((len(jaws), 52))
     scores[:, JAW] = jaws
     points = (face + np.tensordot(scores, FIT.basis, 1)) * 70 + np.array([128, 128, 0])
-    return Tracked("a_1", "a", Path("a_1"), points, scores, 2.0 * np.arange(len(jaws)), (256, 256))
+    return Tracked(
+        "a_1", "a", Path("a_1"), points, scores, np.linspace(0, 2 * len(jaws) - 2, len(jaws)), (256, 256)
+    )
 
 
 def test_who_is_calm_from_the_start_has_the_right_rest_in_a_second() -> None:
