@@ -55,8 +55,7 @@ logger = logging.getLogger(__name__)
 CONNECT_WITHIN_S = 8.0
 HEARD_WITHIN_S = 4.0  # a browser that has the answer asks at once
 LOOK_EVERY_S = 0.5
-# Nothing is drawn for a browser that has said nothing for so long, and its place is free. It says something twice a
-# second, from threads of its own (RTCP, consent, the page's ping): a busy page goes on being heard.
+# nothing is drawn, and the place is free; a living browser is heard twice a second, its page busy or not
 QUIET_AFTER_S = 3.0
 GONE_AFTER_S = 8.0  # the page has given up 6 s after the last that it heard, and begins a new call by itself
 RETRY_AFTER_S = 4  # until a browser that is gone is known to be
@@ -383,9 +382,9 @@ class Session:
         )
         self._lip_sync.sent(outgoing)
         self._tally.sent(outgoing)
-        avatar, change = self._avatar.avatar, self._avatar.shown.number
-        generator = None if avatar is None else avatar.generator_name
-        self._talk.say(frame_message(outgoing, self._tally.dropped, generator, change))
+        generator = None if (avatar := self._avatar.avatar) is None else avatar.generator_name
+        number = self._avatar.shown.number
+        self._talk.say(frame_message(outgoing, self._tally.dropped, generator, number))
 
     def _obey(self, command: Command) -> None:
         """Raises VisavisError with what is wrong and what would be right."""
