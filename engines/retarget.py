@@ -187,7 +187,7 @@ def retarget(
 
     With an emotion the photo's own expression, lips and lids give way to the emotion's; a driver at rest shows the
     emotion as `emotion_motion` does. `mood`: the emotion now, where that is not yet the one of `controls`. An emotion
-    that parts the lips parts those of a driver whose lips rest closed, but not while that driver is `talking`
+    that parts the lips parts those of a driver at rest, however closed they are, but not while that driver is `talking`
     (0 … 1): then they close whenever the driver's do, as in p, b and m.
     """
     driver, neutral = _sane(driver), _sane(neutral)
@@ -278,18 +278,18 @@ def _closure(
         + np.maximum(strength * opened - OPENED_KNEE, 0) / OPENED_LETS_GO
     )
 
-    def closed(shown: F64) -> F64:
-        return np.maximum(shown * np.clip(1 - let_go, 0, 1), strength * (theirs - rest))
+    def closed(shown: F64, closes: F64 | float = 1.0) -> F64:
+        return np.maximum(shown * np.clip(1 - let_go, 0, 1), closes * strength * (theirs - rest))
 
     moved = _towards(own, theirs, strength) if controls.motion == "absolute" else closed(own)
     without = np.clip(np.where(kept, np.maximum(moved, theirs), moved), 0, 1)
     if mood.share <= 0:
         return without, 0.0
     shown = np.array([mood.lips_closed, 0.0, 0.0])
-    lips = talking * theirs[:1] + (1 - talking) * np.maximum(theirs[:1] - rest[:1], 0)
+    lips = talking * theirs[:1]  # no neutral says whether lips rest closed: only who talks closes them
     lids_rest = np.minimum(rest[1:], RESTING_LIDS)
     lids = np.maximum(theirs[1:] - lids_rest, 0) / (1 - lids_rest)
-    moved = closed(shown)
+    moved = closed(shown, np.array([talking, 1.0, 1.0]))
     felt = np.clip(np.where(kept, np.maximum(moved, np.concatenate([lips, lids])), moved), 0, 1)
     return (1 - mood.share) * without + mood.share * felt, float(_on_the_way(shown, felt)[0])
 

@@ -147,7 +147,7 @@ class Avatar:
         """What `drive` asks of the photo's head, with the emotion of the controls eased in."""
         controls = self.controls  # read once: another thread may set them
         wanted = mood_of(controls.preset, controls.preset_strength)
-        felt = self._felt = advance(self._felt, wanted, drive.motion, drive.neutral, time_s)
+        felt = self._felt = advance(self._felt, wanted, drive.motion, time_s)
         return retarget(
             drive.motion, drive.neutral, self._figure.source, controls, mood=felt.mood, talking=felt.talking
         )

@@ -26,9 +26,9 @@ class Felt:
     quiet_s: float = 0.0
 
 
-def advance(state: Felt | None, target: Mood, driver: Motion, neutral: Motion, time_s: float) -> Felt:
+def advance(state: Felt | None, target: Mood, driver: Motion, time_s: float) -> Felt:
     """The next of a stream; `state` None: its first, which has the mood at once. Time that goes back stands still."""
-    parted = _parted(driver, neutral)
+    parted = _parted(driver)
     if state is None:
         return Felt(time_s, target, target, talking=parted)
     step_s = max(time_s - state.time_s, 0.0)
@@ -42,12 +42,9 @@ def advance(state: Felt | None, target: Mood, driver: Motion, neutral: Motion, t
     return Felt(time_s, mood, target, max(left_s - step_s, 0.0), talking, quiet_s)
 
 
-def _parted(driver: Motion, neutral: Motion) -> float:
-    """How far lips that rest closed are parted, 0 … 1: the first half is not yet speech."""
-    rest = min(max(float(neutral.closure[0]), 0.0), 1.0)
-    if rest <= 0:
-        return 0.0
-    return min(max(1 - 2 * float(driver.closure[0]) / rest, 0.0), 1.0)
+def _parted(driver: Motion) -> float:
+    """How far the lips are parted, 0 … 1: the first half is not yet speech. Lips that rest apart always are."""
+    return min(max(1 - 2 * float(driver.closure[0]), 0.0), 1.0)
 
 
 def _same(one: Mood, other: Mood) -> bool:

@@ -63,7 +63,6 @@ REFUSAL_HEARD_S = 1.0
 MESH_PERIOD_S = 1 / 10
 CHANGES_PER_S, CHANGES_AT_ONCE = 5, 20  # a colour that is being chosen says 4
 
-
 MakeAvatar = Callable[["Session"], Avatar]
 
 
