@@ -62,7 +62,9 @@ def hold_lips(
     thinner = np.minimum((rolled * own_normal).sum(1), 0)
     least = _LEAST_SHARE * np.maximum(own + thinner, _ROLLED_SHARE * own)
     knee = _KNEE_SHARE * own
-    at_rest, _ = _thickness(own_rings + np.tensordot(rest_expression, field.effect, 1))
+    at_rest, _ = _thickness(
+        np.asarray(own_rings + np.tensordot(rest_expression, field.effect, 1), np.float32)
+    )
     least = np.minimum(least, at_rest - knee)
     # a smooth max(thick, least): no lip jumps when it begins to be held
     lack = np.clip(least - thick + knee, 0, None)
