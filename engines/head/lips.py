@@ -73,8 +73,8 @@ def hold_lips(
         return
     lift = np.zeros((len(_HELD), 2), np.float32)
     for _ in range(_ROUNDS):  # the contour turns as it moves
-        lift += (np.maximum(wanted - thick, 0)[:, None] * normal)[_HELD]
-        thick, normal = _thickness(rings + field.on_rings @ lift)
+        lift += np.asarray((np.maximum(wanted - thick, 0)[:, None] * normal)[_HELD], np.float32)
+        thick, normal = _thickness(np.asarray(rings + field.on_rings @ lift, np.float32))
     shape_hu[field.vertices, :2] += field.weights.T @ lift
 
 

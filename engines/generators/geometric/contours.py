@@ -44,7 +44,7 @@ def steps_between(gbuffer: GBuffer, flow: F32, skin: U8) -> U8:
 
 def _range(depth: F32, skin: U8, kernel: U8) -> tuple[F32, F32]:
     """Nearest and furthest skin (h, w) around each place; what is no skin is neither."""
-    off = cv2.bitwise_xor(skin, 1)
+    off = skin ^ np.uint8(1)
     least, most = depth.copy(), depth.copy()
     cv2.copyTo(np.full_like(depth, depth.max()), off, least)
     cv2.copyTo(np.zeros_like(depth), off, most)
@@ -65,11 +65,11 @@ def part_sides(full: F32, flow: F32, gbuffer: GBuffer, steps: U8, skin: U8, seen
     own, on_skin = flow[box], skin[box]
     nearest, furthest = _range(gbuffer.depth_px[box], on_skin, _TWO_WIDER)
     middle = cv2.addWeighted(nearest, 0.5, furthest, 0.5, 0)
-    band = cv2.dilate(steps[box], _TWO_WIDER) & on_skin
+    band = np.asarray(cv2.dilate(steps[box], _TWO_WIDER), np.uint8) & on_skin
     before = (gbuffer.depth_px[box] < middle).astype(np.uint8) & band
     after = band ^ before
-    unknown = cv2.dilate(after & (seen[box] < _SEEN).astype(np.uint8), _TWO_WIDER)
-    parted = steps[box] & cv2.bitwise_xor(unknown, 1)
+    unknown = np.asarray(cv2.dilate(after & (seen[box] < _SEEN).astype(np.uint8), _TWO_WIDER), np.uint8)
+    parted = steps[box] & (unknown ^ np.uint8(1))
     if not parted.any():
         return
     near, far = (_without(own, on_skin, side) for side in (after, before))
