@@ -62,7 +62,9 @@ def hold_lips(
     thinner = np.minimum((rolled * own_normal).sum(1), 0)
     least = _LEAST_SHARE * np.maximum(own + thinner, _ROLLED_SHARE * own)
     knee = _KNEE_SHARE * own
-    at_rest, _ = _thickness(own_rings + np.tensordot(rest_expression, field.effect, 1))
+    at_rest, _ = _thickness(
+        np.asarray(own_rings + np.tensordot(rest_expression, field.effect, 1), np.float32)
+    )
     least = np.minimum(least, at_rest - knee)
     # a smooth max(thick, least): no lip jumps when it begins to be held
     lack = np.clip(least - thick + knee, 0, None)
@@ -71,8 +73,8 @@ def hold_lips(
         return
     lift = np.zeros((len(_HELD), 2), np.float32)
     for _ in range(_ROUNDS):  # the contour turns as it moves
-        lift += (np.maximum(wanted - thick, 0)[:, None] * normal)[_HELD]
-        thick, normal = _thickness(rings + field.on_rings @ lift)
+        lift += np.asarray((np.maximum(wanted - thick, 0)[:, None] * normal)[_HELD], np.float32)
+        thick, normal = _thickness(np.asarray(rings + field.on_rings @ lift, np.float32))
     shape_hu[field.vertices, :2] += field.weights.T @ lift
 
 

@@ -17,6 +17,7 @@ U8 = NDArray[np.uint8]
 
 _CONTOUR_DEPTH = 0.05  # a depth step of this share of the grid's height is one surface before another
 _CONTOUR_PX = 1.5  # what moves less than this against each other needs no contour
+_STEP_PX = 5.0  # below this a contour's two sides may as well be interpolated
 _SEEN = 0.5
 _TWO = np.ones((2, 2), np.uint8)  # the two grid pixels on either side of a contour, no more
 _WIDER, _TWO_WIDER = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)
@@ -38,12 +39,12 @@ def steps_between(gbuffer: GBuffer, flow: F32, skin: U8) -> U8:
     if not inner.any():
         return inner.astype(np.uint8)
     across, down = cv2.split(cv2.morphologyEx(flow, cv2.MORPH_GRADIENT, _TWO))
-    return (inner & (cv2.max(across, down) > _CONTOUR_PX)).astype(np.uint8)
+    return (inner & (cv2.max(across, down) > _STEP_PX)).astype(np.uint8)
 
 
 def _range(depth: F32, skin: U8, kernel: U8) -> tuple[F32, F32]:
     """Nearest and furthest skin (h, w) around each place; what is no skin is neither."""
-    off = cv2.bitwise_xor(skin, 1)
+    off = skin ^ np.uint8(1)
     least, most = depth.copy(), depth.copy()
     cv2.copyTo(np.full_like(depth, depth.max()), off, least)
     cv2.copyTo(np.zeros_like(depth), off, most)
@@ -56,43 +57,46 @@ def part_sides(full: F32, flow: F32, gbuffer: GBuffer, steps: U8, skin: U8, seen
     `seen` (h, w) is O_c. Where the photo does not show what lies behind, nothing true could be fetched: there what lies
     between both sides is stretched.
     """
-    around = cv2.dilate(steps, np.ones((9, 9), np.uint8))
-    left, top, wide, high = cv2.boundingRect(around)
+    left, top, wide, high = cv2.boundingRect(steps)
     if wide == 0:
         return
-    box = np.s_[top : top + high, left : left + wide]
-    own, depth, on_skin = flow[box], gbuffer.depth_px[box], skin[box]
-    band = cv2.dilate(steps[box], _TWO_WIDER) & on_skin
-    nearest, furthest = _range(depth, on_skin, _TWO_WIDER)
-    before = ((depth * 2 < nearest + furthest) & (band > 0)).astype(np.uint8)
-    after = band - before
-    unknown = cv2.dilate(after & (seen[box] < _SEEN).astype(np.uint8), _TWO_WIDER)
-    parted = steps[box] & cv2.bitwise_xor(unknown, 1)
+    rows, columns = skin.shape
+    box = np.s_[max(top - _REACH, 0) : top + high + _REACH, max(left - _REACH, 0) : left + wide + _REACH]
+    own, on_skin = flow[box], skin[box]
+    nearest, furthest = _range(gbuffer.depth_px[box], on_skin, _TWO_WIDER)
+    middle = cv2.addWeighted(nearest, 0.5, furthest, 0.5, 0)
+    band = np.asarray(cv2.dilate(steps[box], _TWO_WIDER), np.uint8) & on_skin
+    before = (gbuffer.depth_px[box] < middle).astype(np.uint8) & band
+    after = band ^ before
+    unknown = np.asarray(cv2.dilate(after & (seen[box] < _SEEN).astype(np.uint8), _TWO_WIDER), np.uint8)
+    parted = steps[box] & (unknown ^ np.uint8(1))
     if not parted.any():
         return
-    rows, columns = skin.shape
+    near, far = (_without(own, on_skin, side) for side in (after, before))
+    values = cv2.merge([*cv2.split(near), *cv2.split(far)])
+    sharper = cv2.GaussianBlur(before.astype(np.float32) - after.astype(np.float32), (5, 5), 1.0)
+    # only the few pixels beside the contour are looked up
     height, width = full.shape[:2]
-    x0, x1 = round(left * width / columns), round((left + wide) * width / columns)
-    y0, y1 = round(top * height / rows), round((top + high) * height / rows)
-    size = (x1 - x0, y1 - y0)
-    # as `cv2.resize` counts, wherever the box begins
-    sx, sy = columns / width, rows / height
-    affine = np.array([[sx, 0, (x0 + 0.5) * sx - 0.5 - left], [0, sy, (y0 + 0.5) * sy - 0.5 - top]])
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    beside = np.zeros((rows, columns), np.uint8)
+    beside[box] = cv2.dilate(parted, _WIDER)
+    pixels = np.flatnonzero(cv2.resize(beside, (width, height), interpolation=cv2.INTER_NEAREST))
+    y, x = np.divmod(pixels, width)
+    at_x = ((x + 0.5) * (columns / width) - 0.5 - box[1].start).astype(np.float32)[None]
+    at_y = ((y + 0.5) * (rows / height) - 0.5 - box[0].start).astype(np.float32)[None]
+    found = cv2.remap(values, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+    side = cv2.remap(sharper, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+    full.reshape(-1, 2)[pixels] = np.where(side[:, None] >= 0, found[:, :2], found[:, 2:])
 
-    def enlarged(values: NDArray[np.generic]) -> NDArray[np.generic]:
-        return cv2.warpAffine(values, affine, size, flags=how, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType, reportReturnType]
 
-    beside = enlarged(cv2.dilate(parted, _WIDER) * np.uint8(255))
-    share = enlarged(cv2.GaussianBlur(before * np.uint8(255), (5, 5), 1.0))
-    other = enlarged(cv2.GaussianBlur(after * np.uint8(255), (5, 5), 1.0))
-    window = full[y0:y1, x0:x1]
-    for side, chosen in ((after, share >= other), (before, share < other)):
-        kept = on_skin - side
-        alone = np.asarray(cv2.copyTo(own, kept), np.float32)
-        grow(alone, kept)
-        mask = (chosen & (beside > 0)).astype(np.uint8)
-        cv2.copyTo(np.asarray(enlarged(alone)), mask, window)
+_REACH = 6  # grid pixels around a contour that its two sides are grown from
+
+
+def _without(flow: F32, skin: U8, side: U8) -> F32:
+    """`flow` (h, w, 2) but for one side of a contour, over which the other's goes on."""
+    kept = skin ^ side
+    alone = np.asarray(cv2.copyTo(flow, kept), np.float32)
+    grow(alone, kept)
+    return alone
 
 
 def soften_contours(image: U8, gbuffer: GBuffer, flow: F32, behind: F32, below_px: int) -> None:

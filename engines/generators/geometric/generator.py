@@ -138,7 +138,7 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> Layers:
     cv2.copyTo(flow, covered, both)
     behind[..., 1] += cache.body.below_px
     # the mouth's inside is painted afterwards: up to the lips' edge, and a little beyond, all is lip
-    skin = cv2.LUT(gbuffer.part, _OUTSIDE)
+    skin = np.asarray(cv2.LUT(gbuffer.part, _OUTSIDE), np.uint8)
     flow = np.asarray(cv2.copyTo(flow, skin), np.float32)
     grow(flow, skin)
     steps = steps_between(gbuffer, flow, skin)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.geometry import F64, Similarity
+from engines.head.landmark_names import LIPS_INNER
 
 F32 = NDArray[np.float32]
 
@@ -42,3 +43,39 @@ def pixel_grid(width: int, height: int) -> F32:
     grid = np.stack([x, y], -1)
     grid.setflags(write=False)
     return grid
+
+
+def smooth_lips(ring_px: F64) -> F64:
+    """The inner lips (20, 2) as a curve (80, 2) through them, upper and lower lip apart: corners stay corners."""
+    return _CURVE @ ring_px
+
+
+def _curve_weights() -> F64:
+    """(80, 20) Catmull-Rom's spline along each lip, four points for each landmark."""
+    count = len(LIPS_INNER)
+    half = count // 2  # the corners are the first landmark and the one half-way round
+    rows: list[F64] = []
+    for begin in (0, half):
+        for step in range(half):
+            # beyond a corner the lip goes on straight
+            ids = [begin + k for k in (step - 1, step, step + 1, step + 2)]
+            for t in np.arange(_FINER) / _FINER:
+                w = 0.5 * np.array(
+                    [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
+                )
+                row = np.zeros(count)
+                for place, weight in zip(ids, w, strict=True):
+                    if place < begin:
+                        row[begin] += 2 * weight
+                        row[begin + 1] -= weight
+                    elif place > begin + half:
+                        row[(begin + half) % count] += 2 * weight
+                        row[begin + half - 1] -= weight
+                    else:
+                        row[place % count] += weight
+                rows.append(row)
+    return np.array(rows)
+
+
+_FINER = 4
+_CURVE = _curve_weights()

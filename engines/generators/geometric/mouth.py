@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.generators.geometric.masks import planar_map, polygon_mask, region
+from engines.generators.geometric.masks import planar_map, polygon_mask, region, smooth_lips
 from engines.geometry import F64, Similarity
 from engines.head.landmark_names import LIPS_INNER, LOWER_LIP, UPPER_LIP
 from engines.head.model import HeadModel, Part
@@ -231,7 +231,7 @@ def paint_mouth(image: U8, mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo
     grid. The upper teeth hang on the skull, the lower ones and the tongue on the jaw.
     """
     points = mesh.landmarks_px[:, :2].astype(np.float64)
-    inner, pose = _smooth_contour(points[list(LIPS_INNER)]), mesh.pose
+    inner, pose = smooth_lips(points[list(LIPS_INNER)]), mesh.pose
     upper_lip, lower_lip = points[UPPER_LIP], points[LOWER_LIP]
     gap_hu = float(np.linalg.norm(upper_lip - lower_lip)) / pose.scale
     shown = float(np.clip((gap_hu - 0.008) / 0.02, 0, 1))
@@ -370,39 +370,3 @@ def _corner_shadow(contour_x: F64, width: int) -> F32:
     left, right = float(contour_x.min()), float(contour_x.max())
     place = np.abs((np.arange(width) + 0.5 - left) / max(right - left, 1e-3) * 2 - 1)
     return (1 - 0.6 * np.clip((place - 0.7) / 0.3, 0, 1) ** 2).astype(np.float32)[None, :, None]
-
-
-def _smooth_contour(ring_px: F64) -> F64:
-    """The inner lips (20, 2) as a curve (80, 2) through them, upper and lower lip apart: corners stay corners."""
-    return _CURVE @ ring_px
-
-
-def _curve_weights() -> F64:
-    """(80, 20) Catmull-Rom's spline along each lip, four points for each landmark."""
-    count = len(LIPS_INNER)
-    half = count // 2  # the corners are the first landmark and the one half-way round
-    rows: list[F64] = []
-    for begin in (0, half):
-        for step in range(half):
-            # beyond a corner the lip goes on straight
-            ids = [begin + k for k in (step - 1, step, step + 1, step + 2)]
-            for t in np.arange(_FINER) / _FINER:
-                w = 0.5 * np.array(
-                    [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
-                )
-                row = np.zeros(count)
-                for place, weight in zip(ids, w, strict=True):
-                    if place < begin:
-                        row[begin] += 2 * weight
-                        row[begin + 1] -= weight
-                    elif place > begin + half:
-                        row[(begin + half) % count] += 2 * weight
-                        row[begin + half - 1] -= weight
-                    else:
-                        row[place % count] += weight
-                rows.append(row)
-    return np.array(rows)
-
-
-_FINER = 4
-_CURVE = _curve_weights()
