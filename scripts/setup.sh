@@ -137,7 +137,7 @@ tell_size() {
         "free some space there, at least $least_mb MB, and start again"
     [[ -n "${CI:-}" ]] || say "the first set-up $takes"
     ((free_mb >= most_mb)) || say "there are $free_mb MB free in $ROOT, and while it installs it may need $most_mb;" \
-        "the CPU build needs $least_mb: set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
+        "torch's CPU build needs $least_mb: docs/install.md says how to have it"
 }
 
 # ---- system libraries

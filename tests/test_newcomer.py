@@ -128,7 +128,7 @@ def test_from_the_demo_to_a_file(
         page.select_option("#preset", "angry")
         page.select_option("#background", "blur")
         page.check("input[name=aspect][value='16:9']", force=True)
-        me.until("document.querySelector('#picture').videoWidth === 912")
+        me.until("document.querySelector('#picture').videoWidth === 910")
         me.until_shown()
         assert len(me.offers) == calls
         assert me.changes
