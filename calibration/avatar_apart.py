@@ -23,6 +23,8 @@ CHILD = child_of("calibration.avatar_child")
 CALLED = "this file"
 _MAX_ANSWER_BYTES = 1 << 12
 _MAX_MAP_PX = 2 * UV_POSITION_SIDE_PX
+# safetensors reads its header in one go, in which no call gets its turn; an avatar's takes a few kB
+_MAX_HEADER_BYTES = 1 << 18
 _AGAIN = "make the avatar again from its photo"
 
 
@@ -78,6 +80,8 @@ def read_bounded(path: Path, head_model: str | None) -> Enrollment:
     The path of a head model that the file names is never opened: it is whoever's made the file. Raises
     EnrollmentError or ModelError.
     """
+    if _header_bytes(path) > _MAX_HEADER_BYTES:
+        raise EnrollmentError(f"{CALLED} is not an avatar or is truncated; {_AGAIN}")
     enrollment = load_enrollment(path, CALLED)
     sides = enrollment.photo.shape[:2]
     if max(sides) > DEFAULT_MAX_SIDE_PX or max(enrollment.plate.shape[:2]) > DEFAULT_MAX_SIDE_PX:
@@ -98,6 +102,12 @@ def read_bounded(path: Path, head_model: str | None) -> Enrollment:
     enrollment = replace(enrollment, model=model)
     head_model_of(enrollment)
     return enrollment
+
+
+def _header_bytes(path: Path) -> int:
+    """What the file says of its header's length: eight bytes, little-endian."""
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(8), "little")
 
 
 def _plain(told: str) -> str:

@@ -42,8 +42,12 @@ def shown_folder(folder: Path) -> str:
 
 def safe_name(text: str) -> str:
     """A name for a file and a command line out of whatever somebody typed: letters, digits, - and _."""
-    kept = unicodedata.normalize("NFC", text.strip().removesuffix(SUFFIX))
-    name = re.sub(r"[\W\s]+", "-", kept).strip("-_")[:_MOST_CHARACTERS]
+    name = ""
+    for char in unicodedata.normalize("NFC", text.strip().removesuffix(SUFFIX)):
+        # vowels of Hindi and tones of Thai are marks upon the letter before them
+        is_mark = unicodedata.category(char).startswith("M") and name[-1:] not in ("", "-", "_")
+        name += char if char.isalnum() or char == "_" or is_mark else "-"
+    name = re.sub("-+", "-", name).strip("-_")[:_MOST_CHARACTERS]
     while len(name.encode()) > _MOST_NAME_BYTES:
         name = name[:-1]
     return name.strip("-_") or "avatar"

@@ -112,11 +112,11 @@ def input_file(text: str) -> Path:
 def avatar_file(text: str) -> Path:
     """An avatar as typed on the command line: a file, else the name of one kept on this computer. Raises PlaceError."""
     wanted = path_of(text)
-    if text.strip() and not _is_there(wanted):
+    if text.strip() and not os.path.isfile(wanted):  # noqa: PTH113 (as above); a folder may have its name too
         kept = KeptAvatars().find(text)
         if kept is not None:
             return kept
-        if not re.search(r"[/\\.:*?\[-]", text) and not is_stream(text):
+        if not _is_there(wanted) and not re.search(r"[/\\.:*?\[-]", text) and not is_stream(text):
             raise PlaceError(
                 f"there is no file {text}, and no avatar of that name is kept here: `visavis avatars` lists those that "
                 f"are; make one with `visavis enroll PHOTO -o {text}.avatar`"

@@ -222,6 +222,19 @@ async def test_a_face_that_nobody_wants_any_more_is_not_shown() -> None:
 
 
 @pytest.mark.slow
+async def test_a_face_that_is_deleted_while_it_is_made_is_not_shown() -> None:
+    async with serving(max_sessions=1) as house, house.calling() as call:
+        name = house.store.add_upload(plain_enrollment(GREEN), "green")
+        call.painter.making.clear()
+        await call.change(avatar=name)
+        await until(lambda: call.painter.asked_for, "the other face to be in work")
+        assert (await house.http.delete(f"/api/avatars/{name}")).status_code == 204
+        call.painter.making.set()
+        assert call.session.ending
+        assert not any(near(f.colour, GREEN) for f in call.client.frames)
+
+
+@pytest.mark.slow
 async def test_a_change_that_cannot_be_made_leaves_the_call_as_it_is_and_says_why() -> None:
     async with serving(max_sessions=1) as house, house.calling() as call:
         await call.shows(await call.change(background="#112233"))

@@ -54,7 +54,8 @@ def test_what_is_kept_is_private(kept: KeptAvatars) -> None:
         ("Ada Lovelace", "Ada-Lovelace"), ("../../etc/passwd", "etc-passwd"), ("/root/x", "root-x"), ("", "avatar"),
         ("..", "avatar"), (".hidden", "hidden"), ("a\0b\nc", "a-b-c"), ("ada.avatar", "ada"), ("Zoë", "Zoë"),
         ("Zoe\u0308", "Zoë"), ("-rf", "rf"), ("a" * 300, "a" * 40), ("漢" * 300, "漢" * 40), ("\ud800", "avatar"),
-        ("C:\\x", "C-x"), ("\u202eavatar", "avatar"),
+        ("C:\\x", "C-x"), ("\u202eavatar", "avatar"), ("हिन्दी नाम", "हिन्दी-नाम"), ("ที่รัก", "ที่รัก"),
+        ("\u0301_\u0301x", "x"),
     ],
 )  # fmt: skip
 def test_whatever_is_typed_is_a_name_in_the_folder(kept: KeptAvatars, typed: str, name: str) -> None:
@@ -158,6 +159,9 @@ def test_a_command_takes_the_name_and_a_file_comes_first(
     path = kept.keep("ada", b"x")
     monkeypatch.chdir(tmp_path)
     assert avatar_file("ada") == avatar_file("Ada") == path
+    Path("ada").mkdir()
+    assert avatar_file("ada") == path
+    Path("ada").rmdir()
     Path("ada").write_bytes(b"y")
     assert avatar_file("ada") == Path("ada")
     with pytest.raises(
@@ -185,6 +189,20 @@ def test_the_next_start_lists_them_and_what_is_broken_is_said(
     (said,) = (record.getMessage() for record in caplog.records)
     assert "torn.avatar" in said
     assert "visavis avatars delete torn" in said
+
+
+def test_whatever_else_lies_in_the_folder_keeps_no_server_from_starting(
+    kept: KeptAvatars, astronaut: Enrollment, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept.keep("ada", avatar_bytes(astronaut))
+    (kept.folder / "circle.avatar").symlink_to("circle.avatar")
+    (kept.folder / "nowhere.avatar").symlink_to("gone")
+    (kept.folder / "folder.avatar").mkdir()
+    os.mkfifo(kept.folder / "pipe.avatar")
+    store = AvatarStore()
+    add_kept(store, ServeSettings(), [], {})
+    assert [name for name, _ in store.public()] == ["ada"]
+    assert len(caplog.records) == 4
 
 
 def test_beyond_this_computer_none_is_listed(kept: KeptAvatars, astronaut: Enrollment) -> None:

@@ -158,6 +158,19 @@ def test_a_file_that_somebody_removed_is_no_obstacle(
     assert client.delete(f"/api/avatars/{name}").status_code == 204
 
 
+@pytest.mark.parametrize("other", ["Ada.avatar", "ada.avatar"])
+def test_what_another_program_keeps_under_such_a_name_meanwhile_is_neither_deleted_nor_renamed(
+    served: tuple[TestClient, AvatarStore], astronaut: Enrollment, folder: Path, other: str
+) -> None:
+    client, store = served
+    client.post(f"/api/avatars/{store.add_upload(astronaut, 'x')}/keep", json={"name": "ada"})
+    (folder / "ada.avatar").unlink()
+    (folder / other).write_bytes(avatar_bytes(replace(astronaut, photo_sha256="0" * 64)))
+    answers = client.patch("/api/avatars/ada", json={"name": "eve"}), client.delete("/api/avatars/ada")
+    assert [answer.status_code for answer in answers] == [409, 409 if other == "ada.avatar" else 204]
+    assert [path.name for path in folder.iterdir()] == [other]
+
+
 def test_beyond_this_computer_nothing_is_kept(astronaut: Enrollment, folder: Path) -> None:
     token = "an-access-token.0"
     app, store = app_with(astronaut, avatars=folder, host="0.0.0.0", token=token)
@@ -269,6 +282,29 @@ def test_what_is_no_avatar_is_one_sentence(served: tuple[TestClient, AvatarStore
         answer = send(client, data)
         assert answer.status_code == 400
         assert "is not an avatar" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("more", [{"x": "y" * 300_000}, {f"k{i}": "" for i in range(30_000)}])
+def test_a_header_that_would_keep_calls_waiting_is_never_read(
+    astronaut: Enrollment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, str]
+) -> None:
+    whole = tmp_path / "whole.avatar"
+    whole.write_bytes(avatar_bytes(astronaut))
+    with safe_open(str(whole), framework="numpy") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    long = tmp_path / "long.avatar"
+    long.write_bytes(save(tensors, metadata={**metadata, **more}))
+    read: list[Path] = []
+
+    def load(path: Path, called: str) -> Enrollment:
+        read.append(path)
+        return load_enrollment(path, called)
+
+    monkeypatch.setattr(avatar_apart, "load_enrollment", load)
+    assert avatar_apart.read_bounded(whole, None).photo_sha256 == astronaut.photo_sha256
+    with pytest.raises(EnrollmentError, match="this file is not an avatar"):
+        avatar_apart.read_bounded(long, None)
+    assert read == [whole]
 
 
 def test_one_that_is_too_large_is_refused_at_its_head(served: tuple[TestClient, AvatarStore]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from streamer.drive.driver import Drive
 from streamer.frame import LatencyTrace
 from streamer.latency.ledger import Ledger
 from streamer.latency.trace import read_trace
+from streamer.serve.call_recording import in_turns
 from streamer.webrtc import recorder as recorder_module
 from streamer.webrtc.recorder import FPS, MOST_S, Recorder, rebased
 
@@ -181,6 +183,29 @@ def test_a_second_recording_forgets_the_first_and_what_is_forgotten_is_gone() ->
     ledger.dropped(1, stage="tracked")
     assert (recorder.recording, recorder.frames) == (False, 0)
     assert list(recorder.motion_lines()) == list(recorder.trace_lines()) == []
+
+
+async def test_however_many_recordings_are_told_the_calls_wait_for_one_line_at_most() -> None:
+    made = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal made
+        for index in range(70):
+            made += 1
+            yield f"{index}\n"
+
+    async def told() -> bytes:
+        return b"".join([piece async for piece in in_turns(lines(), turn)])
+
+    turn = asyncio.Lock()
+    telling = [asyncio.create_task(told()) for _ in range(5)]
+    most = 0
+    while not all(task.done() for task in telling):
+        before = made
+        await asyncio.sleep(0)
+        most = max(most, made - before)
+    assert {await task for task in telling} == {b"".join(b"%d\n" % index for index in range(70))}
+    assert most == 1
 
 
 def test_a_trace_file_and_a_recording_get_the_same_lines(tmp_path: Path) -> None:

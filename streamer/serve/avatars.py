@@ -11,11 +11,12 @@ from fastapi import APIRouter, Body, HTTPException
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
-from engines.enrollment import avatar_bytes, renamed
+from engines.enrollment import avatar_bytes, load_enrollment, renamed
+from engines.errors import EnrollmentError
 from engines.presets import preset_names
 from engines.retarget import Controls
 from streamer.drive.trackers.names import TRACKER_NAMES
-from streamer.kept import KeptAvatars, safe_name, shown_folder
+from streamer.kept import KeptAvatars, KeptError, safe_name, shown_folder
 from streamer.serve.errors import documented, no_longer
 from streamer.serve.requests import StrictRoute
 from streamer.serve.service import Served, Service
@@ -86,14 +87,14 @@ async def delete(name: str, service: Served) -> Response:
     """Forget an upload; of an avatar kept on this computer, its file too."""
     entry = found(name, service)
     if entry.public:
-        _, file, folder = _kept(name, service)
-        await service.aside(lambda: _delete(folder, file))
+        _, folder = _kept(name, service)
+        await service.aside(lambda: _delete(folder, entry))
         service.store.remove_kept(name)
     else:
         service.store.remove_upload(name)
     # who deletes a face does not want it to be shown on, in OBS say
     for session in list(service.calls.sessions):
-        if session.enrollment.photo is entry.enrollment.photo:
+        if any(e.photo is entry.enrollment.photo for e in (session.enrollment, session.asked.enrollment)):
             session.end("its avatar was deleted")
     return Response(status_code=204)
 
@@ -133,8 +134,8 @@ async def keep(name: str, body: Annotated[Named, Body()], service: Served) -> di
 @avatars.patch("/api/avatars/{name}", responses=documented(404, 409, 411, 415, 422))
 async def rename(name: str, body: Annotated[Named, Body()], service: Served) -> dict[str, object]:
     """Another name for an avatar that is kept on this computer, and for its file."""
-    _, file, folder = _kept(name, service)
-    renamed_to = await service.aside(lambda: folder.rename(file.stem, body.name))
+    entry, folder = _kept(name, service)
+    renamed_to = await service.aside(lambda: _rename(folder, entry, body.name))
     if service.store.get(name) is None:
         raise no_longer("avatar", GONE)
     new = service.store.rename_kept(name, renamed_to)
@@ -149,16 +150,39 @@ def found(name: str, service: Service) -> Entry:
     return entry
 
 
-def _kept(name: str, service: Service) -> tuple[Entry, Path, KeptAvatars]:
-    """An avatar kept on this computer, its file and their folder. Raises HTTPException 404 or 409."""
+def _kept(name: str, service: Service) -> tuple[Entry, KeptAvatars]:
+    """An avatar kept on this computer, and their folder. Raises HTTPException 404 or 409."""
     entry, folder = found(name, service), service.settings.kept
     if folder is None:
         raise HTTPException(409, ELSEWHERE)
     if not entry.kept or entry.file is None:
         raise HTTPException(409, NOT_KEPT)
-    return entry, entry.file, folder
+    return entry, folder
 
 
-def _delete(folder: KeptAvatars, file: Path) -> None:
-    if folder.find(file.stem) is not None:  # else somebody has removed it already
+def _delete(folder: KeptAvatars, entry: Entry) -> None:
+    file = _file_of(folder, entry)
+    if file is not None:  # else somebody has removed it already
         folder.delete(file.stem)
+
+
+def _rename(folder: KeptAvatars, entry: Entry, new: str) -> Path:
+    file = _file_of(folder, entry)
+    if file is None:
+        raise KeptError(f"the file of {entry.title!r} is gone; start the server again to see which are kept")
+    return folder.rename(file.stem, new)
+
+
+def _file_of(folder: KeptAvatars, entry: Entry) -> Path | None:
+    """The file of a kept avatar; None for one that is gone. Raises KeptError where another has its name by now."""
+    if entry.file is None or entry.file not in folder.files():  # not `find`, which takes a name alike
+        return None
+    try:
+        stored = load_enrollment(entry.file)
+    except EnrollmentError:
+        return entry.file  # broken since
+    if stored.photo_sha256 != entry.enrollment.photo_sha256:
+        raise KeptError(
+            f"the file of {entry.title!r} holds another photo by now; start the server again to see it"
+        )
+    return entry.file

@@ -13,7 +13,7 @@ from streamer.serve.requests import StrictRoute
 from streamer.serve.service import Served, Service
 from streamer.webrtc.recorder import MOST_S, Recorder
 
-LINES_AT_ONCE = 8  # about a millisecond of the event loop
+LINES_AT_ONCE = 32  # in one piece of the answer
 
 call_recording = APIRouter(route_class=StrictRoute)
 
@@ -36,7 +36,7 @@ async def record(session: str, service: Served) -> dict[str, object]:
 )
 async def recorded_motion(session: str, service: Served) -> Response:
     """The recorded motion."""
-    return _lines(_with_something(session, service).motion_lines(), "motion.jsonl")
+    return _lines(_with_something(session, service).motion_lines(), "motion.jsonl", service)
 
 
 @call_recording.get(
@@ -44,7 +44,7 @@ async def recorded_motion(session: str, service: Served) -> Response:
 )
 async def recorded_trace(session: str, service: Served) -> Response:
     """The latency trace."""
-    return _lines(_with_something(session, service).trace_lines(), "trace.jsonl")
+    return _lines(_with_something(session, service).trace_lines(), "trace.jsonl", service)
 
 
 @call_recording.delete("/api/calls/{session}/recording", status_code=204, responses=documented(404))
@@ -62,18 +62,25 @@ def _with_something(name: str, service: Service) -> Recorder:
     return recorder
 
 
-def _lines(lines: Iterator[str] | Iterator[bytes], name: str) -> Response:
+def _lines(lines: Iterator[str] | Iterator[bytes], name: str, service: Service) -> Response:
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
-    return LinesResponse(_in_pieces(lines), headers=headers)
+    return LinesResponse(in_turns(lines, service.calls.telling), headers=headers)
 
 
-async def _in_pieces(lines: Iterator[str] | Iterator[bytes]) -> AsyncIterator[bytes]:
-    """A few lines at a time, and the calls in between."""
+async def in_turns(lines: Iterator[str] | Iterator[bytes], turn: asyncio.Lock) -> AsyncIterator[bytes]:
+    """`lines` in pieces. Each line takes a millisecond, and the calls go on before the next one is made.
+
+    `turn`: shared by all that are being told, so that many at once take the event loop no more than one does.
+    """
     piece: list[bytes] = []
-    for line in lines:
+    while True:
+        async with turn:
+            line = next(lines, None)
+            await asyncio.sleep(0)
+        if line is None:
+            break
         piece.append(line.encode() if isinstance(line, str) else line)
         if len(piece) == LINES_AT_ONCE:
             yield b"".join(piece)
             piece.clear()
-            await asyncio.sleep(0)
     yield b"".join(piece)

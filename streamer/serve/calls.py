@@ -48,6 +48,7 @@ class Calls:
         """
         self.sessions: list[Session] = []  # in the order of their offers
         self.capacity = capacity
+        self.telling = asyncio.Lock()  # whose turn it is to be told a line of a recording
         self._admitted: list[Session] = []  # those whose browser is there
         self._metrics = metrics
         self._limit = limit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -84,7 +85,7 @@ def add_kept(
     """
     if settings.kept is None:
         return
-    there = {path.resolve() for path in given}
+    there = {os.path.realpath(path) for path in given}  # resolve() raises for links in a circle
     try:
         files = settings.kept.files()
     except KeptError as error:
@@ -95,7 +96,7 @@ def add_kept(
             "%s is left out: %d kept avatars are the most; delete some or move it", path, MOST_KEPT
         )
     for path in files[:MOST_KEPT]:
-        if path.resolve() in there:
+        if os.path.realpath(path) in there:
             continue
         try:
             enrollment = with_head_model_found(load_enrollment(path), settings.head_model)
