@@ -4,6 +4,7 @@
  */
 
 import { ApiError, changeCall, postOffer } from "./api.js";
+import { soundWaitsMs } from "./sound_waits.js";
 import { Wishes, changesBetween } from "./wishes.js";
 
 const GATHER_CAP_MS = 1000;
@@ -15,16 +16,8 @@ const SILENCE_CAP_MS = 5000;
 // the data channel does not resend, so a setting is said again; saying it twice does no harm
 const CONTROLS_REPEAT_MS = [250, 1500];
 
-const MOST_WAIT_MS = 1000;
-
 /** Seconds before the n-th attempt in a row (n from 0): 1, 2, 4, 8, then 10. */
 export const backoffS = (attempt) => Math.min(10, 2 ** attempt);
-
-/** By how much sound waits here longer than pictures, as far as the server can make up for it; null without news. */
-export function soundWaitsMs({ audio, playout = 0, video }) {
-  if (audio === undefined || video === undefined) return null;
-  return Math.max(-MOST_WAIT_MS, Math.min(MOST_WAIT_MS, Math.round(audio + playout - video)));
-}
 
 /** VP8 first, everything else behind it in the browser's own order. */
 export function preferVp8(codecs) {
@@ -92,6 +85,12 @@ export class Call {
     if (this.#wanted) this.#wanted = { ...this.#wanted, trim_ms: trimMs };
   }
 
+  /** The avatar has another name by now: nothing of the call changes. */
+  renamed(from, to) {
+    if (this.#wanted?.avatar === from) this.#wanted = { ...this.#wanted, avatar: to };
+    this.#wishes?.renamed(from, to);
+  }
+
   stop() {
     this.#wanted = null;
     this.#close();
@@ -143,7 +142,8 @@ export class Call {
         const answer = await changeCall(this.#session, changes, abort.signal);
         if (this.#abort !== abort) return;
         this.#wishes.take(answer.change, changes);
-        if ("avatar" in changes) this.#on.answer(answer);
+        // what is saved with a face that was passed over is no other's
+        if ("avatar" in changes && changes.avatar === this.#wanted.avatar) this.#on.answer(answer);
       } catch (error) {
         if (this.#abort !== abort) return;
         if (error.status === 404 && error.what === "call") {

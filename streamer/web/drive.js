@@ -51,7 +51,11 @@ export class Drive {
       this.#is("webcam");
       if (notice) this.#notices.show(notice);
     } catch (error) {
-      this.name = "demo";
+      // a voice that drives goes on; what is left of a lost camera need not stay open
+      if (this.name !== "voice") {
+        this.#camera.stop();
+        this.name = "demo";
+      }
       this.#setMode("avatar");
       this.#notices.show(error.message, "error");
     } finally {
@@ -91,8 +95,17 @@ export class Drive {
     const drive = this.name;
     const device = drive === "voice" ? "microphone" : "camera";
     this.#notices.show(`The ${device} was disconnected. Plug it in again and the call goes on.`, "error");
-    const again = () => this.name === drive && (drive === "voice" ? this.useVoice() : this.useWebcam());
-    navigator.mediaDevices.addEventListener("devicechange", again, { once: true });
+    const devices = navigator.mediaDevices;
+    const gone = this.#camera.stream;
+    const look = async () => {
+      const there = await devices.enumerateDevices();
+      const isWanted = this.#camera.stream === gone;
+      // browsers tell of the unplugging itself too
+      if (isWanted && !there.some(({ kind }) => kind === (drive === "voice" ? "audioinput" : "videoinput"))) return;
+      devices.removeEventListener("devicechange", look);
+      if (isWanted && !el(drive).disabled) void (drive === "voice" ? this.useVoice() : this.useWebcam());
+    };
+    devices.addEventListener("devicechange", look);
   }
 
   #is(name) {

@@ -54,6 +54,7 @@ export class Look {
       el("background-file").value = "";
       if (file) void this.#send(file);
     });
+    el("background-file").addEventListener("cancel", () => this.#draw());
     for (const radio of document.querySelectorAll("input[name=aspect]")) {
       radio.addEventListener("change", () => radio.checked && this.#set({ aspect: radio.value }));
     }
@@ -102,12 +103,13 @@ export class Look {
 
   #choose(kind) {
     if (kind === "picture" && !this.#values.picture) {
-      // shown, but no call changes until there is a picture
-      this.#values = { ...this.#values, kind };
-      this.#draw();
+      // nothing changes until there is a picture
+      el("picture-row").hidden = false;
       el("background-file").click();
       return;
     }
+    this.#abort?.abort();
+    el("background-state").textContent = kind === "picture" ? (this.#file?.name ?? "") : "";
     this.#set({ kind });
   }
 
@@ -137,6 +139,7 @@ export class Look {
     el("background-state").textContent = "Sending the picture";
     try {
       const { name } = await sendBackground(file, abort.signal);
+      if (abort.signal.aborted) return;
       el("background-state").textContent = file.name;
       this.#file = file;
       this.#set({ kind: "picture", picture: name });

@@ -121,14 +121,10 @@ const gallery = new Gallery({
 
 const keeping = new Keeping({
   kept(from, avatar) {
-    controls.renamed(from, avatar.name);
-    gallery.replace(from, avatar);
+    renamed(from, avatar);
     notices.show(`“${avatar.title}” is kept on this computer, and here after the next start too.`);
   },
-  renamed(from, avatar) {
-    controls.renamed(from, avatar.name);
-    gallery.replace(from, avatar);
-  },
+  renamed,
   remove: (avatar) => gallery.remove(avatar),
   tell: (text, level) => notices.show(text, level),
 });
@@ -182,6 +178,13 @@ async function makeAgain(name, { file, consent }) {
   // what is not saved is still remembered here
   if (saved) await saveControls(made.name, saved).catch(() => {});
   return made.name;
+}
+
+/** The same face under another name: everything here goes on with that. */
+function renamed(from, avatar) {
+  call.renamed(from, avatar.name);
+  controls.renamed(from, avatar.name);
+  gallery.replace(from, avatar);
 }
 
 function drawKeeping() {
@@ -241,7 +244,8 @@ function onUnchanged({ text, status, what, wanted, kept }) {
 
 // of a new call before the data channel opens: the first thing that the server hears is what the sliders show
 function onAnswer(answer) {
-  record.begin(answer.session);
+  // a change goes on in the call that there is
+  if (answer.session) record.begin(answer.session);
   controls.adopt(answer.controls ?? null);
   call.setControls(controls.values);
 }

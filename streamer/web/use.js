@@ -22,6 +22,9 @@ const OBS_START = {
   win32: "obs64.exe --enable-media-stream",
 };
 
+/** What is empty until the server has said how. */
+const FROM_HELP = ["use-camera", "use-command", "use-applications", "use-obs"];
+
 const COPIED_FOR_MS = 2000;
 
 /** The visitor's system as `sys.platform` has it, from what the browser says. */
@@ -57,6 +60,8 @@ export function commandOf({ program, avatar }, { drive, look, generator }) {
 
 /** Why no command can start an avatar yet, and what to do. */
 export function lacksFile({ avatar, title }) {
+  if (!avatar) return "Choose an avatar first, or add a photo.";
+  if (!title) return "This avatar is not here: choose another, or add its photo again.";
   return avatar.startsWith("u-")
     ? `“${title}” has no file yet that a command could use: keep it on this computer or download it first.`
     : `“${title}” only shows how it works: add your own photo, and keep its avatar on this computer.`;
@@ -72,6 +77,7 @@ export function secretWords(avatar, token) {
 export class UseIt {
   #now;
   #help = null;
+  #turn = 0;
   #timer = 0;
 
   /**
@@ -90,9 +96,16 @@ export class UseIt {
   async #open() {
     el("use-dialog").showModal();
     el("use-error").hidden = true;
+    const turn = (this.#turn += 1);
+    // what was said of another avatar would start that one
+    this.#help = null;
+    this.#draw();
     try {
-      this.#help = await cameraHelp(this.#now().avatar);
+      const help = await cameraHelp(this.#now().avatar);
+      if (turn !== this.#turn) return;
+      this.#help = help;
     } catch (error) {
+      if (turn !== this.#turn) return;
       el("use-error").textContent = error.message;
       el("use-error").hidden = false;
     }
@@ -105,7 +118,10 @@ export class UseIt {
   #draw() {
     const now = this.#now();
     this.#drawBare(now);
-    if (!this.#help) return;
+    if (!this.#help) {
+      for (const id of FROM_HELP) el(id).replaceChildren();
+      return;
+    }
     const { system, drivers, missing, cameras, avatar, program } = this.#help;
     const theirs = system ?? el("use-system").value;
     const camera = cameras[theirs] ?? "visavis";

@@ -40,6 +40,13 @@ export class Wishes {
     this.#taken.push({ number, changes });
   }
 
+  /** An avatar has another name by now. */
+  renamed(from, to) {
+    const named = (wish) => (wish.avatar === from ? { ...wish, avatar: to } : wish);
+    this.#shown = named(this.#shown);
+    this.#taken = this.#taken.map((each) => ({ ...each, changes: named(each.changes) }));
+  }
+
   /** Pictures show the change of that number, and so all before it. */
   show(number) {
     if (!this.#taken.length || this.#taken[0].number > number) return;

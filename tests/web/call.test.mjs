@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { soundWaitsMs } from "../../streamer/web/call.js";
 import { KeptNeutral } from "../../streamer/web/kept_neutral.js";
+import { soundWaitsMs } from "../../streamer/web/sound_waits.js";
 import { Wishes, changesBetween } from "../../streamer/web/wishes.js";
 
 const WISH = { avatar: "a", generator: undefined, tracker: undefined, sizePx: 512, mode: "avatar", drive: "webcam", voice_helps: true, trim_ms: 0, camera: null };
@@ -60,6 +60,17 @@ test("what was asked after a refusal on its way is kept", () => {
   wishes.take(2, { aspect: "16:9" });
   wishes.refuse(1, 0);
   assert.deepEqual([wishes.accepted.avatar, wishes.accepted.aspect], ["a", "16:9"]);
+});
+
+test("an avatar that was renamed is not asked for again, nor by its old name", () => {
+  const wishes = new Wishes(WISH);
+  wishes.take(1, { avatar: "b" });
+  wishes.take(2, { avatar: "broken" });
+  wishes.renamed("b", "ada");
+  assert.equal(wishes.refuse(2, 1), true);
+  assert.equal(wishes.accepted.avatar, "ada");
+  wishes.renamed("ada", "eve");
+  assert.deepEqual(changesBetween(wishes.accepted, { ...WISH, avatar: "eve" }), {});
 });
 
 const stream = (deviceId) => ({ getVideoTracks: () => [{ getSettings: () => ({ deviceId }) }] });

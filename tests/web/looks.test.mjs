@@ -202,6 +202,8 @@ test("the command is the avatar's, and looks as the page does", () => {
 test("an avatar without a file is told apart", () => {
   assert.match(lacksFile({ avatar: "u-123", title: "me" }), /keep it on this computer or download/);
   assert.match(lacksFile({ avatar: "demo", title: "demo" }), /add your own photo/);
+  assert.match(lacksFile({ avatar: "", title: "" }), /^Choose an avatar/, "after it was deleted");
+  assert.match(lacksFile({ avatar: "u-123", title: "" }), /^This avatar is not here/);
 });
 
 test("what must not be given away is said beside it", () => {
