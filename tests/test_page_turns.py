@@ -196,3 +196,57 @@ def test_the_way_into_a_call_is_never_that_of_another_avatar(visitor: Visitor) -
     page.click("#use")
     visitor.until("!document.querySelector('#use-error').hidden")
     assert page.evaluate(command) == ""
+
+
+@pytest.fixture
+def phone(chromium: Any, painters: Running) -> Iterator[Visitor]:
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    visitor = Visitor(context)
+    visitor.open(f"http://127.0.0.1:{painters.port}")
+    yield visitor
+    assert visitor.problems == []
+    context.close()
+
+
+def test_on_a_phone_no_message_hides_what_is_to_be_filled_in(phone: Visitor, astronaut_photo: Path) -> None:
+    page = phone.page
+    phone.upload(astronaut_photo)
+    page.evaluate(
+        """async () => {
+          const { Notices } = await import("./static/notices.js");
+          const words = "Only 6 of 30 pictures a second arrive: this computer is too slow for it. ".repeat(2);
+          new Notices(document.querySelector("#notices")).show(words, "error", {
+            action: { label: "Make the picture smaller", go() {} },
+          });
+        }"""
+    )
+    page.click("#own-keep")
+    covered = page.evaluate(
+        """() => {
+          const seen = (id) => {
+            const { left, top, width, height } = document.getElementById(id).getBoundingClientRect();
+            return document.elementFromPoint(left + width / 2, top + height / 2)?.id === id;
+          };
+          return ["own-name", "own-go"].filter((id) => !seen(id));
+        }"""
+    )
+    assert covered == []
+    assert page.evaluate("document.activeElement.id") == "own-name"
+
+
+def test_on_a_phone_the_statistics_are_whole_in_full_screen(phone: Visitor) -> None:
+    page = phone.page
+    page.click("#webcam")
+    phone.until("!document.querySelector('#preview').hidden")
+    page.click("#full")
+    phone.until("document.fullscreenElement !== null && innerWidth < 896")
+    inside = page.evaluate(
+        """() => {
+          const hud = document.querySelector("#hud");
+          const { left, top, width, height } = document.querySelector("#hud-fps").getBoundingClientRect();
+          const first = document.elementFromPoint(left + width / 2, top + height / 2);
+          const preview = document.querySelector("#preview").getBoundingClientRect();
+          return [hud.contains(first), preview.bottom <= hud.getBoundingClientRect().top];
+        }"""
+    )
+    assert inside == [True, True]

@@ -68,8 +68,9 @@ export class Keeping {
     el("own-go").textContent = which === "delete" ? `Delete “${this.#avatar.title}”` : go;
     this.#error(null);
     el("own-form").hidden = false;
+    el("own-form").scrollIntoView({ block: "nearest" });
     if (label) {
-      el("own-name").focus();
+      el("own-name").focus({ preventScroll: true });
       el("own-name").select();
     } else el("own-cancel").focus();
   }
