@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from raw import Running, running
 from visitor import PLAYING, Visitor
 
+from engines.enrollment import Enrollment, save_enrollment
 from engines.retarget import Controls
 from streamer.serve.service import Service
 
@@ -196,6 +198,26 @@ def test_the_way_into_a_call_is_never_that_of_another_avatar(visitor: Visitor) -
     page.click("#use")
     visitor.until("!document.querySelector('#use-error').hidden")
     assert page.evaluate(command) == ""
+
+
+def test_of_several_avatar_files_it_is_said_which_is_used(
+    visitor: Visitor, astronaut: Enrollment, tmp_path: Path
+) -> None:
+    file = tmp_path / "ada.avatar"
+    save_enrollment(astronaut, file)
+    visitor.page.evaluate(
+        """(bytes) => {
+          const transfer = new DataTransfer();
+          for (const name of ["ada", "eve"]) {
+            transfer.items.add(new File([Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0))], `${name}.avatar`));
+          }
+          const event = new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });
+          document.body.dispatchEvent(event);
+        }""",
+        base64.b64encode(file.read_bytes()).decode(),
+    )
+    visitor.until("document.querySelector('input[name=avatar]:checked').value.startsWith('u-')")
+    visitor.told("Only the first of these files is used.")
 
 
 @pytest.fixture

@@ -34,7 +34,8 @@ export class Enroll {
   #again;
 
   /**
-   * @param {(avatar: {name: string, title: string, notices: string[]}, origin: {file: File, consent: string | null}) => void} onMade
+   * @param {(avatar: {name: string, title: string, notices: string[]}, origin: {file: File, consent: string | null},
+   *   remark: string | null) => void} onMade
    * @param {(title: string) => string | null} again the name that an avatar of that title had, if it is the one that is missed
    */
   constructor(onMade, again = () => null) {
@@ -70,7 +71,7 @@ export class Enroll {
     el("enroll").scrollIntoView({ block: "nearest" });
     if (problem) return;
     // who agreed is in the file: there is nothing to ask
-    if (isAvatar) void this.#make(null);
+    if (isAvatar) void this.#make(null, remark);
     else el("consent").focus({ preventScroll: true });
   }
 
@@ -86,8 +87,8 @@ export class Enroll {
     await this.#make(consent);
   }
 
-  /** @param {string | null} consent null: the file is an avatar */
-  async #make(consent) {
+  /** @param {string | null} consent null: the file is an avatar @param {string | null} remark said when it is made */
+  async #make(consent, remark = null) {
     const file = this.#photo;
     const abort = new AbortController();
     this.#abort = abort;
@@ -97,7 +98,7 @@ export class Enroll {
       const again = this.#again(file.name.replace(/\.[^.]*$/, ""));
       const avatar = await makeAvatar(file, consent, (share) => this.#progress(share), abort.signal, again);
       this.#close();
-      this.#onMade(avatar, { file, consent });
+      this.#onMade(avatar, { file, consent }, remark);
     } catch (error) {
       if (abort.signal.aborted) return;
       this.#busy(false);

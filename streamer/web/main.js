@@ -157,8 +157,8 @@ const lost = new Lost({
 });
 
 new Enroll(
-  async (avatar, origin) => {
-    for (const notice of avatar.notices ?? []) notices.show(notice);
+  async (avatar, origin, remark) => {
+    for (const notice of [remark, ...(avatar.notices ?? [])]) if (notice) notices.show(notice);
     if (origin.consent === null) notices.show(consentNotice(avatar.title, avatar.consent));
     await origins.remember(avatar.name, origin);
     gallery.add(avatar);
