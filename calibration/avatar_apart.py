@@ -18,7 +18,7 @@ from engines.errors import EnrollmentError, ModelError, PhotoError
 from engines.head.open import find_again, ref_of
 
 MAX_AVATAR_BYTES = 64_000_000  # the largest photo makes 30 MB
-WITHIN_S = 9.0  # the child imports what draws before it looks at anything
+WITHIN_S = 15.0  # the child imports what draws before it looks at anything
 CHILD = child_of("calibration.avatar_child")
 CALLED = "this file"
 _MAX_ANSWER_BYTES = 1 << 12

@@ -39,21 +39,29 @@ def main() -> None:
     os._exit(0)  # nothing is left to tidy up
 
 
-def limit_this_process(given_bytes: int, wall_s: float, files: int = 3) -> None:
+def limit_this_process(
+    given_bytes: int,
+    wall_s: float,
+    files: int = 3,
+    *,
+    data_bytes: int = DATA_BYTES,
+    addresses_bytes: int = ADDRESSES_BYTES,
+    cpu_s: int = CPU_S,
+) -> None:
     """Memory, less twice what was given, time, priority; from now on no more than `files` can be open, none written."""
     os.setpriority(
         os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0))
     )  # raising it is root's alone
     signal.setitimer(signal.ITIMER_REAL, wall_s)  # should the parent not be there any more to end it
     for what, most in (
-        (resource.RLIMIT_DATA, DATA_BYTES - 2 * given_bytes),
-        (resource.RLIMIT_AS, ADDRESSES_BYTES),
+        (resource.RLIMIT_DATA, data_bytes - 2 * given_bytes),
+        (resource.RLIMIT_AS, addresses_bytes),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, files),
     ):
         _limit(what, most, most)
-    _limit(resource.RLIMIT_CPU, CPU_S, CPU_S + 1)  # first a signal that tells why it ended
+    _limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)  # first a signal that tells why it ended
 
 
 def _limit(what: int, soft: int, hard: int) -> None:

@@ -40,7 +40,7 @@ class Answer:
     def sentence(self) -> str:
         """The one sentence of a refusal."""
         said = json.loads(self.body)
-        assert set(said) == {"error"}
+        assert set(said) - {"what"} == {"error"}
         assert said["error"]
         assert "\n" not in said["error"]
         return said["error"]

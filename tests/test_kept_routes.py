@@ -19,14 +19,17 @@ from fakes import AT_LAST_S
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save
 
 from calibration import avatar_apart
 from calibration.avatar_apart import MAX_AVATAR_BYTES, open_avatar_apart
+from calibration.enroll import enroll
+from calibration.photo import DEFAULT_MAX_SIDE_PX
 from calibration.photo_apart import Cancelled
 from engines.digest import digest_of
-from engines.enrollment import Enrollment, avatar_bytes, load_enrollment
+from engines.enrollment import Enrollment, avatar_bytes, load_enrollment, save_enrollment
 from engines.errors import EnrollmentError, VisavisError
 from engines.head.open import HeadModelRef
 from engines.retarget import Controls
@@ -391,6 +394,15 @@ def test_a_deleted_upload_that_was_kept_goes_with_its_file(
     assert client.delete("/api/avatars/ada").status_code == 204
     assert store.get(upload) is None
     assert store.get(other) is not None
+
+
+def test_an_avatar_of_the_largest_photo_comes_in(astronaut_photo: Path, tmp_path: Path) -> None:
+    large, file = tmp_path / "large.png", tmp_path / "large.avatar"
+    side = DEFAULT_MAX_SIDE_PX
+    Image.open(astronaut_photo).resize((side, side), Image.Resampling.BICUBIC).save(large)
+    save_enrollment(enroll(large, consent="public domain"), file)
+    with file.open("rb") as given:
+        assert open_avatar_apart(given).photo.shape[:2] == (side, side)
 
 
 def test_a_client_that_goes_ends_the_child() -> None:

@@ -47,6 +47,7 @@ OPERATIONS = (
     "POST /api/avatars/{name}/keep",
 )  # fmt: skip
 WANTED = {  # what has to come up among the answers
+    "DELETE /api/calls/{session}/recording": {204},
     "POST /api/avatars": {201, 422},
     "POST /api/backgrounds": {201, 422},
     "POST /api/avatars/file": {201, 422},
