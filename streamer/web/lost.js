@@ -6,7 +6,7 @@
 import { backoffS } from "./call.js";
 
 const CHOOSE = "Choose another avatar, or add a photo, and the call goes on.";
-const HELD = "The last picture is held and nobody else is shown. Add the photo again, or choose another avatar.";
+const HELD = "Until you choose, nobody else is shown. Add the photo again, or choose another avatar.";
 const SECRET = /^u-/;
 const MOST_TRIES = 3; // of what the server refuses
 
@@ -124,10 +124,18 @@ export class Lost {
 
   #again(text, action) {
     const turn = this.#turn;
-    const inS = backoffS(this.#attempts + 1);
+    const { show, later } = this.#parts;
+    const tick = (inS) => {
+      if (turn !== this.#turn) return;
+      if (inS <= 0) {
+        action();
+        return;
+      }
+      show({ name: "waiting", text, inS });
+      later(() => tick(inS - 1), 1000);
+    };
     this.#attempts += 1;
-    this.#parts.show({ name: "waiting", text, inS });
-    this.#parts.later(() => turn === this.#turn && action(), inS * 1000);
+    tick(backoffS(this.#attempts));
   }
 
   #show({ text, detail, add }) {
