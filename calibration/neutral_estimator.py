@@ -90,7 +90,8 @@ class NeutralEstimator:
         """Use `neutral` at once; it was taken before. `for_good`: whatever is seen later."""
         self._is_for_good = for_good
         self._second.clear()
-        self._current, self._to, self._is_provisional = neutral, None, False
+        self._wait()
+        self._current, self._to, self._is_provisional, self._is_new_person = neutral, None, False, False
         self._later.begin(sure=True)
         self._report = NeutralReport("taken", (), self._report.revision + 1)
 

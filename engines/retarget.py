@@ -286,10 +286,12 @@ def _closure(
     if mood.share <= 0:
         return without, 0.0
     shown = np.array([mood.lips_closed, 0.0, 0.0])
-    lips = talking * theirs[:1]  # no neutral says whether lips rest closed: only who talks closes them
+    # no neutral says whether lips rest closed: only who talks closes those that an emotion parts
+    closes = max(talking, mood.lips_closed)
+    lips = closes * theirs[:1]
     lids_rest = np.minimum(rest[1:], RESTING_LIDS)
     lids = np.maximum(theirs[1:] - lids_rest, 0) / (1 - lids_rest)
-    moved = closed(shown, np.array([talking, 1.0, 1.0]))
+    moved = closed(shown, np.array([closes, 1.0, 1.0]))
     felt = np.clip(np.where(kept, np.maximum(moved, np.concatenate([lips, lids])), moved), 0, 1)
     return (1 - mood.share) * without + mood.share * felt, float(_on_the_way(shown, felt)[0])
 

@@ -202,7 +202,7 @@ def calibrate(tracker: Tracker, probe: Tracker, source: Source) -> None:
     Where the first seconds of faces are not calm, the calmest of `_LOOKED_THROUGH_S` is taken: a file has time.
     """
     with probe:
-        first_s = last_s = None
+        first_s = last_s = taken = None
         while isinstance(frame := source.read(), Frame):
             if last_s is not None and 0 <= frame.pts_s - last_s < _LOOK_EACH_S:
                 continue
@@ -213,13 +213,17 @@ def calibrate(tracker: Tracker, probe: Tracker, source: Source) -> None:
                 break
             if first_s is None:
                 continue
+            if "new_person" in probe.neutral_report.why:  # whom the file shows first keeps the neutral
+                break
+            taken = probe.driver_neutral
             # taken before the tracker becomes lenient, it is as good as any that is to come
             is_calm = probe.neutral_report.state == "taken" and frame.pts_s - first_s < LENIENT_S
             if is_calm or frame.pts_s - first_s > _LOOKED_THROUGH_S:
                 break
-        if probe.driver_neutral is not None:
+        taken = taken or probe.driver_neutral
+        if taken is not None:
             # a recorded motion has one neutral
-            tracker.use_neutral(probe.driver_neutral, for_good=True)
+            tracker.use_neutral(taken, for_good=True)
 
 
 def _frames(source: VideoSource) -> Iterator[Frame]:

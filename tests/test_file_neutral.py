@@ -70,3 +70,27 @@ def test_a_short_file_gives_what_it_has() -> None:
     tracker, seen_s = looked_at(Probe(taken_s=1e9), 3)
     assert seen_s[-1] == pytest.approx(3, abs=0.1)
     assert tracker.given == [REST]
+
+
+class Cut(Probe):
+    """From `cut_s` on it sees somebody else."""
+
+    def __init__(self, taken_s: float, cut_s: float) -> None:
+        super().__init__(taken_s)
+        self._cut_s = cut_s
+
+    def track(self, frame: Frame) -> Track:
+        track = super().track(frame)
+        if frame.pts_s >= self._cut_s:
+            self.report = NeutralReport("waiting", ("new_person", "talking"), 2)
+            self.given = [OTHER]
+        return track
+
+
+OTHER = DriverNeutral(np.ones((478, 3)), Motion())
+
+
+def test_whom_a_file_shows_first_keeps_the_neutral() -> None:
+    tracker, seen_s = looked_at(Cut(taken_s=8.0, cut_s=20.0), 90)
+    assert seen_s[-1] == pytest.approx(20, abs=0.2)
+    assert tracker.given == [REST]

@@ -133,6 +133,12 @@ def test_a_surprised_face_opens_at_rest_and_closes_for_the_m_of_who_talks() -> N
     assert max(-np.diff(lips[8:])) < 0.08, "and eased into it"
 
 
+def test_lips_that_the_driver_closes_stay_closed_in_an_emotion_that_closes_them() -> None:
+    restless = replace(CALM, expression=emotion_motion(Motion(), "surprised", 0.5).expression)
+    shown = retarget(restless, Motion(), PARTED, Controls(preset="angry"), talking=0.0)
+    assert shown.closure[0] == 1, "though the jaw is not quite where the neutral has it"
+
+
 def test_opening_lips_hardly_close_a_face_that_an_emotion_opens() -> None:
     driver = [replace(CALM, closure=np.array([c, 0, 0], np.float32)) for c in np.linspace(1, 0, 31)]
     felt = play([mood_of("surprised", 1)] * 31, driver)

@@ -374,6 +374,18 @@ def test_a_given_neutral_is_kept_and_watched(estimator: NeutralEstimator) -> Non
     assert estimator.current is given
 
 
+def test_a_given_neutral_ends_the_wait_for_another_person(estimator: NeutralEstimator) -> None:
+    other = with_shut_lips(PERSON * np.array([0.9, 1.12, 1.05]))
+    frames(estimator, 0, 4, lambda _: Seen())
+    frames(estimator, 40, 1.2, lambda _: Seen(TALK, person=other))
+    assert "new_person" in estimator.report.why
+    estimator.adopt(DriverNeutral(PERSON, Motion(expression=REST)))
+    estimator.restart()
+    frames(estimator, 41.2, 2, talking)
+    assert "talking" in estimator.report.why
+    assert "new_person" not in estimator.report.why
+
+
 def test_a_neutral_for_good_is_revised_by_nothing_but_a_wish(estimator: NeutralEstimator) -> None:
     """A recorded motion has one."""
     given = DriverNeutral(PERSON, Motion(expression=scores(jawOpen=0.8, mouthSmileLeft=0.9)))
