@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
+import pytest
+
+from streamer.pyav import av
 
 WIDTH, HEIGHT, FPS = 640, 480, 30
 PATIENCE_MS = 120_000.0  # only keeps a broken page from hanging the tests
@@ -27,6 +29,27 @@ SHARED_CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clips5
 def find_chromium() -> str | None:
     """Path of a Chromium, or None."""
     return next((found for name in CHROMIUM_NAMES if (found := shutil.which(name))), None)
+
+
+def required_chromium() -> str:
+    """Path of a Chromium; skips the test, with the reason, where there is none or nothing to steer it."""
+    pytest.importorskip("playwright.sync_api")
+    found = find_chromium()
+    if found is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    return found
+
+
+@contextmanager
+def launched(camera: Path, sound: Path) -> Generator[Any]:
+    """A headless Chromium with that camera and microphone; skips as `required_chromium` does."""
+    path = required_chromium()
+    from playwright.sync_api import sync_playwright  # an extra
+
+    with sync_playwright() as api:
+        browser = api.chromium.launch(executable_path=path, headless=True, args=flags(camera, sound))
+        yield browser
+        browser.close()
 
 
 def flags(camera: Path, sound: Path) -> list[str]:

@@ -7,16 +7,19 @@ import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 # as the command line does, before numpy is imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
+from browser import launched, required_chromium, write_camera
 from clips import DemoClip, render
 from fakes import AT_LAST_S, sine, write_video
 from hypothesis import settings
 from PIL import Image
 from skimage import data
+from visitor import Visitor
 
 from calibration import photo_apart
 from calibration.enroll import enroll
@@ -83,3 +86,25 @@ def demo_clip(astronaut: Enrollment, tmp_path_factory: pytest.TempPathFactory) -
         return path
 
     return make
+
+
+@pytest.fixture(scope="module")
+def chromium(demo_clip: DemoClip, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium whose camera sees a face; skips, with the reason, where there is none."""
+    required_chromium()
+    with launched(*write_camera(demo_clip(3, 30, 480), tmp_path_factory.mktemp("camera"), 3)) as browser:
+        yield browser
+
+
+@pytest.fixture
+def context(chromium: Any) -> Iterator[Any]:
+    """One visitor's part of the browser, on a desktop."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def visitor(context: Any) -> Visitor:
+    """A visitor that has not opened anything yet."""
+    return Visitor(context)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
-from browser import PATIENCE_MS, SHARED_CLIPS, Server, find_chromium, flags, served, wait_for, write_camera
+from browser import PATIENCE_MS, SHARED_CLIPS, Server, launched, served, wait_for, write_camera
 from calls import GREEN, RED, Painter, plain_enrollment
 from clips import DemoClip
 from PIL import Image
@@ -31,11 +31,6 @@ from streamer.serve.store import AvatarStore
 from streamer.webrtc.session import Session
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM = find_chromium()
-if CHROMIUM is None:
-    pytest.skip("no Chromium: apt-get install chromium", allow_module_level=True)
-playwright_api = pytest.importorskip("playwright.sync_api")
 
 MEASURE_S = 8.0
 TURNS = 3
@@ -63,10 +58,8 @@ def server(astronaut: Enrollment, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def chromium(camera: tuple[Path, Path]) -> Iterator[Any]:
-    with playwright_api.sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags(*camera))
+    with launched(*camera) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

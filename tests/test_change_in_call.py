@@ -13,19 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import PATIENCE_MS, find_chromium, flags, served, wait_for, write_camera
-from clips import DemoClip
+from browser import PATIENCE_MS, required_chromium, served, wait_for
 from raw import Running, running
 from test_browser import see
 
 from engines.enrollment import Enrollment, save_enrollment
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM = find_chromium()
-if CHROMIUM is None:
-    pytest.skip("no Chromium: apt-get install chromium", allow_module_level=True)
-playwright_api = pytest.importorskip("playwright.sync_api")
 
 # counts the connections, keeps what the server said, and every line that stood where the status stands
 SPYING = """
@@ -101,15 +95,6 @@ class Page:
 
     def until(self, condition: str) -> None:
         wait_for(self.page, condition)
-
-
-@pytest.fixture(scope="module")
-def chromium(demo_clip: DemoClip, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    camera = write_camera(demo_clip(3, 30, 480), tmp_path_factory.mktemp("camera"), 3)
-    with playwright_api.sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags(*camera))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -273,8 +258,13 @@ def test_a_full_server_is_called_full_until_there_is_room(
 def test_a_killed_browser_gives_its_place_to_the_next_page(
     page: Page, painters: Running, tmp_path: Path
 ) -> None:
-    assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
+    command = [
+        required_chromium(),
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}",
+    ]
     command += ["--allow-loopback-in-peer-connection", "--disable-features=WebRtcHideLocalIpsWithMdns"]
     calls = painters.app.state.service.calls
     see(lambda: not calls.sessions, "the calls before to end")

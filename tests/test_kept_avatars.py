@@ -12,7 +12,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
-from browser import find_chromium, flags, served, write_camera
+from browser import served
 from clips import DemoClip
 from fakes import AT_LAST_S
 from raw import Running, running
@@ -23,39 +23,7 @@ from streamer.serve.service import Service
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = find_chromium()
-if CHROMIUM is None:
-    pytest.skip("no Chromium: apt-get install chromium", allow_module_level=True)
-playwright_api = pytest.importorskip("playwright.sync_api")
-
 ROOT = Path(__file__).parent.parent
-DROP = """async ([name, bytes]) => {
-  const transfer = new DataTransfer();
-  transfer.items.add(new File([Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0))], name));
-  const event = (kind) => new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true });
-  for (const kind of ["dragenter", "dragover", "drop"]) document.body.dispatchEvent(event(kind));
-}"""
-
-
-@pytest.fixture(scope="module")
-def chromium(demo_clip: DemoClip, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    camera = write_camera(demo_clip(3, 30, 480), tmp_path_factory.mktemp("camera"), 3)
-    with playwright_api.sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags(*camera))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def context(chromium: Any) -> Iterator[Any]:
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def visitor(context: Any) -> Visitor:
-    return Visitor(context)
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +62,9 @@ def test_downloaded_dropped_into_another_browser_and_used_by_a_command(
     assert enrollment.consent is not None
     assert enrollment.consent.name == "public domain"
 
-    import base64
-
     other = Visitor(chromium.new_context(viewport={"width": 390, "height": 844}))
     other.open(url_of(painters))
-    other.page.evaluate(DROP, ["astronaut.avatar", base64.b64encode(path.read_bytes()).decode()])
+    other.drop(path)
     other.told("“astronaut”: public domain agreed on")
     other.until("document.querySelector('input[name=avatar]:checked')?.value.startsWith('u-')")
     other.until(PLAYING)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from browser import find_chromium, flags, served, write_camera
+from browser import served
 from clips import DemoClip
 from fakes import AT_LAST_S
 from PIL import Image
@@ -23,24 +21,11 @@ from visitor import PLAYING, Visitor
 from engines.enrollment import load_enrollment
 from streamer.pyav import av
 
-# not in the default run before it is seen to pass to its end
-pytestmark = [pytest.mark.browser, pytest.mark.soak]
-
-CHROMIUM = find_chromium()
-if CHROMIUM is None:
-    pytest.skip("no Chromium: apt-get install chromium", allow_module_level=True)
-playwright_api = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parent.parent
 # what a killed server leaves in a browser's console, and nothing else
 EXPECTED = re.compile(r"ERR_(CONNECTION|EMPTY_RESPONSE|INCOMPLETE)|status of (404|410|503)")
-DROP = """async ([name, kind, bytes]) => {
-  const transfer = new DataTransfer();
-  const content = Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0));
-  transfer.items.add(new File([content], name, { type: kind }));
-  const event = (type) => new DragEvent(type, { dataTransfer: transfer, bubbles: true, cancelable: true });
-  for (const type of ["dragenter", "dragover", "drop"]) document.body.dispatchEvent(event(type));
-}"""
 # red less blue, 0 … 255, where the face is in the picture that is shown: the newcomer's photo is red, the demo is not
 REDNESS = """(() => {
   const canvas = document.createElement("canvas");
@@ -69,22 +54,10 @@ class Newcomer(Visitor):
     def _counted(self, request: Any) -> None:
         self.calls += request.method == "POST" and request.url.endswith("/api/offer")
 
-    def drop(self, file: Path, kind: str = "") -> None:
-        self.page.evaluate(DROP, [file.name, kind, base64.b64encode(file.read_bytes()).decode()])
-
     def until_shown(self) -> None:
         """Until pictures of the call that is up now were shown."""
         self.page.evaluate("window.visavis.reset()")
         self.until(PLAYING)
-
-
-@pytest.fixture(scope="module")
-def chromium(demo_clip: DemoClip, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    camera = write_camera(demo_clip(3, 30, 480), tmp_path_factory.mktemp("camera"), 3)
-    with playwright_api.sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags(*camera))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +141,7 @@ def test_from_the_demo_to_a_file(
         page.click("#webcam")
         me.until(SEEN)
         # how it gets into a meeting: with the very command
-        page.click("#use-open")
+        page.click("#use")
         me.until(
             "document.querySelector('#use-command').textContent.includes('run ada --from webcam --to virtualcam')"
         )

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import uvicorn
-from browser import PATIENCE_MS, find_chromium, flags, wait_for, write_camera
+from browser import PATIENCE_MS, wait_for
 from calls import GREEN, RED, Painter, plain_enrollment
-from clips import DemoClip
 
 from calibration.neutral import NeutralReport
 from engines.enrollment import save_enrollment
@@ -29,11 +28,6 @@ from streamer.sinks.virtualcam import driver_fix
 from streamer.webrtc.session import Session
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM = find_chromium()
-if CHROMIUM is None:
-    pytest.skip("no Chromium: apt-get install chromium", allow_module_level=True)
-playwright_api = pytest.importorskip("playwright.sync_api")
 
 DESKTOP, PHONE = (1280, 800), (390, 844)
 TOKEN = "an-access-token.0"
@@ -123,15 +117,6 @@ def staged(folder: Path, settings: ServeSettings) -> Generator[Stage]:
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with staged(tmp_path_factory.mktemp("stage"), ServeSettings(max_sessions=4)) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def chromium(demo_clip: DemoClip, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    camera, sound = write_camera(demo_clip(2, 30, 480), tmp_path_factory.mktemp("camera"), 2.0)
-    with playwright_api.sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags(camera, sound))
-        yield browser
-        browser.close()
 
 
 @contextmanager

@@ -10,8 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from browser import find_chromium, flags, write_camera
-from clips import DemoClip
 from PIL import Image
 from raw import Running, running
 from visitor import PLAYING, Visitor
@@ -21,11 +19,6 @@ from engines.retarget import Controls
 from streamer.serve.service import Service
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM = find_chromium()
-if CHROMIUM is None:
-    pytest.skip("no Chromium: apt-get install chromium", allow_module_level=True)
-playwright_api = pytest.importorskip("playwright.sync_api")
 
 DRIVES = "document.querySelector('#{}-label').textContent.startsWith('Stop')"
 # holds each answer of that kind until `window.letGo()`
@@ -45,15 +38,6 @@ HOLDING = """
   window.letGo = () => { window.fetch = real; for (const go of held) go(); };
 }
 """
-
-
-@pytest.fixture(scope="module")
-def chromium(demo_clip: DemoClip, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    camera = write_camera(demo_clip(3, 30, 480), tmp_path_factory.mktemp("camera"), 3)
-    with playwright_api.sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags(*camera))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

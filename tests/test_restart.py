@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from browser import find_chromium, flags, served, write_camera
-from clips import DemoClip
+from browser import served
 from fastapi import FastAPI
 from PIL import Image
 from raw import Running, running
@@ -22,34 +21,8 @@ from streamer.serve.service import Service
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = find_chromium()
-if CHROMIUM is None:
-    pytest.skip("no Chromium: apt-get install chromium", allow_module_level=True)
-playwright_api = pytest.importorskip("playwright.sync_api")
-
 HELD = "document.querySelector('#status-text').textContent === 'No avatar: add or choose one'"
 PORTRAIT = "!document.querySelector('#still').hidden"
-
-
-@pytest.fixture(scope="module")
-def chromium(demo_clip: DemoClip, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    camera = write_camera(demo_clip(3, 30, 480), tmp_path_factory.mktemp("camera"), 3)
-    with playwright_api.sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags(*camera))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def context(chromium: Any) -> Iterator[Any]:
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def visitor(context: Any) -> Visitor:
-    return Visitor(context)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -25,6 +26,13 @@ document.addEventListener("DOMContentLoaded", () => {
   new MutationObserver(hear).observe(document.body, { subtree: true, childList: true, characterData: true });
 });
 """
+DROP = """async ([name, kind, bytes]) => {
+  const transfer = new DataTransfer();
+  const content = Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0));
+  transfer.items.add(new File([content], name, { type: kind }));
+  const event = (type) => new DragEvent(type, { dataTransfer: transfer, bubbles: true, cancelable: true });
+  for (const type of ["dragenter", "dragover", "drop"]) document.body.dispatchEvent(event(type));
+}"""
 INTERNAL = re.compile(r"\bu-[\w-]|\bb-[\w-]{8}|GET|POST|/api|sha256|None|undefined|null|\{|visavis enroll")
 
 
@@ -99,6 +107,10 @@ class Visitor:
             self.until(f"{done} || !document.querySelector('#background-error').hidden")
             if self.page.is_visible("#background-error"):
                 assert "takes too long" in self.page.inner_text("#background-error")
+
+    def drop(self, file: Path, kind: str = "") -> None:
+        """Drop a file of that MIME type on the page."""
+        self.page.evaluate(DROP, [file.name, kind, base64.b64encode(file.read_bytes()).decode()])
 
     @property
     def chosen(self) -> str | None:
