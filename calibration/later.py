@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,19 +109,20 @@ class Later:
         if 0 <= time_s - self._looked_s < CALIBRATION_S:
             return None
         self._looked_s = time_s
-        if self._is_other(second, now, choose):
-            return Found(choose(second), sure=False, is_new_person=True)
+        chosen = cache(lambda: choose(second))  # it fits a face: once, and only where it is asked
+        if self._is_other(second, now, chosen):
+            return Found(chosen(), sure=False, is_new_person=True)
         if 0 <= time_s - self._revised_s < APART_S:
             return None
         is_calm = not not_calm(second)
         if is_calm and not self._sure:
-            return self._revise(choose(second), now, time_s, sure=True)
+            return self._revise(chosen(), now, time_s, sure=True)
         if (is_calm or not not_calm(second, 2.0)) and self._livelier_by(second, now) > _CALMER:
             self._calmer += 1
         else:
             self._calmer = 0
         if self._calmer >= _CALMER_SECONDS:
-            return self._revise(choose(second), now, time_s, sure=is_calm)
+            return self._revise(chosen(), now, time_s, sure=is_calm)
         usual = self.usual_pose()
         if usual is None or not _is_nearer(usual, now.motion):
             return None
@@ -151,12 +153,14 @@ class Later:
         seen = self._fit.solve(mean, now.mesh_hu, scores) if self._fits else scores
         return float((now.motion.expression - seen)[_LIVELY].max())
 
-    def _is_other(self, second: Sequence[Sample], now: DriverNeutral, choose: Choose) -> bool:
+    def _is_other(
+        self, second: Sequence[Sample], now: DriverNeutral, chosen: Callable[[], DriverNeutral]
+    ) -> bool:
         """Whether this is clearly another face: at once after an absence, else after two seconds."""
         yaw, pitch, _ = np.abs(np.mean([yaw_pitch_roll_deg(s.rotation_rad) for s in second], 0))
         if max(yaw, pitch) > _FACING_DEG:
             return False
-        apart = self._apart_percent(choose(second).mesh_hu, now.mesh_hu)
+        apart = self._apart_percent(chosen().mesh_hu, now.mesh_hu)
         if self._is_back:
             self._is_back = False
             return apart > _OTHER_AFTER_ABSENCE_PERCENT

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.calm import CALIBRATION_S, CALM_SHARE, Sample, not_calm, sample_of
+from calibration.calm import CALIBRATION_S, CALM_SHARE, Sample, not_calm
 from calibration.later import Later
 from calibration.neutral import (
     DriverNeutral,
@@ -18,7 +18,6 @@ from calibration.neutral import (
     choose_neutral,
     provisional,
 )
-from engines.geometry import F64
 from engines.head.model import HeadModel
 
 F32 = NDArray[np.float32]
@@ -95,18 +94,9 @@ class NeutralEstimator:
         self._later.begin(sure=True)
         self._report = NeutralReport("taken", (), self._report.revision + 1)
 
-    def add(
-        self,
-        time_s: float,
-        unposed_hu: F64,
-        scores: F32,
-        rotation_rad: F64,
-        translation_hu: F64,
-        gaze_rad: F32,
-        cut_off: bool = False,
-    ) -> None:
-        """One tracked frame; `cut_off`: the picture does not show all of the face."""
-        sample = sample_of(time_s, unposed_hu, scores, rotation_rad, translation_hu, gaze_rad, cut_off)
+    def add(self, sample: Sample) -> None:
+        """One tracked frame."""
+        time_s = sample.time_s
         since_s = time_s - self._second[-1].time_s if self._second else 0.0
         if (
             not 0 <= since_s <= CALIBRATION_S

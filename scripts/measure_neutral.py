@@ -104,7 +104,8 @@ def start_at(
         now = estimator.current
         fitted = fit_driver(fit, now.mesh_hu if now else mean, points, scores, last)
         turn, place = camera.from_similarity(fitted.pose)
-        estimator.add(time_s, fitted.unposed_hu, scores, turn, place, measure_gaze(fitted.unposed_hu))
+        gaze = measure_gaze(fitted.unposed_hu)
+        estimator.add(sample_of(time_s, fitted.unposed_hu, scores, turn, place, gaze))
         last = fitted.expression if now else None
         current = estimator.current
         if current and len(wrong) < len(LOOKED_AT_S) and time_s >= LOOKED_AT_S[len(wrong)]:

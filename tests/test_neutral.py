@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.calm import CALIBRATION_S
+from calibration.calm import CALIBRATION_S, sample_of
 from calibration.later import APART_S
 from calibration.neutral import DriverNeutral, NeutralReport
 from calibration.neutral_estimator import EASE_S, LENIENT_S, PATIENCE_S, NeutralEstimator
@@ -67,7 +67,7 @@ def feed(
     """One frame of the person; the neutral's motion after it."""
     unposed = shaped(PERSON * np.array([wide, 1, 1]), beta)
     gaze = np.full((2, 2), x, np.float32)
-    e.add(time_s, unposed, beta, rotation_from_degrees(yaw, 0, 0), np.array([x, 0, 7.0]), gaze)
+    e.add(sample_of(time_s, unposed, beta, rotation_from_degrees(yaw, 0, 0), np.array([x, 0, 7.0]), gaze))
     current = e.current
     assert current is not None
     return current.motion
@@ -192,13 +192,15 @@ def frames(
     for k in range(round(seconds * FPS)):
         seen = see(k)
         e.add(
-            start_s + k / FPS,
-            shaped(seen.person, seen.beta),
-            seen.beta,
-            rotation_from_degrees(seen.yaw, seen.pitch, 0),
-            np.array([0, 0, 7.0]),
-            np.full((2, 2), seen.gaze, np.float32),
-            seen.cut_off,
+            sample_of(
+                start_s + k / FPS,
+                shaped(seen.person, seen.beta),
+                seen.beta,
+                rotation_from_degrees(seen.yaw, seen.pitch, 0),
+                np.array([0, 0, 7.0]),
+                np.full((2, 2), seen.gaze, np.float32),
+                seen.cut_off,
+            )
         )
         current = e.current
         assert current is not None

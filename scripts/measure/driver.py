@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from calibration.calm import CALIBRATION_S
+from calibration.calm import CALIBRATION_S, sample_of
 from calibration.neutral_estimator import EASE_S, NeutralEstimator
 from engines.geometry import F64, Camera, align_similarity
 from engines.head.fit import SURFACE, ExpressionFit, fit_driver, landmark_weights, measure_gaze
@@ -96,7 +96,8 @@ def live(model: HeadModel, fit: ExpressionFit, clip: Tracked) -> list[tuple[floa
             explained = current.mesh_hu + fit.offset(fitted.expression)
             out.append((time_s, left_percent(fitted.unposed_hu, explained)))
         rotation, translation = camera.from_similarity(fitted.pose)
-        estimator.add(time_s, fitted.unposed_hu, s, rotation, translation, measure_gaze(fitted.unposed_hu))
+        gaze = measure_gaze(fitted.unposed_hu)
+        estimator.add(sample_of(time_s, fitted.unposed_hu, s, rotation, translation, gaze))
         now = estimator.current
         last = fitted.expression if current or now is None else fit.solve(fitted.unposed_hu, now.mesh_hu, s)
     return out

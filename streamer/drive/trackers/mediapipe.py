@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.calm import sample_of
 from calibration.neutral import DriverNeutral, NeutralReport
 from calibration.neutral_estimator import NeutralEstimator
 from engines.geometry import F64, Camera
@@ -73,17 +74,16 @@ class MediaPipeTracker(Tracker):
             return Track(None, calibrating=self._estimator.collecting)
         rotation, translation = camera.from_similarity(fitted.pose)
         unposed = fitted.unposed_hu
-        self._estimator.add(
-            time_s, unposed, face.scores, rotation, translation, measure_gaze(unposed),
-            is_cut_off(face.points_px, *size_px),
-        )  # fmt: skip
+        gaze = measure_gaze(unposed)
+        cut_off = is_cut_off(face.points_px, *size_px)
+        self._estimator.add(sample_of(time_s, unposed, face.scores, rotation, translation, gaze, cut_off))
         neutral = self._estimator.current
         assert neutral is not None  # add() just saw a face
         expression = fitted.expression if current else self._fit.solve(unposed, neutral.mesh_hu, face.scores)
         self._last = expression
         # a closing lid drags the iris landmarks with it: hold the gaze through a blink
         if float(face.scores[_BLINKS].max()) < 0.5:
-            self._gaze = measure_gaze(unposed)
+            self._gaze = gaze
         motion = Motion(
             time_s=time_s,
             expression=expression,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from calibration.calm import sample_of
 from calibration.neutral import DriverNeutral, NeutralReport
 from calibration.neutral_estimator import NeutralEstimator
 from engines.compile.open import compile_best
@@ -234,10 +235,9 @@ class RegressorTracker(Tracker):
         )
         if not motion.is_finite():
             return Track(None, calibrating=self._estimator.collecting)
-        self._estimator.add(
-            frame.pts_s, unposed, prediction.expression, rotation, translation, prediction.gaze_rad,
-            is_cut_off(landmarks, width, height),
-        )  # fmt: skip
+        cut_off = is_cut_off(landmarks, width, height)
+        beta, gaze = prediction.expression, prediction.gaze_rad
+        self._estimator.add(sample_of(frame.pts_s, unposed, beta, rotation, translation, gaze, cut_off))
         return Track(motion, landmarks, self._estimator.collecting)
 
 
