@@ -101,21 +101,20 @@ export class Gallery {
     this.#uploads = this.#uploads.filter((each) => each.name !== from);
     if (this.#pictures.has(from)) this.#pictures.set(name, this.#pictures.get(from));
     if (name !== from) this.#pictures.delete(from);
-    this.#keep();
-    if (this.chosen === from) {
-      this.chosen = name;
-      this.#remember();
-    }
-    this.#draw();
+    this.#goesBy(from, name);
   }
 
   /** The upload was made again and has another name. */
   remade(from, to) {
     if (from === to) return;
     this.#uploads = this.#uploads.map((each) => (each.name === from ? { ...each, name: to } : each));
+    this.#goesBy(from, to);
+  }
+
+  #goesBy(from, name) {
     this.#keep();
     if (this.chosen === from) {
-      this.chosen = to;
+      this.chosen = name;
       this.#remember();
     }
     this.#draw();
