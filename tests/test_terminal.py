@@ -28,7 +28,13 @@ print("done")
 
 
 def said(*, encoding: str, to: str | None = None) -> subprocess.CompletedProcess[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+    # what a stream still holds at the exit is a part of it
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONIOENCODING": encoding,
+        "PYTHONUNBUFFERED": "",
+    }
     command = [sys.executable, "-c", SAY]
     if to is None:
         return subprocess.run(command, env=environment, capture_output=True, check=False)

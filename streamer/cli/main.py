@@ -40,7 +40,6 @@ from streamer.cli.options import (
 )
 from streamer.cli.stills import add_still_commands
 from streamer.cli.terminal import (
-    forget_unprinted,
     log_to_terminal,
     progress_bar,
     quiet_native,
@@ -373,7 +372,6 @@ def main() -> None:
         say_line(f"visavis: {message}", "red")
     if code == INTERRUPTED:
         say_line("visavis: stopped", "default")
-    forget_unprinted()
     sys.exit(code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -33,6 +34,7 @@ def ready_streams() -> None:
             # a file's name is bytes, and leaves as the bytes it was (PEP 383)
             utf_8 = stream.encoding.lower().replace("-", "") == "utf8"
             stream.reconfigure(errors="surrogateescape" if utf_8 else "backslashreplace")
+    atexit.register(_forget_unprinted)
 
 
 def require_here() -> None:
@@ -54,14 +56,15 @@ def say_note(text: str) -> None:
     say_line(f"note: {text}", "yellow")
 
 
-def forget_unprinted() -> None:
-    """Drop what standard output does not take: at the exit Python would complain of it and change the exit code."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)
+def _forget_unprinted() -> None:
+    """Drop what standard output and errors do not take: Python would complain of it and change the exit code."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
 
 
 class _AsNotes(logging.Handler):
