@@ -103,8 +103,10 @@ class NeutralEstimator:
         ):  # the driver's clock went back, a new clip; or the face was away
             self._second.clear()
             self._later.was_away()
+            # whoever is lost again and again is not waited for for ever
+            waited_s = self._waited_s if since_s > 0 else 0.0
             self._wait()
-            since_s = 0.0
+            self._waited_s, since_s = waited_s, 0.0
         self._second.append(sample)
         while len(self._second) > 2 and time_s - self._second[1].time_s >= CALIBRATION_S:
             self._second.popleft()

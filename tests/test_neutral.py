@@ -266,6 +266,13 @@ def test_nobody_is_waited_for_for_ever(
     assert estimator.report == NeutralReport("taken", (), 1)
 
 
+def test_nobody_who_is_lost_again_and_again_is_waited_for_for_ever(estimator: NeutralEstimator) -> None:
+    for start_s in (0.0, 5.5, 11.0):
+        assert estimator.report == NeutralReport("waiting", estimator.report.why, 0)
+        frames(estimator, start_s, 4, talking)
+    assert estimator.report == NeutralReport("taken", (), 1)
+
+
 def test_an_open_mouth_is_shown_from_the_first_frame_and_no_rest(estimator: NeutralEstimator) -> None:
     """Whatever of it the model takes for expression, the avatar opens its mouth: nothing is stretched meanwhile."""
     fit = ExpressionFit(MODEL)
