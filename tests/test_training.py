@@ -22,7 +22,7 @@ from engines.enrollment import Enrollment
 from engines.generators.visavis.generator import load_networks
 from engines.generators.visavis.networks import KIND
 from engines.renderer import Renderer
-from scripts.generators import pairs as making
+from scripts.generators import old_pairs as making
 from scripts.generators.data import Draw, Pairs, read_pairs
 from scripts.generators.loop import OnPairs, rate_at, train
 from scripts.generators.task import Batch, GeneratorTask, Outcome

@@ -104,6 +104,20 @@ class ExpressionFit:
             dual += free - x
         return x.astype(np.float32)
 
+    def solve_many(self, unposed_hu: F64, neutral_hu: F32 | F64, prior: F32) -> F32:
+        """`solve` of F frames at once: un-posed landmarks (F, 478, 3), priors (F, 52) → β (F, 52)."""
+        basis, strength, inverse, rho = self._system
+        left = (unposed_hu - neutral_hu).reshape(len(unposed_hu), -1) * self._root_weight
+        right = left @ basis.T + strength * prior
+        x = np.clip(prior.astype(np.float64), EXPRESSION_LOW, EXPRESSION_HIGH)
+        dual = np.zeros_like(x)
+        for _ in range(self.iterations):
+            free = (right + rho * (x - dual)) @ inverse
+            free = _OVER_RELAX * free + (1 - _OVER_RELAX) * x
+            x = np.clip(free + dual, EXPRESSION_LOW, EXPRESSION_HIGH)
+            dual += free - x
+        return x.astype(np.float32)
+
     def offset(self, expression: F32) -> F64:
         """`B β` at the landmarks: (478, 3)."""
         return np.tensordot(expression.astype(np.float64), self.basis, 1)
