@@ -94,6 +94,7 @@ def choose_frames(points_px: F64, scores: F32, count: int, rng: np.random.Genera
     rows = [0]
     away = np.linalg.norm(shape - shape[0], axis=1)
     while len(rows) < min(count - int(count * _LIVELY_SHARE), len(shape)):
+        away[rows] = -1  # of frames that are all alike others are taken too
         rows.append(int((away * rng.uniform(0.5, 1, len(away))).argmax()))
         away = np.minimum(away, np.linalg.norm(shape - shape[rows[-1]], axis=1))
     lively = 1 + 3 * scores[:, ARKIT_INDEX["jawOpen"]] + 2 * scores[:, ARKIT_INDEX["eyeBlinkLeft"]]

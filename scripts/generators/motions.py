@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.calm import RESTLESS
-from engines.geometry import F64, Camera, Similarity, align_similarity, rotation_vector
-from engines.head.fit import ExpressionFit, measure_closure, measure_gaze, openings
+from engines.geometry import F64, Camera, Similarity, rotation_vector
+from engines.head.fit import ExpressionFit, closure_of_openings, measure_gaze, openings_of_many
 from engines.head.model import HeadModel
 from engines.motion import Motion
 
@@ -88,11 +88,11 @@ def align_many(source: F64, target: F64, weights: F32 | F64) -> Poses:
 
 def rest_openings(model: HeadModel, track: Track) -> F64:
     """(3,) how open mouth and eyes are in the calmest quarter of a clip."""
-    mean = model.landmarks(model.mean_hu)
+    mean = np.asarray(model.landmarks(model.mean_hu), np.float64)
     calm = np.argsort(track.scores[:, RESTLESS].sum(1), kind="stable")[: max(1, len(track.scores) // 4)]
     points = track.points_px[calm]
-    own = [openings(align_similarity(mean, p, model.fit_weight).invert(p)) for p in points]
-    return np.asarray(np.median(own, 0), np.float64)
+    poses = align_many(np.broadcast_to(mean, points.shape), points, model.fit_weight)
+    return np.asarray(np.median(openings_of_many(poses.invert(points)), 0), np.float64)
 
 
 def clip_motions(
@@ -115,8 +115,8 @@ def clip_motions(
         expression = fit.solve_many(unposed, neutral, scores)
     missed = np.linalg.norm((pose.apply(shaped(expression)) - points)[:, :468, :2], axis=-1).mean(1)
     is_face = missed <= MISFIT * np.ptp(points[:, :, 1], axis=1)
-    gaze = np.stack([measure_gaze(u).ravel() for u in unposed])
-    closure = np.stack([measure_closure(u, rest) for u in unposed])
+    gaze = measure_gaze(unposed).reshape(-1, 4)
+    closure = closure_of_openings(openings_of_many(unposed), rest)
     turned = np.stack([rotation_vector(r) for r in pose.rotation])
     parts = expression, closure, gaze, turned, pose.scale[:, None], pose.shift[:, :2]
     return np.concatenate(parts, 1).astype(np.float32), is_face
