@@ -1,8 +1,9 @@
-"""Which generators there are and which one draws when none is named; imports nothing, so that a command line may."""
+"""Which generator draws when none is named, and which there are; imports nothing slow, so that a command line may."""
 
 from __future__ import annotations
 
-GENERATOR_NAMES = ("geometric", "visavis")
+from engines.generators.registry import GENERATORS
+
 DEFAULT_GENERATOR = "visavis"
 FALLBACK_GENERATOR = "geometric"  # needs no weights
 
@@ -18,4 +19,4 @@ def generator_for_calls(cores: int) -> str:
 def generators_for_calls(cores: int) -> list[str]:
     """All generators by name, first the one that draws when the page names none."""
     usual = generator_for_calls(cores)
-    return [usual, *(name for name in GENERATOR_NAMES if name != usual)]
+    return [usual, *(name for name in GENERATORS if name != usual)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from engines.errors import VisavisError, no_such
-from engines.generators.names import GENERATOR_NAMES
+from engines.generators.registry import GENERATORS
 from engines.head.names import HEAD_MODEL_SETTING
 from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.places import avatar_file, input_file, output_file, path_of
@@ -20,7 +20,7 @@ from streamer.sources.names import SOURCE_CHOICES, source_named
 MIN_PX, MAX_PX = 64, 1024
 
 
-def _one_of(what: str, names: Sequence[str]) -> Callable[[str], str]:
+def _one_of(what: str, names: Collection[str]) -> Callable[[str], str]:
     def check(name: str) -> str:
         if name not in names:
             raise VisavisError(no_such(what, name, names))
@@ -29,7 +29,7 @@ def _one_of(what: str, names: Sequence[str]) -> Callable[[str], str]:
     return check
 
 
-def _choice(what: str, names: Sequence[str], text: str) -> Any:
+def _choice(what: str, names: Collection[str], text: str) -> Any:
     # no enumeration: what is refused is refused in the words of the family, whichever way it was named
     return typer.Option(metavar=f"[{'|'.join(names)}]", help=text, callback=_one_of(what, names))
 
@@ -38,7 +38,7 @@ def _background(text: str) -> str:
     return str(input_file(text)) if text.strip() else text
 
 
-GeneratorName = Annotated[str, _choice("generator", GENERATOR_NAMES, "Which generator draws.")]
+GeneratorName = Annotated[str, _choice("generator", GENERATORS, "Which generator draws.")]
 TrackerName = Annotated[str, _choice("tracker", TRACKER_NAMES, "What follows the driver's face.")]
 SourceName = Annotated[
     str, typer.Option("--from", metavar="SOURCE", help=f"{SOURCE_CHOICES}.", parser=source_named)
