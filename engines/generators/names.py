@@ -6,6 +6,7 @@ from engines.generators.registry import GENERATORS
 
 DEFAULT_GENERATOR = "visavis"
 FALLBACK_GENERATOR = "geometric"  # needs no weights
+GENERATOR_NAMES = GENERATORS.keys()  # a view: whatever stands in the registry
 
 # a page's browser works on the same cores: with fewer than this the networks leave it 16 pictures a second
 CORES_FOR_CALLS = 4
@@ -19,4 +20,4 @@ def generator_for_calls(cores: int) -> str:
 def generators_for_calls(cores: int) -> list[str]:
     """All generators by name, first the one that draws when the page names none."""
     usual = generator_for_calls(cores)
-    return [usual, *(name for name in GENERATORS if name != usual)]
+    return [usual, *(name for name in GENERATOR_NAMES if name != usual)]

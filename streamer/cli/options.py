@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from engines.errors import VisavisError, no_such
-from engines.generators.registry import GENERATORS
+from engines.generators.names import GENERATOR_NAMES
 from engines.head.names import HEAD_MODEL_SETTING
 from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.places import avatar_file, input_file, output_file, path_of
@@ -38,7 +38,7 @@ def _background(text: str) -> str:
     return str(input_file(text)) if text.strip() else text
 
 
-GeneratorName = Annotated[str, _choice("generator", GENERATORS, "Which generator draws.")]
+GeneratorName = Annotated[str, _choice("generator", GENERATOR_NAMES, "Which generator draws.")]
 TrackerName = Annotated[str, _choice("tracker", TRACKER_NAMES, "What follows the driver's face.")]
 SourceName = Annotated[
     str, typer.Option("--from", metavar="SOURCE", help=f"{SOURCE_CHOICES}.", parser=source_named)

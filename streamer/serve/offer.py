@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from calibration.kept_neutral import MAX_KEPT_CHARACTERS, NeutralError, read_kept
 from calibration.neutral import DriverNeutral
 from engines.errors import no_such
-from engines.generators.registry import GENERATORS
+from engines.generators.names import GENERATOR_NAMES
 from engines.picture.background import Background
 from engines.renderer import Aspect
 from streamer.drive.trackers.names import TRACKER_NAMES
@@ -86,8 +86,8 @@ def neutral_of(text: str | None, tracker: str) -> DriverNeutral | None:
 def generator_of(name: str | None, service: Service) -> str:
     """The generator of that name, else the server's first. Raises HTTPException where there is none of the name."""
     name = name or service.generators[0]
-    if name not in GENERATORS:
-        raise HTTPException(400, no_such("generator", name, GENERATORS))
+    if name not in GENERATOR_NAMES:
+        raise HTTPException(400, no_such("generator", name, GENERATOR_NAMES))
     return name
 
 
