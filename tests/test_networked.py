@@ -273,7 +273,7 @@ def test_a_window_beyond_the_viewport_is_cut(astronaut: Enrollment) -> None:
     whole = head_viewport(astronaut, 256)
     corner = replace(whole, origin_x_px=whole.origin_x_px + 40 / whole.scale, width_px=100, height_px=120)
     window = head_window(astronaut, 128, 128)
-    low = np.asarray(np.random.default_rng(0).random((128, 128, 4)), np.float32)
+    low = np.random.default_rng(0).random((128, 128, 4), dtype=np.float32)
     part, all_of_it = (Paste.of(astronaut, v, window).draw(low) for v in (corner, whole))
     assert np.abs(part.astype(int) - all_of_it[:120, 40:140]).max() <= 1
     away = replace(whole, origin_x_px=whole.origin_x_px + 9000)
