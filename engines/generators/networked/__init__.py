@@ -1,0 +1,1 @@
+"""What generators with networks of their own share: loss terms and discriminators."""
