@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from scripts.evaluation import published
 from scripts.evaluation.bars import BARS, BY_KEY, Bar, Table, Verdict
 from scripts.evaluation.measure import Row
 from scripts.evaluation.protocols import Protocol
@@ -134,13 +133,3 @@ def test_csv_and_markdown_say_the_same(tmp_path: Path) -> None:
     assert "e_01: no face" in text
     assert "not countable" in text
     assert "Other data, for orientation only" in text
-
-
-def test_published_rows_name_their_source() -> None:
-    assert {r.protocol for r in published.PUBLISHED} == {"self", "cross"}
-    found = next(
-        r for r in published.PUBLISHED
-        if (r.method, r.data, r.protocol) == ("PWM + neural codes", "VoxCeleb1", "self") and "AKD" in r.figures
-    )  # fmt: skip
-    assert (found.figures["AKD"], found.table, found.paper) == (2.15, "table 1", published.PROGRESSIVE)
-    assert len(published.to_markdown()) == len(published.PUBLISHED) + 4
