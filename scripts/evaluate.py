@@ -20,7 +20,7 @@ import cv2
 import torch
 
 from engines.errors import VisavisError
-from engines.generators.open import GENERATORS
+from engines.generators.registry import GENERATORS
 from scripts.evaluation.bars import BASELINE
 from scripts.evaluation.run import Config, evaluate
 from scripts.evaluation.variants import SOURCE_COPY, known_names

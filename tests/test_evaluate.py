@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from clips import DemoClip
+from fakes import entry
 from numpy.typing import NDArray
 from PIL import Image
 from test_head_models import FIELDS, write
@@ -21,8 +22,8 @@ from calibration.enroll import enroll
 from engines.enrollment import Enrollment
 from engines.errors import GeneratorError, PhotoError
 from engines.generators.geometric.generator import GeometricGenerator
-from engines.generators.open import GENERATORS
-from engines.head.model import load_head_model
+from engines.generators.registry import GENERATORS, Entry
+from engines.head.model import HeadModel, load_head_model
 from engines.renderer import Renderer
 from scripts.evaluate import parse
 from scripts.evaluation import protocols, readback
@@ -38,7 +39,7 @@ from scripts.evaluation.pictures import LABEL_PX, differences, flicker_strip, gr
 from scripts.evaluation.protocols import absolute_motions, driven, pair_up, png_of
 from scripts.evaluation.run import Config, count_gflop, evaluate
 from scripts.evaluation.take import turn_deg
-from scripts.evaluation.variants import SOURCE_COPY, VARIANTS, known_names, registered
+from scripts.evaluation.variants import SOURCE_COPY, known_names, registered
 from scripts.people.tracks import Tracked, is_held_out
 
 U8 = NDArray[np.uint8]
@@ -115,15 +116,22 @@ def test_variants_are_known_to_the_evaluation_alone(
     astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sorted(GENERATORS)
-    monkeypatch.setitem(VARIANTS, "plain", GeometricGenerator)
-    assert {SOURCE_COPY, "plain", *before} <= set(known_names())
-    with registered([SOURCE_COPY, "plain", "geometric"]):
+    left_out: list[Collection[str]] = []
+
+    def opened(model: HeadModel, *, without: Collection[str] = ()) -> GeometricGenerator:
+        left_out.append(without)
+        return GeometricGenerator(model)
+
+    monkeypatch.setitem(GENERATORS, "plain", Entry(opened, switches=("left_ear",)))
+    assert {SOURCE_COPY, "plain", "plain-no-left-ear", *before} <= set(known_names())
+    with registered([SOURCE_COPY, "plain-no-left-ear", "geometric"]):
         pictures = [
             Renderer(astronaut, generator=name, size_px=128).render(astronaut.motion)
-            for name in ("plain", "geometric")
+            for name in ("plain-no-left-ear", "geometric")
         ]
     np.testing.assert_array_equal(pictures[0], pictures[1])
-    assert sorted(GENERATORS) == before
+    assert left_out == [("left_ear",)]
+    assert sorted(GENERATORS) == sorted([*before, "plain"])
     with pytest.raises(GeneratorError, match="nobody"), registered(["nobody"]):
         pass
 
@@ -136,13 +144,13 @@ def test_gflop_of_the_networks_that_a_generator_lists(monkeypatch: pytest.Monkey
     class Two(GeometricGenerator):
         networks = ((nn.Conv2d(3, 8, 3, padding=1, bias=False), (torch.zeros(1, 3, 32, 32),)),) * 2
 
-    monkeypatch.setitem(GENERATORS, "two", Two)
+    monkeypatch.setitem(GENERATORS, "two", entry(Two))
     assert count_gflop(model, "two") == pytest.approx(2 * 2 * 3 * 8 * 9 * 32 * 32 / 1e9)
 
     class Wrong(GeometricGenerator):
         networks = ((nn.Conv2d(3, 8, 3), (torch.zeros(1, 5, 32, 32),)),)
 
-    monkeypatch.setitem(GENERATORS, "wrong", Wrong)
+    monkeypatch.setitem(GENERATORS, "wrong", entry(Wrong))
     assert count_gflop(model, "wrong") is None
 
 

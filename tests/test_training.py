@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from engines.compile.weights import load_weights
 from engines.enrollment import Enrollment
-from engines.generators.visavis.generator import load_networks
+from engines.generators.networked.blueprint import load_networks
+from engines.generators.visavis.blueprint import VisavisBlueprint
 from engines.generators.visavis.networks import KIND
 from engines.renderer import Renderer
 from scripts.generators import pairs as making
@@ -392,7 +393,7 @@ def test_ten_steps_on_three_clips_make_it_better(cache: Path, tmp_path: Path) ->
         assert cv2.imread(str(tmp_path / "run" / name)) is not None
     _, about = load_weights(output, KIND)
     assert about.licence == "mine"
-    assert load_networks(output)[0].training is False
+    assert load_networks(VisavisBlueprint, output)[1].training is False
 
 
 @pytest.mark.slow
