@@ -81,7 +81,7 @@ def test_nothing_to_evaluate_on_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / f"{trained_on}_1.mp4").write_bytes(b"no video at all")
     with pytest.raises(EvaluationError, match="--everyone"):
         find_clips(tmp_path, everyone=False)
-    with pytest.raises(EvaluationError, match="cannot be read as a video"):
+    with pytest.raises(EvaluationError, match="is no clip"):
         load_clips(find_clips(tmp_path, everyone=True), tmp_path / "cache")
 
 
