@@ -16,6 +16,7 @@ import torch
 from fakes import write_video
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from unasked import Unasked
 
 from engines.compile.weights import load_weights
 from engines.enrollment import Enrollment
@@ -25,7 +26,7 @@ from engines.generators.visavis.networks import KIND
 from engines.renderer import Renderer
 from scripts.generators import old_pairs as making
 from scripts.generators.data import Draw, Pairs, read_pairs
-from scripts.generators.loop import rate_at, train
+from scripts.generators.loop import OnPairs, rate_at, train
 from scripts.generators.task import Batch, GeneratorTask, Outcome
 from scripts.generators.visavis_task import LossWeights, VisavisTask, warp
 from scripts.people.tracks import is_held_out
@@ -33,7 +34,7 @@ from scripts.training import step
 from scripts.training.ahead import prefetched
 from scripts.training.errors import TrainingError
 from scripts.training.loop import CHECKPOINT
-from scripts.training.state import Settings
+from scripts.training.state import Settings, Training
 from scripts.training.table import read_table
 from streamer.drive.demo import demo_track, looped
 
@@ -249,6 +250,17 @@ def test_the_visavis_task_says_in_its_phase_whatever_it_takes_from_the_step(
         ends.append(done.network)
     for a, b in zip(ends[0].parameters(), ends[1].parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_no_step_of_visavis_waits_for_the_device(pairs: Pairs) -> None:
+    settings = few(batch=2)
+    weights = LossWeights(perceptual_from=0, adversarial_from=0, adversarial_alone=0)
+    training = Training(OnPairs(VisavisTask(weights), pairs, settings, CPU), settings, quiet)
+    for number in range(2):  # one eye at a time
+        batch = training.task.batch(number, 2)
+        with Unasked():
+            training.advance(batch)
 
 
 def test_the_same_seed_draws_the_same_batches_and_another_does_not() -> None:

@@ -585,6 +585,6 @@ import sys
 for name in ("matplotlib", "tqdm", "PIL", "av", "mediapipe", "openvino", "scipy", "platformdirs"):
     sys.modules[name] = None
 import scripts.generators.loop, scripts.training.loop
-import engines.generators.networked.discriminators, engines.generators.networked.terms
+import engines.generators.networked.discriminators, engines.generators.networked.terms, scripts.generators.judges
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
