@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from engines.generators.kept import KeptGenerators
 from engines.generators.names import DEFAULT_GENERATOR
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.motion import ARKIT_INDEX, Motion
+from engines.motion_window import MotionHistory
 from engines.picture.background import KEEP, Background, BackgroundError
 from engines.picture.composite import (
     behind_person,
@@ -25,7 +26,14 @@ from engines.picture.composite import (
 )
 from engines.picture.moving_box import Box, moving_box, whole
 from engines.picture.outpaint import Pad, missing, moved, outpaint
-from engines.raster.gbuffer import Viewport, rasterise, seen_triangles
+from engines.raster.gbuffer import (
+    GBuffer,
+    HeadMesh,
+    Viewport,
+    rasterise,
+    rasterise_triangles,
+    seen_triangles,
+)
 from engines.raster.pose import head_viewport, photo_viewport, pose_head, wide_viewport
 
 U8 = NDArray[np.uint8]
@@ -63,10 +71,12 @@ def frame_size(size_px: int, aspect: Aspect) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class _PreparedBox:
-    """A box of the frame, ready to be drawn."""
+    """A box of the frame, ready to be drawn. `window` is what the generator wants rasterised, both told in `there`."""
 
     box: Box
     viewport: Viewport
+    there: Viewport
+    window: Viewport | None
     cache: Any
     triangles: NDArray[np.intp]
     background: U8
@@ -113,6 +123,8 @@ class Renderer:
         generators = generators or KeptGenerators()
         self.draws_with_kept = generators.holds(generator, self._model)
         self._generator, fallback = generators.open(generator, self._model)
+        config = self._generator.config
+        self._history = MotionHistory(config.past, config.ahead)
         self.notice = "; ".join(n for n in (fallback, _no_matte(enrollment, background)) if n) or None
         self._pad = self._missing(aspect)
         scene = outpaint(enrollment, self._pad)
@@ -134,6 +146,15 @@ class Renderer:
         """The generator at work."""
         return self._generator.config.name
 
+    @property
+    def ahead(self) -> int:
+        """How many moments after the one to draw the generator sees, where a file has them."""
+        return self._generator.config.ahead
+
+    def forget(self) -> None:
+        """What is drawn next follows on nothing: the generator sees no motion from before."""
+        self._history.reset()
+
     def wait_until_compiled(self, timeout_s: float = 120.0) -> bool:
         """Whether the generator's networks were as fast as they will be within `timeout_s`.
 
@@ -151,10 +172,11 @@ class Renderer:
         """The part of the frame that the generator draws."""
         return self._moving.box
 
-    def render(self, motion: Motion, mark: Mark = _no_mark) -> U8:
+    def render(self, motion: Motion, mark: Mark = _no_mark, coming: Sequence[Motion] = ()) -> U8:
         """Picture (H, W, 3) uint8 RGB of `motion` told in the photo's camera, (H, W, 4) when transparent.
 
         `mark` is called with the name of each stage that is done: fitted, rasterised, generated, composited.
+        `coming`: the motions after this one, soonest first, where they are known; live they are not.
         """
         prepared = self._moving
         mesh = pose_head(self._model, self.enrollment, motion, prepared.viewport)
@@ -163,15 +185,20 @@ class Renderer:
             prepared = self._whole_frame()
             mesh = pose_head(self._model, self.enrollment, motion, prepared.viewport)
         mark("fitted")
-        gbuffer = rasterise(
-            self._model, mesh, prepared.viewport, self._generator.config.grid_px, prepared.triangles
-        )
+        gbuffer = self._rasterise(mesh, prepared)
         mark("rasterised")
-        person = self._generator.render(prepared.cache, gbuffer, motion)
+        person = self._generator.render(prepared.cache, gbuffer, self._history.window(motion, coming))
         mark("generated")
         picture = self._compose(person, prepared)
         mark("composited")
         return picture
+
+    def _rasterise(self, mesh: HeadMesh, prepared: _PreparedBox) -> GBuffer:
+        if prepared.window is None:
+            grid_px = self._generator.config.grid_px
+            return rasterise(self._model, mesh, prepared.viewport, grid_px, prepared.triangles)
+        seen = mesh.seen_in(prepared.there, prepared.window)
+        return rasterise_triangles(self._model, seen, prepared.window, prepared.triangles)
 
     def _compose(self, person: U8, prepared: _PreparedBox) -> U8:
         drawn = straight(person) if self._transparent else composite(person, prepared.background)
@@ -197,10 +224,13 @@ class Renderer:
         viewport = box.of(self.viewport)
         shift = np.array([box.left, box.top, 0], np.float32)
         meshes = [replace(mesh, vertices_px=mesh.vertices_px - shift) for mesh in self._range]
+        there = moved(viewport, self._pad)
         return _PreparedBox(
             box,
             viewport,
-            self._generator.prepare(self._scene, moved(viewport, self._pad)),
+            there,
+            self._generator.window(self._scene, there),
+            self._generator.prepare(self._scene, there),
             seen_triangles(self._model, meshes, viewport),
             np.ascontiguousarray(self._behind[box.top : box.bottom, box.left : box.right]),
         )

@@ -26,7 +26,7 @@ from calibration.enroll import enroll
 from engines.enrollment import Enrollment
 from engines.errors import VisavisError
 from engines.generators.names import DEFAULT_GENERATOR, FALLBACK_GENERATOR
-from engines.generators.open import GENERATORS
+from engines.generators.registry import GENERATORS
 from engines.motion import Motion
 from engines.renderer import Renderer
 from engines.retarget import Controls, retarget

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from engines.enrollment import Enrollment
 from engines.errors import DriverError, SinkError
 from engines.files import require_writable, whole_file
 from engines.motion import Motion, write_motion
+from engines.motion_window import WINDOW_HZ
 from streamer.avatar import Avatar, Driven, Shown
 from streamer.clock import Clock, SystemClock
 from streamer.drive.driver import Driver
@@ -119,5 +121,16 @@ def _write_motion(path: Path, motions: list[Motion], fps: float, neutral: Motion
 
 
 def _drawn(steps: Iterable[Driven], avatar: Avatar) -> Iterator[Shown]:
+    ahead_s = avatar.ahead / WINDOW_HZ
+    waiting: deque[Driven] = deque()
     for step in steps:
-        yield avatar.show_drive(step.drive, step.moment)
+        waiting.append(step)
+        while waiting and step.moment.pts_s - waiting[0].moment.pts_s >= ahead_s:
+            yield _draw_first(waiting, avatar)
+    while waiting:
+        yield _draw_first(waiting, avatar)
+
+
+def _draw_first(waiting: deque[Driven], avatar: Avatar) -> Shown:
+    step = waiting.popleft()
+    return avatar.show_drive(step.drive, step.moment, [w.drive for w in waiting])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -117,8 +117,16 @@ class Avatar:
         moment = Moment(time_s, now_ns, LatencyTrace({"captured": now_ns}), sequence)
         return Driven(moment, self.driver.idle(time_s))
 
-    def show_drive(self, drive: Drive, moment: Moment) -> Shown:
-        """The avatar's picture of `drive`, with the clock of `moment`. Only the drawing thread may call it."""
+    @property
+    def ahead(self) -> int:
+        """How many moments after the one to draw the generator sees, where a file has them."""
+        return self._figure.renderer.ahead
+
+    def show_drive(self, drive: Drive, moment: Moment, coming: Sequence[Drive] = ()) -> Shown:
+        """The avatar's picture of `drive`, with the clock of `moment`. Only the drawing thread may call it.
+
+        `coming`: what a file asks for next, soonest first; live nobody knows.
+        """
         self._change()
         stamps = dict(moment.trace.stamps_ns)
 
@@ -126,7 +134,8 @@ class Avatar:
             stamps[stage] = self._clock.now_ns()
 
         try:
-            picture = self._figure.renderer.render(self._asked(drive, moment.pts_s), mark)
+            asked, *later = self._asked(drive, moment.pts_s, coming)
+            picture = self._figure.renderer.render(asked, mark, later)
             self._last_picture = picture
             self._fault_since_s = None
         except Exception as error:
@@ -143,14 +152,15 @@ class Avatar:
         self._fault_since_s = None
         begun()
 
-    def _asked(self, drive: Drive, time_s: float) -> Motion:
-        """What `drive` asks of the photo's head, with the emotion of the controls eased in."""
+    def _asked(self, drive: Drive, time_s: float, coming: Sequence[Drive]) -> list[Motion]:
+        """What `drive`, and what comes after it, ask of the photo's head, with the emotion of the controls eased in."""
         controls = self.controls  # read once: another thread may set them
         wanted = mood_of(controls.preset, controls.preset_strength)
         felt = self._felt = advance(self._felt, wanted, drive.motion, time_s)
-        return retarget(
-            drive.motion, drive.neutral, self._figure.source, controls, mood=felt.mood, talking=felt.talking
-        )
+        return [
+            retarget(d.motion, d.neutral, self._figure.source, controls, mood=felt.mood, talking=felt.talking)
+            for d in (drive, *coming)
+        ]
 
     def _after_fault(self, error: Exception, time_s: float) -> NDArray[np.uint8]:
         if self._fault_since_s is None:

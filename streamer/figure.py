@@ -18,6 +18,7 @@ class Figure:
         # drawn now, while everything works, but not with networks that may be drawing somebody in another thread
         shared = self.renderer.draws_with_kept
         self.rest_picture = self.renderer.still if shared else self.renderer.render(self.source)
+        self.renderer.forget()
 
     @property
     def notice(self) -> str | None:

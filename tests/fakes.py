@@ -9,12 +9,12 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -25,7 +25,10 @@ from PIL import Image
 from calibration.neutral import DriverNeutral, NeutralReport
 from engines.enrollment import Enrollment
 from engines.generators.generator import Generator, GeneratorConfig
+from engines.generators.registry import Entry
+from engines.head.model import HeadModel
 from engines.motion import Motion
+from engines.motion_window import MotionWindow
 from engines.raster.gbuffer import GBuffer, Viewport
 from streamer.clock import Clock, SystemClock
 from streamer.clock import VirtualClock as FakeClock
@@ -44,6 +47,7 @@ __all__ = [
     "GlancedClock",
     "StepSource",
     "encoded",
+    "entry",
     "picture",
     "read_all",
     "set_display_matrix",
@@ -256,23 +260,35 @@ class FakeTracker(Tracker):
 class FakeGenerator(Generator[tuple[int, int]]):
     """Fills the picture with `colour`, opaque. `error`, when set, is raised; `gate`, when clear, holds."""
 
-    def __init__(self, colour: tuple[int, int, int] = (200, 40, 40)) -> None:
-        self.config = GeneratorConfig("fake", grid_px=32)
+    def __init__(self, colour: tuple[int, int, int] = (200, 40, 40), past: int = 0, ahead: int = 0) -> None:
+        self.config = GeneratorConfig("fake", grid_px=32, past=past, ahead=ahead)
         self.colour = colour
         self.error: BaseException | None = None
         self.motions: list[Motion] = []
+        self.windows: list[MotionWindow] = []
         self.gate = threading.Event()
         self.gate.set()
 
     def prepare(self, enrollment: Enrollment, viewport: Viewport) -> tuple[int, int]:
         return viewport.height_px, viewport.width_px
 
-    def render(self, cache: tuple[int, int], gbuffer: GBuffer, motion: Motion) -> U8:
+    def render(self, cache: tuple[int, int], gbuffer: GBuffer, motions: MotionWindow) -> U8:
         self.gate.wait()
-        self.motions.append(motion)
+        self.motions.append(motions.now)
+        self.windows.append(motions)
         if self.error is not None:
             raise self.error
         return np.full((*cache, 4), (*self.colour, 255), np.uint8)
+
+
+def entry(make: Callable[[HeadModel], Generator[Any]]) -> Entry:
+    """A generator for the registry that has no parts to leave out."""
+
+    def opened(model: HeadModel, *, without: Collection[str] = ()) -> Generator[Any]:
+        assert not without
+        return make(model)
+
+    return Entry(opened)
 
 
 def picture(seed: int = 0, width: int = 64, height: int = 48) -> U8:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import FakeGenerator, FakeTracker
+from fakes import FakeGenerator, FakeTracker, entry
 
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
-from engines.generators.open import GENERATORS
+from engines.generators.registry import GENERATORS
 from scripts.benchmarks import pipelined
 from scripts.benchmarks.measured import percentiles_of
 from scripts.benchmarks.pipelined import run_pipelined
@@ -30,7 +30,7 @@ def tracker(astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> FakeTrack
 def test_every_frame_after_the_warm_up_is_measured(
     astronaut: Enrollment, tracker: FakeTracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(GENERATORS, "fake", lambda _: FakeGenerator())
+    monkeypatch.setitem(GENERATORS, "fake", entry(lambda _: FakeGenerator()))
     ran = run_pipelined(astronaut, CLIP, 30.0, "fake", 64, 20)
     assert (ran.generator, ran.frames, ran.dropped) == ("fake", 20, 0)
     assert tracker.calls == 24, "the clip goes round"
@@ -57,7 +57,7 @@ def test_a_fallback_is_measured_under_its_own_name(
     def no_weights(_: object) -> FakeGenerator:
         raise WeightsError("the weights of damaged are cut short")
 
-    monkeypatch.setitem(GENERATORS, "damaged", no_weights)
+    monkeypatch.setitem(GENERATORS, "damaged", entry(no_weights))
     ran = run_pipelined(astronaut, CLIP, 30.0, "damaged", 64, 2)
     assert ran.generator == "geometric"
     assert "damaged are cut short" in capsys.readouterr().err
@@ -68,7 +68,7 @@ def test_a_stage_that_fails_is_raised_not_measured(
     astronaut: Enrollment, tracker: FakeTracker, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     generator = FakeGenerator()
-    monkeypatch.setitem(GENERATORS, "fake", lambda _: generator)
+    monkeypatch.setitem(GENERATORS, "fake", entry(lambda _: generator))
     error = ZeroDivisionError("a bug")
     if where == "tracked":
         tracker.script.append(error)

@@ -24,8 +24,8 @@ from engines.compile.engine import Compiled, Engine, Precision, private_copy
 from engines.compile.open import compile_best
 from engines.compile.torch_engine import TorchEngine
 from engines.errors import EngineError
-from engines.generators.visavis.generator import WEIGHTS_PATH, head_example, load_networks, paths_example
-from engines.generators.visavis.networks import ServedHead, ServedPaths
+from engines.generators.networked.blueprint import load_networks
+from engines.generators.visavis.blueprint import VisavisBlueprint
 
 pytestmark = [
     pytest.mark.gpu,
@@ -56,11 +56,8 @@ def like(example: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
 
 @pytest.fixture(scope="module")
 def networks() -> dict[str, Network]:
-    nets, _ = load_networks(WEIGHTS_PATH)
-    return {
-        "head": (ServedHead(nets.head).eval(), head_example(nets.config)),
-        "paths": (ServedPaths(nets.paths).eval(), paths_example()),
-    }
+    blueprint, nets, _ = load_networks(VisavisBlueprint, VisavisBlueprint.weights_path())
+    return {s.name: (s.module, s.example) for s in blueprint.served(nets)}
 
 
 def on_cpu(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from fakes import FakeGenerator
+from fakes import FakeGenerator, entry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -17,12 +17,14 @@ from engines.errors import GeneratorError
 from engines.generators.generator import Generator
 from engines.generators.geometric.eyes import opening_ratio
 from engines.generators.geometric.generator import GeometricGenerator
-from engines.generators.open import GENERATORS, open_generator
+from engines.generators.open import open_generator
+from engines.generators.registry import GENERATORS
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER, OVAL
 from engines.head.landmarks import LandmarkDetector
 from engines.head.model import load_head_model
 from engines.motion import ARKIT_INDEX, Motion
+from engines.motion_window import MotionWindow
 from engines.raster.gbuffer import rasterise
 from engines.raster.pose import head_viewport, photo_viewport, pose_head
 from engines.raster.resample import resample
@@ -306,7 +308,7 @@ def test_alpha_is_premultiplied(astronaut: Enrollment) -> None:
     for yaw in (0, 15):
         motion = moved(astronaut.motion, yaw=yaw)
         mesh = pose_head(MODEL, astronaut, motion, viewport)
-        rgba = generator.render(cache, rasterise(MODEL, mesh, viewport, 256), motion)
+        rgba = generator.render(cache, rasterise(MODEL, mesh, viewport, 256), MotionWindow.of(motion))
         assert rgba.shape == (256, 256, 4)
         assert rgba.dtype == np.uint8
         assert (rgba[..., :3].max(-1).astype(int) <= rgba[..., 3].astype(int) + 2).mean() > 0.999
@@ -339,7 +341,7 @@ def test_a_registered_generator_is_used_by_name(
     def make(_: object) -> Generator[object]:
         return fake  # pyright: ignore[reportReturnType]
 
-    monkeypatch.setitem(GENERATORS, "fake", make)
+    monkeypatch.setitem(GENERATORS, "fake", entry(make))
     renderer = Renderer(astronaut, generator="fake", size_px=64)
     assert renderer.generator_name == "fake"
     assert (renderer.render(astronaut.motion) == (10, 200, 30)).all()

@@ -23,6 +23,7 @@ from engines.head.landmark_names import LIPS_INNER, LIPS_OUTER, LOWER_LIP, UPPER
 from engines.head.lips import hold_lips
 from engines.head.model import Part, load_head_model
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
+from engines.motion_window import MotionWindow
 from engines.raster.gbuffer import GBuffer, HeadMesh, rasterise
 from engines.raster.pose import head_viewport, photo_viewport, pose_head
 from engines.retarget import Controls, retarget
@@ -60,7 +61,9 @@ class Painted:
         viewport = head_viewport(self.person, SIZE)
         mesh = pose_head(MODEL, self.person, motion, viewport)
         gbuffer = rasterise(MODEL, mesh, viewport, grid)
-        return GeometricGenerator(MODEL).render(self.cache, gbuffer, motion)[..., :3], gbuffer
+        return GeometricGenerator(MODEL).render(self.cache, gbuffer, MotionWindow.of(motion))[
+            ..., :3
+        ], gbuffer
 
 
 def painted(person: Enrollment) -> Painted:

@@ -21,6 +21,7 @@ from fakes import (
     FakeTracker,
     GlancedClock,
     StepSource,
+    entry,
     picture,
     write_video,
 )
@@ -28,7 +29,7 @@ from fakes import (
 from calibration.neutral import NeutralReport
 from engines.enrollment import Enrollment
 from engines.errors import DriverError, GeneratorError, SinkError, WeightsError
-from engines.generators.open import GENERATORS
+from engines.generators.registry import GENERATORS
 from engines.geometry import rotation_from_degrees
 from engines.motion import Motion
 from streamer.avatar import FAULT_EASE_S, Avatar
@@ -163,7 +164,7 @@ def stage(astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
         source.clock = clock
         generator = FakeGenerator(GREY)
         generator_gate = generator.gate = CountingGate()
-        monkeypatch.setitem(GENERATORS, "fake", lambda _: generator)
+        monkeypatch.setitem(GENERATORS, "fake", entry(lambda _: generator))
         ledger = Ledger()
         tracker = HeldTracker(script, astronaut.motion)
         driver = Driver(tracker, on_fault=lambda error: ledger.fault("tracked", error))
@@ -410,7 +411,7 @@ def test_a_generator_whose_weights_do_not_load_falls_back_and_the_run_says_so(
     def no_weights(_: object) -> FakeGenerator:
         raise WeightsError("the weights of damaged are cut short; download them again")
 
-    monkeypatch.setitem(GENERATORS, "damaged", no_weights)
+    monkeypatch.setitem(GENERATORS, "damaged", entry(no_weights))
     driver = Driver(FakeTracker([astronaut.motion], neutral=astronaut.motion))
     avatar = Avatar(astronaut, driver, AvatarOptions(generator="damaged", size_px=64))
     assert avatar.generator_name == "geometric"

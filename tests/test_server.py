@@ -31,7 +31,8 @@ from starlette.requests import HTTPConnection
 
 from calibration.photo import Photo
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
-from engines.generators.names import GENERATOR_NAMES, generator_for_calls, generators_for_calls
+from engines.generators.names import generator_for_calls, generators_for_calls
+from engines.generators.registry import GENERATORS
 from engines.motion import Motion, read_motion
 from engines.picture.background import Background
 from engines.presets import preset_names
@@ -156,7 +157,7 @@ def test_the_page_and_its_files_come_with_a_strict_policy(client: TestClient) ->
 def test_a_small_computer_calls_with_the_generator_that_is_fluent() -> None:
     assert generator_for_calls(2) == "geometric"
     assert generator_for_calls(4) == "visavis"
-    assert sorted(generators_for_calls(2)) == sorted(GENERATOR_NAMES)
+    assert sorted(generators_for_calls(2)) == sorted(GENERATORS)
     assert generators_for_calls(2)[0] == generator_for_calls(2)
 
 
@@ -170,7 +171,7 @@ def test_avatars_are_listed_in_order(client: TestClient) -> None:
         "default": "red",
         "look": {"background": "keep", "aspect": "1:1"},
     }
-    assert "geometric" in GENERATOR_NAMES
+    assert "geometric" in GENERATORS
 
 
 def test_controls_are_saved_with_an_avatar(client: TestClient, offers: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from fakes import entry
 from numpy.typing import NDArray
 from test_generator import moved
 
@@ -19,21 +21,22 @@ from engines.compile.weights import WeightsHeader, arrays_of, load_weights, save
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
 from engines.generators.geometric.generator import GeometricGenerator
-from engines.generators.open import GENERATORS, open_generator
+from engines.generators.networked.blueprint import load_networks
+from engines.generators.open import open_generator
+from engines.generators.registry import GENERATORS
 from engines.generators.visavis import inputs
+from engines.generators.visavis.blueprint import VisavisBlueprint
 from engines.generators.visavis.generator import (
-    WEIGHTS_PATH,
-    Switches,
     VisavisGenerator,
     blend_box,
     blend_window,
-    load_networks,
     move,
 )
 from engines.generators.visavis.inputs import TurnedBox, Window
 from engines.generators.visavis.networks import KIND, VisavisNetworks, apply_layers, blending, split_layers
 from engines.head.model import load_head_model
 from engines.motion import Motion
+from engines.motion_window import MotionWindow
 from engines.raster.gbuffer import GBuffer, rasterise
 from engines.raster.pose import head_viewport, photo_viewport, pose_head
 from engines.renderer import Renderer
@@ -245,17 +248,20 @@ def test_each_part_can_be_switched_off(astronaut: Enrollment) -> None:
     motion = moved(astronaut.motion, yaw=10, jawOpen=0.5)
     gbuffer = gbuffer_of(astronaut, motion)
 
-    def picture(switches: Switches) -> U8:
-        generator = VisavisGenerator(MODEL, switches=switches)
-        return generator.render(generator.prepare(astronaut, viewport), gbuffer, motion)
+    def picture(without: Collection[str]) -> U8:
+        generator = VisavisGenerator(MODEL, without=without)
+        return generator.render(generator.prepare(astronaut, viewport), gbuffer, MotionWindow.of(motion))
 
-    everything = picture(Switches())
-    names = list(Switches.__dataclass_fields__)
+    everything = picture(())
+    names = VisavisBlueprint.switches
+    assert GENERATORS["visavis"].switches == names
     for name in names:
-        assert (picture(Switches(**{name: False})) != everything).any(), name
+        assert (picture({name}) != everything).any(), name
     geometric = GeometricGenerator(MODEL)
-    nothing = picture(Switches(**dict.fromkeys(names, False)))
-    assert (nothing == geometric.render(geometric.prepare(astronaut, viewport), gbuffer, motion)).all()
+    nothing = picture(names)
+    assert (
+        nothing == geometric.render(geometric.prepare(astronaut, viewport), gbuffer, MotionWindow.of(motion))
+    ).all()
 
 
 @pytest.mark.slow
@@ -287,7 +293,7 @@ def test_the_engines_draw_the_same_picture(astronaut: Enrollment) -> None:
     eager = VisavisGenerator(MODEL, engines=(Watched(),))
     cache = eager.prepare(astronaut, viewport)
     assert eager.wait_until_compiled(120)
-    plain = eager.render(cache, gbuffer, motion)
+    plain = eager.render(cache, gbuffer, MotionWindow.of(motion))
     assert eager.engine_name == "torch"
     bounds: tuple[tuple[Precision, float], ...] = (("fp32", 1e-3), ("bf16", 0.06))
     for (module, _), given in zip(eager.networks, seen[-2:], strict=True):
@@ -299,7 +305,7 @@ def test_the_engines_draw_the_same_picture(astronaut: Enrollment) -> None:
     compiled = VisavisGenerator(MODEL)
     cache = compiled.prepare(astronaut, viewport)
     assert compiled.wait_until_compiled(120)
-    off = np.abs(compiled.render(cache, gbuffer, motion).astype(np.int16) - plain)
+    off = np.abs(compiled.render(cache, gbuffer, MotionWindow.of(motion)).astype(np.int16) - plain)
     assert off.max() <= 15
     assert off.mean() < 0.5
 
@@ -323,9 +329,9 @@ def test_encoder_features_are_cached_with_the_avatar(astronaut: Enrollment) -> N
 
 
 def test_the_shipped_weights_are_small_and_say_what_they_are() -> None:
-    assert WEIGHTS_PATH.stat().st_size <= 12_000_000
-    assert WEIGHTS_PATH.stat().st_mode & 0o044
-    _, about = load_weights(WEIGHTS_PATH, KIND)
+    assert VisavisBlueprint.weights_path().stat().st_size <= 12_000_000
+    assert VisavisBlueprint.weights_path().stat().st_mode & 0o044
+    _, about = load_weights(VisavisBlueprint.weights_path(), KIND)
     assert "research" in about.licence
     assert about.metrics
     assert about.data
@@ -336,7 +342,7 @@ def test_the_shipped_weights_are_small_and_say_what_they_are() -> None:
 def test_weights_survive_saving(tmp_path: Path) -> None:
     nets = VisavisNetworks()
     save_weights(tmp_path / "w.safetensors", arrays_of(nets, np.float16), header())
-    again, digest = load_networks(tmp_path / "w.safetensors")
+    _, again, digest = load_networks(VisavisBlueprint, tmp_path / "w.safetensors")
     assert len(digest) == 64
     for a, b in zip(nets.parameters(), again.parameters(), strict=True):
         assert torch.allclose(a, b, atol=2e-3)
@@ -355,7 +361,7 @@ def test_bad_weights_are_refused_and_geometric_draws(
         WeightsError, match=r"w\.safetensors.*; install visavis again, or in a checkout train anew"
     ):
         VisavisGenerator(MODEL, weights=path)
-    monkeypatch.setitem(GENERATORS, "visavis", lambda model: VisavisGenerator(model, weights=path))
+    monkeypatch.setitem(GENERATORS, "visavis", entry(lambda model: VisavisGenerator(model, weights=path)))
     with pytest.raises(WeightsError):
         open_generator("visavis", MODEL)
     renderer = Renderer(astronaut, generator="visavis", size_px=128)

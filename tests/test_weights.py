@@ -24,13 +24,13 @@ from engines.compile.weights import (
 )
 from engines.digest import digest_of
 from engines.errors import WeightsError
-from engines.generators.visavis import generator
+from engines.generators.visavis.blueprint import VisavisBlueprint
 from engines.generators.visavis.networks import KIND as VISAVIS
 from engines.head.regressor import file as regressor
 from engines.speech import network as speech
 
 KINDS = [
-    (generator.WEIGHTS_PATH, VISAVIS),
+    (VisavisBlueprint.weights_path(), VISAVIS),
     (regressor.WEIGHTS_PATH, regressor.KIND),
     (speech.WEIGHTS, speech.KIND),
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.motion import Motion
+from engines.motion_window import MotionWindow
 from engines.raster.gbuffer import GBuffer, Viewport
 
 CacheT = TypeVar("CacheT")
@@ -19,17 +19,27 @@ CacheT = TypeVar("CacheT")
 
 @dataclass(frozen=True, slots=True)
 class GeneratorConfig:
-    """What a caller must know: the G-buffer grid it wants, and where its weights come from (None: none)."""
+    """What a caller must know: the G-buffer grid it wants, and where its weights come from (None: none).
+
+    `past` and `ahead`: how many moments before and after the one to draw it sees, where there are any: live there is
+    nothing ahead.
+    """
 
     name: str
     grid_px: int
     weights: str | None = None
+    past: int = 0
+    ahead: int = 0
 
 
 class Generator(ABC, Generic[CacheT]):
-    """Draws one person. Stateless between calls: all state of a person is in the cache."""
+    """Draws one person. Stateless between calls: all state of a person is in the cache, of a call in the window."""
 
     config: GeneratorConfig
+
+    def window(self, enrollment: Enrollment, viewport: Viewport) -> Viewport | None:
+        """What to rasterise, pixel for pixel; None: all of `viewport`, on the grid of `config`."""
+        return None
 
     @abstractmethod
     def prepare(self, enrollment: Enrollment, viewport: Viewport) -> CacheT:
@@ -44,5 +54,5 @@ class Generator(ABC, Generic[CacheT]):
         return True
 
     @abstractmethod
-    def render(self, cache: CacheT, gbuffer: GBuffer, motion: Motion) -> NDArray[np.uint8]:
-        """Per frame: premultiplied RGBA (H, W, 4) uint8 of the person, background transparent."""
+    def render(self, cache: CacheT, gbuffer: GBuffer, motions: MotionWindow) -> NDArray[np.uint8]:
+        """Per frame: premultiplied RGBA (H, W, 4) uint8 of the person in the viewport, background transparent."""

@@ -1,10 +1,12 @@
-"""Which generators there are and which one draws when none is named; imports nothing, so that a command line may."""
+"""Which generator draws when none is named, and which there are; imports nothing slow, so that a command line may."""
 
 from __future__ import annotations
 
-GENERATOR_NAMES = ("geometric", "visavis")
+from engines.generators.registry import GENERATORS
+
 DEFAULT_GENERATOR = "visavis"
 FALLBACK_GENERATOR = "geometric"  # needs no weights
+GENERATOR_NAMES = GENERATORS.keys()  # a view: whatever stands in the registry
 
 # a page's browser works on the same cores: with fewer than this the networks leave it 16 pictures a second
 CORES_FOR_CALLS = 4

@@ -1,29 +1,14 @@
-"""`open_generator`: a generator by its name. A new one stands here and in `names`, and can be chosen everywhere."""
+"""`open_generator`: a generator by its name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from engines.errors import GeneratorError, WeightsError, no_such
 from engines.generators.generator import Generator
 from engines.generators.names import FALLBACK_GENERATOR
+from engines.generators.registry import GENERATORS
 from engines.head.model import HeadModel
-
-
-def _geometric(model: HeadModel) -> Generator[Any]:
-    from engines.generators.geometric.generator import GeometricGenerator
-
-    return GeometricGenerator(model)
-
-
-def _visavis(model: HeadModel) -> Generator[Any]:
-    from engines.generators.visavis.generator import VisavisGenerator  # torch takes a second to import
-
-    return VisavisGenerator(model)
-
-
-GENERATORS: dict[str, Callable[[HeadModel], Generator[Any]]] = {"geometric": _geometric, "visavis": _visavis}
 
 
 def open_generator(name: str, model: HeadModel) -> Generator[Any]:
@@ -33,7 +18,7 @@ def open_generator(name: str, model: HeadModel) -> Generator[Any]:
     """
     if name not in GENERATORS:
         raise GeneratorError(no_such("generator", name, GENERATORS))
-    return GENERATORS[name](model)
+    return GENERATORS[name].open(model)
 
 
 def open_generator_or_fallback(name: str, model: HeadModel) -> tuple[Generator[Any], str | None]:

@@ -55,16 +55,34 @@ class HeadMesh:
     pose: Similarity  # head units → viewport pixels, of the rigid head
     landmarks_px: F32 = field(default_factory=lambda: np.zeros((0, 3), np.float32))
 
+    def seen_in(self, there: Viewport, here: Viewport) -> HeadMesh:
+        """The same head, told in the pixels of viewport `there` until now, in those of `here`."""
+        scale = here.scale / there.scale
+        shift = np.array(
+            [
+                (there.origin_x_px - here.origin_x_px) * here.scale,
+                (there.origin_y_px - here.origin_y_px) * here.scale,
+                0.0,
+            ]
+        )
+        pose = Similarity(self.pose.scale * scale, self.pose.rotation, self.pose.shift * scale + shift)
+        step, moved = np.float32(scale), shift.astype(np.float32)
+        return HeadMesh(self.vertices_px * step + moved, pose, self.landmarks_px * step + moved)
+
 
 @dataclass(frozen=True, slots=True)
 class GBuffer:
-    """`uv` (h, w, 2) in 0 … 1 and `part` (h, w) of `Part` (0 = not covered), on a grid over the viewport."""
+    """`uv` (h, w, 2) in 0 … 1 and `part` (h, w) of `Part` (0 = not covered), on a grid over the viewport.
+
+    `triangle` (h, w) int32, −1 = not covered: which one each pixel shows, where `rasterise_triangles` drew it.
+    """
 
     uv: F32
     part: NDArray[np.uint8]
     depth_px: F32
     mesh: HeadMesh
     viewport: Viewport
+    triangle: NDArray[np.int32] | None = None
 
 
 def rasterise(
@@ -97,6 +115,57 @@ def rasterise(
     part = cv2.convertScaleAbs(colour[..., 2], alpha=_PART_SCALE)
     depth -= cv2.LUT(part, _INTERIOR) * np.float32(push)
     return GBuffer(np.ascontiguousarray(colour[..., :2]), np.asarray(part, np.uint8), depth, mesh, viewport)
+
+
+def rasterise_triangles(
+    model: HeadModel, mesh: HeadMesh, window: Viewport, chosen: NDArray[np.intp] | None = None
+) -> GBuffer:
+    """As `rasterise`, pixel for pixel of `window`, with the triangle that each pixel shows.
+
+    What a pixel shows follows from its triangle and the triangle's corners, so that no value is interpolated here
+    which a network's training would have to interpolate alike.
+    """
+    drawn, depth = _draw_ids(
+        model, mesh.vertices_px, mesh.pose.scale, window.width_px, window.height_px, chosen
+    )
+    covered = drawn >= 0
+    part = np.where(covered, model.part[drawn], 0).astype(np.uint8)
+    uv = np.zeros((*drawn.shape, 2), np.float32)
+    rows, columns = np.nonzero(covered)
+    corners = model.triangles[drawn[covered]]
+    at = mesh.vertices_px[corners][..., :2] - np.stack([columns, rows], 1)[:, None] - np.float32(0.5)
+    at = at.astype(np.float32)
+    a, b, c = at[:, 0], at[:, 1], at[:, 2]
+    weights = np.stack([_cross(b, c), _cross(c, a), _cross(a, b)], 1)
+    total = weights.sum(1, keepdims=True)
+    weights = weights / np.where(total == 0, 1, total)
+    uv[covered] = (model.uv[corners] * weights[..., None]).sum(1)
+    depth -= cv2.LUT(part, _INTERIOR) * np.float32(_BEHIND_HU * mesh.pose.scale)
+    return GBuffer(uv, part, depth, mesh, window, drawn)
+
+
+def _cross(a: F32, b: F32) -> F32:
+    return (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).astype(np.float32)
+
+
+def _draw_ids(
+    model: HeadModel,
+    points: F32,
+    scale: float,
+    width: int,
+    height: int,
+    chosen: NDArray[np.intp] | None = None,
+) -> tuple[NDArray[np.int32], F32]:
+    """((h, w) int32 which triangle each pixel shows, −1 none; depth (h, w)) of a head of `scale` pixels a unit."""
+    triangles = model.triangles if chosen is None else model.triangles[chosen]
+    facing = np.flatnonzero(front_facing(points, triangles))
+    kept = facing if chosen is None else chosen[facing]
+    numbers = np.zeros((len(kept), 3, 3), np.float32)
+    numbers[..., 0] = ((kept + 1) / _MOST_TRIANGLES)[:, None]
+    corners = points[triangles[facing].reshape(-1)]
+    corners[:, 2] += np.repeat(_mouth_interior(model)[kept], 3) * np.float32(_BEHIND_HU * scale)
+    drawn, depth = draw_triangles(corners, numbers.reshape(-1, 3), width, height)
+    return (np.rint(drawn[..., 0] * _MOST_TRIANGLES) - 1).astype(np.int32), depth
 
 
 _BEHIND_HU = 0.3  # further than teeth ever come through the skin
@@ -142,16 +211,8 @@ def seen_triangles(model: HeadModel, meshes: Sequence[HeadMesh], viewport: Viewp
     scale = np.array([_SEEN_GRID_PX / viewport.width_px, _SEEN_GRID_PX / viewport.height_px, 1], np.float32)
     for mesh in meshes:
         points = (mesh.vertices_px * scale).astype(np.float32)
-        facing = np.flatnonzero(front_facing(points, model.triangles))
-        numbers = np.zeros((len(facing), 3, 3), np.float32)
-        numbers[..., 0] = ((facing + 1) / _MOST_TRIANGLES)[:, None]
-        corners = points[model.triangles[facing].reshape(-1)]
-        corners[:, 2] += np.repeat(_mouth_interior(model)[facing], 3) * np.float32(
-            _BEHIND_HU * mesh.pose.scale
-        )
-        drawn, _ = draw_triangles(corners, numbers.reshape(-1, 3), _SEEN_GRID_PX, _SEEN_GRID_PX)
-        found = np.rint(drawn[..., 0] * _MOST_TRIANGLES).astype(np.int64)
-        seen[np.unique(found[found > 0]) - 1] = True
+        found, _ = _draw_ids(model, points, mesh.pose.scale, _SEEN_GRID_PX, _SEEN_GRID_PX)
+        seen[np.unique(found[found >= 0])] = True
     near = np.zeros(model.vertex_count, bool)
     near[model.weld[model.triangles[seen]]] = True
     return np.flatnonzero(near[model.weld[model.triangles]].any(1)).astype(np.intp)

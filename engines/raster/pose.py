@@ -24,6 +24,13 @@ def head_viewport(enrollment: Enrollment, size_px: int) -> Viewport:
     return Viewport(left, top, size_px / side, size_px, size_px)
 
 
+def head_window(enrollment: Enrollment, width_px: int, height_px: int) -> Viewport:
+    """The standard head crop `height_px` high, narrower or wider about its middle."""
+    left, top, side = enrollment.crop_px
+    scale = height_px / side
+    return Viewport(left + side / 2 - width_px / scale / 2, top, scale, width_px, height_px)
+
+
 _CUT_AT_MOST = 0.25  # of the crop's height, which a photo that ends below the chin takes away
 
 

@@ -1,50 +1,40 @@
 """What can be evaluated besides the product's generators: the source copy, and variants for ablations.
 
-A variant stands in `VARIANTS` under a name of its own: the same generator with a part switched off. It can be
+A variant is a generator with a part switched off or with another head to draw, under a name of its own. It can be
 named wherever the evaluation takes a generator's name, and the product never knows of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from collections.abc import Generator as Yields
+from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 from engines.errors import GeneratorError
-from engines.generators.generator import Generator
-from engines.generators.open import GENERATORS
-from engines.head.model import HeadModel
+from engines.generators.registry import GENERATORS, Entry
 
 # shows the photo, whatever the driver does: the floor that every generator must beat; drawn by nobody
 SOURCE_COPY = "source-copy"
+# the head that is drawn has the driver's identity instead of the photo's, so that PNCC and all else looked up on it is
+# the driver's own and not the rebuilt one: what papers 003 and 004 rebuild it for. Only somebody else's differs: cross
+DRIVER_IDENTITY = "-driver-identity"
 
 
-def _without(**off: bool) -> Callable[[HeadModel], Generator[Any]]:
-    def make(model: HeadModel) -> Generator[Any]:
-        from engines.generators.visavis.generator import Switches, VisavisGenerator
-
-        return VisavisGenerator(model, switches=Switches(**off))
-
-    return make
-
-
-# one part of the trained networks switched off at a time: what the picture loses without it
-VARIANTS: dict[str, Callable[[HeadModel], Generator[Any]]] = {
-    "visavis-no-flow": _without(flow=False),
-    "visavis-no-layers": _without(layers=False),
-    "visavis-no-features": _without(features=False),
-    "visavis-no-motion": _without(motion=False),
-    "visavis-no-mouth": _without(mouth=False),
-    "visavis-no-eyes": _without(eyes=False),
-    "visavis-no-photo-crops": _without(photo_crops=False),
-}
-ABLATIONS = tuple(VARIANTS)
+def variants() -> dict[str, Entry]:
+    """Of every generator, each of its parts left out, and the driver's identity drawn: what the picture loses."""
+    parts = {
+        f"{name}-no-{part.replace('_', '-')}": replace(entry, open=partial(entry.open, without=(part,)))
+        for name, entry in GENERATORS.items()
+        for part in entry.switches
+    }
+    return parts | {f"{name}{DRIVER_IDENTITY}": entry for name, entry in GENERATORS.items()}
 
 
 def known_names() -> list[str]:
     """Every name that can be evaluated."""
-    return sorted({SOURCE_COPY, *GENERATORS, *VARIANTS})
+    return sorted({SOURCE_COPY, *GENERATORS, *variants()})
 
 
 @contextmanager
@@ -53,7 +43,8 @@ def registered(names: Sequence[str]) -> Yields[None]:
     for name in names:
         if name not in known_names():
             raise GeneratorError(f"there is no generator {name!r}; choose of: {', '.join(known_names())}")
-    added = {name: VARIANTS[name] for name in names if name in VARIANTS}
+    known = variants()
+    added = {name: known[name] for name in names if name in known}
     GENERATORS.update(added)
     try:
         yield

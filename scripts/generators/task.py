@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +24,27 @@ class Outcome:
     reals: dict[str, Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """How discriminators learn. At a rate of 2·10⁻⁴ they did not in 2 000 steps.
+
+    `counts_from`: the step from which they count; they learn alone before. `r1`: weight γ of the gradient penalty,
+    taken every `r1_every`-th step and there as often heavier (Karras et al. 2020, "lazy regularization"); 0: none.
+    """
+
+    rate: float = 5e-4
+    counts_from: int = 0
+    r1: float = 0.0
+    r1_every: int = 16
+
+
 class GeneratorTask(ABC):
     """One generator's training. Stateless but for its settings."""
 
     name: str
     adversarial: float = 0.01  # weight of fooling a discriminator
     matching: float = 0.02  # weight of looking alike to a discriminator
+    teaching: Teaching = Teaching()
 
     @abstractmethod
     def networks(self) -> nn.Module:
@@ -36,11 +52,11 @@ class GeneratorTask(ABC):
 
     @abstractmethod
     def batch(self, pairs: Pairs, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
-        """Rows (n, 2) as tensors on the CPU, augmented when `rng` is given."""
+        """Rows (n, 2) as tensors on the CPU or the device, augmented when `rng` is given."""
 
     @abstractmethod
     def outcome(self, networks: nn.Module, batch: Batch, step: int) -> Outcome:
-        """Forward and losses. `step` lets some losses begin later."""
+        """Forward and losses, without waiting for the device. `step` lets some losses begin later: see `phase`."""
 
     @abstractmethod
     def figures(self, networks: nn.Module, batch: Batch) -> dict[str, NDArray[np.float64]]:
@@ -53,3 +69,7 @@ class GeneratorTask(ABC):
     def discriminators(self) -> dict[str, nn.Module]:
         """Fresh discriminators by the name of what they tell real from made; none by default."""
         return {}
+
+    def phase(self, step: int) -> Hashable:
+        """Whatever `outcome` takes from the number of the step: it gives the same for all steps of one phase."""
+        return None

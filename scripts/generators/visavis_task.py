@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from engines.generators.visavis.networks import (
 )
 from scripts.evaluation.perceptual import PerceptualFeatures, perceptual_distance
 from scripts.generators.data import Pairs, gather
-from scripts.generators.task import Batch, GeneratorTask, Outcome
+from scripts.generators.task import Batch, GeneratorTask, Outcome, Teaching
 
 U8 = NDArray[np.uint8]
 
@@ -38,6 +39,7 @@ class LossWeights:
     perceptual_crops: float = 0.02
     adversarial: float = 0.01
     adversarial_from: int = 8000  # once shapes are right: earlier it draws teeth that are not there
+    adversarial_alone: int = 500  # steps in which the discriminators learn before they count
     features: float = 0.02  # matching of discriminator features
     flow: float = 0.02
     flow_smooth: float = 0.05
@@ -57,6 +59,7 @@ class VisavisTask(GeneratorTask):
     def __init__(self, weights: LossWeights | None = None, device: torch.device | None = None) -> None:
         self.weights = weights or LossWeights()
         self.adversarial, self.matching = self.weights.adversarial, self.weights.features
+        self.teaching = Teaching(counts_from=self.weights.adversarial_from + self.weights.adversarial_alone)
         self.device = device or torch.device("cpu")
         self._perceptual = PerceptualFeatures(4).to(self.device) if self.weights.perceptual else None
         self._soft = {s: soft_window(s).to(self.device) for s in (inputs.MOUTH_PX, inputs.EYE_PX)}
@@ -66,6 +69,10 @@ class VisavisTask(GeneratorTask):
 
     def discriminators(self) -> dict[str, nn.Module]:
         return {"mouth": Discriminator(), "eyes": Discriminator()}
+
+    def phase(self, step: int) -> Hashable:
+        w = self.weights
+        return step >= w.perceptual_from, step >= w.adversarial_from, step % 2  # one eye at a time
 
     # --- batches --------------------------------------------------------------------------------------
 
@@ -203,7 +210,7 @@ class VisavisTask(GeneratorTask):
         grid = F.affine_grid(place, [len(crop), 1, size, size], align_corners=False)
         found = F.grid_sample(both, grid, "bilinear", "border", align_corners=False)
         # D is told in the window: into the crop's own −1 … 1
-        step = torch.einsum("nij,njhw->nhwi", torch.linalg.inv(place[:, :, :2]), found[:, :2] * 2)
+        step = torch.einsum("nij,njhw->nhwi", _inverse(place[:, :, :2]), found[:, :2] * 2)
         own = F.affine_grid(
             torch.eye(2, 3, device=crop.device).expand(len(crop), 2, 3),
             [len(crop), 1, size, size],
@@ -344,6 +351,12 @@ class VisavisTask(GeneratorTask):
             ]
             rows.append(np.asarray(np.hstack(tiles), np.uint8))
         return np.vstack(rows)
+
+
+def _inverse(linear: Tensor) -> Tensor:
+    """Of (B, 2, 2). Torch's waits for the device, to ask whether there is one."""
+    a, b, c, d = linear.flatten(1).unbind(1)
+    return torch.stack([d, -b, -c, a], 1).reshape(-1, 2, 2) / (a * d - b * c)[:, None, None]
 
 
 def over(rgba: Tensor, background: Tensor) -> Tensor:

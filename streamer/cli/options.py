@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from streamer.sources.names import SOURCE_CHOICES, source_named
 MIN_PX, MAX_PX = 64, 1024
 
 
-def _one_of(what: str, names: Sequence[str]) -> Callable[[str], str]:
+def _one_of(what: str, names: Collection[str]) -> Callable[[str], str]:
     def check(name: str) -> str:
         if name not in names:
             raise VisavisError(no_such(what, name, names))
@@ -29,7 +29,7 @@ def _one_of(what: str, names: Sequence[str]) -> Callable[[str], str]:
     return check
 
 
-def _choice(what: str, names: Sequence[str], text: str) -> Any:
+def _choice(what: str, names: Collection[str], text: str) -> Any:
     # no enumeration: what is refused is refused in the words of the family, whichever way it was named
     return typer.Option(metavar=f"[{'|'.join(names)}]", help=text, callback=_one_of(what, names))
 

@@ -22,6 +22,7 @@ from engines.generators.geometric.mouth import Mouth, make_mouth, paint_mouth
 from engines.geometry import Similarity, rotation_vector
 from engines.head.model import HeadModel, Part
 from engines.motion import Motion
+from engines.motion_window import MotionWindow
 from engines.raster.conditioning import PreparedMap, lookup_map, prepare_map
 from engines.raster.gbuffer import GBuffer, Viewport
 from engines.raster.pose import pose_head
@@ -81,8 +82,8 @@ class GeometricGenerator(Generator[GeometricCache]):
             motion=enrollment.motion,
         )
 
-    def render(self, cache: GeometricCache, gbuffer: GBuffer, motion: Motion) -> U8:
-        return self.draw(cache, gbuffer, motion).picture
+    def render(self, cache: GeometricCache, gbuffer: GBuffer, motions: MotionWindow) -> U8:
+        return self.draw(cache, gbuffer, motions.now).picture
 
     def draw(self, cache: GeometricCache, gbuffer: GBuffer, motion: Motion) -> Layers:
         """As `render`, with what a learned generator is guided by."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,26 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.compile.background_engine import BackgroundEngine
 from engines.compile.engine import Engine
-from engines.compile.weights import WeightsHeader, build_network
 from engines.enrollment import Enrollment
-from engines.errors import WeightsError
-from engines.generators.generator import Generator, GeneratorConfig
 from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
-from engines.generators.visavis import inputs, networks
-from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WHERE_PX, WINDOW_PX, TurnedBox, Window
-from engines.generators.visavis.networks import (
-    KIND,
-    NetworkConfig,
-    ServedHead,
-    ServedPaths,
-    VisavisNetworks,
-)
+from engines.generators.networked.base import NetworkedGenerator
+from engines.generators.visavis import inputs
+from engines.generators.visavis.blueprint import VisavisBlueprint
+from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, TurnedBox, Window
+from engines.generators.visavis.networks import VisavisNetworks
 from engines.geometry import F64, Similarity
 from engines.head.model import HeadModel
-from engines.head.names import OWN_HEAD_MODEL
 from engines.motion import Motion
+from engines.motion_window import MotionWindow
 from engines.raster.conditioning import PreparedMap
 from engines.raster.gbuffer import GBuffer, Viewport, rasterise
 from engines.raster.pose import head_viewport, pose_head
@@ -41,22 +31,8 @@ from engines.raster.pose import head_viewport, pose_head
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
-WEIGHTS_PATH = Path(__file__).parents[2] / "data" / "visavis.safetensors"
 _PHOTO_PX = 256  # the photo's own inputs are made at this size, whatever the output's
 _LEAST_PX = 0.05  # a flow or a change smaller than this (pixels, grey levels) is none
-
-
-@dataclass(frozen=True, slots=True)
-class Switches:
-    """Parts that can be switched off, for ablations."""
-
-    flow: bool = True  # D, the completed flow
-    layers: bool = True  # r, S and M of the head window
-    features: bool = True  # the photo's encoder features
-    motion: bool = True  # the motion code
-    mouth: bool = True
-    eyes: bool = True
-    photo_crops: bool = True  # the photo's own mouth and eyes beside the crops
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,115 +49,76 @@ class VisavisCache:
     motion: Motion
 
 
-class VisavisGenerator(Generator[VisavisCache]):
+class VisavisGenerator(NetworkedGenerator[VisavisCache]):
     """See the module. Raises WeightsError when the weights do not load, or learnt another head than `model`."""
+
+    nets: VisavisNetworks
 
     def __init__(
         self,
         model: HeadModel,
         *,
-        weights: Path = WEIGHTS_PATH,
-        switches: Switches | None = None,
+        weights: Path | None = None,
+        without: Collection[str] = (),
         engines: Sequence[Engine] | None = None,
     ) -> None:
-        """Serves with torch at once; `engines` (None: the declared order) are tried in turn meanwhile."""
-        # the networks read PNCC and parts, and both are this one head's
-        if model.name != OWN_HEAD_MODEL:
-            raise WeightsError(
-                f"the weights of visavis were trained on its own head model, not on {model.name}; "
-                "enroll the photo with --head-model visavis to draw with them"
-            )
-        self._model = model
         self._base = GeometricGenerator(model)
-        self._switches = switches or Switches()
-        self.config = GeneratorConfig("visavis", self._base.config.grid_px, weights=weights.name)
-        nets, digest = load_networks(weights)
-        self._nets = nets
-        self._features_name = f"visavis/{digest[:16]}"
-        self.networks = [
-            (ServedHead(nets.head).eval(), head_example(nets.config)),
-            (ServedPaths(nets.paths).eval(), paths_example()),
-        ]
-        self._digest, self._order = digest, engines
-        self._built: tuple[BackgroundEngine, BackgroundEngine] | None = None
+        grid_px = self._base.config.grid_px
+        super().__init__(
+            VisavisBlueprint, model, weights=weights, without=without, engines=engines, grid_px=grid_px
+        )
 
-    def wait_until_compiled(self, timeout_s: float) -> bool:
-        """Whether the networks' engines were ready (or refused) within `timeout_s`."""
-        return all(engine.wait(timeout_s) for engine in self._engines())
+    def encode(self, enrollment: Enrollment) -> list[F32]:
+        return [self._encode(enrollment, inputs.prepare_guides(enrollment))]
 
-    def _engines(self) -> tuple[BackgroundEngine, BackgroundEngine]:
-        """Of the head network and the paths; building begins when the first person is prepared, not before."""
-        if self._built is None:
-            # the same weights in changed code are another network
-            code = hashlib.sha256(Path(networks.__file__).read_bytes()).hexdigest()
-            key = f"{self._digest[:16]}-{code[:8]}"
-            head, paths = (
-                BackgroundEngine(module, example, f"visavis-{part}-{key}", order=self._order)
-                for part, (module, example) in zip(("head", "paths"), self.networks, strict=True)
-            )
-            self._built = head, paths
-        return self._built
-
-    @property
-    def engine_name(self) -> str:
-        """The tier that runs the networks now."""
-        return self._engines()[0].tier_name
-
-    def encode(self, enrollment: Enrollment, prepared: PreparedMap | None = None) -> F32:
-        """(C, 32, 32) features of the photo, the same for every viewport."""
+    def _encode(self, enrollment: Enrollment, prepared: PreparedMap) -> F32:
         viewport = head_viewport(enrollment, _PHOTO_PX)
-        mesh = pose_head(self._model, enrollment, enrollment.motion, viewport)
-        gbuffer = rasterise(self._model, mesh, viewport, self.config.grid_px)
+        mesh = pose_head(self.model, enrollment, enrollment.motion, viewport)
+        gbuffer = rasterise(self.model, mesh, viewport, self.config.grid_px)
         window = Window.of(enrollment, viewport)
-        guides = prepared or inputs.prepare_guides(enrollment)
-        photo = inputs.photo_input(enrollment, viewport, guides, gbuffer, window)
+        photo = inputs.photo_input(enrollment, viewport, prepared, gbuffer, window)
         with torch.inference_mode():
-            return self._nets.encoder(_tensor(photo))[0].numpy()
+            return self.nets.encoder(_tensor(photo))[0].numpy()
 
-    def features_of(self, enrollment: Enrollment) -> dict[str, NDArray[np.float16]]:
-        """What an avatar file keeps for this generator: the encoder's features, named after its weights."""
-        return {self._features_name: self.encode(enrollment).astype(np.float16)}
+    def _on(self, part: str) -> bool:
+        return part not in self.blueprint.without
 
     def prepare(self, enrollment: Enrollment, viewport: Viewport) -> VisavisCache:
-        self._engines()
-        prepared = inputs.prepare_guides(enrollment)
-        found = enrollment.features.get(self._features_name)
-        if found is None or found.shape != (self._nets.config.features, WHERE_PX, WHERE_PX):  # forged
-            found = self.encode(enrollment, prepared)
-        features = torch.from_numpy(found.astype(np.float32)[None]) * float(self._switches.features)
-        placed = pose_head(self._model, enrollment, enrollment.motion, viewport)
+        self.engines()
+        (features,) = self.features(enrollment)
+        placed = pose_head(self.model, enrollment, enrollment.motion, viewport)
         crops = inputs.photo_crops(enrollment, viewport, placed)
-        kept = float(self._switches.photo_crops)
+        kept = float(self._on("photo_crops"))
         return VisavisCache(
             base=self._base.prepare(enrollment, viewport),
-            guides=prepared,
+            guides=inputs.prepare_guides(enrollment),
             window=Window.of(enrollment, viewport),
-            features=features,
+            features=features * float(self._on("features")),
             mouth_photo=_tensor(crops[0]) * kept,
             eyes_photo=torch.cat([_tensor(e) for e in crops[1]]) * kept,
             pose=placed.pose,
             motion=enrollment.motion,
         )
 
-    def render(self, cache: VisavisCache, gbuffer: GBuffer, motion: Motion) -> U8:
+    def render(self, cache: VisavisCache, gbuffer: GBuffer, motions: MotionWindow) -> U8:
+        motion = motions.now
         layers = self._base.draw(cache.base, gbuffer, motion)
-        picture, window, on = layers.picture, cache.window, self._switches
-        vector = inputs.motion_vector(cache.motion, motion, cache.pose, gbuffer.mesh.pose) * np.float32(
-            on.motion
-        )
+        picture, window = layers.picture, cache.window
+        vector = inputs.motion_vector(cache.motion, motion, cache.pose, gbuffer.mesh.pose)
+        vector *= np.float32(self._on("motion"))
         guide, part = inputs.guides(cache.guides, gbuffer, window)
-        flow, synthesis = self._engines()[0](
+        flow, synthesis = self.engines()[0](
             _tensor(inputs.low_picture(picture, window)),
             _channels_first(inputs.head_guide(guide, part)),
             torch.from_numpy(inputs.where_in_photo(layers.flow, gbuffer, window)[None]),
             cache.features,
             torch.from_numpy(vector[None]),
         )
-        if on.flow:
+        if self._on("flow"):
             picture = move(picture, _channels_last(flow), window)
-        if on.layers:
+        if self._on("layers"):
             blend_window(picture, _bytes(synthesis[0]), window)
-        if on.mouth or on.eyes:
+        if self._on("mouth") or self._on("eyes"):
             self._paint_paths(picture, cache, gbuffer, vector)
         return picture
 
@@ -192,7 +129,7 @@ class VisavisGenerator(Generator[VisavisCache]):
         vectors = np.stack([vector, inputs.mirror_motion(vector)])
         mouth_part = inputs.part_crop(gbuffer, mouth, MOUTH_PX)
         eye_parts = [inputs.part_crop(gbuffer, b, EYE_PX, mirrored=m) for b, m in eyes]
-        mouth_layers, eye_layers = self._engines()[1](
+        mouth_layers, eye_layers = self.engines()[1](
             _tensor(inputs.cut_box(picture, mouth, MOUTH_PX)[..., :3]),
             cache.mouth_photo,
             _channels_first(inputs.mouth_guide(mouth_part)),
@@ -202,53 +139,11 @@ class VisavisGenerator(Generator[VisavisCache]):
             torch.cat([_channels_first(inputs.eye_guide(p)) for p in eye_parts]),
             torch.from_numpy(vectors),
         )
-        if self._switches.mouth:
+        if self._on("mouth"):
             blend_box(picture, _bytes(mouth_layers[0]), mouth)
-        if self._switches.eyes:
+        if self._on("eyes"):
             for k, (box, mirrored) in enumerate(eyes):
                 blend_box(picture, _bytes(eye_layers[k]), box, mirrored=mirrored)
-
-
-def head_example(config: NetworkConfig) -> tuple[Tensor, ...]:
-    """Inputs of the head network, zeros."""
-    return (
-        torch.zeros(1, 4, WINDOW_PX, WINDOW_PX),
-        torch.zeros(1, inputs.GUIDE_CHANNELS, WINDOW_PX, WINDOW_PX),
-        torch.zeros(1, WHERE_PX, WHERE_PX, 2),
-        torch.zeros(1, config.features, WHERE_PX, WHERE_PX),
-        torch.zeros(1, inputs.MOTION_SIZE),
-    )
-
-
-def paths_example() -> tuple[Tensor, ...]:
-    """Inputs of the paths, zeros: one mouth, two eyes."""
-    mouth, eyes = (1, 3, MOUTH_PX, MOUTH_PX), (2, 3, EYE_PX, EYE_PX)
-    return (
-        torch.zeros(mouth),
-        torch.zeros(mouth),
-        torch.zeros(1, inputs.MOUTH_GUIDE_CHANNELS, MOUTH_PX, MOUTH_PX),
-        torch.zeros(1, inputs.MOTION_SIZE),
-        torch.zeros(eyes),
-        torch.zeros(eyes),
-        torch.zeros(2, inputs.EYE_GUIDE_CHANNELS, EYE_PX, EYE_PX),
-        torch.zeros(2, inputs.MOTION_SIZE),
-    )
-
-
-def load_networks(weights: Path) -> tuple[VisavisNetworks, str]:
-    """Networks with the weights of a file, and what tells these weights from others. Raises WeightsError."""
-    nets, header = build_network(weights, KIND, _build)
-    return nets.eval(), header.sha256
-
-
-def _build(tensors: dict[str, F32], header: WeightsHeader) -> VisavisNetworks:
-    known = {f.name for f in fields(NetworkConfig)}
-    widths: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in header.config.items() if k in known
-    }
-    nets = VisavisNetworks(NetworkConfig(**widths))
-    nets.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
-    return nets
 
 
 def move(picture: U8, flow: F32, window: Window) -> U8:

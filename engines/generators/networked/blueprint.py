@@ -1,0 +1,248 @@
+"""`Blueprint`: all that there is to know of one generator's networks, told once.
+
+Training, pairs, evaluation, export and the generator that serves are made from it; `engines.generators.registry`
+says by which name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engines.compile.weights import NetworkKind, WeightsHeader, build_network
+from engines.generators.networked.lesson import Judges, Lesson, Outcome
+from engines.generators.networked.picture import Size
+from engines.generators.networked.scene import HeadTables, Scene
+from engines.head.model import load_head_model
+
+U8 = NDArray[np.uint8]
+Config = TypeVar("Config")
+
+TRAINED_BY = "scripts.train"
+_DATA = Path(__file__).parents[2] / "data"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What networks draw of a batch, in the window.
+
+    - `rgba` (B, 4, h, w): the person, premultiplied, 0 … 1.
+    - `flow` (B, 2, h', w'), of a generator that warps: where each place comes from in the photo minus where it is,
+      in shares of the window's width and height. With it the picture is as sharp as the photo.
+    - `stages`: whatever else losses or people want to look at.
+    """
+
+    rgba: Tensor
+    flow: Tensor | None = None
+    stages: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A module that an engine runs in each frame, and inputs as it gets them."""
+
+    name: str
+    module: nn.Module
+    example: tuple[Tensor, ...]
+
+
+class Blueprint(ABC, Generic[Config]):
+    """One generator. A subclass names its `kind` and sizes and brings networks, inputs and losses.
+
+    - `kind`: the name, the version of weights and inputs.
+    - `config_type`: a frozen dataclass of widths, per level; `weights` files keep it.
+    - `window`: what the networks draw, in pixels; `raster`: the grid on which the head is rasterised there.
+    - `past`, `ahead`: moments of motion before and after the one to draw.
+    - `base`: the generator whose picture its networks complete, if any; then pairs carry that picture.
+    - `switches`: parts that can be left out; `without` says which are.
+    - `adversarial`, `matching`: what discriminators count.
+    """
+
+    kind: ClassVar[NetworkKind]
+    config_type: ClassVar[type[Any]]
+    window: ClassVar[Size] = Size(256, 256)
+    raster: ClassVar[Size | None] = None
+    past: ClassVar[int] = 0
+    ahead: ClassVar[int] = 0
+    base: ClassVar[str | None] = None
+    switches: ClassVar[tuple[str, ...]] = ()
+    adversarial: ClassVar[float] = 0.01  # weight of fooling a discriminator
+    matching: ClassVar[float] = 0.02  # weight of looking alike to a discriminator
+
+    def __init__(self, config: Config | None = None, without: Collection[str] = ()) -> None:
+        unknown = sorted(set(without) - set(self.switches))
+        if unknown:
+            raise ValueError(f"{self.kind.name} has no part {', '.join(unknown)} to leave out")
+        self.config: Config = self.config_type() if config is None else config
+        self.without = frozenset(without)
+
+    @classmethod
+    def weights_path(cls) -> Path:
+        """Where the weights that ship lie."""
+        return _DATA / f"{cls.kind.name}.safetensors"
+
+    @classmethod
+    def raster_size(cls) -> Size:
+        """The grid on which the head is rasterised."""
+        return cls.raster or cls.window
+
+    def config_dict(self) -> dict[str, Any]:
+        """The configuration as a weights file keeps it."""
+        assert is_dataclass(self.config)
+        assert not isinstance(self.config, type)
+        return asdict(self.config)
+
+    # --- what it is -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def networks(self) -> nn.Module:
+        """Fresh networks, from torch's current seed; called as `draw` says."""
+
+    @abstractmethod
+    def inputs(self, scene: Scene) -> tuple[Tensor, ...]:
+        """What the networks see of each frame."""
+
+    def photo_inputs(self, scene: Scene) -> tuple[Tensor, ...]:
+        """What `encode` sees, once a photo; nothing for networks without an encoder."""
+        return ()
+
+    def encode(self, networks: nn.Module, photo: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the networks make of a photo once: features, kept in the avatar."""
+        return ()
+
+    def draw(self, networks: nn.Module, inputs: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Made:
+        """A frame. By default the networks are called with inputs and features and give `rgba`, or that and `flow`."""
+        found = networks(*inputs, *features)
+        return Made(found) if isinstance(found, Tensor) else Made(*found)
+
+    # --- how it learns --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def losses(self, made: Made, lesson: Lesson, judges: Judges) -> dict[str, Tensor]:
+        """Weighted losses by name, whose sum is made less."""
+
+    def outcome(self, networks: nn.Module, lesson: Lesson, judges: Judges) -> Outcome:
+        """Forward and losses of a batch."""
+        made = self.make(networks, lesson.scene)
+        return Outcome(self.losses(made, lesson, judges), *self.shown(made, lesson))
+
+    def make(self, networks: nn.Module, scene: Scene) -> Made:
+        """Encoder and frame in one, as training wants them."""
+        features = self.encode(networks, self.photo_inputs(scene))
+        return self.draw(networks, self.inputs(scene), features)
+
+    def phase(self, step: int) -> Hashable:
+        """Which losses are on at a step: within a phase each step does the same."""
+        return None
+
+    def discriminators(self) -> dict[str, nn.Module]:
+        """Fresh discriminators by the name of what they tell real from made; none by default."""
+        return {}
+
+    def shown(self, made: Made, lesson: Lesson) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(fakes, reals) by the discriminators' names."""
+        return {}, {}
+
+    def figures(self, networks: nn.Module, lesson: Lesson, judges: Judges) -> dict[str, Tensor]:
+        """(B,) figures of each row, lower is better, in pairs `x` of ours and `x_base` of the photo unmoved."""
+        ours, size = lesson.over(self.make(networks, lesson.scene).rgba), self.window
+        truth, still = lesson.truth_at(size), lesson.photo_over(size)
+        found: dict[str, Tensor] = {}
+        for name, picture in (("l1", ours), ("l1_base", still)):
+            found[name] = (picture - truth).abs().mean((1, 2, 3))
+        if judges.perceptual is not None:
+            for name, picture in (("lpips", ours), ("lpips_base", still)):
+                found[name] = judges.distance(picture, truth)
+        return found
+
+    def grid(self, networks: nn.Module, lesson: Lesson) -> list[Tensor]:
+        """Columns (B, 3, h, w) for people to look at: photo, ours, truth."""
+        made = self.make(networks, lesson.scene)
+        return [lesson.photo_over(self.window), lesson.over(made.rgba), lesson.truth_at(self.window)]
+
+    # --- how it serves --------------------------------------------------------------------------------
+
+    def served(self, networks: nn.Module) -> Sequence[Served]:
+        """The modules of a frame. By default one: `ServedWindow`."""
+        scene = self.example()
+        with torch.no_grad():
+            features = self.encode(networks, self.photo_inputs(scene))
+            inputs = self.inputs(scene)
+        module = ServedWindow(self, networks, len(inputs)).eval()
+        photo = scene.photo_at(self.window)
+        return [Served("window", module, (photo, *inputs, *features))]
+
+    def feature_shapes(self, networks: nn.Module) -> list[tuple[int, ...]]:
+        """Of what `encode` gives of one photo, without the batch."""
+        with torch.no_grad():
+            found = self.encode(networks, self.photo_inputs(self.example()))
+        return [tuple(f.shape[1:]) for f in found]
+
+    def example(self) -> Scene:
+        """A scene of nothing, for shapes."""
+        return Scene.empty(
+            HeadTables.of(load_head_model()), self.raster_size(), self.past + 1 + self.ahead, self.past
+        )
+
+
+class ServedWindow(nn.Module):
+    """A frame as an engine runs it: (photo, *inputs, *features) → `rgba`, or of a generator that warps
+    (`difference`, `flow`): what the networks draw minus the photo warped, which is put on the photo warped at full
+    resolution."""
+
+    def __init__(self, blueprint: Blueprint[Any], networks: nn.Module, inputs: int) -> None:
+        super().__init__()
+        self.networks = networks
+        self._draw: Callable[..., Made] = blueprint.draw
+        self._inputs = inputs
+
+    def forward(self, photo: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        made = self._draw(self.networks, given[: self._inputs], given[self._inputs :])
+        if made.flow is None:
+            return (made.rgba.clamp(0, 1),)
+        return made.rgba.clamp(0, 1) - warped(photo, made.flow), made.flow
+
+
+def warped(picture: Tensor, flow: Tensor) -> Tensor:
+    """`P(x + F(x))` (B, C, h, w) by flow (B, 2, h', w') in shares of the picture's sides."""
+    height, width = picture.shape[2:]
+    flow = nn.functional.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
+    # no `affine_grid`: not every engine has it
+    x = ((torch.arange(width, device=flow.device) + 0.5) * (2 / width) - 1).to(flow.dtype)
+    y = ((torch.arange(height, device=flow.device) + 0.5) * (2 / height) - 1).to(flow.dtype)
+    own = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)
+    where = own + 2 * flow.permute(0, 2, 3, 1)
+    return nn.functional.grid_sample(picture, where, "bilinear", "border", align_corners=False)
+
+
+B = TypeVar("B", bound=Blueprint[Any])
+
+
+def load_networks(
+    blueprint: type[B], weights: Path, without: Collection[str] = ()
+) -> tuple[B, nn.Module, str]:
+    """(blueprint as the file configures it, its networks, digest of the weights). Raises WeightsError."""
+    made: list[B] = []
+
+    def build(tensors: dict[str, NDArray[np.float32]], header: WeightsHeader) -> nn.Module:
+        made.append(blueprint(config_of(blueprint.config_type, header.config), without))
+        nets = made[-1].networks()
+        nets.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
+        return nets
+
+    nets, header = build_network(weights, blueprint.kind, build)
+    return made[-1], nets.eval(), header.sha256
+
+
+def config_of(config_type: type[Any], told: Mapping[str, Any]) -> Any:
+    """A configuration as a weights file keeps it, or as a command line gives it."""
+    known = {f.name for f in fields(config_type)}
+    return config_type(**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items() if k in known})

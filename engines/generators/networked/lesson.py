@@ -1,0 +1,75 @@
+"""`Lesson`: a batch to learn from, a `Scene` and what should have been drawn; and what a training asks and lends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from engines.generators.networked.picture import Picture, Size
+from engines.generators.networked.scene import Scene
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one batch gives: weighted `losses` by name; `fakes` and `reals` by name for the discriminators."""
+
+    losses: dict[str, Tensor]
+    fakes: dict[str, Tensor]
+    reals: dict[str, Tensor]
+
+
+class Judges(Protocol):
+    """What a training lends to losses: frozen networks that look at pictures (B, 3, h, w) 0 … 1."""
+
+    @property
+    def perceptual(self) -> Callable[[Tensor], Sequence[Tensor]] | None:
+        """Feature maps, finest first; None where the network is not installed or not wanted."""
+        ...
+
+    def distance(self, made: Tensor, truth: Tensor) -> Tensor:
+        """(B,) perceptual distance as LPIPS counts it; gradients flow to `made` alone."""
+        ...
+
+
+class Lesson:
+    """A batch. `truth` RGB and matte (beside) of the frame that drives, seen through the photo's window; `background`
+    RGB of what stands behind the photo's person there; `sharpness` (B,): below 1 where the clip was enlarged; `step`
+    of the training."""
+
+    def __init__(
+        self, scene: Scene, truth: Picture, background: Picture, sharpness: Tensor, step: int = 0
+    ) -> None:
+        self.scene, self.truth, self.background = scene, truth, background
+        self.sharpness, self.step = sharpness, step
+        self._truths: dict[Size, Tensor] = {}
+        self._backgrounds: dict[Size, Tensor] = {}
+
+    def truth_at(self, size: Size) -> Tensor:
+        """(B, 3, h, w): the true picture, its own background included."""
+        return self._truth(size)[:, :3]
+
+    def matte_at(self, size: Size) -> Tensor:
+        """(B, 1, h, w): where the true picture shows the person."""
+        return self._truth(size)[:, 3:]
+
+    def _truth(self, size: Size) -> Tensor:
+        if size not in self._truths:
+            self._truths[size] = self.truth.at(size)
+        return self._truths[size]
+
+    def background_at(self, size: Size) -> Tensor:
+        """(B, 3, h, w)."""
+        if size not in self._backgrounds:
+            self._backgrounds[size] = self.background.at(size)
+        return self._backgrounds[size]
+
+    def over(self, rgba: Tensor) -> Tensor:
+        """Premultiplied RGBA (B, 4, h, w) over the background (B, 3, h, w)."""
+        return rgba[:, :3] + (1 - rgba[:, 3:]) * self.background_at(Size(rgba.shape[3], rgba.shape[2]))
+
+    def photo_over(self, size: Size) -> Tensor:
+        """The photo as it is, over the background: what anything must beat."""
+        return self.over(self.scene.photo_at(size))

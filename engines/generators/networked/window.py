@@ -1,0 +1,146 @@
+"""`WindowGenerator`: the generator that a blueprint alone makes; its networks draw the head's window."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engines.compile.engine import Engine
+from engines.enrollment import Enrollment
+from engines.generators.networked.base import NetworkedGenerator
+from engines.generators.networked.blueprint import Blueprint
+from engines.generators.networked.paste import Paste, premultiplied
+from engines.generators.networked.picture import Picture
+from engines.generators.networked.scene import HeadTables, Scene, Surface
+from engines.head.model import HeadModel
+from engines.motion import Motion
+from engines.motion_descriptor import describe, in_window
+from engines.motion_window import MotionWindow
+from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport, rasterise_triangles
+from engines.raster.pose import head_window, pose_head, pose_in_viewport
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledScene:
+    """A photo as a scene sees it: `picture` in the `window`, the head as it lies there, UV maps, its motion."""
+
+    window: Viewport
+    picture: Picture
+    own: Surface
+    colour: Tensor
+    visibility: Tensor
+    motion: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCache:
+    """What `prepare` leaves for `render`; `small` (1, 4, h, w) is the photo as the networks see it."""
+
+    enrollment: Enrollment
+    photo: EnrolledScene
+    small: Tensor
+    features: list[Tensor]
+    paste: Paste
+
+
+class WindowGenerator(NetworkedGenerator[WindowCache]):
+    """See the module."""
+
+    def __init__(
+        self,
+        blueprint: type[Blueprint[Any]],
+        model: HeadModel,
+        *,
+        weights: Path | None = None,
+        without: Collection[str] = (),
+        engines: Sequence[Engine] | None = None,
+    ) -> None:
+        super().__init__(blueprint, model, weights=weights, without=without, engines=engines)
+        self._tables = HeadTables.of(model)
+
+    def window(self, enrollment: Enrollment, viewport: Viewport) -> Viewport:
+        size = self.blueprint.raster_size()
+        return head_window(enrollment, size.width_px, size.height_px)
+
+    def encode(self, enrollment: Enrollment) -> list[F32]:
+        scene = self._scene(self._photo(enrollment))
+        with torch.no_grad():
+            found = self.blueprint.encode(self.nets, self.blueprint.photo_inputs(scene))
+        return [f[0].numpy() for f in found]
+
+    def prepare(self, enrollment: Enrollment, viewport: Viewport) -> WindowCache:
+        self.engines()
+        photo = self._photo(enrollment)
+        return WindowCache(
+            enrollment,
+            photo,
+            photo.picture.at(self.blueprint.window),
+            self.features(enrollment),
+            Paste.of(enrollment, viewport, photo.window),
+        )
+
+    def render(self, cache: WindowCache, gbuffer: GBuffer, motions: MotionWindow) -> U8:
+        told = np.stack([self._told(cache.enrollment, m, cache.photo.window) for m in motions.motions])
+        scene = self._scene(cache.photo, _surface(gbuffer), torch.from_numpy(told[None]))
+        with torch.no_grad():
+            inputs = self.blueprint.inputs(scene)
+        found = self.engines()[0](cache.small, *inputs, *cache.features)
+        if len(found) == 1:
+            return cache.paste.draw(_channels_last(found[0]))
+        return cache.paste.draw_warped(_channels_last(found[0]), _channels_last(found[1]))
+
+    # --------------------------------------------------------------------------------------------------
+
+    def _photo(self, enrollment: Enrollment) -> EnrolledScene:
+        size, window = self.blueprint.window, self.window(enrollment, Viewport(0, 0, 1, 1, 1))
+        mesh = pose_head(self.model, enrollment, enrollment.motion, window)
+        small = premultiplied(enrollment, head_window(enrollment, size.width_px, size.height_px))
+        return EnrolledScene(
+            window,
+            Picture(_channels_first(small)),
+            _surface(rasterise_triangles(self.model, mesh, window)),
+            _channels_first(enrollment.uv_colour),
+            _channels_first(enrollment.uv_visibility[..., None]),
+            torch.from_numpy(self._told(enrollment, enrollment.motion, window)[None]),
+        )
+
+    @staticmethod
+    def _told(enrollment: Enrollment, motion: Motion, window: Viewport) -> F32:
+        middle = np.array([window.width_px / 2, window.height_px / 2], np.float32)
+        descriptor = describe(motion, pose_in_viewport(enrollment, motion, window))
+        return in_window(descriptor, middle, np.array(window.height_px, np.float32))
+
+    def _scene(
+        self, photo: EnrolledScene, posed: Surface | None = None, motions: Tensor | None = None
+    ) -> Scene:
+        if motions is None:
+            moments = self.config.past + 1 + self.config.ahead
+            motions = photo.motion[:, None].expand(-1, moments, -1)
+        return Scene(
+            self._tables, self.blueprint.raster_size(), photo.picture, posed or photo.own, photo.own,
+            photo.colour, photo.visibility, motions, photo.motion, past=self.config.past,
+        )  # fmt: skip
+
+
+def _surface(gbuffer: GBuffer) -> Surface:
+    assert gbuffer.triangle is not None
+    mesh: HeadMesh = gbuffer.mesh
+    return Surface(torch.from_numpy(gbuffer.triangle)[None], torch.from_numpy(mesh.vertices_px)[None])
+
+
+def _channels_first(image: NDArray[np.generic]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))[None])
+
+
+def _channels_last(x: Tensor) -> F32:
+    return np.ascontiguousarray(x[0].permute(1, 2, 0).float().numpy())

@@ -1,0 +1,78 @@
+"""`GENERATORS`: every generator, told once. Command line, page, training, evaluation and export follow from it.
+
+A new generator stands here and nowhere else. What is behind a name is imported when it is asked for: torch takes a
+second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from engines.generators.generator import Generator
+    from engines.generators.networked.blueprint import Blueprint
+    from engines.head.model import HeadModel
+
+
+class Open(Protocol):
+    """Makes a generator for a head model, without some of its parts. Raises WeightsError when weights do not load."""
+
+    def __call__(self, model: HeadModel, *, without: Collection[str] = ()) -> Generator[Any]:
+        """`without`: names of the entry's switches."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One generator.
+
+    - `open` makes it.
+    - `blueprint`: of one with networks, all that training, evaluation and export need to know; None: it has none.
+    - `switches`: its parts that an ablation may leave out.
+    """
+
+    open: Open
+    blueprint: Callable[[], type[Blueprint[Any]]] | None = None
+    switches: tuple[str, ...] = ()
+
+
+def _geometric(model: HeadModel, *, without: Collection[str] = ()) -> Generator[Any]:
+    from engines.generators.geometric.generator import GeometricGenerator
+
+    assert not without
+    return GeometricGenerator(model)
+
+
+def _visavis(model: HeadModel, *, without: Collection[str] = ()) -> Generator[Any]:
+    from engines.generators.visavis.generator import VisavisGenerator
+
+    return VisavisGenerator(model, without=without)
+
+
+def _visavis_blueprint() -> type[Blueprint[Any]]:
+    from engines.generators.visavis.blueprint import VisavisBlueprint
+
+    return VisavisBlueprint
+
+
+def windowed(blueprint: Callable[[], type[Blueprint[Any]]], switches: tuple[str, ...] = ()) -> Entry:
+    """A generator that is its blueprint and nothing else: networks that draw the head's window."""
+
+    def make(model: HeadModel, *, without: Collection[str] = ()) -> Generator[Any]:
+        from engines.generators.networked.window import WindowGenerator
+
+        return WindowGenerator(blueprint(), model, without=without)
+
+    return Entry(make, blueprint, switches)
+
+
+GENERATORS: dict[str, Entry] = {
+    "geometric": Entry(_geometric),
+    "visavis": Entry(
+        _visavis,
+        _visavis_blueprint,
+        ("flow", "layers", "features", "motion", "mouth", "eyes", "photo_crops"),
+    ),
+}
