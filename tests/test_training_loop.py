@@ -569,7 +569,7 @@ def test_a_compiled_step_gives_the_curve_of_one_as_it_stands(tmp_path: Path) -> 
     compiled = train(Plain(), few(steps=12, step_mode="compile"), tmp_path / "compiled", say=said.append)
     assert not [line for line in said if "as it stands" in line]
     for a, b in zip(eager.network.parameters(), compiled.network.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-4)
+        assert torch.allclose(a, b, atol=5e-3)  # of 0.5 that they move: Adam enlarges the last digits
 
 
 @pytest.mark.gpu
@@ -585,7 +585,7 @@ def test_on_a_gpu_a_step_gives_the_same_curve_however_it_is_done(tmp_path: Path,
     )
     assert not [line for line in said if "as it stands" in line]
     for a, b in zip(eager.network.parameters(), other.network.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-4)
+        assert torch.allclose(a, b, atol=5e-3)  # of 0.5 that they move: Adam enlarges the last digits
     # a batch halves there too, and what was recorded is given back
     training = Training(Plain(device=gpu), replace(settings, step_mode=mode), quiet)
     for number in range(8):
