@@ -173,16 +173,16 @@ class Blueprint(ABC, Generic[Config]):
     def served(self, networks: nn.Module) -> Sequence[Served]:
         """The modules of a frame. By default one: `ServedWindow`."""
         scene = self.example()
-        with torch.inference_mode():
+        with torch.no_grad():
             features = self.encode(networks, self.photo_inputs(scene))
             inputs = self.inputs(scene)
         module = ServedWindow(self, networks, len(inputs)).eval()
         photo = scene.photo_at(self.window)
-        return [Served("window", module, tuple(t.clone() for t in (photo, *inputs, *features)))]
+        return [Served("window", module, (photo, *inputs, *features))]
 
     def feature_shapes(self, networks: nn.Module) -> list[tuple[int, ...]]:
         """Of what `encode` gives of one photo, without the batch."""
-        with torch.inference_mode():
+        with torch.no_grad():
             found = self.encode(networks, self.photo_inputs(self.example()))
         return [tuple(f.shape[1:]) for f in found]
 
@@ -213,14 +213,14 @@ class ServedWindow(nn.Module):
 
 def warped(picture: Tensor, flow: Tensor) -> Tensor:
     """`P(x + F(x))` (B, C, h, w) by flow (B, 2, h', w') in shares of the picture's sides."""
-    size = picture.shape[2:]
-    if flow.shape[2:] != size:
-        flow = nn.functional.interpolate(flow, size=size, mode="bilinear", align_corners=False)
-    eye = torch.eye(2, 3, dtype=flow.dtype, device=flow.device).expand(len(flow), 2, 3)
-    grid = nn.functional.affine_grid(eye, [len(flow), 1, *size], align_corners=False)
-    return nn.functional.grid_sample(
-        picture, grid + 2 * flow.permute(0, 2, 3, 1), "bilinear", "border", align_corners=False
-    )
+    height, width = picture.shape[2:]
+    flow = nn.functional.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
+    # no `affine_grid`: not every engine has it
+    x = ((torch.arange(width, device=flow.device) + 0.5) * (2 / width) - 1).to(flow.dtype)
+    y = ((torch.arange(height, device=flow.device) + 0.5) * (2 / height) - 1).to(flow.dtype)
+    own = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)
+    where = own + 2 * flow.permute(0, 2, 3, 1)
+    return nn.functional.grid_sample(picture, where, "bilinear", "border", align_corners=False)
 
 
 B = TypeVar("B", bound=Blueprint[Any])

@@ -74,7 +74,7 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
 
     def encode(self, enrollment: Enrollment) -> list[F32]:
         scene = self._scene(self._photo(enrollment))
-        with torch.inference_mode():
+        with torch.no_grad():
             found = self.blueprint.encode(self.nets, self.blueprint.photo_inputs(scene))
         return [f[0].numpy() for f in found]
 
@@ -92,9 +92,9 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
     def render(self, cache: WindowCache, gbuffer: GBuffer, motions: MotionWindow) -> U8:
         told = np.stack([self._told(cache.enrollment, m, cache.photo.window) for m in motions.motions])
         scene = self._scene(cache.photo, _surface(gbuffer), torch.from_numpy(told[None]))
-        with torch.inference_mode():
+        with torch.no_grad():
             inputs = self.blueprint.inputs(scene)
-        found = self.engines()[0](cache.small, *(_own(i) for i in inputs), *cache.features)
+        found = self.engines()[0](cache.small, *inputs, *cache.features)
         if len(found) == 1:
             return cache.paste.draw(_channels_last(found[0]))
         return cache.paste.draw_warped(_channels_last(found[0]), _channels_last(found[1]))
@@ -136,11 +136,6 @@ def _surface(gbuffer: GBuffer) -> Surface:
     assert gbuffer.triangle is not None
     mesh: HeadMesh = gbuffer.mesh
     return Surface(torch.from_numpy(gbuffer.triangle)[None], torch.from_numpy(mesh.vertices_px)[None])
-
-
-def _own(x: Tensor) -> Tensor:
-    # what came out of inference mode may not be given to a compiled network
-    return x.clone()
 
 
 def _channels_first(image: NDArray[np.generic]) -> Tensor:
