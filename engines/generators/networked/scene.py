@@ -14,9 +14,9 @@ from functools import cached_property, lru_cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 from torch import Tensor
 
+from engines.generators.networked.constant import constant
 from engines.generators.networked.picture import Picture, Size, Tint
 from engines.head.model import HeadModel
 from engines.motion_descriptor import DESCRIPTOR_SIZE
@@ -52,19 +52,22 @@ class HeadTables:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # else training could not use them afterwards
 def _tables(model: HeadModel, device: str) -> HeadTables:
     def to(values: NDArray[np.generic], kind: type[np.generic]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, kind)).to(device)
 
     first = np.unique(model.weld)
-    _, nearest = KDTree(model.mean_hu[first]).query(model.mean_hu * np.array([-1, 1, 1], np.float32))
+    places = torch.from_numpy(model.mean_hu.astype(np.float32))
+    turned = places * torch.tensor([-1.0, 1.0, 1.0])
+    nearest = torch.cat([torch.cdist(some, places[first]).argmin(1) for some in turned.split(1024)])
     return HeadTables(
         to(model.triangles, np.int64),
         to(model.part, np.uint8),
         to(model.uv, np.float32),
         to(model.pncc(), np.float32),
         to(model.weld, np.int64),
-        to(first[np.asarray(nearest)], np.int64),
+        to(first[nearest.numpy()], np.int64),
         to(model.landmark_vertices, np.int64),
         to(model.landmark_weights, np.float32),
     )
@@ -165,12 +168,12 @@ class Scene:
         sides; paper 001, eq. 3; paper 002, § 3.2."""
         seen = self._seen
         moved = self.own.corners[..., :2] - self.posed.corners[..., :2]
-        sides = moved.new_tensor([self.size.width_px, self.size.height_px])
-        found = self._in_mirror(seen.vertex_values(moved / sides))
+        shares = constant([1 / self.size.width_px, 1 / self.size.height_px], moved)
+        found = self._in_mirror(seen.vertex_values(moved * shares))
         if self.flip is None:
             return found
-        sign = found.new_tensor([-1.0, 1.0])[:, None, None]
-        return torch.where(self.flip[:, None, None, None], found * sign, found)
+        turned = torch.cat([-found[:, :1], found[:, 1:]], 1)
+        return torch.where(self.flip[:, None, None, None], turned, found)
 
     def occlusion(self) -> Tensor:
         """`O_c` (B, 1, h, w) 0 … 1, 1 = the photo shows it, soft, by texels; paper 001, eq. 4."""
