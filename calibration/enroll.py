@@ -30,6 +30,7 @@ from engines.generators.open import open_generator_or_fallback
 from engines.geometry import Camera, yaw_pitch_roll_deg
 from engines.head.fit import SourceFit, fit_source, measure_gaze
 from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT
+from engines.head.landmarks import FaceLandmarks
 from engines.head.model import HeadModel, eye_centre
 from engines.head.open import open_head_model, ref_of
 from engines.head.surface import spread_delta
@@ -70,38 +71,65 @@ def enroll_photo(
     require_whole_face(face.points_px, width, height, max(photo.original_size_px) / max(width, height))
     crop = head_crop(face.points_px, width, height)
 
-    camera = Camera(width, height)
     fit = fit_source(model, face.points_px, face.scores)
-    rotation, translation = camera.from_similarity(fit.pose)
-    yaw, pitch, roll = yaw_pitch_roll_deg(rotation)
+    yaw, pitch, roll = yaw_pitch_roll_deg(Camera(width, height).from_similarity(fit.pose)[0])
     notices += (notice for notice in (check_turn(yaw, pitch), check_tilt(roll)) if notice)
-    unposed = fit.pose.invert(face.points_px)
-    findings = look_at_face(image, face, unposed)
+    findings = look_at_face(image, face, fit.pose.invert(face.points_px))
     notices += findings.notices
+    matte = person_matte(image, crop, face.points_px)
+    if matte.notice:
+        notices.append(matte.notice)
+    elif head_is_cut(matte.alpha, face.points_px):
+        notices.append("the top of the head is cut off: a photo with room above it animates better")
+    still = replace(
+        enroll_face(model, image, face, crop, fit, matte.alpha),
+        name=name,
+        photo_sha256=photo.sha256,
+        consent=Consent(consent, datetime.now(UTC).isoformat(timespec="seconds")) if consent else None,
+        notices=tuple(notices),
+        controls=findings.controls,
+        model=ref_of(head_model),
+    )
+    return with_features(model, still)
+
+
+def person_matte(image: U8, crop_px: tuple[float, float, float], landmarks_px: F32) -> Matte:
+    """The matte of the person with that face; all of `image` (H, W, 3), with a notice, where none is found there."""
+    matte = cut_out(image, crop_px)
+    if matte.notice or face_in_matte(matte.alpha, landmarks_px):
+        return matte
+    # a drawing: to the segmenter it is no person, and a head without pixels would be black
+    return Matte(
+        np.full(image.shape[:2], 255, np.uint8),
+        "no person found around the face (a drawing?): the background moves with the head",
+    )
+
+
+def enroll_face(
+    model: HeadModel,
+    image: U8,
+    face: FaceLandmarks,
+    crop_px: tuple[float, float, float],
+    fit: SourceFit,
+    matte: U8,
+) -> Enrollment:
+    """The enrollment of a face of `image` (H, W, 3) that was found, judged and cut out: nameless, without features."""
+    rotation, translation = Camera(image.shape[1], image.shape[0]).from_similarity(fit.pose)
     motion = Motion(
         expression=fit.expression,
         rotation_rad=rotation.astype(np.float32),
         translation_hu=translation.astype(np.float32),
-        gaze_rad=measure_gaze(unposed),
+        gaze_rad=measure_gaze(fit.pose.invert(face.points_px)),
     )
-    matte = cut_out(image, crop)
-    if matte.notice:
-        notices.append(matte.notice)
-    elif not face_in_matte(matte.alpha, face.points_px):
-        # a drawing: to the segmenter it is no person, and a head without pixels would be black
-        matte = Matte(np.full(image.shape[:2], 255, np.uint8))
-        notices.append("no person found around the face (a drawing?): the background moves with the head")
-    elif head_is_cut(matte.alpha, face.points_px):
-        notices.append("the top of the head is cut off: a photo with room above it animates better")
     neutral = person_of(model, fit)
-    neutral = neutral + inflate_hair(model, neutral, fit.pose, matte.alpha)
+    neutral = neutral + inflate_hair(model, neutral, fit.pose, matte)
     none = np.zeros((1, 1, 3), np.uint8)
     still = Enrollment(
-        name=name,
+        name="",
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        photo_sha256=photo.sha256,
+        photo_sha256="",
         photo=image,
-        crop_px=crop,
+        crop_px=crop_px,
         landmarks_px=face.points_px,
         identity=fit.identity,
         neutral_hu=neutral,
@@ -110,14 +138,10 @@ def enroll_photo(
         uv_visibility=none[..., 0],
         uv_colour=none,
         uv_pncc=none,
-        matte=matte.alpha,
-        plate=background_plate(image, matte.alpha, crop),
-        consent=Consent(consent, datetime.now(UTC).isoformat(timespec="seconds")) if consent else None,
-        notices=tuple(notices),
-        controls=findings.controls,
-        model=ref_of(head_model),
+        matte=matte,
+        plate=background_plate(image, matte, crop_px),
     )
-    return with_features(model, with_uv_maps(model, still))
+    return with_uv_maps(model, still)
 
 
 def face_of(photo: Photo) -> FoundFace:

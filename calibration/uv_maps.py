@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -53,7 +54,6 @@ def draw_uv_maps(model: HeadModel, enrollment: Enrollment, side_px: int = UV_POS
     mesh = pose_head(model, enrollment, enrollment.motion, photo_viewport(enrollment))
     position = draw_in_uv(model, np.ascontiguousarray(mesh.vertices_px[:, :2]), side_px)
     visible, seen = _visibility(model, enrollment, mesh, position)
-    pncc = draw_in_uv(model, model.pncc(), side_px)
     # background that shows at the mesh's rim is no colour of the head
     rim = max(3, round(enrollment.crop_px[2] * _RIM_SHARE)) | 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (rim, rim))
@@ -68,7 +68,7 @@ def draw_uv_maps(model: HeadModel, enrollment: Enrollment, side_px: int = UV_POS
         position,
         (visible * 255 + 0.5).astype(np.uint8),
         colour,
-        np.clip(pncc * 255 + 0.5, 0, 255).astype(np.uint8),
+        np.clip(_pncc_map(model, side_px) * 255 + 0.5, 0, 255).astype(np.uint8),
     )
 
 
@@ -120,6 +120,20 @@ def _visibility(model: HeadModel, enrollment: Enrollment, mesh: HeadMesh, positi
     )
 
 
+# what the model alone decides is drawn once; shared, so never changed in place
+@lru_cache(maxsize=2)
+def _pncc_map(model: HeadModel, size: int) -> F32:
+    return draw_in_uv(model, model.pncc(), size)
+
+
+@lru_cache(maxsize=2)
+def _scalp_map(model: HeadModel, size: int) -> F32:
+    """(S, S) 0 … 1: where hair can grow."""
+    drawn = draw_in_uv(model, np.repeat(scalp_weight(model)[:, None], 3, 1), size)
+    return np.clip(drawn[..., 0] * 1.3, 0, 1)
+
+
+@lru_cache(maxsize=2)
 def _islands(model: HeadModel, size: int) -> U8:
     """(S, S) `Part` + 1 of each texel, 0 off the atlas."""
     out = np.zeros((size, size), np.uint8)
@@ -130,6 +144,7 @@ def _islands(model: HeadModel, size: int) -> U8:
     return out
 
 
+@lru_cache(maxsize=2)
 def mirrored_uv(model: HeadModel, size: int) -> F32:
     """(S, S, 2) texel position of the other side's texel: the atlas position of each vertex's mirror image."""
     mean = model.mean_hu
@@ -155,9 +170,7 @@ def _fill(model: HeadModel, colour: U8, visible: F32, shown: F32) -> U8:
     there_visible = cv2.remap(visible, x, y, cv2.INTER_LINEAR)
     base = colour.astype(np.float32)
     skin = _islands(model, size)
-    scalp = np.clip(
-        draw_in_uv(model, np.repeat(scalp_weight(model)[:, None], 3, 1), size)[..., 0] * 1.3, 0, 1
-    )
+    scalp = _scalp_map(model, size)
     out = base.copy()
     for part in (Part.SKIN, Part.EYE, Part.SOCKET, Part.MOUTH, Part.TEETH, Part.TONGUE):
         own = cv2.dilate((skin == part).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0

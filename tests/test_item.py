@@ -14,7 +14,6 @@ from items import tiny_item
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from scripts.generators import item as items
 from scripts.generators.item import (
     DamagedItem,
     ForeignFile,
@@ -173,11 +172,12 @@ def test_an_item_that_does_not_fit_together_is_not_written(
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(tensors: object, path: Path, metadata: object = None) -> None:
-        path.write_bytes(b"half of it")
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:1000])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(items, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         save_item(tmp_path / "x.safetensors", tiny_item(vertices=20))
     assert not list(tmp_path.iterdir())

@@ -23,7 +23,7 @@ from engines.generators.networked.blueprint import load_networks
 from engines.generators.visavis.blueprint import VisavisBlueprint
 from engines.generators.visavis.networks import KIND
 from engines.renderer import Renderer
-from scripts.generators import pairs as making
+from scripts.generators import old_pairs as making
 from scripts.generators.data import Draw, Pairs, read_pairs
 from scripts.generators.loop import OnPairs, rate_at, train
 from scripts.generators.task import Batch, GeneratorTask, Outcome

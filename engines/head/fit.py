@@ -104,6 +104,20 @@ class ExpressionFit:
             dual += free - x
         return x.astype(np.float32)
 
+    def solve_many(self, unposed_hu: F64, neutral_hu: F32 | F64, prior: F32) -> F32:
+        """`solve` of F frames at once: un-posed landmarks (F, 478, 3), priors (F, 52) → β (F, 52)."""
+        basis, strength, inverse, rho = self._system
+        left = (unposed_hu - neutral_hu).reshape(len(unposed_hu), -1) * self._root_weight
+        right = left @ basis.T + strength * prior
+        x = np.clip(prior.astype(np.float64), EXPRESSION_LOW, EXPRESSION_HIGH)
+        dual = np.zeros_like(x)
+        for _ in range(self.iterations):
+            free = (right + rho * (x - dual)) @ inverse
+            free = _OVER_RELAX * free + (1 - _OVER_RELAX) * x
+            x = np.clip(free + dual, EXPRESSION_LOW, EXPRESSION_HIGH)
+            dual += free - x
+        return x.astype(np.float32)
+
     def offset(self, expression: F32) -> F64:
         """`B β` at the landmarks: (478, 3)."""
         return np.tensordot(expression.astype(np.float64), self.basis, 1)
@@ -209,12 +223,15 @@ def _boxed(gram: F64, right: F64, free: int) -> F64:
 
 
 def measure_gaze(unposed_hu: F64 | F32) -> F32:
-    """Gaze (2, 2): (yaw, pitch) in radians of the right and left eye, from where each iris sits in its eye."""
-    out = np.zeros((2, 2), np.float32)
+    """Gaze (…, 2, 2): (yaw, pitch) in radians of the right and left eye, from where each iris sits in its eye.
+
+    Of one frame's un-posed landmarks (478, 3), or of many (…, 478, 3).
+    """
+    out = np.zeros((*unposed_hu.shape[:-2], 2, 2), np.float32)
     for row, (iris, corners) in enumerate(((IRIS_RIGHT, CORNERS_RIGHT), (IRIS_LEFT, CORNERS_LEFT))):
-        centre = unposed_hu[list(corners)].mean(0)
-        offset = (unposed_hu[iris, :2] - centre[:2]) / EYEBALL_RADIUS_HU
-        out[row] = np.arcsin(np.clip(offset, -0.9, 0.9))
+        centre = unposed_hu[..., list(corners), :].mean(-2)
+        offset = (unposed_hu[..., iris, :2] - centre[..., :2]) / EYEBALL_RADIUS_HU
+        out[..., row, :] = np.arcsin(np.clip(offset, -0.9, 0.9))
     return out
 
 
@@ -222,19 +239,30 @@ _LIP_PAIRS = ((82, 87), (13, 14), (312, 317))
 _LID_PAIRS = (((160, 144), (159, 145), (158, 153)), ((387, 373), (386, 374), (385, 380)))
 _MOUTH_CORNERS = (78, 308)
 _LID_CORNERS = ((33, 133), (263, 362))
+_OPENINGS = (
+    (_LIP_PAIRS, _MOUTH_CORNERS),
+    (_LID_PAIRS[0], _LID_CORNERS[0]),
+    (_LID_PAIRS[1], _LID_CORNERS[1]),
+)
 
 
 def openings(landmarks: F64 | F32) -> F64:
     """(3,) gap over width of mouth, right eye and left eye, in the picture plane of un-posed landmarks (478, 3)."""
     out = np.empty(3)
-    rows = (
-        (_LIP_PAIRS, _MOUTH_CORNERS),
-        (_LID_PAIRS[0], _LID_CORNERS[0]),
-        (_LID_PAIRS[1], _LID_CORNERS[1]),
-    )
-    for k, (pairs, (a, b)) in enumerate(rows):
+    for k, (pairs, (a, b)) in enumerate(_OPENINGS):
         gap = np.mean([np.linalg.norm(landmarks[u, :2] - landmarks[v, :2]) for u, v in pairs])
         out[k] = gap / max(float(np.linalg.norm(landmarks[a, :2] - landmarks[b, :2])), 1e-6)
+    return out
+
+
+def openings_of_many(landmarks: F64 | F32) -> F64:
+    """(F, 3): `openings` of F frames (F, 478, 3) at once."""
+    xy = landmarks[..., :2]
+    out = np.empty((len(xy), 3))
+    for k, (pairs, (a, b)) in enumerate(_OPENINGS):
+        upper, lower = (xy[:, [pair[side] for pair in pairs]] for side in (0, 1))
+        gap = np.linalg.norm(upper - lower, axis=-1).mean(1)
+        out[:, k] = gap / np.maximum(np.linalg.norm(xy[:, a] - xy[:, b], axis=-1), 1e-6)
     return out
 
 
@@ -246,7 +274,11 @@ LIDS_CLOSED, LIDS_OPEN = 0.32, 0.62
 
 def measure_closure(unposed_hu: F64 | F32, rest_openings: F64) -> F32:
     """(3,) closure of lips, right and left eye in 0 … 1; `rest_openings` (3,) are the person's own at rest."""
-    now = openings(unposed_hu)
-    lips = (LIPS_OPEN - now[0]) / (LIPS_OPEN - LIPS_CLOSED)
-    lids = (LIDS_OPEN - now[1:] / np.maximum(rest_openings[1:], 0.05)) / (LIDS_OPEN - LIDS_CLOSED)
-    return np.clip([lips, lids[0], lids[1]], 0, 1).astype(np.float32)
+    return closure_of_openings(openings(unposed_hu), rest_openings)
+
+
+def closure_of_openings(now: F64, rest_openings: F64) -> F32:
+    """(…, 3) closure of measured `openings` (…, 3)."""
+    lips = (LIPS_OPEN - now[..., :1]) / (LIPS_OPEN - LIPS_CLOSED)
+    lids = (LIDS_OPEN - now[..., 1:] / np.maximum(rest_openings[1:], 0.05)) / (LIDS_OPEN - LIDS_CLOSED)
+    return np.clip(np.concatenate([lips, lids], -1), 0, 1).astype(np.float32)

@@ -11,16 +11,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from engines.digest import digest_of
-from engines.files import whole_file
+from engines.files import write_whole
 from scripts.training.errors import TrainingError
 
 F32 = NDArray[np.float32]
@@ -182,7 +182,7 @@ def _decoded(data: bytes, how: int) -> U8:
     return np.asarray(image, np.uint8)
 
 
-def joined(kind: Kind, parts: Iterable[bytes]) -> dict[str, NDArray[np.generic]]:
+def joined(kind: Kind, parts: Iterable[bytes]) -> dict[str, Any]:
     """Files → `kind_bytes` and `kind_ends` of an Item."""
     held = list(parts)
     ends = np.cumsum([len(p) for p in held], dtype=np.int64)
@@ -221,8 +221,7 @@ def save_item(path: Path, item: Item) -> None:
     }
     _require_consistent(tensors)
     header = {"format": FORMAT, "version": VERSION, **_about(item), "digest": digest_of(tensors)}
-    with whole_file(path) as part:
-        save_file(tensors, part, metadata={"visavis": json.dumps(header)})
+    write_whole(path, save(tensors, metadata={"visavis": json.dumps(header)}))
 
 
 def load_item(path: Path) -> Item:

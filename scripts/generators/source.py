@@ -1,136 +1,168 @@
-"""One enrolled photo and what its pairs share: `s_…` of the photo, `t_…` of each frame that drives it."""
+"""A frame enrolled as if it were the photo, and what geometry draws of it when another frame drives it."""
 
 from __future__ import annotations
 
-import io
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from calibration.calm import RESTLESS
-from calibration.matte import cut_out
+from calibration.enroll import enroll_face, person_matte
+from calibration.face import head_crop
+from calibration.usable import check_turn, look_at_face
 from engines.enrollment import Enrollment
+from engines.errors import PhotoError
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.visavis import inputs
-from engines.geometry import F64, Camera, align_similarity
-from engines.head.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
-from engines.head.model import HeadModel
+from engines.geometry import Camera, yaw_pitch_roll_deg
+from engines.head.fit import ExpressionFit, fit_source
+from engines.head.landmarks import FaceLandmarks, LandmarkDetector
+from engines.head.model import HeadModel, load_head_model
 from engines.motion import Motion
 from engines.picture.composite import make_background
-from engines.raster.gbuffer import rasterise
-from engines.raster.pose import head_viewport, pose_head
-from engines.raster.resample import resample
-from scripts.people.tracks import Tracked
+from engines.raster.gbuffer import HeadMesh, rasterise
+from engines.raster.pose import head_viewport, photo_viewport, pose_head, pose_in_viewport
+from scripts.generators.item import BACKGROUND_PX, F16, I16, STORED_PX, decode_colour, grey_png, jpeg, rounded
+from scripts.generators.motions import describe
 
+F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
-Arrays = dict[str, NDArray[Any]]
 
-LEAST_SIDE_PX, MOST_SIDE_PX = 256, 512
-MISFIT = 0.06  # landmarks missed by more of the face's size are no label
+CAMERA = Camera(STORED_PX, STORED_PX)
+_SAME_FACE = 0.5  # of its height: measured again further away, it is somebody else's
 
 
+class Tools:
+    """What one process needs to make items, loaded once."""
+
+    def __init__(self) -> None:
+        self.model: HeadModel = load_head_model()
+        self.fit = ExpressionFit(self.model)
+        self.generator = GeometricGenerator(self.model)
+        self.detector = LandmarkDetector(video=False)
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
-    """One enrolled photo with everything that its pairs share."""
+    """A frame as it is stored, enrolled.
 
-    def __init__(self, model: HeadModel, enrollment: Enrollment) -> None:
-        self.model = model
-        self.enrollment = enrollment
-        side = int(np.clip(round(enrollment.crop_px[2]), LEAST_SIDE_PX, MOST_SIDE_PX))
-        self.viewport = head_viewport(enrollment, side)
-        self.window = inputs.Window.of(enrollment, self.viewport)
-        self.generator = GeometricGenerator(model)
-        self.cache = self.generator.prepare(enrollment, self.viewport)
-        self.guides = inputs.prepare_guides(enrollment)
-        self.mesh = pose_head(model, enrollment, enrollment.motion, self.viewport)
-        self.background = make_background(enrollment, self.viewport)
-        self.landmarks_hu = model.landmarks(enrollment.neutral_hu)
+    `rgb` its JPEG, `degraded` that of the photo which was enrolled in its place, or nothing; `matte` (512, 512) of the
+    frame as it is, `landmarks_px` (478, 3) of it, `number` in the clip; `refused`: why it can be no photo, though it
+    can be what is to be drawn.
+    """
 
-    def arrays(self) -> Arrays:
-        """What the photo itself gives: `s_…` of one row."""
-        gbuffer = rasterise(self.model, self.mesh, self.viewport, self.generator.config.grid_px)
-        crops = inputs.photo_crops(self.enrollment, self.viewport, self.mesh)
-        return {
-            "s_photo": inputs.photo_input(self.enrollment, self.viewport, self.guides, gbuffer, self.window),
-            "s_background": inputs.low_picture(self.background, self.window),
-            "s_mouth": crops[0],
-            "s_eyes": crops[1],
-        }
+    tools: Tools
+    number: int
+    rgb: bytes
+    degraded: bytes
+    matte: U8
+    landmarks_px: F32
+    enrollment: Enrollment
+    refused: str | None
 
-    def motion(
-        self, fit: ExpressionFit, points: F64, scores: F64, rest: F64, size_px: tuple[int, int]
-    ) -> Motion:
-        """Motion of a frame of the same camera against this photo's own neutral. Raises ValueError."""
-        frame = fit_driver(fit, self.landmarks_hu, points.astype(np.float32), scores.astype(np.float32))
-        reached = frame.pose.apply(self.landmarks_hu + fit.offset(frame.expression))
-        missed = np.linalg.norm((reached - points)[:468, :2], axis=1).mean()
-        if missed > MISFIT * np.ptp(points[:, 1]):
-            raise ValueError("the landmarks are no face that the model can make")
-        rotation, translation = Camera(*size_px).from_similarity(frame.pose)
-        return Motion(
-            expression=frame.expression,
-            rotation_rad=rotation.astype(np.float32),
-            translation_hu=translation.astype(np.float32),
-            gaze_rad=measure_gaze(frame.unposed_hu),
-            closure=measure_closure(frame.unposed_hu, rest),
-        )
+    @cached_property
+    def landmarks_hu(self) -> F32:
+        """(478, 3) of the neutral head."""
+        return np.asarray(self.tools.model.landmarks(self.enrollment.neutral_hu), np.float32)
 
-    def pair(self, motion: Motion, truth: U8) -> Arrays:
-        """`t_…` of one row: the geometric picture and its guides for `motion`, and the frame `truth` (H, W, 3)."""
-        mesh = pose_head(self.model, self.enrollment, motion, self.viewport)
-        gbuffer = rasterise(self.model, mesh, self.viewport, self.generator.config.grid_px)
-        layers = self.generator.draw(self.cache, gbuffer, motion)
-        size = (self.viewport.width_px, self.viewport.height_px)
-        target = resample(truth, self.viewport, 0, size)
-        matte = cut_out(truth, self.enrollment.crop_px).alpha
-        guide, part = inputs.guides(self.guides, gbuffer, self.window)
-        mouth = inputs.mouth_box(mesh)
-        eyes = inputs.eye_boxes(mesh)
-        mirrored = (False, True)
-        out: Arrays = {
-            "t_picture": inputs.low_picture(layers.picture, self.window),
-            "t_truth": inputs.low_picture(target, self.window),
-            "t_matte": inputs.low_picture(resample(matte, self.viewport, 0, size), self.window),
-            "t_guide": guide,
-            "t_part": part,
-            "t_where": inputs.where_in_photo(layers.flow, gbuffer, self.window).astype(np.float16),
-            "t_motion": inputs.motion_vector(self.enrollment.motion, motion, self.mesh.pose, mesh.pose),
-        }
-        for name, image in (("picture", layers.picture[..., :3]), ("truth", target)):
-            image = np.ascontiguousarray(image)
-            out[f"t_mouth_{name}"] = inputs.cut_box(image, mouth, inputs.MOUTH_PX)
-            out[f"t_eyes_{name}"] = np.stack(
-                [
-                    inputs.cut_box(image, b, inputs.EYE_PX, mirrored=m)
-                    for b, m in zip(eyes, mirrored, strict=True)
-                ]
-            )
-        out["t_mouth_part"] = inputs.part_crop(gbuffer, mouth, inputs.MOUTH_PX)
-        out["t_eyes_part"] = np.stack(
-            [
-                inputs.part_crop(gbuffer, b, inputs.EYE_PX, mirrored=m)
-                for b, m in zip(eyes, mirrored, strict=True)
-            ]
-        )
-        # crop pixels → window, as grid_sample counts: where D must be looked up for the crops
-        out["t_mouth_place"] = inputs.place_in_window(mouth, self.window, inputs.MOUTH_PX)
-        out["t_eyes_place"] = np.stack(
-            [
-                inputs.place_in_window(b, self.window, inputs.EYE_PX, mirrored=m)
-                for b, m in zip(eyes, mirrored, strict=True)
-            ]
-        )
-        return out
+    @cached_property
+    def own_motion(self) -> F32:
+        """(65,)."""
+        motion = self.enrollment.motion
+        return describe(motion, CAMERA.to_similarity(motion.rotation_rad, motion.translation_hu))
+
+    @cached_property
+    def own_vertices(self) -> I16:
+        """(N, 3) in 1/32 px."""
+        return self.vertices(self.enrollment.motion)
+
+    def vertices(self, motion: Motion) -> I16:
+        """(N, 3) in 1/32 px: the head as `motion` poses it."""
+        mesh = pose_head(self.tools.model, self.enrollment, motion, photo_viewport(self.enrollment))
+        return rounded(mesh.vertices_px)
+
+    def background(self) -> bytes:
+        """JPEG, 256²."""
+        return jpeg(make_background(self.enrollment, head_viewport(self.enrollment, BACKGROUND_PX)))
 
 
-def png(image: U8) -> bytes:
-    """Picture (H, W, 3) → PNG file."""
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG", compress_level=1)
-    return out.getvalue()
+class Drawing:
+    """A photo ready to be driven by geometry, in its window at 512²."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.tools = source, source.tools
+        self.viewport = head_viewport(source.enrollment, STORED_PX)
+        self.window = inputs.Window.of(source.enrollment, self.viewport)
+        self.cache = self.tools.generator.prepare(source.enrollment, self.viewport)
+
+    def pair(self, motion: Motion) -> tuple[I16, bytes, bytes, F16]:
+        """`vertices`, `picture`, `alpha` and `where` of an Item for `motion`."""
+        model, enrollment = self.tools.model, self.source.enrollment
+        posed = pose_head(model, enrollment, motion, photo_viewport(enrollment))
+        points = self.viewport.from_photo(posed.vertices_px).astype(np.float32)
+        pose = pose_in_viewport(enrollment, motion, self.viewport)
+        mesh = HeadMesh(points, pose, model.landmarks(points).astype(np.float32))
+        gbuffer = rasterise(model, mesh, self.viewport, self.tools.generator.config.grid_px)
+        layers = self.tools.generator.draw(self.cache, gbuffer, motion)
+        where = inputs.where_in_photo(layers.flow, gbuffer, self.window).astype(np.float16)
+        picture = layers.picture
+        return rounded(posed.vertices_px), jpeg(picture[..., :3]), grey_png(picture[..., 3]), where
+
+
+def enrolled(
+    tools: Tools,
+    image: U8,
+    found: FaceLandmarks,
+    number: int,
+    poor: U8 | None = None,
+    *,
+    shift: np.random.Generator | None = None,
+) -> Source:
+    """Enroll a stored picture (512, 512, 3) with the face `found` in it; `poor` is enrolled in its place.
+
+    `shift`: by which the head is moved a little in its crop. Raises PhotoError or ValueError where there is nothing
+    that a head could be fitted to.
+    """
+    rgb, degraded = jpeg(image), b""
+    image = photo = decode_colour(rgb)  # what is enrolled is what a reader of the item sees
+    face = seen = _measured(tools.detector, image, found) or found
+    if poor is not None:
+        data = jpeg(poor)
+        worse = decode_colour(data)
+        if (again := _measured(tools.detector, worse, found)) is not None:
+            photo, face, degraded = worse, again, data
+    crop = head_crop(face.points_px, STORED_PX, STORED_PX)
+    fit = fit_source(tools.model, face.points_px, face.scores)
+    refused = None
+    try:
+        yaw, pitch, _ = yaw_pitch_roll_deg(CAMERA.from_similarity(fit.pose)[0])
+        check_turn(yaw, pitch)
+        look_at_face(photo, face, fit.pose.invert(face.points_px))
+    except PhotoError as error:
+        refused = str(error)
+    matte = person_matte(photo, crop, face.points_px).alpha
+    enrollment = enroll_face(tools.model, photo, face, crop, fit, matte)
+    if shift is not None:
+        enrollment = shifted_crop(enrollment, shift)
+    truth = matte if not degraded else person_matte(image, crop, seen.points_px).alpha
+    return Source(tools, number, rgb, degraded, truth, found.points_px, enrollment, refused)
+
+
+def _measured(detector: LandmarkDetector, image: U8, found: FaceLandmarks) -> FaceLandmarks | None:
+    """The face measured again on its own head crop, as enrollment does; None where it is not seen there."""
+    height, width = image.shape[:2]
+    left, top, side = head_crop(found.points_px, width, height)
+    x0, y0 = max(0, int(left)), max(0, int(top))
+    x1, y1 = min(width, int(left + side)), min(height, int(top + side))
+    faces = detector.detect(image[y0:y1, x0:x1]) if x1 > x0 and y1 > y0 else []
+    reach = _SAME_FACE * np.ptp(found.points_px[:, 1])
+    for face in faces:
+        moved = (face.points_px + np.array([x0, y0, 0])).astype(np.float32)
+        if np.linalg.norm((moved - found.points_px)[:, :2].mean(0)) < reach:
+            return FaceLandmarks(moved, face.scores)
+    return None
 
 
 def degrade(image: U8, rng: np.random.Generator) -> U8:
@@ -154,14 +186,3 @@ def shifted_crop(enrollment: Enrollment, rng: np.random.Generator) -> Enrollment
     y = top + (side - new) / 2 + rng.uniform(-0.05, 0.05) * side
     crop = (float(np.clip(x, 0, width - new)), float(np.clip(y, 0, height - new)), float(new))
     return replace(enrollment, crop_px=crop)
-
-
-def rest_openings(model: HeadModel, item: Tracked) -> F64:
-    """(3,) how open mouth and eyes are in the calmest quarter of a clip."""
-    mean = model.landmarks(model.mean_hu)
-    calm = np.argsort(item.scores[:, RESTLESS].sum(1))[: max(1, len(item.scores) // 4)]
-    own = [
-        openings(align_similarity(mean, item.points_px[k], model.fit_weight).invert(item.points_px[k]))
-        for k in calm
-    ]
-    return np.asarray(np.median(own, 0), np.float64)

@@ -12,10 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from calibration.face import find_face
 from calibration.photo import open_photo
@@ -23,6 +21,7 @@ from engines.errors import PhotoError
 from engines.files import whole_file
 from engines.geometry import F64
 from engines.head.landmarks import LandmarkDetector
+from scripts.people.decoding import ClipError, decode
 
 Record = dict[str, NDArray[np.generic]]
 
@@ -71,23 +70,28 @@ def subject_of(name: str, subjects: dict[str, str]) -> str:
 
 
 def track_clip(path: Path, stride: int = STRIDE) -> Record:
-    """Landmarks and scores of every `stride`-th frame that shows a face."""
+    """Landmarks and scores of every `stride`-th frame that shows a face. Raises ClipError for what is no clip."""
     detector = LandmarkDetector(video=True)
     points: list[F64] = []
     scores: list[F64] = []
     numbers: list[int] = []
     size = (0, 0)
-    with av.open(str(path)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            size = (frame.width, frame.height)
+    try:
+        for index, image in decode(path):
+            size = (image.shape[1], image.shape[0])
             if index % stride:
                 continue
-            faces = detector.detect(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), index * 40)
+            faces = detector.detect(image, index * 40)
             if faces:
                 points.append(faces[0].points_px.astype(np.float64))
                 scores.append(faces[0].scores.astype(np.float64))
                 numbers.append(index)
-    detector.close()
+    except ClipError:
+        if not points:
+            raise
+        # cut off: what came is a clip too
+    finally:
+        detector.close()
     return _record(points, scores, numbers, size)
 
 
@@ -121,6 +125,8 @@ def load_tracks(folder: Path, cache: Path) -> tuple[list[Tracked], list[Tracked]
 
 
 def _load(paths: Iterable[Path], cache: Path, subjects: dict[str, str], least: int) -> list[Tracked]:
+    from tqdm import tqdm  # not where pairs alone are made
+
     cache.mkdir(parents=True, exist_ok=True)
     out: list[Tracked] = []
     for path in tqdm(list(paths), desc=f"tracking {cache.name}", mininterval=5):

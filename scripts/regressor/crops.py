@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from engines.geometry import align_similarity, rotation_vector
 from engines.head.fit import ExpressionFit, fit_driver, fit_source, measure_closure, measure_gaze, openings
 from engines.head.model import HeadModel, load_head_model
 from engines.head.regressor.crop import SKIN_LANDMARKS, CropBox, box_around, cut, face_extent, move_points
+from scripts.people.decoding import decode as decode_clip
 from scripts.people.tracks import Tracked, load_tracks
 
 F32 = NDArray[np.float32]
@@ -67,11 +67,8 @@ def pictures(item: Tracked) -> Iterator[tuple[int, U8]]:
         yield 0, open_photo(item.path).image
         return
     wanted = {int(number): row for row, number in enumerate(item.frame)}
-    with av.open(str(item.path)) as container:
-        container.streams.video[0].thread_count = 1
-        for index, frame in enumerate(container.decode(video=0)):
-            if index in wanted:
-                yield wanted[index], np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    for index, image in decode_clip(item.path, wanted):
+        yield wanted[index], image
 
 
 def encode(crop: U8) -> bytes:
