@@ -1,58 +1,46 @@
-"""Train a generator on a cache of pairs, on a CPU (bfloat16) or a GPU, for as many minutes as you have.
+"""Train a generator on a folder of pairs, on a CPU (bfloat16) or a GPU, for as many minutes as you have.
 
-    python -m scripts.generators.pairs DATA runs/pairs        # once: your clips → pairs
+    python -m scripts.generators.pairs DATA -o runs/pairs        # once: your clips → pairs
     python -m scripts.train runs/pairs --generator visavis --minutes 60 -o my.safetensors
 
-Run it again with more minutes and it goes on where it stopped. Pictures and curves lie in the runs folder. The
-best weights so far (by figures of people never trained on) are written whenever they are found.
+It may begin as soon as there are some pairs: those that come later are trained on as well. Run it again with more
+minutes and it goes on where it stopped. Pictures and curves lie in the runs folder. The best weights so far (by
+figures of people never trained on) are written whenever they are found.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # also when run as a file
 
 import cv2
 import numpy as np
 import torch
-from torch import nn
 
-from engines.compile.weights import NetworkKind, WeightsHeader, arrays_of, save_weights
+from engines.compile.weights import WeightsHeader, arrays_of, save_weights
 from engines.errors import VisavisError
-from engines.generators.visavis.networks import KIND, VisavisNetworks
-from scripts.generators.data import read_pairs
+from engines.generators.networked.blueprint import Blueprint
+from engines.generators.registry import GENERATORS
+from scripts.generators.blueprint_task import BlueprintTask
+from scripts.generators.judges import FrozenJudges
 from scripts.generators.loop import train
-from scripts.generators.task import Batch, GeneratorTask
-from scripts.generators.visavis_task import LossWeights, VisavisTask
-from scripts.training.loop import Settings, Training
+from scripts.generators.store import Store
+from scripts.generators.task import Batch
+from scripts.training.errors import TrainingError
+from scripts.training.loop import Settings, Training, say_at_once
 
 LICENCE = "MIT; trained on clips of which most allow research only, so use the weights for research"
 
 
-@dataclass(frozen=True, slots=True)
-class Trainable:
-    """How a generator is trained: `task` on a device, the `kind` of its weights, their `config`."""
-
-    task: Callable[[torch.device, bool], GeneratorTask]
-    kind: NetworkKind
-    config: Callable[[nn.Module], Mapping[str, object]]
-
-
-def _visavis(device: torch.device, perceptual: bool) -> GeneratorTask:
-    return VisavisTask(LossWeights() if perceptual else LossWeights(perceptual=0), device)
-
-
-def _config(networks: nn.Module) -> Mapping[str, object]:
-    assert isinstance(networks, VisavisNetworks)
-    return asdict(networks.config)
-
-
-TRAINABLE: dict[str, Trainable] = {"visavis": Trainable(_visavis, KIND, _config)}
+def trainable() -> list[str]:
+    """The generators that have networks, by name."""
+    return sorted(name for name, entry in GENERATORS.items() if entry.blueprint is not None)
 
 
 def main() -> None:
@@ -60,8 +48,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cache", type=Path, help="folder that scripts.generators.pairs has filled")
-    parser.add_argument("--generator", choices=sorted(TRAINABLE), default="visavis")
+    parser.add_argument(
+        "cache", type=Path, help="folder that scripts.generators.pairs has filled or is filling"
+    )
+    parser.add_argument("--generator", choices=trainable(), default="visavis")
     parser.add_argument(
         "-o", "--output", type=Path, help="weights file for the best weights; left out: runs/…/best"
     )
@@ -73,6 +63,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="torch threads on a CPU; 0: all cores")
+    parser.add_argument(
+        "--memory", type=float, help="GB for pairs in main memory on a CPU (default: half of what is free)"
+    )
+    parser.add_argument("--without", default="", help="parts to leave out, for an ablation: flow,mouth,…")
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a width: features=32, head=16,32,56",
+    )
     parser.add_argument("--no-perceptual", action="store_true", help="without the EfficientNet-Lite0 loss")
     parser.add_argument("--licence", default=LICENCE, help="of the weights: what your clips allow")
     arguments = parser.parse_args()
@@ -89,30 +90,60 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
-    trainable = TRAINABLE[arguments.generator]
+    blueprint = blueprint_of(arguments.generator, arguments.without, arguments.config)
     folder: Path = arguments.runs or Path("runs") / arguments.generator
     output: Path = arguments.output or folder / "best.safetensors"
-    pairs = read_pairs(arguments.cache)
-    task = trainable.task(device, not arguments.no_perceptual)
+    memory = None if arguments.memory is None else int(arguments.memory * 1e9)
+    store = Store(arguments.cache, blueprint, device, memory_bytes=memory, say=say_at_once)
+    task = BlueprintTask(blueprint, device, FrozenJudges(device, perceptual=not arguments.no_perceptual))
     settings = Settings(
         arguments.minutes, arguments.batch, arguments.rate, arguments.seed, steps=arguments.steps
     )
-    print(
-        f"{len(pairs.train)} pairs to train on, {len(pairs.held_out)} of held-out people, of {len(pairs.names)} items",
-        flush=True,
+    say_at_once(
+        f"{len(store.train)} pairs to train on, {len(store.held_out)} of held-out people, of {len(store.names)} items"
     )
 
     def keep(training: Training[Batch], figures: dict[str, float]) -> None:
-        notes = {"steps": training.step, "minutes": round(training.spent_s / 60, 1), "seed": settings.seed}
+        notes = {
+            "steps": training.step, "minutes": round(training.spent_s / 60, 1), "seed": settings.seed,
+            "without": sorted(blueprint.without),
+        }  # fmt: skip
+        kind = blueprint.kind
         header = WeightsHeader(
-            trainable.kind.name, trainable.kind.version, trainable.config(training.average), arguments.licence,
-            pairs.digest, figures, notes,
-        )  # fmt: skip
+            kind.name, kind.version, blueprint.config_dict(), arguments.licence, store.digest, figures, notes
+        )
         save_weights(output, arrays_of(training.average, np.float16), header)
-        print(f"best so far: {output}", flush=True)
+        say_at_once(f"best so far: {output}")
 
-    done = train(task, pairs, settings, folder, device, on_best=keep)
+    done = train(task, store, settings, folder, device, on_best=keep)
     print(f"{done.steps} steps in {done.minutes:.1f} minutes; weights: {output}")
+
+
+def blueprint_of(generator: str, without: str, config: list[str]) -> Blueprint[Any]:
+    """The blueprint as the command line changes it. Raises TrainingError."""
+    make = GENERATORS[generator].blueprint
+    assert make is not None
+    kind = make()
+    try:
+        return kind(_configured(kind.config_type, config), [name for name in without.split(",") if name])
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+
+
+def _configured(config_type: type[Any], told: list[str]) -> Any:
+    """The configuration with `told` (key=number or key=number,number,…) changed. Raises ValueError."""
+    found = config_type()
+    for text in told:
+        key, _, value = text.partition("=")
+        known = {f.name: getattr(found, f.name) for f in fields(found)}
+        if key not in known:
+            raise ValueError(f"--config {text}: there is {', '.join(known)}")
+        numbers = tuple(json.loads(f"[{value}]"))
+        several = isinstance(known[key], tuple)
+        if not numbers or len(numbers) != (len(known[key]) if several else 1):
+            raise ValueError(f"--config {text}: {key} is {known[key]} by default; give as many numbers")
+        found = replace(found, **{key: numbers if several else numbers[0]})
+    return found
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from engines.generators.networked.blueprint import Blueprint
-from engines.generators.networked.picture import Size
 from engines.head.model import HeadModel
 from engines.motion_descriptor import SCALE
 from engines.raster.gbuffer import draw_ids
@@ -29,13 +28,16 @@ RASTERS = ("own", "posed")
 
 
 class Held:
-    """`small`: arrays by name, one row for each frame or pair; all else comes from `make`."""
+    """`small`: arrays by name, one row for each frame or pair; all else comes from `make`.
+
+    `poor` (K,): whether the photo that was enrolled is a poorer one than the clip's frame. `size`: of the rasters.
+    """
 
     def __init__(self, item: Item, model: HeadModel, blueprint: Blueprint[Any]) -> None:
         self.name, self.held_out, self.source, self.target = (
             item.name, item.held_out, item.source.astype(np.int64), item.target.astype(np.int64),
         )  # fmt: skip
-        self._model, self._size = model, blueprint.raster_size()
+        self._model, self.size = model, blueprint.raster_size()
         rows = moment_rows(item.motion_number, float(item.fps), item.row, blueprint.past, blueprint.ahead)
         motions = item.motion[item.source[:, None], rows[item.target]]
         frames = len(item.number)
@@ -49,6 +51,7 @@ class Held:
             self.small["where"] = item.where
             kinds += ["picture", "alpha"]
         self._files = {kind: files(item, kind) for kind in kinds}
+        self.poor = np.array([bool(f) for f in self._files["degraded"]])
         self._scale = {"own": item.own_motion[:, SCALE], "posed": motions[:, blueprint.past, SCALE]}
 
     @property
@@ -65,10 +68,6 @@ class Held:
         """Once all is made."""
         self._files.clear()
 
-    def is_poor(self, frame: int) -> bool:
-        """Whether the photo that was enrolled is a poorer one than the clip's frame."""
-        return bool(self._files["degraded"][frame])
-
     def make(self, name: str, number: int) -> Array:
         """An array of frame or pair `number`, from its files: pictures (512, 512, 4) uint8, `background` (256, 256, 3),
         `own` and `posed` (h, w) int16. Raises TrainingError."""
@@ -84,12 +83,12 @@ class Held:
         vertices = self.small["own_vertices" if name == "own" else "vertices"][numbers]
         crop = self.small["crop"][numbers if name == "own" else self.source[numbers]]
         placed = torch.from_numpy(crop).to(device)
-        scale = torch.from_numpy(self._scale[name][numbers]).to(device) * self._size.height_px / placed[:, 2]
-        return in_raster(torch.from_numpy(vertices).to(device), placed, self._size), scale
+        scale = torch.from_numpy(self._scale[name][numbers]).to(device) * self.size.height_px / placed[:, 2]
+        return in_raster(torch.from_numpy(vertices).to(device), placed, self.size), scale
 
     def _raster(self, name: str, number: int) -> Array:
         points, scale = self.corners(name, slice(number, number + 1), torch.device("cpu"))
-        size: Size = self._size
+        size = self.size
         drawn, _ = draw_ids(self._model, points[0].numpy(), float(scale), size.width_px, size.height_px)
         return drawn.astype(np.int16)
 

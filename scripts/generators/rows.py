@@ -11,7 +11,10 @@ I64 = NDArray[np.int64]
 
 
 class Rows(Protocol):
-    """What there is to train on and to judge by: rows (n, 2) of item and pair. More may come; then they are new arrays."""
+    """What there is to train on and to judge by: rows (n, 2) of item and pair.
+
+    More may come; then they are new arrays.
+    """
 
     @property
     def train(self) -> I64: ...

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scripts.generators.data import Pairs
+from engines.generators.networked.lesson import Outcome
+from scripts.generators.rows import Rows
 
 Batch = dict[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one batch gives: weighted `losses` by name; `fakes` and `reals` by name for the discriminators."""
-
-    losses: dict[str, Tensor]
-    fakes: dict[str, Tensor]
-    reals: dict[str, Tensor]
 
 
 class GeneratorTask(ABC):
@@ -35,8 +26,8 @@ class GeneratorTask(ABC):
         """Fresh networks, from torch's current seed."""
 
     @abstractmethod
-    def batch(self, pairs: Pairs, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
-        """Rows (n, 2) as tensors on the CPU, augmented when `rng` is given."""
+    def batch(self, pairs: Rows, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
+        """Rows (n, 2) as tensors on the CPU or the device, augmented when `rng` is given."""
 
     @abstractmethod
     def outcome(self, networks: nn.Module, batch: Batch, step: int) -> Outcome:
@@ -44,11 +35,11 @@ class GeneratorTask(ABC):
 
     @abstractmethod
     def figures(self, networks: nn.Module, batch: Batch) -> dict[str, NDArray[np.float64]]:
-        """Figures of each row, in pairs `x` of the networks and `x_base` of the geometric picture; lower is better."""
+        """Figures of each row, in pairs `x` of the networks and `x_base` of what they must beat; lower is better."""
 
     @abstractmethod
     def grid(self, networks: nn.Module, batch: Batch) -> NDArray[np.uint8]:
-        """A picture for people: photo, geometric, ours, truth; RGB."""
+        """A picture for people: photo, ours, truth …; RGB."""
 
     def discriminators(self) -> dict[str, nn.Module]:
         """Fresh discriminators by the name of what they tell real from made; none by default."""

@@ -89,10 +89,9 @@ class Blueprint(ABC, Generic[Config]):
         """Where the weights that ship lie."""
         return _DATA / f"{cls.kind.name}.safetensors"
 
-    @classmethod
-    def raster_size(cls) -> Size:
+    def raster_size(self) -> Size:
         """The grid on which the head is rasterised."""
-        return cls.raster or cls.window
+        return self.raster or self.window
 
     def config_dict(self) -> dict[str, Any]:
         """The configuration as a weights file keeps it."""

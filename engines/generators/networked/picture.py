@@ -175,7 +175,5 @@ def _mirrored(place: Tensor, flip: Tensor) -> Tensor:
 
 def _after(outer: Tensor, inner: Tensor) -> Tensor:
     """(B, 2, 3) affine maps: first `inner`, then `outer`; no matrix product, which mixed precision would round."""
-    rows = [
-        outer[:, k, :1] * inner[:, 0] + outer[:, k, 1:2] * inner[:, 1] for k in range(2)
-    ]
+    rows = [outer[:, k, :1] * inner[:, 0] + outer[:, k, 1:2] * inner[:, 1] for k in range(2)]
     return torch.stack(rows, 1) + functional.pad(outer[:, :, 2:], (2, 0))

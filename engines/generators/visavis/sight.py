@@ -156,7 +156,9 @@ def part_crop(scene: Scene, place: Tensor, size: Size) -> Tensor:
     """(n, h, w) uint8 parts in a crop, nearest; `place` (n, 2, 3), n a multiple of the rows."""
     parts = scene.parts().float()[:, None]
     parts = parts.repeat_interleave(len(place) // len(parts), 0)
-    return F.grid_sample(parts, places(place, size), "nearest", "zeros", align_corners=False)[:, 0].to(torch.uint8)
+    return F.grid_sample(parts, places(place, size), "nearest", "zeros", align_corners=False)[:, 0].to(
+        torch.uint8
+    )
 
 
 def mouth_guide(parts: Tensor) -> Tensor:
