@@ -47,6 +47,14 @@ def parse(arguments: list[str] | None = None) -> tuple[Config, int]:
     parser.add_argument(
         "--recognition", type=Path, help="folder with faceres.json or mobileface.json, for CSIM"
     )
+    parser.add_argument(
+        "--both-ways", action="store_true", help="self-reenactment backward too (about half as much again)"
+    )
+    parser.add_argument(
+        "--second-head",
+        metavar="MODEL",
+        help="head model of somebody else's that judges expression and pose too: ict:FILE, flame:FILE or bfm:FILE",
+    )
     parser.add_argument("--everyone", action="store_true", help="all people, not the held-out fifth alone")
     parser.add_argument(
         "--tracks", type=Path, default=Path("runs/evaluation/tracks"), help="cache of landmarks"
@@ -72,6 +80,8 @@ def parse(arguments: list[str] | None = None) -> tuple[Config, int]:
         recognition=given.recognition,
         cache=given.tracks,
         everyone=given.everyone,
+        both_ways=given.both_ways,
+        second_head=given.second_head,
     )
     return config, given.threads
 

@@ -1,17 +1,18 @@
-"""Train a generator on a folder of pairs, on a CPU (bfloat16) or a GPU, for as many minutes as you have.
+"""Train a generator on a cache of pairs, on a CPU (bfloat16) or a GPU, for as many minutes as you have.
 
     python -m scripts.generators.pairs DATA -o runs/pairs        # once: your clips → pairs
     python -m scripts.train runs/pairs --generator visavis --minutes 60 -o my.safetensors
 
 It may begin as soon as there are some pairs: those that come later are trained on as well. Run it again with more
-minutes and it goes on where it stopped. Pictures and curves lie in the runs folder. The best weights so far (by
-figures of people never trained on) are written whenever they are found.
+minutes and it goes on where it stopped; Ctrl-C stops it with a checkpoint. Pictures and curves lie in the runs
+folder. The best weights so far (by figures of people never trained on) are written whenever they are found.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -26,14 +27,17 @@ import torch
 from engines.compile.weights import WeightsHeader, arrays_of, save_weights
 from engines.errors import VisavisError
 from engines.generators.networked.blueprint import Blueprint
+from engines.generators.networked.picture import Size
 from engines.generators.registry import GENERATORS
 from scripts.generators.blueprint_task import BlueprintTask
-from scripts.generators.judges import FrozenJudges
+from scripts.generators.judges import lent
 from scripts.generators.loop import train
 from scripts.generators.store import Store
 from scripts.generators.task import Batch
-from scripts.training.errors import TrainingError
-from scripts.training.loop import Settings, Training, say_at_once
+from scripts.training.errors import TrainingEnded, TrainingError
+from scripts.training.loop import say_at_once
+from scripts.training.state import Settings, Training
+from scripts.training.step import STEP_MODES
 
 LICENCE = "MIT; trained on clips of which most allow research only, so use the weights for research"
 
@@ -55,17 +59,14 @@ def main() -> None:
     parser.add_argument(
         "-o", "--output", type=Path, help="weights file for the best weights; left out: runs/…/best"
     )
-    parser.add_argument("--minutes", type=float, default=60, help="time budget, resumed time included")
+    parser.add_argument(
+        "--minutes", type=float, help="time budget, resumed time included (60 where no other budget is given)"
+    )
     parser.add_argument("--steps", type=int, help="stop after so many steps in all")
+    parser.add_argument("--samples", type=int, help="stop after so many samples (rows of batches) in all")
     parser.add_argument("--runs", type=Path, help="checkpoints, log and pictures (default: runs/GENERATOR)")
     parser.add_argument("--batch", type=int, default=12)
-    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=0, help="torch threads on a CPU; 0: all cores")
-    parser.add_argument(
-        "--memory", type=float, help="GB for pairs in main memory on a CPU (default: half of what is free)"
-    )
+    parser.add_argument("--size", type=int, help="side of the window in pixels, such as 128 for ablations")
     parser.add_argument("--without", default="", help="parts to leave out, for an ablation: flow,mouth,…")
     parser.add_argument(
         "--config",
@@ -74,11 +75,26 @@ def main() -> None:
         metavar="KEY=VALUE",
         help="a width: features=32, head=16,32,56",
     )
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=0, help="torch threads on a CPU; 0: all cores")
+    parser.add_argument(
+        "--memory", type=float, help="GB of main memory for pairs on a CPU (default: half of what is free)"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="threads that make batches")
+    parser.add_argument(
+        "--step", choices=STEP_MODES, help="how a step is done (graph on a GPU, eager elsewhere)"
+    )
+    parser.add_argument("--profile", action="store_true", help="write where the time goes to profile.txt")
     parser.add_argument("--no-perceptual", action="store_true", help="without the EfficientNet-Lite0 loss")
     parser.add_argument("--licence", default=LICENCE, help="of the weights: what your clips allow")
     arguments = parser.parse_args()
     try:
         run(arguments)
+    except TrainingEnded as ended:
+        print(ended)
+        sys.exit(128 + ended.number)
     except VisavisError as error:
         print(f"train: {error}", file=sys.stderr)
         sys.exit(1)
@@ -90,15 +106,22 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
-    blueprint = blueprint_of(arguments.generator, arguments.without, arguments.config)
+    if device.type == "cuda":  # batches are all alike: worth a look for the quickest kernels
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    blueprint = blueprint_of(arguments.generator, arguments.without, arguments.config, arguments.size)
     folder: Path = arguments.runs or Path("runs") / arguments.generator
     output: Path = arguments.output or folder / "best.safetensors"
     memory = None if arguments.memory is None else int(arguments.memory * 1e9)
     store = Store(arguments.cache, blueprint, device, memory_bytes=memory, say=say_at_once)
-    task = BlueprintTask(blueprint, device, FrozenJudges(device, perceptual=not arguments.no_perceptual))
+    judges = lent(device, perceptual=not arguments.no_perceptual)
+    if judges.perceptual is None and not arguments.no_perceptual:
+        say_at_once(f"without the perceptual loss: {judges.missing['perceptual']}")
+    task = BlueprintTask(blueprint, device, judges)
     settings = Settings(
-        arguments.minutes, arguments.batch, arguments.rate, arguments.seed, steps=arguments.steps
-    )
+        _minutes(arguments), arguments.batch, arguments.rate, arguments.seed, arguments.steps, arguments.samples,
+        arguments.workers, arguments.step or ("graph" if device.type == "cuda" else "eager"),
+    )  # fmt: skip
     say_at_once(
         f"{len(store.train)} pairs to train on, {len(store.held_out)} of held-out people, of {len(store.names)} items"
     )
@@ -115,19 +138,31 @@ def run(arguments: argparse.Namespace) -> None:
         save_weights(output, arrays_of(training.average, np.float16), header)
         say_at_once(f"best so far: {output}")
 
-    done = train(task, store, settings, folder, device, on_best=keep)
-    print(f"{done.steps} steps in {done.minutes:.1f} minutes; weights: {output}")
+    done = train(task, store, settings, folder, device, on_best=keep, profile=arguments.profile)
+    print(f"{done.steps} steps, {done.samples} samples in {done.minutes:.1f} minutes; weights: {output}")
+    print(f"this run: {done.spent}")
 
 
-def blueprint_of(generator: str, without: str, config: list[str]) -> Blueprint[Any]:
+def _minutes(arguments: argparse.Namespace) -> float:
+    if arguments.minutes is not None:
+        return arguments.minutes
+    return 60 if arguments.steps is None and arguments.samples is None else math.inf
+
+
+def blueprint_of(generator: str, without: str, config: list[str], size: int | None) -> Blueprint[Any]:
     """The blueprint as the command line changes it. Raises TrainingError."""
     make = GENERATORS[generator].blueprint
     assert make is not None
     kind = make()
     try:
-        return kind(_configured(kind.config_type, config), [name for name in without.split(",") if name])
+        blueprint = kind(_configured(kind.config_type, config), [n for n in without.split(",") if n])
     except ValueError as error:
         raise TrainingError(str(error)) from error
+    if size is not None:
+        if kind.raster is not None:
+            raise TrainingError(f"{generator} is trained at one size; leave --size out")
+        blueprint.window = Size(round(size * kind.window.width_px / kind.window.height_px), size)
+    return blueprint
 
 
 def _configured(config_type: type[Any], told: list[str]) -> Any:
@@ -140,7 +175,7 @@ def _configured(config_type: type[Any], told: list[str]) -> Any:
             raise ValueError(f"--config {text}: there is {', '.join(known)}")
         numbers = tuple(json.loads(f"[{value}]"))
         several = isinstance(known[key], tuple)
-        if not numbers or len(numbers) != (len(known[key]) if several else 1):
+        if len(numbers) != (len(known[key]) if several else 1):
             raise ValueError(f"--config {text}: {key} is {known[key]} by default; give as many numbers")
         found = replace(found, **{key: numbers if several else numbers[0]})
     return found

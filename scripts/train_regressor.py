@@ -27,7 +27,8 @@ from engines.head.regressor.prediction import face_basis
 from scripts.regressor.crops import read_cache
 from scripts.regressor.regression import Samples, mirror_of, mirror_points, read_labels
 from scripts.regressor.task import RegressorTask
-from scripts.training.loop import Settings, train
+from scripts.training.loop import train
+from scripts.training.state import Settings
 
 HEAD_POINTS = 256  # beside the landmarks: ears, skull, neck
 LICENCE = "MIT; trained on clips of which most allow research only"

@@ -46,7 +46,8 @@ from scripts.speech.data import (
 )
 from scripts.speech.task import ROWS, SpeechNet, SpeechTask
 from scripts.speech.tts import read_utterances
-from scripts.training.loop import CHECKPOINT, Settings, train
+from scripts.training.loop import CHECKPOINT, train
+from scripts.training.state import Settings
 
 F32 = NDArray[np.float32]
 

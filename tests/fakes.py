@@ -260,11 +260,12 @@ class FakeTracker(Tracker):
 class FakeGenerator(Generator[tuple[int, int]]):
     """Fills the picture with `colour`, opaque. `error`, when set, is raised; `gate`, when clear, holds."""
 
-    def __init__(self, colour: tuple[int, int, int] = (200, 40, 40)) -> None:
-        self.config = GeneratorConfig("fake", grid_px=32)
+    def __init__(self, colour: tuple[int, int, int] = (200, 40, 40), past: int = 0, ahead: int = 0) -> None:
+        self.config = GeneratorConfig("fake", grid_px=32, past=past, ahead=ahead)
         self.colour = colour
         self.error: BaseException | None = None
         self.motions: list[Motion] = []
+        self.windows: list[MotionWindow] = []
         self.gate = threading.Event()
         self.gate.set()
 
@@ -274,6 +275,7 @@ class FakeGenerator(Generator[tuple[int, int]]):
     def render(self, cache: tuple[int, int], gbuffer: GBuffer, motions: MotionWindow) -> U8:
         self.gate.wait()
         self.motions.append(motions.now)
+        self.windows.append(motions)
         if self.error is not None:
             raise self.error
         return np.full((*cache, 4), (*self.colour, 255), np.uint8)

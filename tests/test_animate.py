@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import DemoClip, length_s, onset_s, pictures_of, render, sound_of, times_of
-from fakes import AT_LAST_S, picture, sine, small_disk, write_video
+from fakes import AT_LAST_S, FakeGenerator, entry, picture, sine, small_disk, write_video
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment, save_enrollment
 from engines.errors import DriverError, GeneratorError, SinkError
+from engines.generators.registry import GENERATORS
 from engines.head.landmarks import LandmarkDetector
 from engines.motion import Motion, MotionTrack, read_motion, write_motion
 from engines.retarget import Controls
@@ -66,6 +67,23 @@ def test_a_recorded_motion_drives(astronaut: Enrollment, tmp_path: Path, out: Pa
     assert length_s(out) == pytest.approx(30 / demo_track().fps, abs=1e-3)
     assert seen == [(n + 1, 30) for n in range(30)]
     assert np.abs(pictures[0].astype(int) - pictures[29]).mean() > 0.5, "nothing moves"
+
+
+def test_a_file_shows_its_generator_what_comes(
+    astronaut: Enrollment, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Live there is nothing ahead; in a file there is, but after the last picture."""
+    generator = FakeGenerator(past=1, ahead=2)
+    monkeypatch.setitem(GENERATORS, "fake", entry(lambda _: generator))
+    driver = demo_motion(tmp_path / "m.jsonl", 6)
+    assert animate(astronaut, Job(driver, out, size_px=64, generator="fake")).frames == 6
+    times = [m.time_s for m in read_motion(driver).motions]
+    windows = generator.windows[-6:]  # the first picture of all is that of the photo at rest
+    assert [w.now.time_s for w in windows] == pytest.approx(times)
+    assert times[1] - times[0] == pytest.approx(1 / 25, abs=0.01)
+    told = [[m.time_s for m in w.motions] for w in windows]
+    wanted = [[times[min(max(k + d, 0), 5)] for d in (-1, 0, 1, 2)] for k in range(6)]
+    assert told == [pytest.approx(w) for w in wanted]
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from clips import DemoClip
 from fakes import entry
 from numpy.typing import NDArray
 from PIL import Image
+from test_head_models import FIELDS, write
 from torch import nn
 
 from calibration.enroll import enroll
@@ -25,7 +26,7 @@ from engines.generators.registry import GENERATORS, Entry
 from engines.head.model import HeadModel, load_head_model
 from engines.renderer import Renderer
 from scripts.evaluate import parse
-from scripts.evaluation import protocols
+from scripts.evaluation import protocols, readback
 from scripts.evaluation.clips import (
     EvaluationError,
     choose_frames,
@@ -35,8 +36,9 @@ from scripts.evaluation.clips import (
     spread_indices,
 )
 from scripts.evaluation.pictures import LABEL_PX, differences, flicker_strip, grid
-from scripts.evaluation.protocols import absolute_motions, driven, pair_up, png_of, turn_deg
+from scripts.evaluation.protocols import absolute_motions, driven, pair_up, png_of
 from scripts.evaluation.run import Config, count_gflop, evaluate
+from scripts.evaluation.take import turn_deg
 from scripts.evaluation.variants import SOURCE_COPY, known_names, registered
 from scripts.people.tracks import Tracked, is_held_out
 
@@ -240,40 +242,94 @@ def test_motions_of_a_clip(folder: Path, tmp_path: Path, astronaut: Enrollment) 
 
 
 @pytest.mark.slow
+def test_the_way_back_begins_at_the_greatest_turn(folder: Path, tmp_path: Path) -> None:
+    (clip, *_), _ = load_clips(find_clips(folder, everyone=True), tmp_path / "tracks")
+    model = load_head_model()
+    forward = protocols.self_take(model, clip, 4, 96)
+    back = protocols.back_take(model, forward, clip, 96)
+    assert (forward.protocol, back.protocol, back.name) == ("self", "back", forward.name)
+    assert back.photo_number != forward.photo_number
+    numbers = {s.number for s in back.apart}
+    assert numbers == {forward.photo_number, *(s.number for s in forward.apart)} - {back.photo_number}
+    assert back.runs == ()
+    # the pair that was driven the one way is there the other way round, as far apart
+    ways = absolute_motions(model, forward.neutral_hu, clip, range(len(clip.frame)))
+    turns = {
+        int(clip.frame[row]): turn_deg(m.rotation_rad, forward.enrollment.motion.rotation_rad)
+        for row, m in ways.items()
+    }
+    assert turns[back.photo_number] == max(turns.values()) > 2.5
+    (first,) = [s for s in back.apart if s.number == forward.photo_number]
+    assert first.turn_deg == pytest.approx(turns[back.photo_number], abs=2.5)
+    assert not np.array_equal(forward.photo, back.photo)
+
+
+@pytest.mark.slow
+def test_sources_are_the_photo_and_frames_of_its_clip_cut_alike(folder: Path, tmp_path: Path) -> None:
+    (driver, other), _ = load_clips(find_clips(folder, everyone=True), tmp_path / "tracks")
+    model = load_head_model()
+    photo, rest_of_clip = protocols.first_photo(other)
+    take = protocols.cross_take(model, driver, photo, 3, 96, rest_of_clip)
+    assert not take.has_truth
+    assert len(take.sources) == 4
+    np.testing.assert_array_equal(take.sources[0], take.photo)
+    for picture in take.sources[1:]:
+        assert picture.shape == take.photo.shape
+        # the same person in the same place; not the same frame
+        assert 0 < np.abs(picture.astype(float) - take.photo).mean() < 30
+    alone = protocols.cross_take(model, driver, photo, 3, 96)
+    assert len(alone.sources) == 1
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-def test_evaluate_writes_tables_and_pictures(folder: Path, tmp_path: Path) -> None:
+def test_evaluate_writes_tables_and_pictures(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readback, "LEAST_SPREAD", np.full(4, 0.01))  # the demo hardly opens its mouth
     assert [s for _, s in find_portraits(folder, everyone=True)] == ["carla"]
     config = Config(
-        data=folder, out=tmp_path / "out", generators=(SOURCE_COPY, "geometric"), clips=1, frames=3, pairs=1,
-        size_px=160, cache=tmp_path / "tracks", everyone=True,
+        data=folder, out=tmp_path / "out", generators=(SOURCE_COPY, "geometric"), clips=1, frames=4, pairs=1,
+        size_px=160, cache=tmp_path / "tracks", everyone=True, both_ways=True,
+        second_head=f"bfm:{write(tmp_path, 'bfm', FIELDS['bfm']())}",
     )  # fmt: skip
     results = evaluate(config)
     assert any("--recognition" in reason for reason in results.skipped)
     with (tmp_path / "out" / "table.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     kinds = [(r["protocol"], r["kind"]) for r in rows if r["generator"] == "geometric"]
-    assert kinds.count(("self", "frame")) == 3
-    assert kinds.count(("self", "run")) == 2
-    assert kinds.count(("cross", "frame")) == 1
-    assert kinds.count(("cross", "run")) == 1
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        ("self", "frame"): 4, ("self", "run"): 2, ("self", "take"): 1,
+        ("back", "frame"): 5, ("back", "take"): 1,
+        ("cross", "frame"): 2, ("cross", "run"): 1, ("cross", "take"): 1,
+    }  # fmt: skip
 
     def mean(generator: str, key: str) -> float:
         return float(np.mean([float(r[key]) for r in rows if r["generator"] == generator and r[key]]))
 
     # the geometric generator drew this very clip: it must follow, and the photo that stands still must not
     assert mean("geometric", "psnr") > mean(SOURCE_COPY, "psnr") + 2
-    for key in ("l1", "lpips", "head_l1", "mouth", "akd", "aed_shape", "apd", "jitter_error"):
+    for key in (
+        "l1", "lpips", "head_l1", "mouth", "akd", "aed_shape", "apd", "jitter_error", "seg_l1", "seg_lpips",
+        "aed_regressor", "apd_regressor", "apd_bfm",
+    ):  # fmt: skip
         assert mean("geometric", key) < mean(SOURCE_COPY, key)
     assert mean(SOURCE_COPY, "shake") == 0
     assert results.costs["geometric"].generate_ms > 0
-    assert [c.fid_frames for c in results.costs.values()] == [3, 3]
-    assert all(c.fid > 0 for c in results.costs.values())  # of three frames: there, but no measure
+    assert mean(SOURCE_COPY, "opening_r") == 0
+    assert mean("geometric", "opening_r") > 0.5
+    assert mean("geometric", "blink_r") > 0
+    for cost in results.costs.values():  # of so few frames: there, but no measure
+        counts = {name: (f.drawn, f.real) for name, f in cost.fids.items()}
+        # a portrait is one picture of its person: no distance to the sources
+        assert counts == {"self": (4, 4), "segmented": (4, 4), "back": (5, 5), "drivers": (2, 2)}
+        assert all(f.value > 0 for f in cost.fids.values())
     text = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert "## source-copy against geometric, the same frames" in text
     with Image.open(tmp_path / "out" / "grid.png") as picture:
         assert picture.size[0] == 4 * 160  # photo, driver and two generators
     assert {p.name for p in (tmp_path / "out" / "sheets").iterdir()} == {
-        "self-berta_01.png", "cross-berta_01+carla_01.png",
+        "self-berta_01.png", "back-berta_01.png", "cross-berta_01+carla_01.png",
     }  # fmt: skip
     assert len(list((tmp_path / "out" / "strips").iterdir())) == 2
 
@@ -282,6 +338,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     config, threads = parse([str(tmp_path), "-o", "out", "--generators", "geometric", "--clips", "5"])
     assert config.generators == (SOURCE_COPY, "geometric")  # the floor and the baseline are always there
     assert (config.clips, config.frames, threads) == (5, 24, 1)
+    assert (config.both_ways, config.second_head) == (False, None)  # the default costs as before
     assert parse([str(tmp_path), "-o", "out"])[0].generators == (
         SOURCE_COPY, "geometric", *[n for n in sorted(GENERATORS) if n != "geometric"],
     )  # fmt: skip

@@ -26,7 +26,7 @@ from scripts.evaluation import metrics
 from scripts.evaluation.features import PerceptualMeasure, distances, pooled
 from scripts.evaluation.metrics import Gaussian, frechet_distance
 from scripts.evaluation.perceptual import CHANNELS
-from scripts.evaluation.protocols import bin_of, turn_deg
+from scripts.evaluation.take import bin_of, turn_deg
 
 U8 = NDArray[np.uint8]
 

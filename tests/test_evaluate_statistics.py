@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from scripts.evaluation import published
 from scripts.evaluation.bars import BARS, BY_KEY, Bar, Table, Verdict
 from scripts.evaluation.measure import Row
-from scripts.evaluation.protocols import Protocol
-from scripts.evaluation.report import Cost, Results, to_markdown, write_csv
+from scripts.evaluation.report import Cost, Fid, Results, to_markdown, write_csv
 from scripts.evaluation.statistics import Estimate, compare, mean
+from scripts.evaluation.take import Protocol
 
 
 def row(
@@ -113,34 +112,56 @@ def test_table_pairs_the_same_frames_and_bins_them() -> None:
     assert list(table.verdicts_by_bin("new")) == ["0–10°", "10–20°"]
 
 
+def test_both_ways_count_each_clip_once_and_both_directions_alike() -> None:
+    rows = [row("new", "a", f, 20.0 + f) for f in (1, 2, 3)]  # 22
+    rows += [row("new", "a", f, 30.0, protocol="back") for f in (1, 2)]
+    rows += [row("new", "b", 1, 10.0), row("new", "b", 1, 14.0, protocol="back")]
+    rows.append(row("new", "c", 1, 99.0))  # no way back: its photo could not be enrolled
+    forward, backward, both = Table(rows).both_ways("new", "psnr")
+    assert (forward.value, backward.value, both.value) == (16, 22, 19)
+    assert (both.count, both.subjects) == (2, 2)
+
+
+def test_a_take_has_figures_of_its_own_and_no_bin() -> None:
+    rows = [Row("self", g, f"{s}_01", s, "take", 0, float("nan"), {"blink_r": r}) for s, g, r in (
+        ("a", "geometric", 0.5), ("a", "new", 0.7), ("b", "geometric", 0.6), ("b", "new", float("nan")),
+    )]  # fmt: skip
+    table = Table([*rows, row("geometric", "a", 0, 20.0)])
+    assert rows[0].bin == ""
+    assert table.of("self", "geometric", "blink_r").value == pytest.approx(0.55)
+    assert table.of("self", "new", "blink_r").count == 1  # the driver of b hardly moves
+    assert table.of("self", "geometric", "blink_r", "over 30°").count == 0
+    assert [m.key for m in table.measured("self")] == ["psnr", "blink_r"]
+
+
 # --- reports -------------------------------------------------------------------------------------
 
 
 def test_csv_and_markdown_say_the_same(tmp_path: Path) -> None:
     rows = [row(g, s, 1, v) for s in "abcd" for g, v in (("geometric", 20.0), ("new", 22.0))]
     rows.append(row("new", "a", 2, float("nan")))
+    rows.append(Row("self", "new", "a_01", "a", "take", 0, float("nan"), {"blink_r": 0.5}))
+    rows += [row(g, "a", 1, v, protocol="back") for g, v in (("geometric", 16.0), ("new", 17.0))]
     write_csv(rows, tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(encoding="utf-8") as file:
         read = list(csv.DictReader(file))
     assert [(r["generator"], r["subject"], r["psnr"]) for r in read[:2]] == [
         ("geometric", "a", "20"), ("new", "a", "22"),
     ]  # fmt: skip
-    assert read[-1]["psnr"] == ""
-    costs = {"geometric": Cost(5.0, 9.0, 0.0), "new": Cost(6.0, 10.0, None)}
+    assert read[8]["psnr"] == ""
+    assert [read[9][key] for key in ("kind", "turn_deg", "bin", "blink_r")] == ["take", "", "", "0.5"]
+    costs = {
+        "geometric": Cost(5.0, 9.0, 0.0, {"self": Fid(41.5, 96, 96), "sources": Fid(60.25, 48, 30)}),
+        "new": Cost(6.0, 10.0, None, {"self": Fid(40.0, 96, 96)}),
+    }
     text = to_markdown(Results(rows, costs, 256, about=["four people"], skipped=["e_01: no face"]))
     assert "| PSNR (dB) | higher | 20.00 [20.00, 20.00] | 22.00 [22.00, 22.00] | 4 / 4 |" in text
     wanted = "PSNR at least 1.5 dB higher | difference | 2.000 [2.000, 2.000] | yes | yes | yes | better |"
     assert wanted in text
     assert "e_01: no face" in text
+    assert "| PSNR (dB) | higher | mean | 18.00 | 19.50 | 1 / 1 |" in text
+    assert "| FID-efflite0 (self) | FID-efflite0 (cross, to the sources) |" in text
+    assert "| 41.50 (96 drawn, 96 real) | 60.25 (48 drawn, 30 real) |" in text
+    assert "| 40.00 (96 drawn, 96 real) |  |" in text
     assert "not countable" in text
     assert "Other data, for orientation only" in text
-
-
-def test_published_rows_name_their_source() -> None:
-    assert {r.protocol for r in published.PUBLISHED} == {"self", "cross"}
-    found = next(
-        r for r in published.PUBLISHED
-        if (r.method, r.data, r.protocol) == ("PWM + neural codes", "VoxCeleb1", "self") and "AKD" in r.figures
-    )  # fmt: skip
-    assert (found.figures["AKD"], found.table, found.paper) == (2.15, "table 1", published.PROGRESSIVE)
-    assert len(published.to_markdown()) == len(published.PUBLISHED) + 4

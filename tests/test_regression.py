@@ -48,7 +48,8 @@ from scripts.regressor.regression import (
 )
 from scripts.regressor.table import within_clips
 from scripts.regressor.task import RegressorTask
-from scripts.training.loop import CHECKPOINT, Settings, train
+from scripts.training.loop import CHECKPOINT, train
+from scripts.training.state import Settings
 from scripts.training.table import read_table
 
 U8 = NDArray[np.uint8]

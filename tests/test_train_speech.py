@@ -34,7 +34,8 @@ from scripts.speech.task import SpeechNet, correlation
 from scripts.train_speech import Stages, folds_of, late_of, shifted_correlations, train_stages
 from scripts.training import loop
 from scripts.training.errors import TrainingError
-from scripts.training.loop import CHECKPOINT, Training
+from scripts.training.loop import CHECKPOINT
+from scripts.training.state import Training
 from scripts.training.table import read_table
 
 JAW = ARKIT_INDEX["jawOpen"]
@@ -212,12 +213,12 @@ def test_a_stage_that_was_cut_goes_on_as_if_it_had_not_been(
     train_stages(*arguments_of(tmp_path, whole, pretrain_steps=6))
     advance, calls = Training.advance, 0
 
-    def broken(training: Training[Any], batch: object) -> dict[str, float]:
+    def broken(training: Training[Any], batch: object) -> None:
         nonlocal calls
         calls += 1
         if calls == 4:
             raise KeyboardInterrupt
-        return advance(training, batch)
+        advance(training, batch)
 
     monkeypatch.setattr(Training, "advance", broken)
     monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)  # after each step
@@ -229,7 +230,7 @@ def test_a_stage_that_was_cut_goes_on_as_if_it_had_not_been(
         a, b = (folder / f"{name}.safetensors" for folder in (whole, cut))
         assert a.read_bytes() == b.read_bytes(), name
     steps = [row["step"] for row in read_table(cut / "pretrained" / "log.csv")]
-    assert steps == [1]
+    assert steps == [1, 6]
     (cut / "pretrained.safetensors").unlink()
     calls = 0
     with pytest.raises(KeyboardInterrupt):

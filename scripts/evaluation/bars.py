@@ -9,11 +9,13 @@ from typing import Literal
 import numpy as np
 
 from engines.geometry import F64
+from engines.head.names import HEAD_MODEL_KINDS
 from scripts.evaluation.measure import Row
-from scripts.evaluation.protocols import BINS_DEG, Protocol, bin_of
 from scripts.evaluation.statistics import Estimate, Kind, compare, mean
+from scripts.evaluation.take import BINS_DEG, Protocol, bin_of
 
 BASELINE = "geometric"
+_WAYS: tuple[Protocol, Protocol] = ("self", "back")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,10 @@ MEASURES: tuple[Measure, ...] = (
     Measure("psnr", "PSNR", "dB", "high", 2),
     Measure("ssim", "SSIM", "", "high", 3),
     Measure("lpips", "LPIPS-efflite0", "", "low", 3),
+    Measure("seg_l1", "L1, person only", "of 255", "low", 2),
+    Measure("seg_psnr", "PSNR, person only", "dB", "high", 2),
+    Measure("seg_ssim", "SSIM, person only", "", "high", 3),
+    Measure("seg_lpips", "LPIPS-efflite0, person only", "", "low", 3),
     Measure("head_l1", "head L1", "of 255", "low", 2),
     Measure("head_psnr", "head PSNR", "dB", "high", 2),
     Measure("mouth", "mouth L1", "of 255", "low", 2),
@@ -42,6 +48,22 @@ MEASURES: tuple[Measure, ...] = (
     Measure("aed", "AED-arkit52", "", "low", 4),
     Measure("aed_shape", "AED in space", "% of eye distance", "low", 3),
     Measure("apd", "APD", "°", "low", 3),
+    *(
+        measure
+        for judge in ("regressor", *HEAD_MODEL_KINDS)
+        for measure in (
+            Measure(f"aed_{judge}", f"AED-{judge}", "", "low", 4),
+            Measure(f"apd_{judge}", f"APD-{judge}", "°", "low", 3),
+        )
+    ),
+    *(
+        measure
+        for key, label in (("opening", "mouth opening"), ("width", "mouth width"), ("blink", "blink"))
+        for measure in (
+            Measure(f"{key}_r", f"read back: {label}, r", "", "high", 3),
+            Measure(f"{key}_slope", f"read back: {label}, slope", "1: as far as the driver", None, 3),
+        )
+    ),
     Measure("lips", "lip closure error", "% of mouth width", "low", 2),
     Measure("jitter", "jitter, drawn − driver", "% of eye distance", "low", 3),
     Measure("jitter_error", "jitter of the error", "% of eye distance", "low", 3),
@@ -149,7 +171,7 @@ class Table:
     def against(
         self, bar: Bar, generator: str, baseline: str = BASELINE, turn: str | None = None
     ) -> Estimate:
-        """The bar's difference or ratio over the frames (or runs) that both have."""
+        """The bar's difference or ratio over the frames, runs or takes that both have."""
         ours = self._having(bar.protocol, generator, bar.key, turn)
         theirs = self._having(bar.protocol, baseline, bar.key, turn)
         both = [k for k in ours if k in theirs]
@@ -173,9 +195,28 @@ class Table:
             out[name] = [v for v in found if v.found.count]
         return {name: verdicts for name, verdicts in out.items() if verdicts}
 
+    def both_ways(self, generator: str, key: str) -> tuple[Estimate, Estimate, Estimate]:
+        """Forward, backward and the mean of the two, over the clips that have both; each clip counts once."""
+        forward, backward = (self._by_take(protocol, generator, key) for protocol in _WAYS)
+        both = [take for take in forward if take in backward]
+        subjects = [forward[take][1] for take in both]
+        f, b = (np.array([way[take][0] for take in both], np.float64) for way in (forward, backward))
+        return mean(f, subjects), mean(b, subjects), mean((f + b) / 2, subjects)
+
+    def _by_take(self, protocol: Protocol, generator: str, key: str) -> dict[str, tuple[float, str]]:
+        """(mean, subject) of each take."""
+        values: dict[str, list[float]] = {}
+        subjects: dict[str, str] = {}
+        for row in self._having(protocol, generator, key, None).values():
+            values.setdefault(row.take, []).append(row.values[key])
+            subjects[row.take] = row.subject
+        return {take: (float(np.mean(v)), subjects[take]) for take, v in values.items()}
+
     def measured(self, protocol: Protocol) -> list[Measure]:
-        """The measures that this protocol has."""
-        keys = {key for r in self._rows if r.protocol == protocol for key in r.values}
+        """The measures of which this protocol has values."""
+        keys = {
+            key for r in self._rows if r.protocol == protocol for key, v in r.values.items() if np.isfinite(v)
+        }
         return [m for m in MEASURES if m.key in keys]
 
     def _having(

@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engines.geometry import F64, rotation_matrix, rotation_vector
-from engines.head.fit import LIPS_CLOSED, ExpressionFit, fit_driver, openings
-from engines.head.landmarks import FaceLandmarks, LandmarkDetector
-from engines.head.model import HeadModel
+from engines.head.fit import LIPS_CLOSED
 from engines.renderer import Renderer
 from scripts.evaluation import metrics
-from scripts.evaluation.clips import spread_indices
-from scripts.evaluation.features import PerceptualMeasure, distances, pooled
-from scripts.evaluation.protocols import Protocol, Shot, Take, bin_of
+from scripts.evaluation.eye import Eye, Face
+from scripts.evaluation.features import distances, pooled
+from scripts.evaluation.readback import read_back, readings
+from scripts.evaluation.segment import cut_all
+from scripts.evaluation.take import Protocol, Shot, Take, bin_of
+from scripts.evaluation.truth import SEGMENTED, Instruments, Truth, identity_shots
 from scripts.evaluation.variants import SOURCE_COPY
-from scripts.people.recognition import Recogniser, cosine
+from scripts.people.recognition import cosine
 
 U8 = NDArray[np.uint8]
-F32 = NDArray[np.float32]
-IDENTITY_FRAMES = 12
+Kind = Literal["frame", "run", "take"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The measures of one frame, or of one run of frames (`frame` is its first); `bin` is the rotation bin."""
+    """The measures of one frame, of one run of frames (`frame` is its first), or of a whole take.
+
+    A take has no `turn_deg` (NaN) and no `bin`: it has heads at all angles.
+    """
 
     protocol: Protocol
     generator: str
     take: str
     subject: str
-    kind: str
+    kind: Kind
     frame: int
     turn_deg: float
     values: Mapping[str, float]
@@ -44,17 +46,7 @@ class Row:
     @property
     def bin(self) -> str:
         """The rotation bin."""
-        return bin_of(self.turn_deg)
-
-
-@dataclass(frozen=True, slots=True)
-class Face:
-    """A face as a tracker sees it in a picture: landmarks (478, 3), β (52,), rotation vector (3,), lip gap."""
-
-    points_px: F32
-    expression: F32
-    rotation_rad: F64
-    lip_gap: float
+        return bin_of(self.turn_deg) if np.isfinite(self.turn_deg) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,70 +56,6 @@ class Drawn:
     pictures: Mapping[int, U8]
     generate_ms: tuple[float, ...]
     frame_ms: tuple[float, ...]
-
-
-class Eye:
-    """Sees faces in pictures: always the same detector on single pictures, so that it favours nobody."""
-
-    def __init__(self, model: HeadModel, recognisers: Sequence[Recogniser]) -> None:
-        self._fit = ExpressionFit(model)
-        self._detector = LandmarkDetector(video=False)
-        self._seen: dict[bytes, FaceLandmarks | None] = {}
-        self._described: dict[bytes, dict[str, F32]] = {}
-        self._recognisers = recognisers
-
-    def detect(self, picture: U8) -> FaceLandmarks | None:
-        """The largest face; each picture is looked at once."""
-        key = _key(picture)
-        if key not in self._seen:
-            faces = self._detector.detect(picture)
-            self._seen[key] = faces[0] if faces else None
-        return self._seen[key]
-
-    def forget(self) -> None:
-        """Between takes: nothing seen before comes again."""
-        self._seen.clear()
-        self._described.clear()
-
-    def face(self, picture: U8, neutral_hu: F64) -> Face | None:
-        """The face, fitted against its person's neutral landmarks (478, 3); None when none is found."""
-        found = self.detect(picture)
-        if found is None:
-            return None
-        try:
-            fitted = fit_driver(self._fit, neutral_hu, found.points_px, found.scores)
-        except ValueError:  # landmarks that span nothing: as good as no face
-            return None
-        gap = float(openings(fitted.unposed_hu)[0])
-        return Face(found.points_px, fitted.expression, rotation_vector(fitted.pose.rotation), gap)
-
-    def offset(self, expression: F32) -> F64:
-        """`B β`: (478, 3), what an expression (52,) does to the landmarks in head units."""
-        return self._fit.offset(expression)
-
-    def descriptors(self, picture: U8, face: Face | None) -> dict[str, F32]:
-        """Unit descriptors by net; none without a face."""
-        if face is None:
-            return {}
-        key = _key(picture)
-        if key not in self._described:
-            self._described[key] = {
-                r.spec.name: r.describe(picture, face.points_px) for r in self._recognisers
-            }
-        return self._described[key]
-
-    def close(self) -> None:
-        """Free the detector."""
-        self._detector.close()
-
-
-def _key(picture: U8) -> bytes:
-    return hashlib.blake2b(picture.tobytes(), digest_size=16).digest()
-
-
-def identity_shots(take: Take) -> list[Shot]:
-    """The shots on which CSIM is measured: up to twelve of them, for the nets cost more than all the rest."""
-    return [take.apart[k] for k in spread_indices(len(take.apart), IDENTITY_FRAMES)]
 
 
 def draw(take: Take, generator: str, size_px: int) -> Drawn:
@@ -152,71 +80,99 @@ def draw(take: Take, generator: str, size_px: int) -> Drawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
-    """What does not depend on the generator: the driver's faces by frame number, the photo's face, features."""
-
-    faces: Mapping[int, Face | None]
-    photo: Face | None
-    photo_descriptors: Mapping[str, F32]
-    descriptors: Mapping[int, Mapping[str, F32]]
-    features: Sequence[Sequence[Tensor]]
-
-
-def look_at_truth(take: Take, eye: Eye, perceptual: PerceptualMeasure) -> Truth:
-    """Track the driver's pictures and the photo, once per take."""
-    neutral = take.neutral_hu if take.rest is None else take.rest.mesh_hu
-    faces = {s.number: eye.face(s.driver, neutral) for s in take.shots}
-    photo = eye.face(take.photo, take.neutral_hu)
-    own = take.protocol == "self"
-    return Truth(
-        faces,
-        photo,
-        eye.descriptors(take.photo, photo),
-        {s.number: eye.descriptors(s.driver, faces[s.number]) for s in identity_shots(take)} if own else {},
-        perceptual.features([s.driver for s in take.apart]) if own else [],
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Measured:
-    """Rows of one take and generator, and (self) pooled features of its pictures and of the truth for FID."""
+    """Rows of one take and generator, and the pooled features (N, 320) of its pictures by the name of each FID."""
 
     rows: Sequence[Row]
-    features: F64
-    true_features: F64
+    pools: Mapping[str, F64]
 
 
-def measure(
-    take: Take, generator: str, drawn: Drawn, truth: Truth, eye: Eye, perceptual: PerceptualMeasure
-) -> Measured:
+def measure(take: Take, generator: str, drawn: Drawn, truth: Truth, tools: Instruments) -> Measured:
     """All measures of one take as one generator drew it."""
-    features = perceptual.features([drawn.pictures[s.number] for s in take.apart]) if truth.features else []
-    apart = distances(features, truth.features) if features else [np.nan] * len(take.apart)
+    pictures = [drawn.pictures[s.number] for s in take.apart]
+    features = tools.perceptual.features(pictures)
+    apart = distances(features, truth.features) if take.has_truth else [np.nan] * len(pictures)
+    pools = {name: pooled(features) for name in truth.pools if name != SEGMENTED}
     recognised = {s.number for s in identity_shots(take)}
+    segmented = _segmented(take, pictures, truth, tools, pools)
     rows: list[Row] = []
-    for shot, lpips in zip(take.apart, apart, strict=True):
+
+    def add(kind: Kind, frame: int, turn_deg: float, values: Mapping[str, float]) -> None:
+        rows.append(Row(take.protocol, generator, take.name, take.subject, kind, frame, turn_deg, values))
+
+    for shot, lpips, cut in zip(take.apart, apart, segmented, strict=True):
         picture = drawn.pictures[shot.number]
-        face = eye.face(picture, take.neutral_hu)
-        values = _seen(take, shot, face, truth, eye)
+        face = tools.eye.face(picture, take.neutral_hu)
+        values = _seen(take, shot, face, truth, tools.eye)
+        if face is not None:
+            values |= _judged(shot, picture, truth, tools)
         if shot.number in recognised:
-            values |= _identity(take, shot, picture, face, truth, eye)
-        if take.protocol == "self":
-            values |= _pixels(shot, picture, truth.faces[shot.number]) | {"lpips": lpips}
+            values |= _identity(take, shot, picture, face, truth, tools.eye)
+        if take.has_truth:
+            values |= _pixels(shot, picture, truth.faces[shot.number]) | {"lpips": lpips} | cut
             values["akd"] = _akd(face, truth.faces[shot.number], picture.shape[0])
-        rows.append(
-            Row(
-                take.protocol, generator, take.name, take.subject, "frame", shot.number, shot.turn_deg, values
-            )
-        )
+        add("frame", shot.number, shot.turn_deg, values)
     for run in take.runs:
         turn = float(np.mean([s.turn_deg for s in run]))
-        values = _run(take, run, drawn, truth, eye)
-        rows.append(
-            Row(take.protocol, generator, take.name, take.subject, "run", run[0].number, turn, values)
-        )
-    none = np.zeros((0, 0))
-    return Measured(
-        rows, pooled(features) if features else none, pooled(truth.features) if features else none
+        add("run", run[0].number, turn, _run(take, run, drawn, truth, tools.eye))
+    add("take", 0, float("nan"), _read_back(take, drawn, truth, tools.eye))
+    return Measured(rows, pools)
+
+
+def _segmented(
+    take: Take, pictures: Sequence[U8], truth: Truth, tools: Instruments, pools: dict[str, F64]
+) -> list[dict[str, float]]:
+    """The whole picture's figures of the person alone, and the features of its FID into `pools`."""
+    if truth.segmented is None:
+        return [{} for _ in pictures]
+    theirs = truth.segmented
+    ours = cut_all(pictures, theirs.cuts)
+    features = tools.perceptual.features(ours)
+    if SEGMENTED in truth.pools:
+        pools[SEGMENTED] = pooled(features)
+    return [
+        {
+            "seg_l1": metrics.l1(a, b),
+            "seg_psnr": metrics.psnr_db(a, b),
+            "seg_ssim": metrics.ssim(a, b),
+            "seg_lpips": lpips,
+        }
+        for a, b, lpips in zip(ours, theirs.pictures, distances(features, theirs.features), strict=True)
+    ]
+
+
+def _judged(shot: Shot, picture: U8, truth: Truth, tools: Instruments) -> dict[str, float]:
+    """AED and APD by each of the second judges."""
+    found = tools.eye.detect(picture)
+    out: dict[str, float] = {}
+    for name, sight in truth.sights.items():
+        theirs = sight.theirs.get(shot.number)
+        if found is None or theirs is None:
+            continue
+        ours = sight.look(picture, found)
+        if sight.rests is None:
+            expressions = ours.expression, theirs.expression
+            turns = ours.rotation_rad, theirs.rotation_rad
+        else:
+            own, rest = sight.rests
+            expressions = ours.expression - own.expression, theirs.expression - rest.expression
+            turns = (
+                _turn(ours.rotation_rad, own.rotation_rad),
+                _turn(theirs.rotation_rad, rest.rotation_rad),
+            )
+        out[f"aed_{name}"] = metrics.aed(*expressions)
+        out[f"apd_{name}"] = metrics.apd_deg(*turns)
+    return out
+
+
+def _read_back(take: Take, drawn: Drawn, truth: Truth, eye: Eye) -> dict[str, float]:
+    """Whether mouth and lids follow the driver's, over all shots of the take."""
+    rest = take.neutral_hu if take.rest is None else take.rest.mesh_hu
+    ours = [eye.face(drawn.pictures[s.number], take.neutral_hu) for s in take.shots]
+    theirs = [truth.faces[s.number] for s in take.shots]
+    return read_back(
+        [None if f is None else readings(f.unposed_hu, take.neutral_hu) for f in ours],
+        [None if f is None else readings(f.unposed_hu, rest) for f in theirs],
     )
 
 
@@ -278,7 +234,7 @@ def _identity(
     take: Take, shot: Shot, picture: U8, face: Face | None, truth: Truth, eye: Eye
 ) -> dict[str, float]:
     """Cosine to the true picture (self) or to the photo (cross), as the papers have it."""
-    wanted = truth.descriptors.get(shot.number, {}) if take.protocol == "self" else truth.photo_descriptors
+    wanted = truth.descriptors.get(shot.number, {}) if take.has_truth else truth.photo_descriptors
     mine = eye.descriptors(picture, face)
     return {f"csim_{net}": cosine(mine[net], wanted[net]) for net in wanted if net in mine}
 
@@ -295,10 +251,10 @@ def _run(take: Take, run: Sequence[Shot], drawn: Drawn, truth: Truth, eye: Eye) 
         )
         out["shake"] = metrics.landmark_shake_percent(mine)
         out["jitter"] = out["shake"] - metrics.landmark_shake_percent(driver)
-        if take.protocol == "self":
+        if take.has_truth:
             out["jitter_error"] = metrics.landmark_jitter_percent(mine, driver)
     own = metrics.flicker(pictures)
     out["flicker_raw"] = own
-    if take.protocol == "self":
+    if take.has_truth:
         out["flicker"] = own - metrics.flicker([s.driver for s in run])
     return out

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -18,7 +17,7 @@ from calibration.face import head_crop
 from calibration.neutral import DriverNeutral
 from engines.enrollment import Enrollment
 from engines.errors import DriverError, PhotoError, VisavisError
-from engines.geometry import F64, Camera, rotation_matrix, rotation_vector
+from engines.geometry import F64, Camera
 from engines.head.fit import ExpressionFit, fit_driver, measure_closure, measure_gaze, openings
 from engines.head.landmarks import FaceLandmarks
 from engines.head.model import HeadModel
@@ -28,69 +27,18 @@ from engines.raster.pose import head_viewport
 from engines.raster.resample import resample
 from engines.retarget import Controls, retarget
 from scripts.evaluation.clips import Chosen, choose_frames, from_row, read_frames, resized, spread_indices
+from scripts.evaluation.take import Protocol, Shot, Take, turn_deg
 from scripts.people.tracks import MIN_FRAMES, Tracked
 from streamer.drive.trackers.mediapipe import MediaPipeTracker
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
-Protocol = Literal["self", "cross"]
 
 _BLINKS = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
 PHOTO_ROWS = (0, 5, 10, 15, 20, 25)
+# frames tried for the backward photo: the one turned most from the forward photo, then less and less
+BACK_PHOTO_SHARES = (1.0, 0.9, 0.75, 0.5)
 CALIBRATION_ROUNDS = 2  # once to take the driver's neutral, once to drive with it
-BINS_DEG = ((0.0, 10.0), (10.0, 20.0), (20.0, 30.0))
-
-
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """One driving frame: its `number` in the clip, the motion to draw, and the driver's picture in the crop.
-
-    `turn_deg` is how far the drawn head is turned from the photo's.
-    """
-
-    number: int
-    motion: Motion
-    turn_deg: float
-    driver: U8
-
-
-@dataclass(frozen=True, slots=True)
-class Take:
-    """A photo and the shots of one clip that drives it.
-
-    `subject` is the driver, who is the unit of the bootstrap. `neutral_hu` (478, 3) are the landmarks of the
-    photo's person without expression. `rest` is the driver's own in the cross protocol, None in self.
-    """
-
-    protocol: Protocol
-    name: str
-    subject: str
-    enrollment: Enrollment
-    viewport: Viewport
-    photo: U8
-    neutral_hu: F64
-    apart: tuple[Shot, ...]
-    runs: tuple[tuple[Shot, ...], ...]
-    rest: DriverNeutral | None = None
-
-    @property
-    def shots(self) -> list[Shot]:
-        """All shots, each once, in the clip's order."""
-        own = {s.number: s for s in (*self.apart, *(shot for run in self.runs for shot in run))}
-        return [own[number] for number in sorted(own)]
-
-
-def turn_deg(a: F32 | F64, b: F32 | F64) -> float:
-    """Angle in degrees between two rotation vectors (3,)."""
-    return float(np.degrees(np.linalg.norm(rotation_vector(rotation_matrix(a) @ rotation_matrix(b).T))))
-
-
-def bin_of(angle_deg: float) -> str:
-    """The rotation bin: "0–10°", "10–20°", "20–30°" or "over 30°"."""
-    for low, high in BINS_DEG:
-        if angle_deg < high:
-            return f"{low:g}–{high:g}°"
-    return f"over {BINS_DEG[-1][1]:g}°"
 
 
 def png_of(picture: U8) -> bytes:
@@ -137,10 +85,16 @@ def first_photo(clip: Tracked) -> tuple[Enrollment, Tracked]:
     A clip may begin in a blink: then a frame of its first second serves. Raises PhotoError when none does.
     """
     rows = [row for row in PHOTO_ROWS if row < len(clip.frame) - MIN_FRAMES] or [0]
+    enrollment, row = _enroll_one(clip, rows)
+    return enrollment, from_row(clip, row)
+
+
+def _enroll_one(clip: Tracked, rows: Sequence[int]) -> tuple[Enrollment, int]:
+    """The first of these rows that can be enrolled. Raises the last one's PhotoError when none can."""
     pictures = read_frames(clip, rows)
     for row in rows:
         try:
-            return enroll(png_of(pictures[row]), name=clip.name), from_row(clip, row)
+            return enroll(png_of(pictures[row]), name=clip.name), row
         except PhotoError:
             if row == rows[-1]:
                 raise
@@ -153,7 +107,36 @@ def self_take(model: HeadModel, clip: Tracked, frames: int, size_px: int) -> Tak
     Raises PhotoError when it cannot be enrolled.
     """
     enrollment, clip = first_photo(clip)
-    chosen = choose_frames(clip.frame, frames)
+    return _own_take("self", model, clip, enrollment, choose_frames(clip.frame, frames), size_px)
+
+
+def back_take(model: HeadModel, forward: Take, clip: Tracked, size_px: int) -> Take:
+    """The other way round: a photo out of the frames that are turned most from the forward photo, which drive it.
+
+    `clip` is `forward`'s. The very frames drive that drove forward, and the one that was the photo then; no runs.
+    Raises PhotoError when none of the frames that are tried can be enrolled.
+    """
+    clip = from_row(clip, int(np.flatnonzero(clip.frame == forward.photo_number)[0]))
+    own = resized(clip, (forward.enrollment.photo.shape[1], forward.enrollment.photo.shape[0]))
+    motions = absolute_motions(model, forward.neutral_hu, own, range(len(clip.frame)))
+    turns = [turn_deg(m.rotation_rad, forward.enrollment.motion.rotation_rad) for m in motions.values()]
+    order = np.argsort(turns, kind="stable")
+    rows = list(dict.fromkeys(int(order[int(share * (len(order) - 1))]) for share in BACK_PHOTO_SHARES))
+    enrollment, row = _enroll_one(clip, rows)
+    driving = {0, *(int(np.flatnonzero(clip.frame == s.number)[0]) for s in forward.apart)} - {row}
+    return _own_take("back", model, clip, enrollment, Chosen(tuple(sorted(driving)), ()), size_px, row)
+
+
+def _own_take(
+    protocol: Protocol,
+    model: HeadModel,
+    clip: Tracked,
+    enrollment: Enrollment,
+    chosen: Chosen,
+    size_px: int,
+    photo_row: int = 0,
+) -> Take:
+    """A photo of the clip driven by its rows `chosen`: absolute motion, told in the photo's own camera."""
     pictures = read_frames(clip, chosen.rows)
     height, width = enrollment.photo.shape[:2]
     clip = resized(clip, (width, height))
@@ -173,13 +156,21 @@ def self_take(model: HeadModel, clip: Tracked, frames: int, size_px: int) -> Tak
             resample(picture, viewport, 0, (size_px, size_px)),
         )
 
-    return _take("self", clip.name, clip, enrollment, viewport, neutral, chosen, shot)
+    take = _take(protocol, clip.name, clip, enrollment, viewport, neutral, chosen, shot)
+    return replace(take, photo_number=int(clip.frame[photo_row]))
 
 
-def cross_take(model: HeadModel, clip: Tracked, enrollment: Enrollment, frames: int, size_px: int) -> Take:
+def cross_take(
+    model: HeadModel,
+    clip: Tracked,
+    enrollment: Enrollment,
+    frames: int,
+    size_px: int,
+    photo_clip: Tracked | None = None,
+) -> Take:
     """A photo driven by another person's clip as in a call: relative motion, no filters.
 
-    Raises DriverError when the clip shows no driver.
+    `photo_clip` is the clip that the photo is from. Raises DriverError when the clip shows no driver.
     """
     chosen = choose_frames(clip.frame, frames, runs=1)
     pictures = read_frames(clip, chosen.rows)
@@ -198,9 +189,21 @@ def cross_take(model: HeadModel, clip: Tracked, enrollment: Enrollment, frames: 
             resample(pictures[row], driver_viewport, 0, (size_px, size_px)),
         )
 
-    return _take(
-        "cross", f"{clip.name}+{enrollment.name}", clip, enrollment, viewport, neutral, chosen, shot, rest
-    )
+    name = f"{clip.name}+{enrollment.name}"
+    take = _take("cross", name, clip, enrollment, viewport, neutral, chosen, shot, rest)
+    others = () if photo_clip is None else _like_photo(photo_clip, enrollment, viewport, frames)
+    return replace(take, sources=(take.photo, *others))
+
+
+def _like_photo(clip: Tracked, enrollment: Enrollment, viewport: Viewport, frames: int) -> list[U8]:
+    """Frames spread over the clip that a photo is from, cut as the drawn pictures of the photo are."""
+    height, width = enrollment.photo.shape[:2]
+    out: list[U8] = []
+    for _, picture in sorted(read_frames(clip, choose_frames(clip.frame, frames, runs=0).rows).items()):
+        if picture.shape[:2] != (height, width):
+            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
+        out.append(resample(picture, viewport, 0, (viewport.width_px, viewport.height_px)))
+    return out
 
 
 def _take(
@@ -300,17 +303,33 @@ def cross_takes(
     """The takes one by one; photos that cannot be enrolled are named in `skipped`."""
     for pair in pairs:
         try:
-            yield cross_take(model, pair.clip, pair.enrollment(), frames, size_px)
+            photo = pair.enrollment()
+            yield cross_take(model, pair.clip, photo, frames, size_px, pair.first_frame_of)
         except VisavisError as error:
             skipped.append(f"{pair.name}: {error}")
 
 
 def self_takes(
-    model: HeadModel, clips: Sequence[Tracked], frames: int, size_px: int, skipped: list[str]
+    model: HeadModel,
+    clips: Sequence[Tracked],
+    frames: int,
+    size_px: int,
+    skipped: list[str],
+    both_ways: bool = False,
 ) -> Iterator[Take]:
-    """The takes one by one; clips whose first frame cannot be enrolled are named in `skipped`."""
+    """The takes one by one, each followed by the backward one for `both_ways`.
+
+    Clips of which no photo can be enrolled are named in `skipped`.
+    """
     for clip in clips:
         try:
-            yield self_take(model, clip, frames, size_px)
+            forward = self_take(model, clip, frames, size_px)
         except VisavisError as error:
             skipped.append(f"{clip.name}: {error}")
+            continue
+        yield forward
+        if both_ways:
+            try:
+                yield back_take(model, forward, clip, size_px)
+            except VisavisError as error:
+                skipped.append(f"{clip.name}, backward: {error}")

@@ -12,28 +12,48 @@ import numpy as np
 from scripts.evaluation import published
 from scripts.evaluation.bars import BASELINE, BY_KEY, MEASURES, Measure, Table, Verdict
 from scripts.evaluation.measure import Row
-from scripts.evaluation.protocols import BINS_DEG, Protocol, bin_of
 from scripts.evaluation.statistics import Estimate
+from scripts.evaluation.take import BINS_DEG, Protocol, bin_of
+from scripts.evaluation.truth import SEGMENTED, TO_DRIVERS, TO_SOURCES
 
 TITLES: Mapping[Protocol, str] = {
     "self": "Self-reenactment: a clip's first frame driven by its other frames",
+    "back": "Self-reenactment both ways round: backward, the frame turned most from that one is the photo",
     "cross": "Cross-identity: a photo driven by another person, relative motion",
 }
 BINNED = ("psnr", "head_psnr", "lpips", "mouth", "eyes", "akd", "aed", "aed_shape", "csim_faceres", "apd")
 
 
+# what each FID is called in the table, in this order
+FIDS: Mapping[str, str] = {
+    "self": "self",
+    SEGMENTED: "self, person only",
+    "back": "backward",
+    TO_SOURCES: "cross, to the sources",
+    TO_DRIVERS: "cross, to the drivers",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fid:
+    """A Fréchet distance, and how many drawn and real pictures it is of."""
+
+    value: float
+    drawn: int
+    real: int
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one generator costs: median milliseconds of `Generator.render` and of a whole frame, GFLOP, FID.
+    """What one generator costs: median milliseconds of `Generator.render` and of a whole frame, GFLOP; and its FIDs.
 
-    `gflop` is None when the networks could not be counted; `fid` is NaN when it was not measured.
+    `gflop` is None when the networks could not be counted; `fids` are those that were measured, named as in `FIDS`.
     """
 
     generate_ms: float
     frame_ms: float
     gflop: float | None
-    fid: float = float("nan")
-    fid_frames: int = 0
+    fids: Mapping[str, Fid] = field(default_factory=dict[str, Fid])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +68,7 @@ class Results:
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Every frame and run as a line; empty where a measure does not apply."""
+    """Every frame, run and take as a line; empty where a measure does not apply."""
     keys = [m.key for m in MEASURES if any(m.key in r.values for r in rows)]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -65,7 +85,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
                     r.subject,
                     r.kind,
                     r.frame,
-                    f"{r.turn_deg:.2f}",
+                    f"{r.turn_deg:.2f}" if np.isfinite(r.turn_deg) else "",
                     r.bin,
                     *values,
                 ]
@@ -78,11 +98,11 @@ def to_markdown(results: Results) -> str:
     lines = ["# Evaluation", "", *(f"- {line}" for line in results.about), ""]
     lines += ["Means with 95 % intervals; whole people are drawn for them, because frames of one person are alike.",
               "Definitions: docs/evaluation.md.", ""]  # fmt: skip
-    protocols: tuple[Protocol, ...] = ("self", "cross")
-    for protocol in protocols:
+    for protocol, title in TITLES.items():
         measures = table.measured(protocol)
         if measures:
-            lines += [f"## {TITLES[protocol]}", "", *_means(table, protocol, measures), ""]
+            means = _both_ways(table, measures) if protocol == "back" else _means(table, protocol, measures)
+            lines += [f"## {title}", "", *means, ""]
     lines += ["## Cost and FID", "", *_costs(results), ""]
     for generator in table.generators:
         if generator != BASELINE and BASELINE in table.generators:
@@ -116,22 +136,56 @@ def _means(table: Table, protocol: Protocol, measures: Sequence[Measure]) -> lis
     for m in measures:
         found = [table.of(protocol, g, m.key) for g in table.generators]
         most = max(found, key=lambda e: e.count)
-        label = f"{m.label} ({m.unit})" if m.unit else m.label
         cells = " | ".join(_interval(e, m.digits) for e in found)
-        better = {"low": "lower", "high": "higher", None: ""}[m.better]
-        lines.append(f"| {label} | {better} | {cells} | {most.count} / {most.subjects} |")
+        lines.append(f"| {_label(m)} | {_better(m)} | {cells} | {most.count} / {most.subjects} |")
     return lines
 
 
-def _costs(results: Results) -> list[str]:
+def _both_ways(table: Table, measures: Sequence[Measure]) -> list[str]:
     lines = [
-        f"| generator | generate ms (median, {results.size_px}²) | whole frame ms | GFLOP | FID-efflite0 (self) |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "Clips that are there in both directions, each counted once; the mean is of the two directions.",
+        "",
+        "| measure | better | direction | " + " | ".join(table.generators) + " | clips / people |",
+        "| --- | --- | --- |" + " ---: |" * (len(table.generators) + 1),
+    ]
+    for m in measures:
+        ways = [table.both_ways(g, m.key) for g in table.generators]
+        for k, direction in enumerate(("forward", "backward", "mean")):
+            cells = " | ".join(_interval(way[k], m.digits) for way in ways)
+            most = max((way[k] for way in ways), key=lambda e: e.count)
+            lines.append(
+                f"| {_label(m)} | {_better(m)} | {direction} | {cells} | {most.count} / {most.subjects} |"
+            )
+    return lines
+
+
+def _better(m: Measure) -> str:
+    return {"low": "lower", "high": "higher", None: ""}[m.better]
+
+
+def _label(m: Measure) -> str:
+    return f"{m.label} ({m.unit})" if m.unit else m.label
+
+
+def _costs(results: Results) -> list[str]:
+    named = [name for name in FIDS if any(name in c.fids for c in results.costs.values())]
+    titles = [f"FID-efflite0 ({FIDS[name]})" for name in named]
+    lines = [
+        "| "
+        + " | ".join(
+            ("generator", f"generate ms (median, {results.size_px}²)", "whole frame ms", "GFLOP", *titles)
+        )
+        + " |",
+        "| --- | ---: | ---: | ---: |" + " ---: |" * len(titles),
     ]
     for name, c in results.costs.items():
         gflop = "not countable" if c.gflop is None else f"{c.gflop:.2f}"
-        fid = f"{c.fid:.2f} ({c.fid_frames} frames)" if np.isfinite(c.fid) else ""
-        lines.append(f"| {name} | {c.generate_ms:.2f} | {c.frame_ms:.2f} | {gflop} | {fid} |")
+        fids = [
+            f"{f.value:.2f} ({f.drawn} drawn, {f.real} real)" if f is not None else ""
+            for f in (c.fids.get(key) for key in named)
+        ]
+        cells = [name, f"{c.generate_ms:.2f}", f"{c.frame_ms:.2f}", gflop, *fids]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -172,13 +226,12 @@ def _bins(table: Table, generator: str) -> list[str]:
 
 
 def _means_by_bin(table: Table) -> list[str]:
-    protocols: tuple[Protocol, ...] = ("self", "cross")
     measures = [BY_KEY[k] for k in BINNED]
     lines = [
         "| protocol | bin | generator | n / people | " + " | ".join(m.label for m in measures) + " |",
         "| --- | --- | --- | ---: |" + " ---: |" * len(measures),
     ]
-    for protocol in protocols:
+    for protocol in TITLES:
         for low, _ in (*BINS_DEG, (BINS_DEG[-1][1], np.inf)):
             for generator in table.generators:
                 found = [(m, table.of(protocol, generator, m.key, bin_of(low))) for m in measures]

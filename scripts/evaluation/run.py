@@ -18,12 +18,16 @@ from engines.generators.open import open_generator
 from engines.geometry import F64
 from engines.head.model import HeadModel, load_head_model
 from scripts.evaluation.clips import EvaluationError, find_clips, find_portraits, load_clips, spread_indices
+from scripts.evaluation.eye import Eye
 from scripts.evaluation.features import PerceptualMeasure, load_recognisers
-from scripts.evaluation.measure import Drawn, Eye, Row, Truth, draw, look_at_truth, measure
+from scripts.evaluation.judges import open_judges
+from scripts.evaluation.measure import Drawn, Row, draw, measure
 from scripts.evaluation.metrics import Gaussian, frechet_distance
 from scripts.evaluation.pictures import flicker_strip, grid
-from scripts.evaluation.protocols import Shot, Take, cross_takes, pair_up, self_takes
-from scripts.evaluation.report import Cost, Results, to_markdown, write_csv
+from scripts.evaluation.protocols import cross_takes, pair_up, self_takes
+from scripts.evaluation.report import Cost, Fid, Results, to_markdown, write_csv
+from scripts.evaluation.take import Shot, Take
+from scripts.evaluation.truth import Instruments, Truth, look_at_truth
 from scripts.evaluation.variants import SOURCE_COPY, registered
 
 U8 = NDArray[np.uint8]
@@ -33,7 +37,10 @@ SHEET_ROWS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What to evaluate. `clips` None: all; `pairs` of the cross protocol (0: none); `frames` of each clip."""
+    """What to evaluate. `clips` None: all; `pairs` of the cross protocol (0: none); `frames` of each clip.
+
+    `both_ways`: self-reenactment backward too. `second_head`: a head model that judges too, as users name it.
+    """
 
     data: Path
     out: Path
@@ -45,23 +52,35 @@ class Config:
     recognition: Path | None = None
     cache: Path = Path("runs/evaluation/tracks")
     everyone: bool = False
+    both_ways: bool = False
+    second_head: str | None = None
+
+
+Pools = dict[str, list[F64]]
 
 
 @dataclass
 class _Tally:
-    """What adds up over the takes."""
+    """What adds up over the takes. `drawn` and `real` hold the features of each FID by its name."""
 
     rows: list[Row]
     generate_ms: dict[str, list[float]]
     frame_ms: dict[str, list[float]]
-    features: dict[str, list[F64]]
-    true_features: list[F64]
+    drawn: dict[str, Pools]
+    real: Pools
     best: list[Mapping[str, U8]]
+    reasons: dict[str, None]  # why figures are missing, each once
 
     @staticmethod
     def empty(generators: Sequence[str]) -> _Tally:
         return _Tally(
-            [], {g: [] for g in generators}, {g: [] for g in generators}, {g: [] for g in generators}, [], []
+            [],
+            {g: [] for g in generators},
+            {g: [] for g in generators},
+            {g: {} for g in generators},
+            {},
+            [],
+            {},
         )
 
 
@@ -69,7 +88,8 @@ def evaluate(config: Config) -> Results:
     """Measure all generators and write table.csv, table.md, grid.png, sheets/ and strips/ into `config.out`.
 
     Raises EvaluationError when there is nothing to evaluate on, GeneratorError for an unknown generator,
-    WeightsError for one whose weights do not load, PerceptualError when the network is not installed.
+    WeightsError for one whose weights do not load, PerceptualError when the network is not installed, ModelError for a
+    second head model that does not open.
     """
     model = load_head_model()
     with registered(config.generators):
@@ -77,26 +97,32 @@ def evaluate(config: Config) -> Results:
         gflop = {name: count_gflop(model, name) for name in config.generators if name != SOURCE_COPY}
         perceptual = PerceptualMeasure()
         recognisers, no_csim = load_recognisers(config.recognition)
+        judges, no_second = open_judges(config.second_head)
         found = find_clips(config.data, everyone=config.everyone, count=config.clips)
         clips, skipped = load_clips(found, config.cache)
         if no_csim:
             skipped.append(f"CSIM: {no_csim}")
+        if no_second:
+            skipped.append(f"AED and APD by a second head model: {no_second}")
         portraits = find_portraits(config.data, everyone=config.everyone)
         pairs = pair_up(clips, portraits, config.pairs) if config.pairs else []
         for part in ("sheets", "strips"):
             (config.out / part).mkdir(parents=True, exist_ok=True)
         tally = _Tally.empty(config.generators)
-        eye = Eye(model, recognisers)
+        tools = Instruments(Eye(model, recognisers), perceptual, judges)
 
         def takes() -> Iterator[Take]:
-            yield from self_takes(model, clips, config.frames, config.size_px, skipped)
+            own = self_takes(model, clips, config.frames, config.size_px, skipped, config.both_ways)
+            yield from own
             yield from cross_takes(model, pairs, max(1, config.frames // 2), config.size_px, skipped)
 
+        total = len(clips) * (1 + config.both_ways) + len(pairs)
         try:
-            for take in tqdm(takes(), total=len(clips) + len(pairs), desc="evaluating", mininterval=5):
-                _evaluate_take(take, config, eye, perceptual, tally)
+            for take in tqdm(takes(), total=total, desc="evaluating", mininterval=5):
+                _evaluate_take(take, config, tools, tally)
         finally:
-            eye.close()
+            tools.eye.close()
+    skipped += tally.reasons
     if not tally.rows:
         raise EvaluationError(f"nothing could be evaluated: {'; '.join(skipped)}")
     subjects = len({c.subject for c in clips})
@@ -111,6 +137,7 @@ def evaluate(config: Config) -> Results:
             "LPIPS-efflite0 and FID-efflite0: EfficientNet-Lite0 (ImageNet) in place of VGG and Inception.",
             f"CSIM: {', '.join(r.spec.name for r in recognisers) or 'left out: ' + no_csim}.",
             "AED-arkit52: our own fit of 52 coefficients to MediaPipe's landmarks. AKD-mediapipe: 468 landmarks.",
+            f"Second opinions on AED and APD: {'; '.join(j.about for j in judges)}.",
         ),
         skipped=skipped,
     )
@@ -140,22 +167,22 @@ def count_gflop(model: HeadModel, name: str) -> float | None:
     return total / 1e9
 
 
-def _evaluate_take(
-    take: Take, config: Config, eye: Eye, perceptual: PerceptualMeasure, tally: _Tally
-) -> None:
-    truth = look_at_truth(take, eye, perceptual)
+def _evaluate_take(take: Take, config: Config, tools: Instruments, tally: _Tally) -> None:
+    truth = look_at_truth(take, tools)
+    if truth.no_matte:
+        tally.reasons[f"figures of the person only: {truth.no_matte}"] = None
+    for name, features in truth.pools.items():
+        tally.real.setdefault(name, []).append(features)
     drawn: dict[str, Drawn] = {}
     for generator in config.generators:
         drawn[generator] = draw(take, generator, config.size_px)
-        measured = measure(take, generator, drawn[generator], truth, eye, perceptual)
+        measured = measure(take, generator, drawn[generator], truth, tools)
         tally.rows += measured.rows
         tally.generate_ms[generator] += drawn[generator].generate_ms
         tally.frame_ms[generator] += drawn[generator].frame_ms
-        if len(measured.features):
-            tally.features[generator].append(measured.features)
-            if generator == config.generators[0]:
-                tally.true_features.append(measured.true_features)
-    eye.forget()
+        for name, features in measured.pools.items():
+            tally.drawn[generator].setdefault(name, []).append(features)
+    tools.eye.forget()
     rows = [_tiles(take, shot, drawn) for shot in telling_shots(take, truth)]
     tally.best.append(rows[0])
     name = f"{take.protocol}-{take.name}.png"
@@ -189,14 +216,13 @@ def _tiles(take: Take, shot: Shot, drawn: Mapping[str, Drawn]) -> dict[str, U8]:
 
 
 def _cost(generator: str, gflop: float | None, tally: _Tally) -> Cost:
-    generate, whole = tally.generate_ms[generator], tally.frame_ms[generator]
-    fid, frames = float("nan"), 0
-    if tally.features[generator]:
-        ours, true = np.concatenate(tally.features[generator]), np.concatenate(tally.true_features)
-        frames = len(ours)
-        if frames >= 2:
-            fid = frechet_distance(Gaussian.of(ours), Gaussian.of(true))
-    return Cost(_median(generate), _median(whole), gflop, fid, frames)
+    fids: dict[str, Fid] = {}
+    for name, pool in tally.drawn[generator].items():
+        ours, real = np.concatenate(pool), np.concatenate(tally.real[name])
+        if min(len(ours), len(real)) >= 2:
+            value = frechet_distance(Gaussian.of(ours), Gaussian.of(real))
+            fids[name] = Fid(value, len(ours), len(real))
+    return Cost(_median(tally.generate_ms[generator]), _median(tally.frame_ms[generator]), gflop, fids)
 
 
 def _median(values: Sequence[float]) -> float:

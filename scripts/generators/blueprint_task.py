@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from engines.generators.networked.blueprint import Blueprint
 from engines.generators.networked.lesson import Judges, Outcome
-from engines.generators.networked.scene import HeadTables
+from engines.generators.networked.surface import HeadTables
 from engines.head.model import load_head_model
 from scripts.generators.lessons import lesson_of
 from scripts.generators.rows import Rows
@@ -29,6 +29,7 @@ class BlueprintTask(GeneratorTask):
     def __init__(self, blueprint: Blueprint[Any], device: torch.device, judges: Judges) -> None:
         self.blueprint, self.name = blueprint, blueprint.kind.name
         self.adversarial, self.matching = blueprint.adversarial, blueprint.matching
+        self.teaching = blueprint.teaching
         self._device, self._judges = device, judges
         self._tables = HeadTables.of(load_head_model(), device)
 

@@ -11,7 +11,8 @@ from engines.generators.networked.blueprint import Blueprint
 from engines.generators.networked.constant import constant, indices
 from engines.generators.networked.lesson import Lesson
 from engines.generators.networked.picture import Picture, Size, Tint
-from engines.generators.networked.scene import HeadTables, Scene, Surface
+from engines.generators.networked.scene import Scene
+from engines.generators.networked.surface import HeadTables, Surface
 from engines.motion_descriptor import SCALE, SHIFT, mirror_matrix
 from scripts.generators.item import STORED_PX, VERTEX_STEPS
 
@@ -37,7 +38,7 @@ def lesson_of(batch: Batch, tables: HeadTables, blueprint: Blueprint[Any], step:
     scene = Scene(
         tables, size, Picture(batch["photo"], window, flip, tint, "straight"),
         surface("posed", "vertices"), surface("own", "own_vertices"),
-        batch["maps"][:, :3], batch["maps"][:, 3:],
+        batch["maps"],
         _mirrored(motions, flip[:, None, None]), _mirrored(own, flip[:, None]),
         past=blueprint.past, flip=flip, tint=tint, where=batch.get("where"),
         picture=None if picture is None else Picture(picture, beside, flip, tint),

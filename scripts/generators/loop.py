@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from engines.generators.networked import terms
 from engines.generators.networked.lesson import Outcome
 from scripts.generators.rows import Draw, Rows
 from scripts.generators.task import Batch, GeneratorTask
-from scripts.training.loop import CHECKPOINT, Settings, Trained, Training, say_at_once
+from scripts.training.loop import CHECKPOINT, say_at_once
 from scripts.training.loop import train as run
+from scripts.training.optimiser import fused_adamw, load_optimiser
+from scripts.training.state import Settings, Trained, Training
 from scripts.training.task import Task
 
 WARM_UP_STEPS, SLOW_STEPS = 200, 3000
@@ -46,62 +48,86 @@ class OnPairs(Task[Batch]):
 
     def network(self) -> nn.Module:
         networks = self._generator.networks()
-        self._discriminators = {n: d.to(self.device) for n, d in self._generator.discriminators().items()}
+        self._discriminators = {
+            n: d.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            for n, d in self._generator.discriminators().items()
+        }
         own = [p for d in self._discriminators.values() for p in d.parameters()]
-        self._teacher = torch.optim.Adam(own, 2e-4, betas=(0.5, 0.9)) if own else None
+        rate = self._generator.teaching.rate
+        self._teacher = fused_adamw(own, rate, self.device, betas=(0.5, 0.9), weight_decay=0) if own else None
         return networks
 
     def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            network.parameters(), self._settings.rate, betas=(0.9, 0.99), weight_decay=0.01
-        )
+        rate = self._settings.rate
+        return fused_adamw(network.parameters(), rate, self.device, betas=(0.9, 0.99), weight_decay=0.01)
 
     def rate(self, step: int, spent: float) -> float:
         return rate_at(self._settings, step)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, rows: int) -> Batch:
         rng = self._draw.rng(step)
-        return self._generator.batch(self._pairs, self._draw.rows(self._settings.batch, rng), rng)
+        batch = self._generator.batch(self._pairs, self._draw.rows(rows, rng), rng)
+        if self.device.type == "cuda":  # from pinned memory it is copied while the GPU works
+            return {n: t.pin_memory() if t.device.type == "cpu" else t for n, t in batch.items()}
+        return batch
+
+    def phase(self, step: int) -> Hashable:
+        return self._generator.phase(step), self._count(step), self._is_penalised(step)
 
     # --- losses ---------------------------------------------------------------------------------------
 
     def losses(self, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]:
         outcome = self._generator.outcome(network, on_device(batch, self.device), step)
         self._outcome = outcome
-        return outcome.losses | self._fooling(outcome)
+        return outcome.losses | (self._fooling(outcome) if self._count(step) else {})
 
     def _fooling(self, outcome: Outcome) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         for name, fake in outcome.fakes.items():
             discriminator = self._discriminators[name].requires_grad_(False)
-            verdict, features = discriminator(fake)
-            with torch.no_grad():
-                _, wanted = discriminator(outcome.reals[name])
-            losses[f"fool_{name}"] = -self._generator.adversarial * verdict.mean()
+            with torch.autocast(self.device.type, torch.bfloat16):
+                verdict, features = discriminator(fake)
+                with torch.no_grad():
+                    _, wanted = discriminator(outcome.reals[name])
+            losses[f"fool_{name}"] = self._generator.adversarial * terms.hinge_generator(verdict).mean()
             losses[f"match_{name}"] = (
-                self._generator.matching
-                * torch.stack([(a - b).abs().mean() for a, b in zip(features, wanted, strict=True)]).sum()
+                self._generator.matching * terms.feature_matching(features, wanted).mean()
             )
             discriminator.requires_grad_(True)
         return losses
 
-    def after_step(self) -> dict[str, float]:
+    def after_step(self, step: int) -> dict[str, Tensor]:
         """The discriminators learn from what the networks have just drawn."""
         outcome, self._outcome = self._outcome, None
         if outcome is None or not outcome.fakes or self._teacher is None:
             return {}
-        values: dict[str, float] = {}
+        told: dict[str, Tensor] = {}
         total: list[Tensor] = []
         for name, fake in outcome.fakes.items():
-            real_verdict, _ = self._discriminators[name](outcome.reals[name])
-            fake_verdict, _ = self._discriminators[name](fake.detach())
-            loss = F.relu(1 - real_verdict).mean() + F.relu(1 + fake_verdict).mean()
+            discriminator, real = self._discriminators[name], outcome.reals[name]
+            with torch.autocast(self.device.type, torch.bfloat16):
+                verdict, _ = discriminator(real)
+                fake_verdict, _ = discriminator(fake.detach())
+            loss = terms.hinge_discriminator(verdict, fake_verdict).mean()
+            told[f"discriminate_{name}"] = loss
+            told[f"right_{name}"] = terms.told_right(verdict, fake_verdict).mean()
             total.append(loss)
-            values[f"discriminate_{name}"] = float(loss.detach())
+            if self._is_penalised(step):
+                teaching = self._generator.teaching
+                steep = terms.gradient_penalty(lambda x, d=discriminator: d(x)[0], real).mean()
+                told[f"r1_{name}"] = teaching.r1 / 2 * teaching.r1_every * steep
+                total.append(told[f"r1_{name}"])
         self._teacher.zero_grad(set_to_none=True)
         torch.stack(total).sum().backward()
         self._teacher.step()
-        return values
+        return told
+
+    def _count(self, step: int) -> bool:
+        return step >= self._generator.teaching.counts_from
+
+    def _is_penalised(self, step: int) -> bool:
+        teaching = self._generator.teaching
+        return teaching.r1 > 0 and step % teaching.r1_every == 0
 
     def state(self) -> dict[str, Any]:
         return {
@@ -113,7 +139,7 @@ class OnPairs(Task[Batch]):
         for name, discriminator in self._discriminators.items():
             discriminator.load_state_dict(state["discriminators"][name])
         if self._teacher:
-            self._teacher.load_state_dict(state["teacher"])
+            load_optimiser(self._teacher, state["teacher"])
 
     # --- held-out people ------------------------------------------------------------------------------
 
@@ -170,9 +196,10 @@ def train(
     judged_rows: int = JUDGED_ROWS,
     say: Callable[[str], None] = say_at_once,
     on_best: Callable[[Training[Batch], dict[str, float]], None] = lambda *_: None,
+    profile: bool = False,
 ) -> Trained:
     """Train a generator; goes on from the checkpoint in `folder` where there is one. Raises TrainingError."""
     task = OnPairs(generator, pairs, settings, device, judged_rows)
     checkpoint = folder / CHECKPOINT
     resume = checkpoint if checkpoint.exists() else None
-    return run(task, settings, folder, resume=resume, say=say, on_best=on_best)
+    return run(task, settings, folder, resume=resume, say=say, on_best=on_best, profile=profile)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engines.generators.networked.lesson import Outcome
+from engines.generators.networked.lesson import Outcome, Teaching
 from scripts.generators.rows import Rows
 
 Batch = dict[str, Tensor]
@@ -20,6 +21,7 @@ class GeneratorTask(ABC):
     name: str
     adversarial: float = 0.01  # weight of fooling a discriminator
     matching: float = 0.02  # weight of looking alike to a discriminator
+    teaching: Teaching = Teaching()
 
     @abstractmethod
     def networks(self) -> nn.Module:
@@ -31,7 +33,7 @@ class GeneratorTask(ABC):
 
     @abstractmethod
     def outcome(self, networks: nn.Module, batch: Batch, step: int) -> Outcome:
-        """Forward and losses. `step` lets some losses begin later."""
+        """Forward and losses, without waiting for the device. `step` lets some losses begin later: see `phase`."""
 
     @abstractmethod
     def figures(self, networks: nn.Module, batch: Batch) -> dict[str, NDArray[np.float64]]:
@@ -44,3 +46,7 @@ class GeneratorTask(ABC):
     def discriminators(self) -> dict[str, nn.Module]:
         """Fresh discriminators by the name of what they tell real from made; none by default."""
         return {}
+
+    def phase(self, step: int) -> Hashable:
+        """Whatever `outcome` takes from the number of the step: it gives the same for all steps of one phase."""
+        return None

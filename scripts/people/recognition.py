@@ -55,6 +55,12 @@ NETS: tuple[NetSpec, ...] = (
 )
 
 
+def arcface_points(side_px: int, zoom: float) -> F64:
+    """(5, 2) where eyes, nose tip and mouth corners lie in an aligned square."""
+    points = (_ARCFACE_PX - _ARCFACE_SIDE_PX / 2) * zoom + _ARCFACE_SIDE_PX / 2
+    return points * side_px / _ARCFACE_SIDE_PX
+
+
 def five_points(landmarks_px: F64 | F32) -> F64:
     """(5, 2) middle of both eyes, nose tip and mouth corners of landmarks (478, ≥ 2)."""
     p = np.asarray(landmarks_px, np.float64)[:, :2]
@@ -74,8 +80,7 @@ def similarity_2d(source: F64, target: F64) -> F64:
 
 def align_face(image: U8, landmarks_px: F64 | F32, side_px: int, zoom: float = 1.0) -> U8:
     """The face of `image` (H, W, 3) upright in a square, eyes and mouth where ArcFace has them."""
-    target = (_ARCFACE_PX - _ARCFACE_SIDE_PX / 2) * zoom + _ARCFACE_SIDE_PX / 2
-    target = target * side_px / _ARCFACE_SIDE_PX
+    target = arcface_points(side_px, zoom)
     points = five_points(landmarks_px)
     affine = similarity_2d(points, target)
     shrink = float(np.hypot(affine[0, 0], affine[1, 0]))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engines.head.regressor.network import NetShape, RegressorNet
 from scripts.people.tracks import is_held_out
 from scripts.regressor.regression import Batch, Samples, TorchBasis, collate, frame_weights, losses
-from scripts.training.loop import Settings
+from scripts.training.state import Settings
 from scripts.training.task import Task
 
 PORTRAIT_SHARE = 0.25
@@ -73,11 +73,11 @@ class RegressorTask(Task[Drawn]):
         cosine = FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * spent)) / 2
         return self._settings.rate * cosine * min(1.0, (step + 1) / WARM_UP_STEPS)
 
-    def batch(self, step: int) -> Drawn:
+    def batch(self, step: int, rows: int) -> Drawn:
         rng = np.random.default_rng([self._settings.seed, step])
-        empty = round(self._settings.batch * NO_FACE_SHARE)
-        rows = [row for _ in range((self._settings.batch - empty) // 2) for row in self._draw.pair(rng)]
-        faces = [self._samples.face(row, rng) for row in rows]
+        empty = round(rows * NO_FACE_SHARE)
+        drawn = [row for _ in range((rows - empty) // 2) for row in self._draw.pair(rng)]
+        faces = [self._samples.face(row, rng) for row in drawn]
         others = [self._samples.no_face(int(rng.choice(self._draw.rows)), rng) for _ in range(empty)]
         images = np.stack([crop for crop, _ in faces] + others).transpose(0, 3, 1, 2)
         return torch.from_numpy(np.ascontiguousarray(images)), collate([t for _, t in faces])

@@ -28,7 +28,7 @@ from engines.speech.network import (
 )
 from engines.speech.opening import opening_weights
 from scripts.speech.data import USUAL_OPENING, Batch, Pool, Quiet, batch_of
-from scripts.training.loop import Settings
+from scripts.training.state import Settings
 from scripts.training.task import Task
 
 HIDDEN = 128
@@ -137,9 +137,9 @@ class SpeechTask(Task[Batch]):
         """Warm-up, then a line down to nothing."""
         return self._settings.rate * min(1.0, (step + 1) / WARM_UP_STEPS) * (1 - step / self._steps)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, rows: int) -> Batch:
         rng = np.random.default_rng([self._settings.seed, step])
-        return batch_of(self._sources, rng, self._settings.batch, STEPS)
+        return batch_of(self._sources, rng, rows, STEPS)
 
     def losses(self, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]:
         return losses_of(network(torch.from_numpy(batch.features)), batch, self._weights, self._opening)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -38,16 +38,23 @@ class Task(ABC, Generic[B]):
         """
 
     @abstractmethod
-    def batch(self, step: int) -> B:
-        """What step `step` learns from, on the CPU. The same whenever, and in whichever thread, it is made."""
+    def batch(self, step: int, rows: int) -> B:
+        """What step `step` learns from, `rows` of it. The same whenever, and in whichever thread, it is made."""
 
     @abstractmethod
     def losses(self, network: nn.Module, batch: B, step: int) -> dict[str, Tensor]:
-        """Weighted losses by name, whose sum is made less."""
+        """Weighted losses by name, whose sum is made less; never waits for the device."""
 
-    def after_step(self) -> dict[str, float]:
-        """What else learns in a step, once the network has; values for the table."""
+    def after_step(self, step: int) -> dict[str, Tensor]:
+        """What else learns in a step, once the network has; numbers for the table, left on the device."""
         return {}
+
+    def phase(self, step: int) -> Hashable:
+        """Whatever `losses` and `after_step` take from the number of the step, such as which losses count yet.
+
+        Steps of one phase differ by their batch alone.
+        """
+        return None
 
     def state(self) -> dict[str, Any]:
         """What else a checkpoint must hold."""

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.compile.weights import NetworkKind, WeightsHeader, build_network
-from engines.generators.networked.lesson import Judges, Lesson, Outcome
+from engines.generators.networked.lesson import Judges, Lesson, Outcome, Teaching
 from engines.generators.networked.picture import Size
-from engines.generators.networked.scene import HeadTables, Scene
+from engines.generators.networked.scene import Scene
+from engines.generators.networked.surface import HeadTables
 from engines.head.model import load_head_model
 
 U8 = NDArray[np.uint8]
@@ -63,12 +64,12 @@ class Blueprint(ABC, Generic[Config]):
     - `past`, `ahead`: moments of motion before and after the one to draw.
     - `base`: the generator whose picture its networks complete, if any; then pairs carry that picture.
     - `switches`: parts that can be left out; `without` says which are.
-    - `adversarial`, `matching`: what discriminators count.
+    - `adversarial`, `matching`: what discriminators count; `teaching`: how they learn.
     """
 
     kind: ClassVar[NetworkKind]
     config_type: ClassVar[type[Any]]
-    window: ClassVar[Size] = Size(256, 256)
+    window: Size = Size(256, 256)
     raster: ClassVar[Size | None] = None
     past: ClassVar[int] = 0
     ahead: ClassVar[int] = 0
@@ -76,6 +77,7 @@ class Blueprint(ABC, Generic[Config]):
     switches: ClassVar[tuple[str, ...]] = ()
     adversarial: ClassVar[float] = 0.01  # weight of fooling a discriminator
     matching: ClassVar[float] = 0.02  # weight of looking alike to a discriminator
+    teaching: ClassVar[Teaching] = Teaching()
 
     def __init__(self, config: Config | None = None, without: Collection[str] = ()) -> None:
         unknown = sorted(set(without) - set(self.switches))

@@ -68,7 +68,8 @@ class Picture:
         while step >= 2 and x.shape[2] % (2 * smaller) == 0 and x.shape[3] % (2 * smaller) == 0:
             smaller, step = smaller * 2, step / 2
         x = _averaged(x, smaller)
-        finer = 2 if step > 1.05 else 1
+        # what was made smaller is smooth enough
+        finer = 2 if step > 1.05 and smaller == 1 else 1
         whole = _nowhere(x).expand(len(x), 2, 3)
         grid = places(self._in_pixels(whole), Size(size.width_px * finer, size.height_px * finer))
         found = functional.grid_sample(x, grid, "bilinear", "border", align_corners=False)
@@ -80,7 +81,7 @@ class Picture:
         `place` (n, 2, 3): from −1 … 1 over the box to −1 … 1 over the window (as the mirror shows it).
         """
         times = len(place) // len(self.pixels)
-        return self._repeated(times)._finish(_sampled(self.pixels, self._in_pixels(place), size))
+        return self._repeated(times)._finish(sampled(self.pixels, places(self._in_pixels(place), size)))
 
     def _repeated(self, times: int) -> Picture:
         """Its tint for each row `times` times."""
@@ -135,10 +136,10 @@ def _averaged(pixels: Tensor, times: int) -> Tensor:
     return functional.avg_pool2d(small, times) if times > 1 else small
 
 
-def _sampled(pixels: Tensor, place: Tensor, size: Size) -> Tensor:
-    """(n, C, h, w) float of pixels (B, C, H, W); only what is looked at becomes float."""
-    times = len(place) // len(pixels)
-    grid = places(place, size)
+def sampled(pixels: Tensor, grid: Tensor) -> Tensor:
+    """`grid_sample` (n, C, h, w) float, at the border as the nearest, of pixels (B, C, H, W) by grid (n, h, w, 2), n a
+    multiple of B, rows repeated. Of four channels of uint8 only what is looked at becomes float, 0 … 1."""
+    times = len(grid) // len(pixels)
     if pixels.dtype != torch.uint8 or pixels.shape[1] != 4:
         x = pixels.float() * (1 / 255) if pixels.dtype == torch.uint8 else pixels
         x = x if times == 1 else x.repeat_interleave(times, 0)
@@ -149,7 +150,7 @@ def _sampled(pixels: Tensor, place: Tensor, size: Size) -> Tensor:
     x = ((grid[..., 0] + 1) * (width / 2) - 0.5).clamp(0, width - 1)
     y = ((grid[..., 1] + 1) * (height / 2) - 0.5).clamp(0, height - 1)
     left, top = x.floor(), y.floor()
-    row = torch.arange(len(place), device=place.device).div(times, rounding_mode="floor") * (height * width)
+    row = torch.arange(len(grid), device=grid.device).div(times, rounding_mode="floor") * (height * width)
     first = row[:, None, None] + top.long() * width + left.long()
     right = (left < width - 1).long()
     below = (top < height - 1).long() * width

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engines.generators.networked.blueprint import Blueprint, Made, Served, warped
-from engines.generators.networked.lesson import Judges, Lesson
+from engines.generators.networked.lesson import Judges, Lesson, Teaching
 from engines.generators.networked.picture import Picture, Size, places
 from engines.generators.networked.scene import Scene
 from engines.generators.visavis import inputs, sight
@@ -47,6 +47,7 @@ class LossWeights:
     shade: float = 0.02
 
 
+ALONE = 500  # steps in which the discriminators learn before they count
 PERCEPTUAL_ROWS = 4  # of each batch: the perceptual network costs more than all of ours
 
 
@@ -60,6 +61,7 @@ class VisavisBlueprint(Blueprint[NetworkConfig]):
     base = "geometric"
     switches = ("flow", "layers", "features", "motion", "mouth", "eyes", "photo_crops")
     weights: ClassVar[LossWeights] = LossWeights()
+    teaching = Teaching(counts_from=LossWeights().adversarial_from + ALONE)
 
     def networks(self) -> VisavisNetworks:
         return VisavisNetworks(self.config)
@@ -266,9 +268,20 @@ def allowed(guide: Tensor, picture: Tensor) -> Tensor:
     hidden = covered * (1 - guide[:, 6:7])
     inside = guide[:, 8:9] + guide[:, 9:10]  # eyes and mouth
     alpha = picture[:, 3:]
-    rim = (F.max_pool2d(alpha, 5, 1, 2) - -F.max_pool2d(-alpha, 5, 1, 2)).clamp(0, 1)
-    free = F.max_pool2d(torch.maximum(torch.maximum(hidden, inside), rim), 5, 1, 2)
+    rim = (_widened(alpha) + _widened(-alpha)).clamp(0, 1)
+    free = _widened(torch.maximum(torch.maximum(hidden, inside), rim))
     return F.avg_pool2d(free, 5, 1, 2, count_include_pad=False).clamp(0, 1)
+
+
+def _widened(x: Tensor) -> Tensor:
+    """The most of 5 × 5 places around each; one direction after the other, ten times as quick as `max_pool2d`."""
+    for dim in (2, 3):
+        beyond = F.pad(x, (0, 0, 2, 2) if dim == 2 else (2, 2, 0, 0), value=-torch.inf)
+        count = x.shape[dim]
+        x = beyond.narrow(dim, 0, count)
+        for k in range(1, 5):
+            x = torch.maximum(x, beyond.narrow(dim, k, count))
+    return x
 
 
 def _completed(both: Tensor, crop: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:

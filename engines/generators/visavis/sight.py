@@ -29,24 +29,17 @@ MOUTH, EYE = Size(MOUTH_PX, MOUTH_PX), Size(EYE_PX, EYE_PX)
 
 def photo_input(scene: Scene) -> Tensor:
     """(B, 7, 128, 128): the photo, premultiplied RGBA, and the PNCC at its own pose."""
-    return torch.cat([scene.photo_at(WINDOW), in_window(scene.own_pncc())], 1)
+    return torch.cat([scene.photo_at(WINDOW), scene.thinned(WINDOW).own_pncc()], 1)
 
 
 def head_guide(scene: Scene) -> Tensor:
-    """(B, 10, 128, 128): I_r, PNCC, O_c, then skin, eye and mouth."""
+    """(B, 10, 128, 128): I_r, PNCC, O_c, then skin, eye and mouth; of the raster the nearest, as a call does it."""
+    seen = scene.thinned(WINDOW)
     masks = [
-        scene.mask(parts)
+        seen.mask(parts)
         for parts in ((Part.SKIN, Part.SOCKET), (Part.EYE,), (Part.MOUTH, Part.TEETH, Part.TONGUE))
     ]
-    return in_window(torch.cat([scene.rendered_face(), scene.pncc(), scene.occlusion(), *masks], 1))
-
-
-def in_window(x: Tensor) -> Tensor:
-    """(B, C, h, w) on the grid on which the head is rasterised, nearest, in the networks' window, as a call does it."""
-    rows, columns = x.shape[2:]
-    step = torch.arange(WINDOW_PX, device=x.device) + 0.5
-    row, column = (step * (n / WINDOW_PX) for n in (rows, columns))
-    return x[:, :, row.long()[:, None], column.long()[None]]
+    return torch.cat([seen.rendered_face(), seen.pncc(), seen.occlusion(), *masks], 1)
 
 
 def where_in_photo(scene: Scene) -> Tensor:
@@ -119,9 +112,6 @@ def crops(scene: Scene, *, own: bool = False) -> Crops:
     surface, motion = (scene.own, scene.own_motion) if own else (scene.posed, scene.motion)
     steps = constant([2 / scene.size.width_px, 2 / scene.size.height_px], surface.corners)
     points = scene.tables.landmarks(surface.corners[..., :2]) * steps - 1
-    if scene.flip is not None:
-        turned = points * constant([-1.0, 1.0], points)
-        points = torch.where(scene.flip[:, None, None], turned, points)
     # the head's own x axis in the picture, as the first column of its rotation
     axis = _first_column(motion[:, ROTATION])
     axis = axis / axis.norm(dim=1, keepdim=True).clamp_min(1e-6)
