@@ -11,7 +11,6 @@ folder. The best weights so far (by figures of people never trained on) are writ
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from dataclasses import fields, replace
@@ -173,10 +172,10 @@ def _configured(config_type: type[Any], told: list[str]) -> Any:
         known = {f.name: getattr(found, f.name) for f in fields(found)}
         if key not in known:
             raise ValueError(f"--config {text}: there is {', '.join(known)}")
-        numbers = tuple(json.loads(f"[{value}]"))
         several = isinstance(known[key], tuple)
-        if len(numbers) != (len(known[key]) if several else 1):
-            raise ValueError(f"--config {text}: {key} is {known[key]} by default; give as many numbers")
+        numbers = tuple(int(n) if n.isdecimal() else 0 for n in value.split(","))
+        if not all(numbers) or len(numbers) != (len(known[key]) if several else 1):
+            raise ValueError(f"--config {text}: {key} is {known[key]} by default; give as many whole numbers")
         found = replace(found, **{key: numbers if several else numbers[0]})
     return found
 

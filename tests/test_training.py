@@ -11,20 +11,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from drawn import drawn_item
 from items import FewRows
 from numpy.typing import NDArray
-from test_generator import moved
 from torch import Tensor, nn
 
 from engines.compile.weights import load_weights
-from engines.enrollment import Enrollment
 from engines.generators.networked.blueprint import load_networks
 from engines.generators.networked.lesson import Outcome, Teaching
 from engines.generators.visavis.blueprint import LossWeights, VisavisBlueprint
 from engines.generators.visavis.networks import KIND
 from scripts.generators.blueprint_task import BlueprintTask
-from scripts.generators.item import save_item
 from scripts.generators.judges import lent
 from scripts.generators.loop import rate_at, train
 from scripts.generators.rows import Draw, Rows
@@ -48,20 +44,9 @@ def pairs() -> FewRows:
     return FewRows(rows[:18], rows[18:])
 
 
-@pytest.fixture(scope="session")
-def cache(astronaut: Enrollment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two people to train on and one held out, whose true frames are darker than geometry draws them."""
-    folder = tmp_path_factory.mktemp("pairs")
-    for k, name in enumerate(("ada_01", "bea_01", "eve_01")):
-        motions = [moved(astronaut.motion, yaw=4 * (k + n), jawOpen=0.2 * n) for n in range(4)]
-        item = drawn_item(astronaut, motions, name, held_out=k == 2, tint=0.7)
-        save_item(folder / f"{name}.safetensors", item)
-    return folder
-
-
 @pytest.fixture
-def store(cache: Path) -> Store:
-    return Store(cache, VisavisBlueprint(), CPU)
+def store(drawn_pairs: Path) -> Store:
+    return Store(drawn_pairs, VisavisBlueprint(), CPU)
 
 
 # --- the loop ----------------------------------------------------------------------------------------
@@ -213,10 +198,10 @@ def test_a_new_training_does_not_go_on_in_an_old_table(pairs: FewRows, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_few_steps_make_it_better(cache: Path, tmp_path: Path) -> None:
+def test_a_few_steps_make_it_better(drawn_pairs: Path, tmp_path: Path) -> None:
     output = tmp_path / "mine.safetensors"
     command = [
-        sys.executable, "-m", "scripts.train", str(cache), "--minutes", "600", "--steps", "10", "--batch", "4",
+        sys.executable, "-m", "scripts.train", str(drawn_pairs), "--minutes", "600", "--steps", "10", "--batch", "4",
         "--runs", str(tmp_path / "run"), "-o", str(output), "--licence", "mine",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3600)

@@ -13,7 +13,7 @@ from engines.generators.networked.blueprint import Blueprint
 from engines.head.model import HeadModel
 from engines.motion_descriptor import SCALE
 from engines.raster.gbuffer import draw_ids
-from scripts.generators.item import Item, Kind, decode_colour, decode_grey, files
+from scripts.generators.item import OF_FRAME, Item, Kind, decode_colour, decode_grey, files
 from scripts.generators.lessons import in_raster
 from scripts.generators.moments import moment_rows
 
@@ -46,7 +46,7 @@ class Held:
             "sharpness": np.full(frames, item.sharpness, np.float32),
             "vertices": item.vertices, "motions": motions,
         }  # fmt: skip
-        kinds: list[Kind] = ["rgb", "matte", "colour", "visibility", "background", "degraded"]
+        kinds: list[Kind] = [*OF_FRAME]
         if blueprint.base is not None:
             self.small["where"] = item.where
             kinds += ["picture", "alpha"]
