@@ -1,63 +1,48 @@
 """Train a generator on a cache of pairs, on a CPU (bfloat16) or a GPU, for as many minutes as you have.
 
-    python -m scripts.generators.pairs DATA runs/pairs        # once: your clips → pairs
+    python -m scripts.generators.pairs DATA -o runs/pairs        # once: your clips → pairs
     python -m scripts.train runs/pairs --generator visavis --minutes 60 -o my.safetensors
 
-Run it again with more minutes and it goes on where it stopped; Ctrl-C stops it with a checkpoint. Pictures and
-curves lie in the runs folder. The best weights so far (by figures of people never trained on) are written whenever
-they are found.
+It may begin as soon as there are some pairs: those that come later are trained on as well. Run it again with more
+minutes and it goes on where it stopped; Ctrl-C stops it with a checkpoint. Pictures and curves lie in the runs
+folder. The best weights so far (by figures of people never trained on) are written whenever they are found.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # also when run as a file
 
 import cv2
 import numpy as np
 import torch
-from torch import nn
 
-from engines.compile.weights import NetworkKind, WeightsHeader, arrays_of, save_weights
+from engines.compile.weights import WeightsHeader, arrays_of, save_weights
 from engines.errors import VisavisError
-from engines.generators.visavis.networks import KIND, VisavisNetworks
-from scripts.generators.data import read_pairs
+from engines.generators.networked.blueprint import Blueprint
+from engines.generators.registry import GENERATORS
+from scripts.generators.blueprint_task import BlueprintTask
+from scripts.generators.judges import lent
 from scripts.generators.loop import train
-from scripts.generators.task import Batch, GeneratorTask
-from scripts.generators.visavis_task import LossWeights, VisavisTask
+from scripts.generators.store import Store
+from scripts.generators.task import Batch
 from scripts.training.errors import TrainingEnded, TrainingError
+from scripts.training.loop import say_at_once
 from scripts.training.state import Settings, Training
 from scripts.training.step import STEP_MODES
 
 LICENCE = "MIT; trained on clips of which most allow research only, so use the weights for research"
 
 
-@dataclass(frozen=True, slots=True)
-class Trainable:
-    """How a generator is trained: `task` on a device, the `kind` of its weights, their `config`."""
-
-    task: Callable[..., GeneratorTask]  # (device, perceptual), and `size` where it is trained at several
-    kind: NetworkKind
-    config: Callable[[nn.Module], Mapping[str, object]]
-
-
-def _visavis(device: torch.device, perceptual: bool) -> GeneratorTask:
-    return VisavisTask(LossWeights() if perceptual else LossWeights(perceptual=0), device)
-
-
-def _config(networks: nn.Module) -> Mapping[str, object]:
-    assert isinstance(networks, VisavisNetworks)
-    return asdict(networks.config)
-
-
-TRAINABLE: dict[str, Trainable] = {"visavis": Trainable(_visavis, KIND, _config)}
+def trainable() -> list[str]:
+    """The generators that have networks, by name."""
+    return sorted(name for name, entry in GENERATORS.items() if entry.blueprint is not None)
 
 
 def main() -> None:
@@ -65,8 +50,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cache", type=Path, help="folder that scripts.generators.pairs has filled")
-    parser.add_argument("--generator", choices=sorted(TRAINABLE), default="visavis")
+    parser.add_argument(
+        "cache", type=Path, help="folder that scripts.generators.pairs has filled or is filling"
+    )
+    parser.add_argument("--generator", choices=trainable(), default="visavis")
     parser.add_argument(
         "-o", "--output", type=Path, help="weights file for the best weights; left out: runs/…/best"
     )
@@ -77,11 +64,22 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="stop after so many samples (rows of batches) in all")
     parser.add_argument("--runs", type=Path, help="checkpoints, log and pictures (default: runs/GENERATOR)")
     parser.add_argument("--batch", type=int, default=12)
-    parser.add_argument("--size", type=int, help="side of the window in pixels, such as 128 for ablations")
+    parser.add_argument("--size", type=int, help="height of the window in pixels, such as 128 for ablations")
+    parser.add_argument("--without", default="", help="parts to leave out, for an ablation: flow,mouth,…")
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a width: features=32, head=16,32,56",
+    )
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="torch threads on a CPU; 0: all cores")
+    parser.add_argument(
+        "--memory", type=float, help="GB of main memory for pairs on a CPU (default: half of what is free)"
+    )
     parser.add_argument("--workers", type=int, default=1, help="threads that make batches")
     parser.add_argument(
         "--step", choices=STEP_MODES, help="how a step is done (graph on a GPU, eager elsewhere)"
@@ -109,31 +107,36 @@ def run(arguments: argparse.Namespace) -> None:
     if device.type == "cuda":  # batches are all alike: worth a look for the quickest kernels
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
-    trainable = TRAINABLE[arguments.generator]
+    blueprint = blueprint_of(arguments.generator, arguments.without, arguments.config, arguments.size)
     folder: Path = arguments.runs or Path("runs") / arguments.generator
     output: Path = arguments.output or folder / "best.safetensors"
-    size = _size(arguments)
-    pairs = read_pairs(arguments.cache)
-    task = trainable.task(device, not arguments.no_perceptual, **size)
+    memory = None if arguments.memory is None else int(arguments.memory * 1e9)
+    store = Store(arguments.cache, blueprint, device, memory_bytes=memory, say=say_at_once)
+    judges = lent(device, perceptual=not arguments.no_perceptual)
+    if judges.perceptual is None and not arguments.no_perceptual:
+        say_at_once(f"without the perceptual loss: {judges.missing['perceptual']}")
+    task = BlueprintTask(blueprint, device, judges)
     settings = Settings(
         minutes_of(arguments), arguments.batch, arguments.rate, arguments.seed, arguments.steps, arguments.samples,
         arguments.workers, arguments.step or ("graph" if device.type == "cuda" else "eager"),
     )  # fmt: skip
-    print(
-        f"{len(pairs.train)} pairs to train on, {len(pairs.held_out)} of held-out people, of {len(pairs.names)} items",
-        flush=True,
+    say_at_once(
+        f"{len(store.train)} pairs to train on, {len(store.held_out)} of held-out people, of {len(store.names)} items"
     )
 
     def keep(training: Training[Batch], figures: dict[str, float]) -> None:
-        notes = {"steps": training.step, "minutes": round(training.spent_s / 60, 1), "seed": settings.seed}
+        notes = {
+            "steps": training.step, "minutes": round(training.spent_s / 60, 1), "seed": settings.seed,
+            "without": sorted(blueprint.without), "height_px": blueprint.window.height_px,
+        }  # fmt: skip
+        kind = blueprint.kind
         header = WeightsHeader(
-            trainable.kind.name, trainable.kind.version, trainable.config(training.average), arguments.licence,
-            pairs.digest, figures, notes,
-        )  # fmt: skip
+            kind.name, kind.version, blueprint.config_dict(), arguments.licence, store.digest, figures, notes
+        )
         save_weights(output, arrays_of(training.average, np.float16), header)
-        print(f"best so far: {output}", flush=True)
+        say_at_once(f"best so far: {output}")
 
-    done = train(task, pairs, settings, folder, device, on_best=keep, profile=arguments.profile)
+    done = train(task, store, settings, folder, device, on_best=keep, profile=arguments.profile)
     print(f"{done.steps} steps, {done.samples} samples in {done.minutes:.1f} minutes; weights: {output}")
     print(f"this run: {done.spent}")
 
@@ -145,13 +148,32 @@ def minutes_of(arguments: argparse.Namespace) -> float:
     return 60 if arguments.steps is None and arguments.samples is None else math.inf
 
 
-def _size(arguments: argparse.Namespace) -> dict[str, int]:
-    """What `--size` adds to the factory of a task. Raises TrainingError where the generator has one size."""
-    if arguments.size is None:
-        return {}
-    if "size" not in inspect.signature(TRAINABLE[arguments.generator].task).parameters:
-        raise TrainingError(f"{arguments.generator} is trained at one size; leave --size out")
-    return {"size": arguments.size}
+def blueprint_of(generator: str, without: str, config: list[str], size: int | None) -> Blueprint[Any]:
+    """The blueprint as the command line changes it. Raises TrainingError."""
+    make = GENERATORS[generator].blueprint
+    assert make is not None
+    kind = make()
+    parts = [name for name in without.split(",") if name]
+    try:
+        return kind(_configured(kind.config_type, config), parts, size)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+
+
+def _configured(config_type: type[Any], told: list[str]) -> Any:
+    """The configuration with `told` (key=number or key=number,number,…) changed. Raises ValueError."""
+    found = config_type()
+    for text in told:
+        key, _, value = text.partition("=")
+        known = {f.name: getattr(found, f.name) for f in fields(found)}
+        if key not in known:
+            raise ValueError(f"--config {text}: there is {', '.join(known)}")
+        several = isinstance(known[key], tuple)
+        numbers = tuple(int(n) if n.isdecimal() else 0 for n in value.split(","))
+        if not all(numbers) or len(numbers) != (len(known[key]) if several else 1):
+            raise ValueError(f"--config {text}: {key} is {known[key]} by default; give as many whole numbers")
+        found = replace(found, **{key: numbers if several else numbers[0]})
+    return found
 
 
 if __name__ == "__main__":

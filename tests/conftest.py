@@ -67,6 +67,25 @@ def astronaut(astronaut_photo: Path) -> Enrollment:
 
 
 @pytest.fixture(scope="session")
+def drawn_pairs(astronaut: Enrollment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs of two people to train on and one held out, whose true frames are darker than geometry draws them.
+
+    Shared by all tests: copy the folder to change what is in it.
+    """
+    from drawn import drawn_item
+    from test_generator import moved
+
+    from scripts.generators.item import save_item
+
+    folder = tmp_path_factory.mktemp("pairs")
+    for k, name in enumerate(("ada_01", "bea_01", "eve_01")):
+        motions = [moved(astronaut.motion, yaw=4 * (k + n), jawOpen=0.2 * n) for n in range(4)]
+        item = drawn_item(astronaut, motions, name, held_out=k == 2, tint=0.7)
+        save_item(folder / f"{name}.safetensors", item)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def demo_clip(astronaut: Enrollment, tmp_path_factory: pytest.TempPathFactory) -> DemoClip:
     """`demo_clip(seconds, fps, size)`: an .mp4 with a sine; made once for each set of arguments."""
     folder = tmp_path_factory.mktemp("clips")

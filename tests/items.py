@@ -1,7 +1,8 @@
-"""A tiny Item: every field filled, no face in it."""
+"""A tiny Item: every field filled, no face in it; and rows of no items at all."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,15 @@ from numpy.typing import NDArray
 
 from engines.head.model import load_head_model
 from scripts.generators.item import OF_FRAME, OF_PAIR, Item, grey_png, joined, jpeg
+
+
+@dataclass(frozen=True)
+class FewRows:
+    """Rows (n, 2) of nobody."""
+
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+
 
 _SIDE_PX = {"background": 256}
 

@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from items import FewRows
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from unasked import Unasked
 
 from engines.generators.networked.discriminators import MultiScaleDiscriminator, PatchDiscriminator, folded
-from scripts.generators.data import Pairs
+from engines.generators.visavis.discriminator import Discriminator
 from scripts.generators.loop import OnPairs, train
+from scripts.generators.rows import Rows
 from scripts.generators.task import Batch, GeneratorTask, Outcome, Teaching
-from scripts.generators.visavis_task import Discriminator
 from scripts.training.loop import CHECKPOINT
 from scripts.training.state import Settings, Training
 from scripts.training.table import read_table
@@ -140,7 +141,7 @@ class Painter(GeneratorTask):
     def networks(self) -> nn.Module:
         return nn.Linear(1, 1)
 
-    def batch(self, pairs: Pairs, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
+    def batch(self, pairs: Rows, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
         noise = np.zeros((len(rows), 1, 1, 1)) if rng is None else rng.normal(size=(len(rows), 1, 1, 1))
         grey = np.broadcast_to(0.8 + 0.03 * noise, (len(rows), 3, 16, 16))
         return {"real": torch.from_numpy(grey.astype(np.float32))}
@@ -166,7 +167,7 @@ class Painter(GeneratorTask):
 
 
 ROWS = np.array([(0, k) for k in range(8)], np.int64)
-PAIRS = Pairs([], [], ROWS, ROWS, "none")
+PAIRS = FewRows(ROWS, ROWS)
 SETTINGS = Settings(batch=4, rate=0.01, steps=1)
 
 

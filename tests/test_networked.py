@@ -19,7 +19,8 @@ from engines.generators.networked.blueprint import Blueprint, Made, config_of, w
 from engines.generators.networked.lesson import Judges, Lesson
 from engines.generators.networked.paste import Paste, premultiplied
 from engines.generators.networked.picture import Picture, Size, Tint
-from engines.generators.networked.scene import HeadTables, Scene
+from engines.generators.networked.scene import Scene
+from engines.generators.networked.surface import HeadTables
 from engines.generators.networked.window import WindowGenerator
 from engines.generators.registry import GENERATORS, windowed
 from engines.head.model import load_head_model

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,164 +12,45 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from fakes import write_video
+from items import FewRows
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from unasked import Unasked
 
 from engines.compile.weights import load_weights
-from engines.enrollment import Enrollment
 from engines.generators.networked.blueprint import load_networks
-from engines.generators.visavis.blueprint import VisavisBlueprint
+from engines.generators.networked.lesson import Outcome, Teaching
+from engines.generators.networked.picture import Size
+from engines.generators.visavis.blueprint import LossWeights, VisavisBlueprint
 from engines.generators.visavis.networks import KIND
-from engines.renderer import Renderer
 from scripts import train as command
-from scripts.generators import old_pairs as making
-from scripts.generators.data import Draw, Pairs, read_pairs
+from scripts.generators.blueprint_task import BlueprintTask
+from scripts.generators.judges import lent
 from scripts.generators.loop import OnPairs, rate_at, train
-from scripts.generators.task import Batch, GeneratorTask, Outcome
-from scripts.generators.visavis_task import LossWeights, VisavisTask, warp
-from scripts.people.tracks import is_held_out
+from scripts.generators.rows import Draw, Rows
+from scripts.generators.store import Store
+from scripts.generators.task import Batch, GeneratorTask
 from scripts.training import step
 from scripts.training.ahead import prefetched
 from scripts.training.errors import TrainingEnded, TrainingError
 from scripts.training.loop import CHECKPOINT
 from scripts.training.state import Settings, Training
 from scripts.training.table import read_table
-from streamer.drive.demo import demo_track, looped
 
 U8 = NDArray[np.uint8]
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 
 
-def name_of(held_out: bool, taken: set[str]) -> str:
-    """A person's name that the split puts where it is wanted."""
-    name = next(
-        n for n in (f"person{k}" for k in range(200)) if is_held_out(n) == held_out and n not in taken
-    )
-    taken.add(name)
-    return name
+@pytest.fixture
+def pairs() -> FewRows:
+    rows = np.array([(i, k) for i in range(4) for k in range(6)], np.int64)
+    return FewRows(rows[:18], rows[18:])
 
 
-@pytest.fixture(scope="session")
-def clips(astronaut: Enrollment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three short clips, 256 px, of two people to train on and one held out."""
-    from engines.motion import Motion
-    from engines.retarget import Controls, retarget
-
-    folder = tmp_path_factory.mktemp("three-clips")
-    renderer = Renderer(astronaut, generator="geometric", size_px=256)
-    rest = demo_track().neutral or Motion()
-    taken: set[str] = set()
-    for k, held_out in enumerate((False, False, True)):
-        times = [k * 1.5 + 0.08 * i for i in range(24)]
-        frames = [
-            renderer.render(retarget(looped(demo_track(), t), rest, astronaut.motion, Controls()))
-            for t in times
-        ]
-        tinted = [
-            np.roll(f, k, axis=2)
-            if k == 2
-            else np.asarray(cv2.convertScaleAbs(f, alpha=1 - 0.2 * k), np.uint8)
-            for f in frames
-        ]
-        write_video(folder / f"{name_of(held_out, taken)}_01.mp4", iter(tinted), fps=25, audio=None)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def cache(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pairs")
-    making.build(clips, folder, tmp_path_factory.mktemp("tracks"), jobs=1)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def pairs(cache: Path) -> Pairs:
-    return read_pairs(cache)
-
-
-# --- pairs -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_pairs_are_split_by_person_and_reported(cache: Path, pairs: Pairs) -> None:
-    report = json.loads((cache / "report.json").read_text())
-    assert len(report["items"]) == 3
-    assert report["left_out"] == {}
-    assert len(pairs.train) > 10
-    assert len(pairs.held_out) == making.HELD_OUT_TARGETS
-    assert not set(pairs.train[:, 0]) & set(pairs.held_out[:, 0])
-
-
-@pytest.mark.slow
-def test_the_geometric_picture_is_near_the_true_frame(pairs: Pairs) -> None:
-    """The clip is drawn by geometry, so what is cached as its picture must show the same moment."""
-    task = VisavisTask(LossWeights(perceptual=0))
-    batch = task.batch(pairs, pairs.held_out, None)
-    shown = batch["picture"][:, :3] + (1 - batch["picture"][:, 3:]) * batch["background"]
-    off = (shown - batch["truth"]).abs().mean()
-    photo = batch["photo"][:, :3] + (1 - batch["photo"][:, 3:4]) * batch["background"]
-    assert float(off) < 0.06
-    assert float(off) < float((photo - batch["truth"]).abs().mean())
-    mouth = (batch["mouth"] - batch["mouth_truth"]).abs().mean()
-    assert float(mouth) < 0.09
-
-
-@pytest.mark.slow
-def test_a_cache_that_is_complete_is_not_made_again(clips: Path, cache: Path, tmp_path: Path) -> None:
-    before = {p.name: p.stat().st_mtime_ns for p in cache.glob("*.npz")}
-    making.build(clips, cache, tmp_path, jobs=1)
-    assert {p.name: p.stat().st_mtime_ns for p in cache.glob("*.npz")} == before
-
-
-def test_a_folder_without_a_usable_clip_says_why(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    grey = [np.full((128, 128, 3), 90, np.uint8)] * 12
-    write_video(data / "nobody_01.mp4", iter(grey), fps=25, audio=None)
-    with pytest.raises(TrainingError, match=r"no usable clip in .*data"):
-        making.build(data, tmp_path / "pairs", tmp_path / "tracks", jobs=1)
-
-
-@pytest.mark.slow
-def test_a_mirrored_batch_is_the_batch_in_a_mirror(pairs: Pairs) -> None:
-    """What is mirrored must still fit: the crops lie where the mirrored window says."""
-
-    class Coin:
-        """A generator of random numbers whose coin always falls on one side and whose colours are as they were."""
-
-        def random(self, count: int) -> NDArray[np.float64]:
-            return np.zeros(count)
-
-        def uniform(self, low: float, high: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
-            return np.zeros(shape)
-
-    task = VisavisTask(LossWeights(perceptual=0))
-    rows = pairs.train[:3]
-    plain = task.batch(pairs, rows, None)
-    mirrored = task.batch(pairs, rows, Coin())  # pyright: ignore[reportArgumentType]
-    assert torch.allclose(mirrored["truth"], plain["truth"].flip(-1))
-    assert torch.allclose(mirrored["guide"][:, 6:], plain["guide"][:, 6:].flip(-1))
-    assert torch.allclose(mirrored["eyes"], plain["eyes"].flip(1))
-    assert torch.allclose(mirrored["eyes_motion"][:, 0], plain["eyes_motion"][:, 1])
-    for batch in (plain, mirrored):
-        for name in ("mouth", "eyes"):
-            crop = batch[f"{name}_truth"].reshape(-1, *batch[f"{name}_truth"].shape[-3:])
-            place = batch[f"{name}_place"].reshape(-1, 2, 3)
-            truth = batch["truth"].repeat_interleave(len(crop) // len(rows), 0)
-            grid = nn.functional.affine_grid(place, list(crop.shape), align_corners=False)
-            seen = nn.functional.grid_sample(truth, grid, align_corners=False)
-            assert float((seen - crop).abs().mean()) < 0.03, name
-
-
-def test_a_warp_by_nothing_is_nothing_and_by_a_share_moves() -> None:
-    picture = torch.rand(2, 3, 16, 16)
-    flow = torch.zeros(2, 2, 16, 16)
-    assert torch.allclose(warp(picture, flow), picture, atol=1e-5)
-    flow[:, 0] = 4 / 16
-    assert torch.allclose(warp(picture, flow)[..., :12], picture[..., 4:], atol=1e-5)
+@pytest.fixture
+def store(drawn_pairs: Path) -> Store:
+    return Store(drawn_pairs, VisavisBlueprint(), CPU)
 
 
 # --- the loop ----------------------------------------------------------------------------------------
@@ -188,7 +67,7 @@ class Line(GeneratorTask):
     def networks(self) -> nn.Module:
         return nn.Linear(1, 1)
 
-    def batch(self, pairs: Pairs, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
+    def batch(self, pairs: Rows, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
         x = torch.linspace(-1, 1, len(rows))[:, None]
         noise = 0 if rng is None else float(rng.normal())
         return {"x": x, "y": 3 * x + 1 + 0.01 * noise}
@@ -215,7 +94,7 @@ def quiet(_: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(pairs: Pairs, tmp_path: Path) -> None:
+def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(pairs: FewRows, tmp_path: Path) -> None:
     whole = train(Line(), pairs, few(steps=60), tmp_path / "whole", CPU, judged_rows=4, say=quiet)
     train(Line(), pairs, few(steps=25), tmp_path / "cut", CPU, judged_rows=4, say=quiet)
     rest = train(Line(), pairs, few(steps=60), tmp_path / "cut", CPU, judged_rows=4, say=quiet)
@@ -227,47 +106,53 @@ def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(pairs: Pairs, tmp
 
 
 @pytest.mark.slow
-def test_the_visavis_task_too_gives_the_same_curve_after_a_cut(pairs: Pairs, tmp_path: Path) -> None:
-    task = VisavisTask(LossWeights(perceptual=0, adversarial_from=1))
+def test_a_blueprint_too_gives_the_same_curve_after_a_cut(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VisavisBlueprint, "weights", LossWeights(adversarial_from=1))
+    task = BlueprintTask(VisavisBlueprint(), CPU, lent(CPU, perceptual=False))
     settings = few(steps=4, batch=2, rate=1e-3)
-    whole = train(task, pairs, settings, tmp_path / "whole", CPU, judged_rows=4, say=quiet)
-    train(task, pairs, replace(settings, steps=2), tmp_path / "cut", CPU, judged_rows=4, say=quiet)
-    rest = train(task, pairs, settings, tmp_path / "cut", CPU, judged_rows=4, say=quiet)
+    whole = train(task, store, settings, tmp_path / "whole", CPU, judged_rows=4, say=quiet)
+    train(task, store, replace(settings, steps=2), tmp_path / "cut", CPU, judged_rows=4, say=quiet)
+    rest = train(task, store, settings, tmp_path / "cut", CPU, judged_rows=4, say=quiet)
     for a, b in zip(whole.average.parameters(), rest.average.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_the_visavis_task_says_in_its_phase_whatever_it_takes_from_the_step(
-    pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_blueprint_says_in_its_phase_whatever_it_takes_from_the_step(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A recorded step repeats the first of its phase: the curve is the same only if nothing else differs."""
     monkeypatch.setattr(step, "WARM_UP", 1)
-    weights = LossWeights(perceptual=0, adversarial_from=1, adversarial_alone=2)
+    monkeypatch.setattr(VisavisBlueprint, "weights", LossWeights(adversarial_from=1))
+    monkeypatch.setattr(VisavisBlueprint, "teaching", Teaching(counts_from=3))
+    task = BlueprintTask(VisavisBlueprint(), CPU, lent(CPU, perceptual=False))
     settings = few(steps=8, batch=2, rate=1e-3)
     ends: list[nn.Module] = []
     for mode in ("eager", "graph"):
         chosen = replace(settings, step_mode=mode)
-        done = train(VisavisTask(weights), pairs, chosen, tmp_path / mode, CPU, judged_rows=4, say=quiet)
+        done = train(task, store, chosen, tmp_path / mode, CPU, judged_rows=4, say=quiet)
         ends.append(done.network)
     for a, b in zip(ends[0].parameters(), ends[1].parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_no_step_of_visavis_waits_for_the_device(pairs: Pairs) -> None:
+def test_no_step_of_visavis_waits_for_the_device(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = few(batch=2)
-    weights = LossWeights(perceptual_from=0, adversarial_from=0, adversarial_alone=0)
-    training = Training(OnPairs(VisavisTask(weights), pairs, settings, CPU), settings, quiet)
+    monkeypatch.setattr(VisavisBlueprint, "weights", LossWeights(perceptual_from=0, adversarial_from=0))
+    monkeypatch.setattr(VisavisBlueprint, "teaching", Teaching())
+    task = BlueprintTask(VisavisBlueprint(), CPU, lent(CPU))
+    training = Training(OnPairs(task, store, settings, CPU), settings, quiet)
     for number in range(2):  # one eye at a time
         batch = training.task.batch(number, 2)
         with Unasked():
             training.advance(batch)
 
 
-def test_the_same_seed_draws_the_same_batches_and_another_does_not() -> None:
-    rows = np.array([(i, k) for i in range(4) for k in range(6)], np.int64)
-    a, b, c = Draw(rows, 1), Draw(rows, 1), Draw(rows, 2)
+def test_the_same_seed_draws_the_same_batches_and_another_does_not(pairs: FewRows) -> None:
+    a, b, c = Draw(pairs, 1), Draw(pairs, 1), Draw(pairs, 2)
     assert (a.rows(8, a.rng(5)) == b.rows(8, b.rng(5))).all()
     assert (a.rows(8, a.rng(5)) != c.rows(8, c.rng(5))).any()
     assert (a.rows(8, a.rng(5)) != a.rows(8, a.rng(6))).any()
@@ -294,7 +179,7 @@ def test_the_rate_depends_on_the_step_alone() -> None:
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(pairs: Pairs, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(pairs: FewRows, tmp_path: Path) -> None:
     train(Line(), pairs, few(steps=5), tmp_path, CPU, judged_rows=4, say=quiet)
     before = (tmp_path / CHECKPOINT).read_bytes()
     with pytest.raises(TrainingError, match=r"step 7: the loss is not a number \(l2\).*lower --rate"):
@@ -303,7 +188,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(pairs: Pai
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_something_else_is_refused(pairs: Pairs, tmp_path: Path) -> None:
+def test_a_checkpoint_of_something_else_is_refused(pairs: FewRows, tmp_path: Path) -> None:
     train(Line(), pairs, few(steps=3), tmp_path, CPU, judged_rows=4, say=quiet)
     other = Line()
     other.name = "plane"
@@ -317,7 +202,7 @@ def test_a_checkpoint_of_something_else_is_refused(pairs: Pairs, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_new_training_does_not_go_on_in_an_old_table(pairs: Pairs, tmp_path: Path) -> None:
+def test_a_new_training_does_not_go_on_in_an_old_table(pairs: FewRows, tmp_path: Path) -> None:
     train(Line(), pairs, few(steps=3), tmp_path, CPU, judged_rows=4, say=quiet)
     train(Line(), pairs, few(steps=5), tmp_path, CPU, judged_rows=4, say=quiet)
     assert [r["step"] for r in read_table(tmp_path / "judged.csv")] == [1, 3, 5]
@@ -326,43 +211,14 @@ def test_a_new_training_does_not_go_on_in_an_old_table(pairs: Pairs, tmp_path: P
     assert [r["step"] for r in read_table(tmp_path / "judged.csv")] == [1, 4]
 
 
-Break = Callable[[Path], None]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (lambda p: (p / "report.json").unlink(), "no training cache"),
-        (lambda p: (p / "report.json").write_text("{}"), "no training cache"),
-        (lambda p: (p / "report.json").write_text('{"version": 99, "items": {}}'), "version 99 of 1"),
-        (lambda p: next(p.glob("*.npz")).write_bytes(b"torn"), "cannot be read"),
-        (
-            lambda p: (p / "report.json").write_text(
-                json.dumps({"version": 1, "items": {f.stem: {"held_out": True} for f in p.glob("*.npz")}})
-            ),
-            "has no person to train on",
-        ),
-    ],
-)
-def test_a_cache_that_is_none_says_what_to_do(
-    cache: Path, tmp_path: Path, broken: Break, message: str
-) -> None:
-    for file in cache.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    broken(tmp_path)
-    with pytest.raises(TrainingError, match=message):
-        read_pairs(tmp_path)
-
-
 # --- the command -------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_ten_steps_on_three_clips_make_it_better(cache: Path, tmp_path: Path) -> None:
+def test_a_few_steps_make_it_better(drawn_pairs: Path, tmp_path: Path) -> None:
     output = tmp_path / "mine.safetensors"
     typed = [
-        sys.executable, "-m", "scripts.train", str(cache), "--minutes", "600", "--steps", "10", "--batch", "4",
+        sys.executable, "-m", "scripts.train", str(drawn_pairs), "--minutes", "600", "--steps", "10", "--batch", "4",
         "--runs", str(tmp_path / "run"), "-o", str(output), "--licence", "mine",
     ]  # fmt: skip
     done = subprocess.run(typed, cwd=ROOT, capture_output=True, text=True, timeout=3600)
@@ -383,27 +239,12 @@ def test_ten_steps_on_three_clips_make_it_better(cache: Path, tmp_path: Path) ->
 def test_a_size_that_a_generator_does_not_have_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path), "--size", "128"])
+    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path), "--size", "64"])
     with pytest.raises(SystemExit) as ended:
         command.main()
     assert ended.value.code == 1
-    assert capsys.readouterr().err == "train: visavis is trained at one size; leave --size out\n"
-
-
-def test_a_size_goes_to_the_task_that_takes_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    given: list[int] = []
-
-    def sized(device: torch.device, perceptual: bool, size: int = 256) -> Line:
-        given.append(size)
-        raise TrainingError("seen")
-
-    monkeypatch.setitem(command.TRAINABLE, "visavis", replace(command.TRAINABLE["visavis"], task=sized))
-    monkeypatch.setattr(command, "read_pairs", lambda _: None)
-    for more in ([], ["--size", "128"]):
-        monkeypatch.setattr(sys, "argv", ["train", str(tmp_path), *more])
-        with pytest.raises(SystemExit):
-            command.main()
-    assert given == [256, 128]
+    assert capsys.readouterr().err == "train: visavis has one size, 128 px; leave the size out\n"
+    assert command.blueprint_of("visavis", "", [], 128).window == Size(128, 128)
 
 
 def test_an_ended_training_ends_the_command_as_the_signal_would(

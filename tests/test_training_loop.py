@@ -618,7 +618,11 @@ def test_the_loop_needs_little() -> None:
 import sys
 for name in ("matplotlib", "tqdm", "PIL", "av", "mediapipe", "openvino", "scipy", "platformdirs"):
     sys.modules[name] = None
-import scripts.generators.loop, scripts.training.loop
+import scripts.generators.loop, scripts.training.loop, scripts.train
+from engines.generators.registry import GENERATORS
+for entry in GENERATORS.values():
+    if entry.blueprint is not None:
+        entry.blueprint()().example()
 import engines.generators.networked.discriminators, engines.generators.networked.terms, scripts.generators.judges
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -109,8 +109,8 @@ def rasterise(
     facing = np.flatnonzero(front_facing(points, triangles))
     kept = facing if chosen is None else chosen[facing]
     corners = points[triangles[facing].reshape(-1)]
-    push = _BEHIND_HU * mesh.pose.scale * float(step_xy.mean())
-    corners[:, 2] += np.repeat(_mouth_interior(model)[kept], 3) * np.float32(push)
+    push = BEHIND_HU * mesh.pose.scale * float(step_xy.mean())
+    corners[:, 2] += np.repeat(mouth_interior(model)[kept], 3) * np.float32(push)
     colour, depth = draw_triangles(corners, _atlas_colours(model)[kept].reshape(-1, 3), width, height)
     part = cv2.convertScaleAbs(colour[..., 2], alpha=_PART_SCALE)
     depth -= cv2.LUT(part, _INTERIOR) * np.float32(push)
@@ -125,7 +125,7 @@ def rasterise_triangles(
     What a pixel shows follows from its triangle and the triangle's corners, so that no value is interpolated here
     which a network's training would have to interpolate alike.
     """
-    drawn, depth = _draw_ids(
+    drawn, depth = draw_ids(
         model, mesh.vertices_px, mesh.pose.scale, window.width_px, window.height_px, chosen
     )
     covered = drawn >= 0
@@ -140,7 +140,7 @@ def rasterise_triangles(
     total = weights.sum(1, keepdims=True)
     weights = weights / np.where(total == 0, 1, total)
     uv[covered] = (model.uv[corners] * weights[..., None]).sum(1)
-    depth -= cv2.LUT(part, _INTERIOR) * np.float32(_BEHIND_HU * mesh.pose.scale)
+    depth -= cv2.LUT(part, _INTERIOR) * np.float32(BEHIND_HU * mesh.pose.scale)
     return GBuffer(uv, part, depth, mesh, window, drawn)
 
 
@@ -148,7 +148,7 @@ def _cross(a: F32, b: F32) -> F32:
     return (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).astype(np.float32)
 
 
-def _draw_ids(
+def draw_ids(
     model: HeadModel,
     points: F32,
     scale: float,
@@ -163,17 +163,17 @@ def _draw_ids(
     numbers = np.zeros((len(kept), 3, 3), np.float32)
     numbers[..., 0] = ((kept + 1) / _MOST_TRIANGLES)[:, None]
     corners = points[triangles[facing].reshape(-1)]
-    corners[:, 2] += np.repeat(_mouth_interior(model)[kept], 3) * np.float32(_BEHIND_HU * scale)
+    corners[:, 2] += np.repeat(mouth_interior(model)[kept], 3) * np.float32(BEHIND_HU * scale)
     drawn, depth = draw_triangles(corners, numbers.reshape(-1, 3), width, height)
     return (np.rint(drawn[..., 0] * _MOST_TRIANGLES) - 1).astype(np.int32), depth
 
 
-_BEHIND_HU = 0.3  # further than teeth ever come through the skin
+BEHIND_HU = 0.3  # further than teeth ever come through the skin
 _INTERIOR = np.array([p in (Part.MOUTH, Part.TEETH, Part.TONGUE) for p in range(256)], np.float32)
 
 
 @lru_cache(maxsize=4)
-def _mouth_interior(model: HeadModel) -> F32:
+def mouth_interior(model: HeadModel) -> F32:
     """(T,) 1 for the triangles of the mouth's inside, else 0."""
     return _INTERIOR[model.part]
 
@@ -211,7 +211,7 @@ def seen_triangles(model: HeadModel, meshes: Sequence[HeadMesh], viewport: Viewp
     scale = np.array([_SEEN_GRID_PX / viewport.width_px, _SEEN_GRID_PX / viewport.height_px, 1], np.float32)
     for mesh in meshes:
         points = (mesh.vertices_px * scale).astype(np.float32)
-        found, _ = _draw_ids(model, points, mesh.pose.scale, _SEEN_GRID_PX, _SEEN_GRID_PX)
+        found, _ = draw_ids(model, points, mesh.pose.scale, _SEEN_GRID_PX, _SEEN_GRID_PX)
         seen[np.unique(found[found >= 0])] = True
     near = np.zeros(model.vertex_count, bool)
     near[model.weld[model.triangles[seen]]] = True

@@ -97,8 +97,7 @@ def rasterise_torch(
     if vertices_px.dtype != torch.float64:
         vertices_px = vertices_px.float()
     batch = len(vertices_px)
-    with torch.no_grad():
-        triangle = _visible(vertices_px.detach(), mesh, height, width, cull)
+    triangle = visible_triangles(vertices_px, mesh, height, width, cull=cull).flatten()
 
     pixel = torch.nonzero(triangle >= 0).squeeze(1)  # only what is covered is worth interpolating
     chosen = triangle.index_select(0, pixel)
@@ -122,6 +121,14 @@ def rasterise_torch(
         triangle=triangle.reshape(batch, height, width),
         barycentric=spread(weight),
     )
+
+
+@torch.no_grad()
+def visible_triangles(
+    vertices_px: Tensor, mesh: TorchMesh, height: int, width: int, *, cull: bool = False
+) -> Tensor:
+    """The `triangle` (B, h, w) int64 of `rasterise_torch` alone, −1 = none."""
+    return _visible(vertices_px.detach(), mesh, height, width, cull).reshape(-1, height, width)
 
 
 def _around(corners: Tensor, column: Tensor, row: Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""What a training lends to losses: frozen networks that look at pictures, built once, and why one is missing.
+"""What a training lends to losses: frozen networks that look at pictures, built once, or why not.
 
 Perceptual features, and recognition nets by name: one may teach (`Judges.describe`), and then another must judge what
 was learned (`scripts.evaluation.features`).

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.generators.networked import terms
-from scripts.generators.data import Draw, Pairs
-from scripts.generators.task import Batch, GeneratorTask, Outcome
+from engines.generators.networked.lesson import Outcome
+from scripts.generators.rows import Draw, Rows
+from scripts.generators.task import Batch, GeneratorTask
 from scripts.training.loop import CHECKPOINT, say_at_once
 from scripts.training.loop import train as run
 from scripts.training.optimiser import fused_adamw, load_optimiser
@@ -31,14 +32,14 @@ class OnPairs(Task[Batch]):
     def __init__(
         self,
         generator: GeneratorTask,
-        pairs: Pairs,
+        pairs: Rows,
         settings: Settings,
         device: torch.device,
         judged_rows: int = JUDGED_ROWS,
     ) -> None:
         self.name, self.device = generator.name, device
         self._generator, self._pairs, self._settings = generator, pairs, settings
-        self._draw = Draw(pairs.train, settings.seed)
+        self._draw = Draw(pairs, settings.seed)
         held_out = pairs.held_out if len(pairs.held_out) else pairs.train
         self._judged_rows = _spread(held_out, judged_rows)
         self._discriminators: dict[str, nn.Module] = {}
@@ -151,7 +152,7 @@ class OnPairs(Task[Batch]):
         return {name: float(np.concatenate(values).mean()) for name, values in found.items()}
 
     def score(self, figures: Mapping[str, float]) -> float:
-        """Figures over those of the geometric picture."""
+        """Figures over those of what must be beaten."""
         names = [n for n in figures if f"{n}_base" in figures and n != "db"]
         return (
             float(np.mean([figures[n] / max(figures[f"{n}_base"], 1e-9) for n in names]))
@@ -187,7 +188,7 @@ def _laid_out(x: Tensor) -> Tensor:
 
 def train(
     generator: GeneratorTask,
-    pairs: Pairs,
+    pairs: Rows,
     settings: Settings,
     folder: Path,
     device: torch.device,

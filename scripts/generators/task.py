@@ -4,38 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scripts.generators.data import Pairs
+from engines.generators.networked.lesson import Outcome, Teaching
+from scripts.generators.rows import Rows
 
 Batch = dict[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one batch gives: weighted `losses` by name; `fakes` and `reals` by name for the discriminators."""
-
-    losses: dict[str, Tensor]
-    fakes: dict[str, Tensor]
-    reals: dict[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Teaching:
-    """How discriminators learn. At a rate of 2·10⁻⁴ they did not in 2 000 steps.
-
-    `counts_from`: the step from which they count; they learn alone before. `r1`: weight γ of the gradient penalty,
-    taken every `r1_every`-th step and there as often heavier (Karras et al. 2020, "lazy regularization"); 0: none.
-    """
-
-    rate: float = 5e-4
-    counts_from: int = 0
-    r1: float = 0.0
-    r1_every: int = 16
 
 
 class GeneratorTask(ABC):
@@ -51,7 +28,7 @@ class GeneratorTask(ABC):
         """Fresh networks, from torch's current seed."""
 
     @abstractmethod
-    def batch(self, pairs: Pairs, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
+    def batch(self, pairs: Rows, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
         """Rows (n, 2) as tensors on the CPU or the device, augmented when `rng` is given."""
 
     @abstractmethod
@@ -60,11 +37,11 @@ class GeneratorTask(ABC):
 
     @abstractmethod
     def figures(self, networks: nn.Module, batch: Batch) -> dict[str, NDArray[np.float64]]:
-        """Figures of each row, in pairs `x` of the networks and `x_base` of the geometric picture; lower is better."""
+        """Figures of each row, in pairs `x` of the networks and `x_base` of what they must beat; lower is better."""
 
     @abstractmethod
     def grid(self, networks: nn.Module, batch: Batch) -> NDArray[np.uint8]:
-        """A picture for people: photo, geometric, ours, truth; RGB."""
+        """A picture for people: photo, ours, truth …; RGB."""
 
     def discriminators(self) -> dict[str, nn.Module]:
         """Fresh discriminators by the name of what they tell real from made; none by default."""

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.compile.weights import NetworkKind, WeightsHeader, build_network
-from engines.generators.networked.lesson import Judges, Lesson, Outcome
+from engines.generators.networked.lesson import Judges, Lesson, Outcome, Teaching
 from engines.generators.networked.picture import Size
-from engines.generators.networked.scene import HeadTables, Scene
+from engines.generators.networked.scene import Scene
+from engines.generators.networked.surface import HeadTables
 from engines.head.model import load_head_model
 
 U8 = NDArray[np.uint8]
@@ -59,16 +60,17 @@ class Blueprint(ABC, Generic[Config]):
 
     - `kind`: the name, the version of weights and inputs.
     - `config_type`: a frozen dataclass of widths, per level; `weights` files keep it.
-    - `window`: what the networks draw, in pixels; `raster`: the grid on which the head is rasterised there.
+    - `window`: what the networks draw, in pixels; `raster`: the grid on which the head is rasterised there, where it
+      is not the window's own; such a generator has one size.
     - `past`, `ahead`: moments of motion before and after the one to draw.
     - `base`: the generator whose picture its networks complete, if any; then pairs carry that picture.
     - `switches`: parts that can be left out; `without` says which are.
-    - `adversarial`, `matching`: what discriminators count.
+    - `adversarial`, `matching`: what discriminators count; `teaching`: how they learn.
     """
 
     kind: ClassVar[NetworkKind]
     config_type: ClassVar[type[Any]]
-    window: ClassVar[Size] = Size(256, 256)
+    window: Size = Size(256, 256)
     raster: ClassVar[Size | None] = None
     past: ClassVar[int] = 0
     ahead: ClassVar[int] = 0
@@ -76,23 +78,33 @@ class Blueprint(ABC, Generic[Config]):
     switches: ClassVar[tuple[str, ...]] = ()
     adversarial: ClassVar[float] = 0.01  # weight of fooling a discriminator
     matching: ClassVar[float] = 0.02  # weight of looking alike to a discriminator
+    teaching: ClassVar[Teaching] = Teaching()
 
-    def __init__(self, config: Config | None = None, without: Collection[str] = ()) -> None:
+    def __init__(
+        self, config: Config | None = None, without: Collection[str] = (), height_px: int | None = None
+    ) -> None:
+        """`without`: switches; `height_px`: of the window, for small trainings. Raises ValueError."""
         unknown = sorted(set(without) - set(self.switches))
         if unknown:
             raise ValueError(f"{self.kind.name} has no part {', '.join(unknown)} to leave out")
         self.config: Config = self.config_type() if config is None else config
         self.without = frozenset(without)
+        if height_px is not None and height_px != self.window.height_px:
+            if self.raster is not None:
+                raise ValueError(
+                    f"{self.kind.name} has one size, {self.window.height_px} px; leave the size out"
+                )
+            width_px = round(height_px * self.window.width_px / self.window.height_px)
+            self.window = Size(width_px, height_px)
 
     @classmethod
     def weights_path(cls) -> Path:
         """Where the weights that ship lie."""
         return _DATA / f"{cls.kind.name}.safetensors"
 
-    @classmethod
-    def raster_size(cls) -> Size:
+    def raster_size(self) -> Size:
         """The grid on which the head is rasterised."""
-        return cls.raster or cls.window
+        return self.raster or self.window
 
     def config_dict(self) -> dict[str, Any]:
         """The configuration as a weights file keeps it."""
@@ -233,7 +245,8 @@ def load_networks(
     made: list[B] = []
 
     def build(tensors: dict[str, NDArray[np.float32]], header: WeightsHeader) -> nn.Module:
-        made.append(blueprint(config_of(blueprint.config_type, header.config), without))
+        config = config_of(blueprint.config_type, header.config)
+        made.append(blueprint(config, without, header.notes.get("height_px")))
         nets = made[-1].networks()
         nets.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
         return nets

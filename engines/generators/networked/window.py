@@ -18,7 +18,8 @@ from engines.generators.networked.base import NetworkedGenerator
 from engines.generators.networked.blueprint import Blueprint
 from engines.generators.networked.paste import Paste, premultiplied
 from engines.generators.networked.picture import Picture
-from engines.generators.networked.scene import HeadTables, Scene, Surface
+from engines.generators.networked.scene import Scene
+from engines.generators.networked.surface import HeadTables, Surface
 from engines.head.model import HeadModel
 from engines.motion import Motion
 from engines.motion_descriptor import describe, in_window
@@ -37,8 +38,7 @@ class EnrolledScene:
     window: Viewport
     picture: Picture
     own: Surface
-    colour: Tensor
-    visibility: Tensor
+    maps: Tensor
     motion: Tensor
 
 
@@ -109,8 +109,7 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
             window,
             Picture(_channels_first(small)),
             _surface(rasterise_triangles(self.model, mesh, window)),
-            _channels_first(enrollment.uv_colour),
-            _channels_first(enrollment.uv_visibility[..., None]),
+            _channels_first(np.dstack([enrollment.uv_colour, enrollment.uv_visibility])),
             torch.from_numpy(self._told(enrollment, enrollment.motion, window)[None]),
         )
 
@@ -128,7 +127,7 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
             motions = photo.motion[:, None].expand(-1, moments, -1)
         return Scene(
             self._tables, self.blueprint.raster_size(), photo.picture, posed or photo.own, photo.own,
-            photo.colour, photo.visibility, motions, photo.motion, past=self.config.past,
+            photo.maps, motions, photo.motion, past=self.config.past,
         )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ Training sees through these, a call through `inputs`; a test holds them together
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engines.generators.networked.picture import Size
+from engines.generators.networked.constant import constant, indices
+from engines.generators.networked.picture import Size, places
 from engines.generators.networked.scene import Scene
 from engines.generators.visavis import inputs
 from engines.generators.visavis.inputs import EYE_PX, MOTION_SIZE, MOUTH_PX, WINDOW_PX
@@ -27,24 +29,17 @@ MOUTH, EYE = Size(MOUTH_PX, MOUTH_PX), Size(EYE_PX, EYE_PX)
 
 def photo_input(scene: Scene) -> Tensor:
     """(B, 7, 128, 128): the photo, premultiplied RGBA, and the PNCC at its own pose."""
-    return torch.cat([scene.photo_at(WINDOW), in_window(scene.own_pncc())], 1)
+    return torch.cat([scene.photo_at(WINDOW), scene.thinned(WINDOW).own_pncc()], 1)
 
 
 def head_guide(scene: Scene) -> Tensor:
-    """(B, 10, 128, 128): I_r, PNCC, O_c, then skin, eye and mouth."""
+    """(B, 10, 128, 128): I_r, PNCC, O_c, then skin, eye and mouth; of the raster the nearest, as a call does it."""
+    seen = scene.thinned(WINDOW)
     masks = [
-        scene.mask(parts)
+        seen.mask(parts)
         for parts in ((Part.SKIN, Part.SOCKET), (Part.EYE,), (Part.MOUTH, Part.TEETH, Part.TONGUE))
     ]
-    return in_window(torch.cat([scene.rendered_face(), scene.pncc(), scene.occlusion(), *masks], 1))
-
-
-def in_window(x: Tensor) -> Tensor:
-    """(B, C, h, w) on the grid on which the head is rasterised, nearest, in the networks' window, as a call does it."""
-    rows, columns = x.shape[2:]
-    step = torch.arange(WINDOW_PX, device=x.device) + 0.5
-    row, column = (step * (n / WINDOW_PX) for n in (rows, columns))
-    return x[:, :, row.long()[:, None], column.long()[None]]
+    return torch.cat([seen.rendered_face(), seen.pncc(), seen.occlusion(), *masks], 1)
 
 
 def where_in_photo(scene: Scene) -> Tensor:
@@ -53,13 +48,13 @@ def where_in_photo(scene: Scene) -> Tensor:
     where = scene.where.float()
     if scene.flip is None:
         return where
-    turned = where.flip(2) * where.new_tensor([-1.0, 1.0])
+    turned = where.flip(2) * constant([-1.0, 1.0], where)
     return torch.where(scene.flip[:, None, None, None], turned, where)
 
 
 def motion_vector(own: Tensor, target: Tensor) -> Tensor:
     """(B, 127) of descriptors (B, 65) of the photo and of the frame: as `inputs.motion_vector`."""
-    back = _quaternion(own[:, ROTATION]) * own.new_tensor([1.0, -1.0, -1.0, -1.0])
+    back = _quaternion(own[:, ROTATION]) * constant([1.0, -1.0, -1.0, -1.0], own)
     turn = _rotation_vector(_product(_quaternion(target[:, ROTATION]), back))
     shift = (target[:, SHIFT] - own[:, SHIFT]) * 0.5 * torch.exp(-own[:, SCALE, None])
     grow = target[:, SCALE, None] - own[:, SCALE, None]
@@ -96,6 +91,7 @@ def _rotation_vector(quaternion: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # else training could not use it afterwards
 def mirror_matrix(device: str) -> Tensor:
     """(127, 127) M: `v @ M` is the motion vector of the mirrored pictures."""
     basis = np.eye(MOTION_SIZE, dtype=np.float32)
@@ -114,23 +110,24 @@ class Crops:
 def crops(scene: Scene, *, own: bool = False) -> Crops:
     """Around lips and eyes of the posed head, or (`own`) of the head as the photo shows it."""
     surface, motion = (scene.own, scene.own_motion) if own else (scene.posed, scene.motion)
-    sides = surface.corners.new_tensor([scene.size.width_px, scene.size.height_px])
-    points = scene.tables.landmarks(surface.corners[..., :2]) * (2 / sides) - 1
-    if scene.flip is not None:
-        turned = points * points.new_tensor([-1.0, 1.0])
-        points = torch.where(scene.flip[:, None, None], turned, points)
+    steps = constant([2 / scene.size.width_px, 2 / scene.size.height_px], surface.corners)
+    points = scene.tables.landmarks(surface.corners[..., :2]) * steps - 1
     # the head's own x axis in the picture, as the first column of its rotation
     axis = _first_column(motion[:, ROTATION])
     axis = axis / axis.norm(dim=1, keepdim=True).clamp_min(1e-6)
     scale = motion[:, SCALE].exp()
-    mouth = _place(points[:, list(LIPS_OUTER)].mean(1), axis, scale * inputs.MOUTH_HU)
-    right, left = (points[:, list(ring)].mean(1) for ring in (EYE_RIGHT, EYE_LEFT))
+    mouth = _place(_middle(points, LIPS_OUTER), axis, scale * inputs.MOUTH_HU)
+    right, left = (_middle(points, ring) for ring in (EYE_RIGHT, EYE_LEFT))
     if scene.flip is not None:  # in a mirrored picture they change places, not looks
         flip = scene.flip[:, None]
         right, left = torch.where(flip, left, right), torch.where(flip, right, left)
     side = scale * inputs.EYE_HU
     eyes = torch.stack([_place(right, axis, side), _place(left, axis, side, mirrored=True)], 1)
     return Crops(mouth, eyes.flatten(0, 1))
+
+
+def _middle(points: Tensor, ring: Sequence[int]) -> Tensor:
+    return points.index_select(1, indices(ring, points)).mean(1)
 
 
 def _first_column(rotation: Tensor) -> Tensor:
@@ -149,8 +146,9 @@ def part_crop(scene: Scene, place: Tensor, size: Size) -> Tensor:
     """(n, h, w) uint8 parts in a crop, nearest; `place` (n, 2, 3), n a multiple of the rows."""
     parts = scene.parts().float()[:, None]
     parts = parts.repeat_interleave(len(place) // len(parts), 0)
-    grid = F.affine_grid(place, [len(place), 1, size.height_px, size.width_px], align_corners=False)
-    return F.grid_sample(parts, grid, "nearest", "zeros", align_corners=False)[:, 0].to(torch.uint8)
+    return F.grid_sample(parts, places(place, size), "nearest", "zeros", align_corners=False)[:, 0].to(
+        torch.uint8
+    )
 
 
 def mouth_guide(parts: Tensor) -> Tensor:

@@ -1,0 +1,91 @@
+"""A batch of the store → what a blueprint learns from: views and look-ups in torch, nothing that waits for a device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engines.generators.networked.blueprint import Blueprint
+from engines.generators.networked.constant import constant, indices
+from engines.generators.networked.lesson import Lesson
+from engines.generators.networked.picture import Picture, Size, Tint
+from engines.generators.networked.scene import Scene
+from engines.generators.networked.surface import HeadTables, Surface
+from engines.motion_descriptor import SCALE, SHIFT, mirror_matrix
+from scripts.generators.item import STORED_PX, VERTEX_STEPS
+
+Batch = dict[str, Tensor]
+
+_MIRROR = mirror_matrix()
+_MIRROR_SOURCE = abs(_MIRROR).argmax(0).tolist()
+_MIRROR_SIGN = _MIRROR.sum(0).tolist()
+
+
+def lesson_of(batch: Batch, tables: HeadTables, blueprint: Blueprint[Any], step: int = 0) -> Lesson:
+    """`batch`: what `Store.gather` gives, on the device of `tables`."""
+    size, crop, flip = blueprint.raster_size(), batch["crop"], batch["flip"]
+    tint = Tint(batch["gain"], batch["offset"])
+    window, beside = window_in_stored(crop, blueprint.window), window_in_square(crop, blueprint.window)
+
+    def surface(name: str, vertices: str) -> Surface:
+        return Surface(batch[name], in_raster(batch[vertices], crop, size))
+
+    own = in_window(batch["own_motion"], crop)
+    motions = in_window(batch["motions"], crop[:, None])
+    picture = batch.get("picture")
+    scene = Scene(
+        tables, size, Picture(batch["photo"], window, flip, tint, "straight"),
+        surface("posed", "vertices"), surface("own", "own_vertices"),
+        batch["maps"],
+        _mirrored(motions, flip[:, None, None]), _mirrored(own, flip[:, None]),
+        past=blueprint.past, flip=flip, tint=tint, where=batch.get("where"),
+        picture=None if picture is None else Picture(picture, beside, flip, tint),
+    )  # fmt: skip
+    return Lesson(
+        scene, Picture(batch["truth"], window, flip, tint, "beside"),
+        Picture(batch["background"], beside, flip, tint), batch["sharpness"], step,
+    )  # fmt: skip
+
+
+def in_raster(vertices: Tensor, crop: Tensor, size: Size) -> Tensor:
+    """Vertices (B, N, 3) int16 in steps of a stored pixel → float pixels of a grid of `size` over the window of the
+    photo whose square head crop is `crop` (B, 3: left, top, side): as high as the crop, about its middle."""
+    left, top, side = crop.unbind(1)
+    scale = size.height_px / side
+    x = (left + side / 2) * scale - size.width_px / 2
+    shift = torch.stack([x, top * scale, torch.zeros_like(x)], 1)
+    return vertices.to(crop.dtype) * (scale / VERTEX_STEPS)[:, None, None] - shift[:, None]
+
+
+def window_in_stored(crop: Tensor, window: Size) -> Tensor:
+    """(B, 2, 3) from −1 … 1 over the window to −1 … 1 over the stored picture."""
+    left, top, side = crop.unbind(1)
+    high, none = side / STORED_PX, torch.zeros_like(side)
+    x, y = ((edge + side / 2) * (2 / STORED_PX) - 1 for edge in (left, top))
+    rows = [high * (window.width_px / window.height_px), none, x], [none, high, y]
+    return torch.stack([torch.stack(r, 1) for r in rows], 1)
+
+
+def window_in_square(crop: Tensor, window: Size) -> Tensor | None:
+    """The same to −1 … 1 over the square head crop; None where they are one."""
+    if window.width_px == window.height_px:
+        return None
+    share = window.width_px / window.height_px
+    return constant([share, 0, 0, 0, 1, 0], crop).reshape(1, 2, 3).expand(len(crop), 2, 3)
+
+
+def in_window(descriptors: Tensor, crop: Tensor) -> Tensor:
+    """`engines.motion_descriptor.in_window` in torch: descriptors (…, 65) in stored pixels, told in the window."""
+    side = crop[..., 2:]
+    middle = crop[..., :2] + side / 2
+    scale = (descriptors[..., SCALE : SCALE + 1] / side).clamp_min(1e-6).log()
+    shift = (descriptors[..., SHIFT] - middle) * (2 / side)
+    return torch.cat([descriptors[..., :SCALE], scale, shift], -1)
+
+
+def _mirrored(descriptors: Tensor, flip: Tensor) -> Tensor:
+    """Descriptors told in the window, of the mirrored picture where `flip` says so: `d @ mirror_matrix()`."""
+    turned = descriptors.index_select(-1, indices(_MIRROR_SOURCE, descriptors))
+    return torch.where(flip, turned * constant(_MIRROR_SIGN, descriptors), descriptors)
