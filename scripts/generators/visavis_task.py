@@ -210,7 +210,7 @@ class VisavisTask(GeneratorTask):
         grid = F.affine_grid(place, [len(crop), 1, size, size], align_corners=False)
         found = F.grid_sample(both, grid, "bilinear", "border", align_corners=False)
         # D is told in the window: into the crop's own −1 … 1
-        step = torch.einsum("nij,njhw->nhwi", torch.linalg.inv(place[:, :, :2]), found[:, :2] * 2)
+        step = torch.einsum("nij,njhw->nhwi", _inverse(place[:, :, :2]), found[:, :2] * 2)
         own = F.affine_grid(
             torch.eye(2, 3, device=crop.device).expand(len(crop), 2, 3),
             [len(crop), 1, size, size],
@@ -351,6 +351,12 @@ class VisavisTask(GeneratorTask):
             ]
             rows.append(np.asarray(np.hstack(tiles), np.uint8))
         return np.vstack(rows)
+
+
+def _inverse(linear: Tensor) -> Tensor:
+    """Of (B, 2, 2). Torch's waits for the device, to ask whether there is one."""
+    a, b, c, d = linear.flatten(1).unbind(1)
+    return torch.stack([d, -b, -c, a], 1).reshape(-1, 2, 2) / (a * d - b * c)[:, None, None]
 
 
 def over(rgba: Tensor, background: Tensor) -> Tensor:

@@ -277,13 +277,19 @@ def _completed(both: Tensor, crop: Tensor, place: Tensor) -> tuple[Tensor, Tenso
     grid = F.affine_grid(place, [len(crop), 1, size, size], align_corners=False)
     found = F.grid_sample(both, grid, "bilinear", "border", align_corners=False)
     # D is told in the window: into the crop's own −1 … 1
-    step = torch.einsum("nij,njhw->nhwi", torch.linalg.inv(place[:, :, :2]), found[:, :2] * 2)
+    step = torch.einsum("nij,njhw->nhwi", _inverse(place[:, :, :2]), found[:, :2] * 2)
     eye = torch.eye(2, 3, device=crop.device).expand(len(crop), 2, 3)
     own = F.affine_grid(eye, [len(crop), 1, size, size], align_corners=False)
     moved = F.grid_sample(crop, own + step, "bilinear", "border", align_corners=False)
     layers = found[:, 2:11]
     rgb = torch.cat([layers[:, 0:3], layers[:, 4:7], layers[:, 8:9]], 1)
     return apply_layers(moved, rgb).clamp(0, 1), found[:, 11:12].clamp(0, 1)
+
+
+def _inverse(linear: Tensor) -> Tensor:
+    """Of (B, 2, 2). Torch's waits for the device, to ask whether there is one."""
+    a, b, c, d = linear.flatten(1).unbind(1)
+    return torch.stack([d, -b, -c, a], 1).reshape(-1, 2, 2) / (a * d - b * c)[:, None, None]
 
 
 def _framed(fake: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
