@@ -345,7 +345,7 @@ def test_evaluate_writes_tables_and_pictures(
     assert mean("geometric", "psnr") > mean(SOURCE_COPY, "psnr") + 2
     for key in (
         "l1", "lpips", "head_l1", "mouth", "akd", "aed_shape", "apd", "jitter_error", "seg_l1", "seg_lpips",
-        "aed_regressor", "apd_regressor", "apd_bfm",
+        "aed_regressor", "aed_shape_regressor", "apd_regressor", "apd_bfm",
     ):  # fmt: skip
         assert mean("geometric", key) < mean(SOURCE_COPY, key)
     assert mean(SOURCE_COPY, "shake") == 0

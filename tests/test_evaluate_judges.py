@@ -32,6 +32,7 @@ from scripts.evaluation.truth import rest_shot
 
 U8 = NDArray[np.uint8]
 JAW_OPEN = ARKIT_INDEX["jawOpen"]
+CHIN, FOREHEAD = 152, 10
 NONE = np.zeros((1, 1, 3), np.uint8)
 
 
@@ -58,6 +59,10 @@ def test_another_head_model_reads_the_turn_and_the_jaw(tmp_path: Path) -> None:
     # a coarse synthetic head: it agrees to a degree or so
     assert metrics.apd_deg(now.rotation_rad, rest.rotation_rad) == pytest.approx(20 / 3, abs=0.4)
     opened = now.expression - rest.expression
+    # in space: the chin goes down, the forehead stays
+    moved = judge.offset(opened)
+    assert moved[CHIN, 1] > 0.1
+    assert np.linalg.norm(moved[FOREHEAD]) < 0.2 * moved[CHIN, 1]
     assert opened[JAW_OPEN] == pytest.approx(0.5, abs=0.15)
 
 

@@ -53,6 +53,7 @@ MEASURES: tuple[Measure, ...] = (
         for judge in ("regressor", *HEAD_MODEL_KINDS)
         for measure in (
             Measure(f"aed_{judge}", f"AED-{judge}", "", "low", 4),
+            Measure(f"aed_shape_{judge}", f"AED-{judge} in space", "% of eye distance", "low", 3),
             Measure(f"apd_{judge}", f"APD-{judge}", "°", "low", 3),
         )
     ),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engines.geometry import F64, rotation_vector
 from engines.head.fit import ExpressionFit, fit_driver, fit_source
 from engines.head.landmarks import FaceLandmarks
-from engines.head.model import HeadModel
+from engines.head.model import HeadModel, load_head_model
 from engines.head.open import open_head_model
 from engines.head.regressor.crop import box_around, cut
 from engines.head.regressor.file import load_regressor
@@ -49,6 +49,10 @@ class Judge(Protocol):
         """Get to know a person from a picture of theirs (H, W, 3): what looks at their other pictures."""
         ...
 
+    def offset(self, expression: F32) -> F64:
+        """(478, 3): what an expression (52,) does to the landmarks on the judge's head, in head units."""
+        ...
+
 
 class RegressorJudge:
     """The shipped regressor on the upright crop around the face. It knows nobody: each picture for itself."""
@@ -58,9 +62,13 @@ class RegressorJudge:
 
     def __init__(self) -> None:
         self._net = load_regressor()
+        self._fit = ExpressionFit(load_head_model())
 
     def meet(self, picture: U8, face: FaceLandmarks) -> Look:
         return self._look
+
+    def offset(self, expression: F32) -> F64:
+        return self._fit.offset(expression)
 
     def _look(self, picture: U8, face: FaceLandmarks) -> Opinion:
         crop = cut(picture, box_around(face.points_px))
@@ -87,6 +95,9 @@ class HeadJudge:
             return Opinion(fitted.expression, rotation_vector(fitted.pose.rotation))
 
         return look
+
+    def offset(self, expression: F32) -> F64:
+        return self._fit.offset(expression)
 
 
 def open_judges(second_head: str | None) -> tuple[list[Judge], str]:

@@ -118,7 +118,7 @@ def measure(take: Take, generator: str, drawn: Drawn, truth: Truth, tools: Instr
         face = tools.eye.face(picture, take.neutral_hu)
         values = _seen(take, shot, face, truth, tools.eye)
         if face is not None:
-            values |= _judged(shot, picture, truth, tools)
+            values |= _judged(take, shot, picture, truth, tools)
         if shot.number in recognised:
             values |= _identity(take, shot, picture, face, truth, tools.eye)
         if take.has_truth:
@@ -154,7 +154,7 @@ def _segmented(
     ]
 
 
-def _judged(shot: Shot, picture: U8, truth: Truth, tools: Instruments) -> dict[str, float]:
+def _judged(take: Take, shot: Shot, picture: U8, truth: Truth, tools: Instruments) -> dict[str, float]:
     """AED and APD by each of the second judges."""
     found = tools.eye.detect(picture)
     out: dict[str, float] = {}
@@ -174,6 +174,8 @@ def _judged(shot: Shot, picture: U8, truth: Truth, tools: Instruments) -> dict[s
                 _turn(theirs.rotation_rad, rest.rotation_rad),
             )
         out[f"aed_{name}"] = metrics.aed(*expressions)
+        offset, true_offset = (sight.judge.offset(e) for e in expressions)
+        out[f"aed_shape_{name}"] = metrics.aed_shape_percent(offset, true_offset, take.neutral_hu)
         out[f"apd_{name}"] = metrics.apd_deg(*turns)
     return out
 

@@ -52,6 +52,7 @@ class Sight:
     `rests`, cross only: its opinions of the photo and of the driver at rest, from which each is told.
     """
 
+    judge: Judge
     look: Look
     theirs: Mapping[int, Opinion]
     rests: tuple[Opinion, Opinion] | None = None
@@ -143,7 +144,7 @@ def _sights(take: Take, faces: Mapping[int, Face | None], tools: Instruments) ->
             found = tools.eye.detect(shot.driver)
             if found is not None and faces[shot.number] is not None:
                 opinions[shot.number] = theirs(shot.driver, found)
-        out[judge.name] = Sight(look, opinions, rests)
+        out[judge.name] = Sight(judge, look, opinions, rests)
     return out
 
 
