@@ -112,10 +112,11 @@ def run(arguments: argparse.Namespace) -> None:
     trainable = TRAINABLE[arguments.generator]
     folder: Path = arguments.runs or Path("runs") / arguments.generator
     output: Path = arguments.output or folder / "best.safetensors"
+    size = _size(arguments)
     pairs = read_pairs(arguments.cache)
-    task = trainable.task(device, not arguments.no_perceptual, **_size(arguments))
+    task = trainable.task(device, not arguments.no_perceptual, **size)
     settings = Settings(
-        _minutes(arguments), arguments.batch, arguments.rate, arguments.seed, arguments.steps, arguments.samples,
+        minutes_of(arguments), arguments.batch, arguments.rate, arguments.seed, arguments.steps, arguments.samples,
         arguments.workers, arguments.step or ("graph" if device.type == "cuda" else "eager"),
     )  # fmt: skip
     print(
@@ -137,7 +138,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"this run: {done.spent}")
 
 
-def _minutes(arguments: argparse.Namespace) -> float:
+def minutes_of(arguments: argparse.Namespace) -> float:
+    """The budget of time: an hour where there is no other."""
     if arguments.minutes is not None:
         return arguments.minutes
     return 60 if arguments.steps is None and arguments.samples is None else math.inf

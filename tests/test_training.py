@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from engines.generators.networked.blueprint import load_networks
 from engines.generators.visavis.blueprint import VisavisBlueprint
 from engines.generators.visavis.networks import KIND
 from engines.renderer import Renderer
+from scripts import train as command
 from scripts.generators import old_pairs as making
 from scripts.generators.data import Draw, Pairs, read_pairs
 from scripts.generators.loop import OnPairs, rate_at, train
@@ -32,7 +34,7 @@ from scripts.generators.visavis_task import LossWeights, VisavisTask, warp
 from scripts.people.tracks import is_held_out
 from scripts.training import step
 from scripts.training.ahead import prefetched
-from scripts.training.errors import TrainingError
+from scripts.training.errors import TrainingEnded, TrainingError
 from scripts.training.loop import CHECKPOINT
 from scripts.training.state import Settings, Training
 from scripts.training.table import read_table
@@ -359,12 +361,14 @@ def test_a_cache_that_is_none_says_what_to_do(
 @pytest.mark.slow
 def test_ten_steps_on_three_clips_make_it_better(cache: Path, tmp_path: Path) -> None:
     output = tmp_path / "mine.safetensors"
-    command = [
+    typed = [
         sys.executable, "-m", "scripts.train", str(cache), "--minutes", "600", "--steps", "10", "--batch", "4",
         "--runs", str(tmp_path / "run"), "-o", str(output), "--licence", "mine",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3600)
+    done = subprocess.run(typed, cwd=ROOT, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stderr
+    assert re.search(r"10 steps, 40 samples in .* minutes", done.stdout)
+    assert re.search(r"this run: \d+\.\d samples/s, \d+ % of the time waiting for batches", done.stdout)
     rows = read_table(tmp_path / "run" / "log.csv")
     assert rows[0]["step"] == 1
     judged = read_table(tmp_path / "run" / "judged.csv")
@@ -376,10 +380,69 @@ def test_ten_steps_on_three_clips_make_it_better(cache: Path, tmp_path: Path) ->
     assert load_networks(VisavisBlueprint, output)[1].training is False
 
 
+def test_a_size_that_a_generator_does_not_have_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path), "--size", "128"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "train: visavis is trained at one size; leave --size out\n"
+
+
+def test_a_size_goes_to_the_task_that_takes_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: list[int] = []
+
+    def sized(device: torch.device, perceptual: bool, size: int = 256) -> Line:
+        given.append(size)
+        raise TrainingError("seen")
+
+    monkeypatch.setitem(command.TRAINABLE, "visavis", replace(command.TRAINABLE["visavis"], task=sized))
+    monkeypatch.setattr(command, "read_pairs", lambda _: None)
+    for more in ([], ["--size", "128"]):
+        monkeypatch.setattr(sys, "argv", ["train", str(tmp_path), *more])
+        with pytest.raises(SystemExit):
+            command.main()
+    assert given == [256, 128]
+
+
+def test_an_ended_training_ends_the_command_as_the_signal_would(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended_by(_: object) -> None:
+        raise TrainingEnded("ended at step 7", 15)
+
+    monkeypatch.setattr(command, "run", ended_by)
+    monkeypatch.setattr(sys, "argv", ["train", "cache"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 128 + 15
+    assert capsys.readouterr().out == "ended at step 7\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "minutes"),
+    [
+        ([], 60),
+        (["--minutes", "5"], 5),
+        (["--steps", "9"], np.inf),
+        (["--samples", "9", "--minutes", "2"], 2),
+    ],
+)
+def test_an_hour_is_the_budget_where_none_is_given(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], minutes: float
+) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(command, "run", lambda arguments: seen.append(command.minutes_of(arguments)))
+    monkeypatch.setattr(sys, "argv", ["train", "cache", *given])
+    command.main()
+    assert seen == [minutes]
+
+
 @pytest.mark.slow
 def test_a_command_that_cannot_train_says_so_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "scripts.train", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    typed = [sys.executable, "-m", "scripts.train", str(tmp_path)]
+    done = subprocess.run(typed, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert done.stderr.startswith("train: ")
     assert "scripts.generators.pairs" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -207,13 +208,12 @@ def test_a_signal_ends_it_with_a_checkpoint(tmp_path: Path, number: signal.Signa
     whole = train(Line(), few(steps=12), tmp_path / "whole", say=quiet)
     task = Line(at=5, do=lambda _: signal.raise_signal(number))
     folder = tmp_path / "cut"
-    with pytest.raises(
-        TrainingEnded, match=r"ended at step 6, .*last\.pt is written: run the same again"
-    ) as ended:
+    with pytest.raises(TrainingEnded, match=r"ended at step 6, .*run the same again") as ended:
         train(task, few(steps=12, fetch_steps=50), folder, say=quiet)
     assert ended.value.number == number
     assert signal.getsignal(number) is before
     assert step_of(folder / CHECKPOINT) == 6
+    assert [row["step"] for row in read_table(folder / "judged.csv")] == [1, 6]
     rest = train(Line(), few(steps=12), folder, resume=folder / CHECKPOINT, say=quiet)
     assert same(whole.network, rest.network)
 
@@ -226,6 +226,18 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         train(Line(at=5, do=twice), few(steps=12), tmp_path, say=quiet)
     assert ended.value.code == 128 + signal.SIGTERM
+
+
+def test_a_second_signal_spares_the_last_judgement_not_the_checkpoint(tmp_path: Path) -> None:
+    def once_more(text: str) -> None:
+        if "unless you end it once more" in text:
+            signal.raise_signal(signal.SIGINT)
+
+    task = Line(at=5, do=lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train(task, few(steps=12), tmp_path, say=once_more)
+    assert step_of(tmp_path / CHECKPOINT) == 6
+    assert [row["step"] for row in read_table(tmp_path / "judged.csv")] == [1]
 
 
 # --- memory and disk ---------------------------------------------------------------------------------
@@ -543,14 +555,27 @@ def test_where_compiling_fails_it_goes_on_as_it_stands(
     assert len([line for line in said if "cannot be compiled (RuntimeError: no C++ compiler)" in line]) == 1
 
 
+class Plain(Line):
+    """Without dropout: graphs and compilers draw other numbers."""
+
+    def network(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
+
+
+@pytest.mark.soak
+def test_a_compiled_step_gives_the_curve_of_one_as_it_stands(tmp_path: Path) -> None:
+    said: list[str] = []
+    eager = train(Plain(), few(steps=12), tmp_path / "eager", say=quiet)
+    compiled = train(Plain(), few(steps=12, step_mode="compile"), tmp_path / "compiled", say=said.append)
+    assert not [line for line in said if "as it stands" in line]
+    for a, b in zip(eager.network.parameters(), compiled.network.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=5e-3)  # of 0.5 that they move: Adam enlarges the last digits
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("mode", ["graph", "compile"])
 def test_on_a_gpu_a_step_gives_the_same_curve_however_it_is_done(tmp_path: Path, mode: Any) -> None:
-    class Plain(Line):
-        def network(self) -> nn.Module:  # without dropout: a graph draws other numbers
-            return nn.Sequential(nn.Linear(1, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
-
     said: list[str] = []
     gpu = torch.device("cuda")
     settings = few(steps=30)
@@ -560,7 +585,15 @@ def test_on_a_gpu_a_step_gives_the_same_curve_however_it_is_done(tmp_path: Path,
     )
     assert not [line for line in said if "as it stands" in line]
     for a, b in zip(eager.network.parameters(), other.network.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-4)
+        assert torch.allclose(a, b, atol=5e-3)  # of 0.5 that they move: Adam enlarges the last digits
+    # a batch halves there too, and what was recorded is given back
+    training = Training(Plain(device=gpu), replace(settings, step_mode=mode), quiet)
+    for number in range(8):
+        training.advance(training.task.batch(number, training.rows))
+    training.halve(tmp_path)
+    training.advance(training.task.batch(8, training.rows))
+    assert (training.rows, training.samples) == (2, 34)
+    assert len(training.told()) == 9
 
 
 # --- what it needs and where its time goes -----------------------------------------------------------
@@ -573,6 +606,7 @@ def test_a_profile_lists_the_operations_of_some_steps(
         monkeypatch.setattr(profiling, name, value)
     train(Line(), few(steps=8), tmp_path, say=quiet, profile=True)
     text = (tmp_path / PROFILE).read_text()
+    assert re.match(r"2 steps in \d+\.\d+ s .*, \d+ % of it waiting for batches\n", text)
     assert "aten::" in text
     assert "Self CPU time total" in text
 

@@ -39,8 +39,10 @@ def say_at_once(text: str) -> None:
 class _Run(Generic[B]):
     """A training with its clock, its folder and its batches."""
 
-    def __init__(self, training: Training[B], folder: Path, diary: Diary[B]) -> None:
-        self.training, self.diary = training, diary
+    def __init__(
+        self, training: Training[B], folder: Path, diary: Diary[B], say: Callable[[str], None]
+    ) -> None:
+        self.training, self.diary, self._say = training, diary, say
         self._checkpoint = folder / CHECKPOINT
         device = training.task.device.type
         self._fetch_steps = training.settings.fetch_steps or FETCH_STEPS.get(device, FETCH_STEPS_AWAY)
@@ -62,11 +64,12 @@ class _Run(Generic[B]):
                 while not (training.done or ended):
                     asked = time.monotonic()
                     _, batch = next(batches)
-                    self.diary.waited(time.monotonic() - asked)
+                    waited = time.monotonic() - asked
+                    self.diary.waited(waited)
                     training.advance(batch)
                     self._look(time.monotonic())
                     if profile is not None:
-                        profile.step()
+                        profile.step(waited)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -96,19 +99,22 @@ class _Run(Generic[B]):
     def end(self, ended: list[int]) -> dict[str, float]:
         """The last checkpoint and figures. Raises TrainingEnded where a signal ended it."""
         training = self.training
+        cut = bool(ended) and not training.done
         self.diary.add(training.told())
         self.diary.write(time.monotonic())
         training.save(self._checkpoint)
-        if ended and not training.done:
-            raise TrainingEnded(
-                f"ended at step {training.step}, {training.spent_s / 60:.1f} minutes; "
-                f"{self._checkpoint} is written: run the same again and it goes on from there",
-                ended[0],
-            )
+        if cut:
+            self._say(f"{self._checkpoint} is written; judges what was learned, unless you end it once more")
         best = training.best
         figures = self.diary.judge()
         if training.best < best:
             training.save(self._checkpoint)
+        if cut:
+            raise TrainingEnded(
+                f"ended at step {training.step}, {training.spent_s / 60:.1f} minutes; run the same again and it "
+                "goes on from there",
+                ended[0],
+            )
         return figures
 
 
@@ -134,7 +140,7 @@ def train(
         training.load(resume)
         say(f"goes on from step {training.step}, {training.spent_s / 60:.1f} minutes")
     diary = Diary(training, folder, resume is None, say, on_best)
-    run = _Run(training, folder, diary)
+    run = _Run(training, folder, diary, say)
     with told_to_end() as ended:
         with ExitStack() as stack:
             run.go(ended, stack.enter_context(Profile(folder / PROFILE, task.device)) if profile else None)

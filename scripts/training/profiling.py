@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -22,6 +23,9 @@ class Profile:
     def __init__(self, path: Path, device: torch.device) -> None:
         self._path = path
         self._on_gpu = device.type == "cuda"
+        self._steps: list[
+            tuple[float, float]
+        ] = []  # when each ended, and how long it had waited for its batch
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * self._on_gpu
         self._profile = profile(
             activities=activities,
@@ -38,11 +42,19 @@ class Profile:
     ) -> None:
         self._profile.__exit__(kind, error, trace)
 
-    def step(self) -> None:
-        """After each step."""
+    def step(self, waited_s: float) -> None:
+        """After each step, which had waited for its batch."""
+        self._steps.append((time.monotonic(), waited_s))
         self._profile.step()
 
     def _write(self, seen: profile) -> None:
+        seen_steps = self._steps[-STEPS - 1 :]
+        seconds = max(seen_steps[-1][0] - seen_steps[0][0], 1e-9)
+        waited = sum(waited_s for _, waited_s in seen_steps[1:])
+        head = (
+            f"{len(seen_steps) - 1} steps in {seconds:.3f} s (slower than without this look), "
+            f"{100 * waited / seconds:.0f} % of it waiting for batches\n"
+        )
         order = "self_cuda_time_total" if self._on_gpu else "self_cpu_time_total"
         with writing(self._path):
-            write_whole(self._path, seen.key_averages().table(sort_by=order, row_limit=_ROWS) + "\n")
+            write_whole(self._path, head + seen.key_averages().table(sort_by=order, row_limit=_ROWS) + "\n")
