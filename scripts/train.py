@@ -27,6 +27,7 @@ from torch import nn
 
 from engines.compile.weights import NetworkKind, WeightsHeader, arrays_of, save_weights
 from engines.errors import VisavisError
+from engines.generators.networked.discriminators import folded
 from engines.generators.visavis.networks import KIND, VisavisNetworks
 from scripts.generators.data import read_pairs
 from scripts.generators.loop import train
@@ -130,7 +131,7 @@ def run(arguments: argparse.Namespace) -> None:
             trainable.kind.name, trainable.kind.version, trainable.config(training.average), arguments.licence,
             pairs.digest, figures, notes,
         )  # fmt: skip
-        save_weights(output, arrays_of(training.average, np.float16), header)
+        save_weights(output, arrays_of(folded(training.average), np.float16), header)
         print(f"best so far: {output}", flush=True)
 
     done = train(task, pairs, settings, folder, device, on_best=keep, profile=arguments.profile)
