@@ -165,7 +165,7 @@ def start_pairs(work: Path, jobs: int, environment: dict[str, str]) -> subproces
         raise ThereError("no archive with data has come; bring the next ones too")
     command = [
         sys.executable, "-m", "scripts.generators.pairs", *folders, "-o", str(work / "pairs"),
-        "--tracks", str(work / "tracks"), "--jobs", str(jobs),
+        "--jobs", str(jobs),
     ]  # fmt: skip
     with (work / "pairs.log").open("ab") as log:
         return subprocess.Popen(

@@ -16,7 +16,8 @@ from engines.head.fit import (
 )
 from engines.head.model import load_head_model
 from engines.motion import Motion
-from scripts.generators.motions import Track, align_many, clip_motions, describe, motion_of, rest_openings
+from engines.motion_descriptor import describe
+from scripts.generators.motions import Track, align_many, clip_motions, motion_of, rest_openings
 
 MODEL = load_head_model()
 FIT = ExpressionFit(MODEL)

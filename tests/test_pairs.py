@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -492,6 +493,26 @@ def test_the_command_goes_on_where_it_was_and_says_what_there_is(data: Path, mad
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("3 items with pairs, 0 left out")
     assert "pairs: 3 of 3 items are there" in done.stderr
+
+
+@pytest.mark.slow
+def test_interrupted_it_leaves_nothing_half_made(data: Path, made: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(made, cache)
+    (cache / f"{LEARNT}_01.safetensors").unlink()
+    command = [sys.executable, "-m", "scripts.generators.pairs", str(data), "-o", str(cache), "--jobs", "1"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stderr is not None
+        assert "2 of 3 items are there" in run.stderr.readline()
+        run.send_signal(signal.SIGINT)
+        said = run.stderr.read()
+    assert run.returncode == 130, said
+    assert "pairs: stopped; the same command goes on" in said
+    assert "Traceback" not in said
+    whole = {f"{JUDGED}_01.safetensors", f"{LEARNT}_02.safetensors", "report.json"}
+    assert {p.name for p in cache.iterdir()} == whole
 
 
 def test_making_pairs_needs_neither_av_nor_tqdm() -> None:

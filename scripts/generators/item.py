@@ -151,9 +151,13 @@ _AS_JPEG = [
 ]
 
 
+# one filter for all rows: a third of the time that trying them all takes, and no larger
+_AS_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+
+
 def grey_png(image: U8) -> bytes:
     """Mask (H, W) → PNG: what is 0 stays 0."""
-    return _encoded(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return _encoded(".png", image, _AS_PNG)
 
 
 def _encoded(kind: str, image: U8, options: Sequence[int]) -> bytes:

@@ -12,35 +12,28 @@ from engines.geometry import F64, Camera, Similarity, rotation_vector
 from engines.head.fit import ExpressionFit, closure_of_openings, measure_gaze, openings_of_many
 from engines.head.model import HeadModel
 from engines.motion import Motion
+from engines.motion_descriptor import CLOSURE, EXPRESSION, GAZE, ROTATION, SCALE, SHIFT
 
 F32 = NDArray[np.float32]
 
-DESCRIPTOR = 65
 MISFIT = 0.06  # landmarks missed by more of the face's size are no label
 _ROUNDS = 3  # as `fit_driver`
-
-
-def describe(motion: Motion, pose: Similarity) -> F32:
-    """(65,): β 52, closure 3, gaze 4, rotation vector 3 of `pose`, its scale, its shift 2 in the picture."""
-    turned = rotation_vector(pose.rotation)
-    parts = motion.expression, motion.closure, motion.gaze_rad.ravel(), turned, [pose.scale], pose.shift[:2]
-    return np.concatenate([np.asarray(p, np.float32) for p in parts]).astype(np.float32)
 
 
 def motion_of(descriptor: F32, camera: Camera) -> tuple[Motion, Similarity]:
     """Inverse of `describe`: the motion as told in `camera`, and its pose in the picture."""
     values = descriptor.astype(np.float64)
-    scale, (x, y) = float(values[62]), values[63:65]
+    scale, (x, y) = float(values[SCALE]), values[SHIFT]
     translation = [
         (x - camera.width_px / 2) / scale,
         (y - camera.height_px / 2) / scale,
         camera.focal_px / scale,
     ]
     motion = Motion(
-        expression=descriptor[:52],
-        closure=descriptor[52:55],
-        gaze_rad=descriptor[55:59].reshape(2, 2),
-        rotation_rad=descriptor[59:62],
+        expression=descriptor[EXPRESSION],
+        closure=descriptor[CLOSURE],
+        gaze_rad=descriptor[GAZE].reshape(2, 2),
+        rotation_rad=descriptor[ROTATION],
         translation_hu=np.array(translation, np.float32),
     )
     return motion, camera.to_similarity(motion.rotation_rad, motion.translation_hu)

@@ -21,11 +21,11 @@ from engines.head.fit import ExpressionFit, fit_source
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
 from engines.head.model import HeadModel, load_head_model
 from engines.motion import Motion
+from engines.motion_descriptor import describe
 from engines.picture.composite import make_background
 from engines.raster.gbuffer import HeadMesh, rasterise
 from engines.raster.pose import head_viewport, photo_viewport, pose_head, pose_in_viewport
 from scripts.generators.item import BACKGROUND_PX, F16, I16, STORED_PX, decode_colour, grey_png, jpeg, rounded
-from scripts.generators.motions import describe
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
