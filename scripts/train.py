@@ -26,6 +26,7 @@ import torch
 from engines.compile.weights import WeightsHeader, arrays_of, save_weights
 from engines.errors import VisavisError
 from engines.generators.networked.blueprint import Blueprint
+from engines.generators.networked.discriminators import folded
 from engines.generators.registry import GENERATORS
 from scripts.generators.blueprint_task import BlueprintTask
 from scripts.generators.judges import lent
@@ -133,7 +134,7 @@ def run(arguments: argparse.Namespace) -> None:
         header = WeightsHeader(
             kind.name, kind.version, blueprint.config_dict(), arguments.licence, store.digest, figures, notes
         )
-        save_weights(output, arrays_of(training.average, np.float16), header)
+        save_weights(output, arrays_of(folded(training.average), np.float16), header)
         say_at_once(f"best so far: {output}")
 
     done = train(task, store, settings, folder, device, on_best=keep, profile=arguments.profile)

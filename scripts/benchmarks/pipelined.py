@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +52,10 @@ class TellingAvatar(Avatar):
 
     on_drawing: Callable[[], None]
 
-    def show_drive(self, drive: Drive, moment: Moment) -> Shown:
+    def show_drive(self, drive: Drive, moment: Moment, coming: Sequence[Drive] = ()) -> Shown:
         """As an avatar does, having told."""
         self.on_drawing()
-        return super().show_drive(drive, moment)
+        return super().show_drive(drive, moment, coming)
 
 
 def run_pipelined(

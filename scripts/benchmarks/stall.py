@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from engines.enrollment import Enrollment
@@ -60,10 +61,10 @@ class HeldAvatar(Avatar):
 
     gate: threading.Event
 
-    def show_drive(self, drive: Drive, moment: Moment) -> Shown:
+    def show_drive(self, drive: Drive, moment: Moment, coming: Sequence[Drive] = ()) -> Shown:
         """As an avatar does, when it may."""
         self.gate.wait()
-        return super().show_drive(drive, moment)
+        return super().show_drive(drive, moment, coming)
 
 
 class StallSink(Sink):

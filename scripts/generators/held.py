@@ -49,7 +49,7 @@ class Held:
         kinds: list[Kind] = [*OF_FRAME]
         if blueprint.base is not None:
             self.small["where"] = item.where
-            kinds += ["picture", "alpha"]
+            kinds.extend(("picture", "alpha"))
         self._files = {kind: files(item, kind) for kind in kinds}
         self.poor = np.array([bool(f) for f in self._files["degraded"]])
         self._scale = {"own": item.own_motion[:, SCALE], "posed": motions[:, blueprint.past, SCALE]}
