@@ -173,21 +173,26 @@ def _fill(model: HeadModel, colour: U8, visible: F32, shown: F32) -> U8:
     scalp = _scalp_map(model, size)
     out = base.copy()
     for part in (Part.SKIN, Part.EYE, Part.SOCKET, Part.MOUTH, Part.TEETH, Part.TONGUE):
-        own = cv2.dilate((skin == part).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+        mask = cv2.dilate((skin == part).astype(np.uint8), np.ones((7, 7), np.uint8))
+        own = mask > 0
+        x0, y0, wide, high = cv2.boundingRect(mask)
+        box = np.s_[y0 : y0 + high, x0 : x0 + wide]  # colours are mixed here alone: most islands are small
         if part in (Part.MOUTH, Part.TEETH, Part.TONGUE):
             sight = np.where(own, shown, 0).astype(np.float32)
-            inside = np.empty_like(base)
+            inside = np.empty_like(base[box])
             inside[:] = _INTERIOR[part]
             if float(sight.sum()) > _SOME_TEXELS:  # beside what shows it goes on as it shows
-                near = np.clip(cv2.GaussianBlur(sight, (0, 0), 3.0) * 4, 0, 1)[..., None]
-                inside += near * (push_pull(base, sight) - inside)
-            out[own] = (base * sight[..., None] + inside * (1 - sight[..., None]))[own]
+                near = np.clip(cv2.GaussianBlur(sight, (0, 0), 3.0) * 4, 0, 1)[box][..., None]
+                inside += near * (push_pull(base, sight)[box] - inside)
+            seen = sight[box][..., None]
+            out[box][own[box]] = (base[box] * seen + inside * (1 - seen))[own[box]]
             continue
         weight = np.where(own, visible, 0).astype(np.float32)
         mirror = np.where(own, np.clip(there_visible - weight, 0, 1), 0).astype(np.float32)
         known = np.maximum(weight, 0.6 * mirror)
-        mixed = base * weight[..., None] + there * mirror[..., None]
-        mixed /= np.maximum(weight + mirror, 1e-3)[..., None]
+        mixed = np.zeros_like(base)
+        mixed[box] = base[box] * weight[box][..., None] + there[box] * mirror[box][..., None]
+        mixed[box] /= np.maximum(weight[box] + mirror[box], 1e-3)[..., None]
         if part in (Part.SOCKET,) or float(known.sum()) < 30:
             known, mixed = np.where(skin == Part.SKIN, visible, 0).astype(np.float32), base
         weight_known = (known > 0.35).astype(np.float32) * known
@@ -202,11 +207,10 @@ def _fill(model: HeadModel, colour: U8, visible: F32, shown: F32) -> U8:
                     smooth = smooth + (hair - smooth) * scalp[..., None]
                     break
             smooth = smooth + _hair_grain(mixed, known > 0.8, scalp)
-        filled = np.where(
-            (known > 0.35)[..., None], mixed * known[..., None] + smooth * (1 - known[..., None]), smooth
-        )
-        exact = np.where(own, np.maximum(weight, shown), 0)[..., None]
-        out[own] = (base * exact + filled * (1 - exact))[own]
+        sure, smooth = known[box][..., None], smooth[box]
+        filled = np.where(sure > 0.35, mixed[box] * sure + smooth * (1 - sure), smooth)
+        exact = np.where(own, np.maximum(weight, shown), 0)[box][..., None]
+        out[box][own[box]] = (base[box] * exact + filled * (1 - exact))[own[box]]
     return np.clip(out + 0.5, 0, 255).astype(np.uint8)
 
 

@@ -169,7 +169,8 @@ def _fill(path: Path, members: Sequence[Member], most_bytes: int, *, compress: b
         for member in members:
             # what the compressor still holds back, and what the next may come to, count too
             held = min(tar.offset, _HELD_BACK) if compress else 0
-            if raw.tell() + held + _likely(member, compress) > most_bytes:
+            # (one that may be too large alone is tried alone)
+            if taken and raw.tell() + held + _likely(member, compress) > most_bytes:
                 break
             _add(tar, member)
             taken += 1

@@ -14,6 +14,7 @@ from items import FewRows
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from unasked import Unasked
 
 from engines.generators.networked.discriminators import MultiScaleDiscriminator, PatchDiscriminator, folded
 from engines.generators.visavis.discriminator import Discriminator
@@ -175,7 +176,9 @@ def log_of(teaching: Teaching, steps: int, *, begins: int = 0) -> list[dict[str,
     settings = replace(SETTINGS, steps=steps)
     training = Training(OnPairs(Painter(teaching, begins), PAIRS, settings, CPU), settings, lambda _: None)
     for step in range(steps):
-        training.advance(training.task.batch(step, settings.batch))
+        batch = training.task.batch(step, settings.batch)
+        with Unasked():
+            training.advance(batch)
     return training.told()
 
 

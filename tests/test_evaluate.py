@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from test_head_models import FIELDS, write
 from torch import nn
 
 from calibration.enroll import enroll
+from calibration.neutral import DriverNeutral
 from engines.enrollment import Enrollment
 from engines.errors import GeneratorError, PhotoError
 from engines.generators.geometric.generator import GeometricGenerator
@@ -35,11 +37,12 @@ from scripts.evaluation.clips import (
     load_clips,
     spread_indices,
 )
+from scripts.evaluation.measure import draw, driver_head
 from scripts.evaluation.pictures import LABEL_PX, differences, flicker_strip, grid
 from scripts.evaluation.protocols import absolute_motions, driven, pair_up, png_of
 from scripts.evaluation.run import Config, count_gflop, evaluate
 from scripts.evaluation.take import turn_deg
-from scripts.evaluation.variants import SOURCE_COPY, known_names, registered
+from scripts.evaluation.variants import DRIVER_IDENTITY, SOURCE_COPY, known_names, registered
 from scripts.people.tracks import Tracked, is_held_out
 
 U8 = NDArray[np.uint8]
@@ -78,7 +81,7 @@ def test_nothing_to_evaluate_on_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / f"{trained_on}_1.mp4").write_bytes(b"no video at all")
     with pytest.raises(EvaluationError, match="--everyone"):
         find_clips(tmp_path, everyone=False)
-    with pytest.raises(EvaluationError, match="cannot be read as a video"):
+    with pytest.raises(EvaluationError, match="is no clip"):
         load_clips(find_clips(tmp_path, everyone=True), tmp_path / "cache")
 
 
@@ -123,7 +126,9 @@ def test_variants_are_known_to_the_evaluation_alone(
         return GeometricGenerator(model)
 
     monkeypatch.setitem(GENERATORS, "plain", Entry(opened, switches=("left_ear",)))
-    assert {SOURCE_COPY, "plain", "plain-no-left-ear", *before} <= set(known_names())
+    assert {SOURCE_COPY, "plain", "plain-no-left-ear", f"plain{DRIVER_IDENTITY}", *before} <= set(
+        known_names()
+    )
     with registered([SOURCE_COPY, "plain-no-left-ear", "geometric"]):
         pictures = [
             Renderer(astronaut, generator=name, size_px=128).render(astronaut.motion)
@@ -279,6 +284,35 @@ def test_sources_are_the_photo_and_frames_of_its_clip_cut_alike(folder: Path, tm
         assert 0 < np.abs(picture.astype(float) - take.photo).mean() < 30
     alone = protocols.cross_take(model, driver, photo, 3, 96)
     assert len(alone.sources) == 1
+
+
+@pytest.mark.slow
+def test_the_driver_s_identity_is_drawn_with_the_photo_s_colours(folder: Path, tmp_path: Path) -> None:
+    """Only across people: the head that is posed gets the driver's shape, everything else stays."""
+    (clip, *_), _ = load_clips(find_clips(folder, everyone=True), tmp_path / "tracks")
+    model = load_head_model()
+    forward = protocols.self_take(model, clip, 2, 96)
+    broad = model.mean_hu * np.array([1.25, 1, 1], np.float32)
+    landmarks = np.asarray(model.landmarks(broad), np.float64)
+    rest = DriverNeutral(landmarks, forward.enrollment.motion)
+    head = driver_head(forward.enrollment, rest)
+    assert head.shape == model.mean_hu.shape
+
+    def width(points: NDArray[np.floating]) -> float:
+        return float(np.ptp(points[:, 0]) / np.ptp(points[:, 1]))
+
+    mean = np.asarray(model.landmarks(model.mean_hu))
+    assert width(np.asarray(model.landmarks(head))) > 0.6 * width(landmarks) + 0.4 * width(mean)
+    name = f"geometric{DRIVER_IDENTITY}"
+    with registered([name]):
+        own = draw(forward, name, 96)  # nobody else drives: as ever
+        cross = draw(replace(forward, protocol="cross", rest=rest), name, 96)
+        usual = draw(replace(forward, protocol="cross", rest=rest), "geometric", 96)
+    for shot in forward.apart:
+        plain = usual.pictures[shot.number].astype(float)
+        np.testing.assert_array_equal(own.pictures[shot.number], plain)
+        assert np.abs(cross.pictures[shot.number] - plain).mean() > 2
+        assert cross.pictures[shot.number].mean() == pytest.approx(plain.mean(), abs=15)
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -181,3 +183,10 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space"):
         save_item(tmp_path / "x.safetensors", tiny_item(vertices=20))
     assert not list(tmp_path.iterdir())
+
+
+def test_reading_items_needs_little() -> None:
+    """They are read on rented machines where nothing but torch, NumPy, OpenCV and safetensors is installed."""
+    names = "matplotlib", "tqdm", "PIL", "av", "mediapipe", "openvino", "scipy", "platformdirs", "torch"
+    code = f"import sys; sys.modules.update(dict.fromkeys({names})); import scripts.generators.item"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)

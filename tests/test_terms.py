@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from unasked import Unasked
 
 from engines.generators.networked import terms
 from scripts.evaluation.perceptual import perceptual_distance
@@ -78,6 +79,26 @@ def test_a_row_is_worth_what_it_is_worth_alone(name: str) -> None:
     together = PAIRS[name](a, b)
     alone = torch.cat([PAIRS[name](a[k : k + 1], b[k : k + 1]) for k in range(3)])
     assert torch.allclose(together, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*PAIRS, *SINGLES])
+def test_nothing_is_asked_of_the_device(name: str) -> None:
+    a = pictures(11).requires_grad_(True)
+    with Unasked():
+        found = PAIRS[name](a, pictures(12)) if name in PAIRS else SINGLES[name](a)
+        found.mean().backward()
+
+
+def test_what_asks_is_found_out() -> None:
+    x = torch.rand(3, 2, 2)
+    for asking in (
+        lambda: x.sum().item(),
+        lambda: x[x > 0],
+        lambda: torch.linalg.inv(x),
+        lambda: x.nonzero(),
+    ):
+        with pytest.raises(AssertionError, match="waits for the device"), Unasked():
+            asking()
 
 
 @pytest.mark.parametrize("name", SINGLES)

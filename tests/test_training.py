@@ -14,6 +14,7 @@ import torch
 from items import FewRows
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from unasked import Unasked
 
 from engines.compile.weights import load_weights
 from engines.generators.networked.blueprint import load_networks
@@ -22,7 +23,7 @@ from engines.generators.visavis.blueprint import LossWeights, VisavisBlueprint
 from engines.generators.visavis.networks import KIND
 from scripts.generators.blueprint_task import BlueprintTask
 from scripts.generators.judges import lent
-from scripts.generators.loop import rate_at, train
+from scripts.generators.loop import OnPairs, rate_at, train
 from scripts.generators.rows import Draw, Rows
 from scripts.generators.store import Store
 from scripts.generators.task import Batch, GeneratorTask
@@ -30,7 +31,7 @@ from scripts.training import step
 from scripts.training.ahead import prefetched
 from scripts.training.errors import TrainingError
 from scripts.training.loop import CHECKPOINT
-from scripts.training.state import Settings
+from scripts.training.state import Settings, Training
 from scripts.training.table import read_table
 
 U8 = NDArray[np.uint8]
@@ -132,6 +133,19 @@ def test_a_blueprint_says_in_its_phase_whatever_it_takes_from_the_step(
         ends.append(done.network)
     for a, b in zip(ends[0].parameters(), ends[1].parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_no_step_of_visavis_waits_for_the_device(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = few(batch=2)
+    monkeypatch.setattr(VisavisBlueprint, "weights", LossWeights(perceptual_from=0, adversarial_from=0))
+    monkeypatch.setattr(VisavisBlueprint, "teaching", Teaching())
+    task = BlueprintTask(VisavisBlueprint(), CPU, lent(CPU))
+    training = Training(OnPairs(task, store, settings, CPU), settings, quiet)
+    for number in range(2):  # one eye at a time
+        batch = training.task.batch(number, 2)
+        with Unasked():
+            training.advance(batch)
 
 
 def test_the_same_seed_draws_the_same_batches_and_another_does_not(pairs: FewRows) -> None:

@@ -589,6 +589,6 @@ from engines.generators.registry import GENERATORS
 for entry in GENERATORS.values():
     if entry.blueprint is not None:
         entry.blueprint()().example()
-import engines.generators.networked.discriminators, engines.generators.networked.terms
+import engines.generators.networked.discriminators, engines.generators.networked.terms, scripts.generators.judges
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -17,11 +17,14 @@ def push_pull(image: F32, weight: F32) -> F32:
         mean = (image * weight[..., None]).sum((0, 1)) / max(total, 1e-6)
         return np.broadcast_to(mean, image.shape).astype(np.float32)
     size = ((width + 1) // 2, (height + 1) // 2)
-    coarse_weight = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
-    coarse = cv2.resize(image * weight[..., None], size, interpolation=cv2.INTER_AREA)
-    coarse /= np.maximum(coarse_weight, 1e-6)[..., None]
-    filled = push_pull(coarse.astype(np.float32), np.minimum(coarse_weight * 2, 1).astype(np.float32))
-    below = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
-    below = cv2.GaussianBlur(below, (0, 0), 1.0)
     w = weight[..., None]
-    return (w * image + (1 - w) * below).astype(np.float32)
+    weighted = np.asarray(image * w, np.float32)
+    coarse_weight = np.asarray(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), np.float32)
+    coarse = np.asarray(cv2.resize(weighted, size, interpolation=cv2.INTER_AREA), np.float32)
+    coarse /= np.maximum(coarse_weight, 1e-6)[..., None]
+    filled = push_pull(coarse, np.minimum(coarse_weight * 2, 1))
+    below = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
+    below = np.asarray(cv2.GaussianBlur(below, (0, 0), 1.0), np.float32)
+    below *= 1 - w
+    below += weighted
+    return below

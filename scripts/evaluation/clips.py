@@ -6,15 +6,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import av
 import numpy as np
-from av.error import FFmpegError
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from engines.errors import DriverError, VisavisError
+from engines.errors import VisavisError
 from engines.files import whole_file
 from engines.geometry import F64
+from scripts.people.decoding import ClipError, decode
 from scripts.people.tracks import MIN_FRAMES, Tracked, is_held_out, read_subjects, subject_of, track_clip
 
 U8 = NDArray[np.uint8]
@@ -52,16 +51,13 @@ def find_portraits(data: Path, *, everyone: bool) -> list[tuple[Path, str]]:
 def load_clip(path: Path, subject: str, cache: Path) -> Tracked | None:
     """The clip with landmarks of every frame, from the cache where it is there; None when hardly a face is seen.
 
-    Raises DriverError when the file cannot be read.
+    Raises ClipError when the file is no clip.
     """
     stat = path.stat()
     kept = cache / f"{path.stem}-{stat.st_size}.npz"
     if not kept.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        try:
-            record = track_clip(path, stride=1)
-        except (FFmpegError, OSError) as error:
-            raise DriverError(f"{path} cannot be read as a video ({error}); leave it out") from error
+        record = track_clip(path, stride=1)
         with whole_file(kept) as part:
             np.savez(part, **record)  # pyright: ignore[reportArgumentType]
     with np.load(kept) as data:
@@ -79,7 +75,7 @@ def load_clips(found: Sequence[tuple[Path, str]], cache: Path) -> tuple[list[Tra
     for path, subject in tqdm(found, desc="tracking", mininterval=5):
         try:
             clip = load_clip(path, subject, cache)
-        except DriverError as error:
+        except ClipError as error:
             skipped.append(str(error))
             continue
         if clip is None:
@@ -129,16 +125,9 @@ def choose_frames(frame: F64, count: int, runs: int = 2, length: int = 8) -> Cho
 
 
 def read_frames(clip: Tracked, rows: Collection[int]) -> dict[int, U8]:
-    """RGB pictures of these rows of the track."""
-    wanted = {int(clip.frame[row]): row for row in rows}
-    out: dict[int, U8] = {}
-    with av.open(str(clip.path)) as container:
-        for number, frame in enumerate(container.decode(video=0)):
-            if number in wanted:
-                out[wanted[number]] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-            if len(out) == len(wanted):
-                break
-    return out
+    """RGB pictures of these rows of the track. Raises ClipError when the clip has changed and lacks one."""
+    rows_of = {int(clip.frame[row]): row for row in rows}
+    return {rows_of[number]: picture for number, picture in decode(clip.path, rows_of)}
 
 
 def resized(clip: Tracked, size_px: tuple[int, int]) -> Tracked:

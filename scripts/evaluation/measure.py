@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.geometry import F64, rotation_matrix, rotation_vector
-from engines.head.fit import LIPS_CLOSED
+from calibration.neutral import DriverNeutral
+from engines.enrollment import Enrollment, head_model_of
+from engines.geometry import F32, F64, rotation_matrix, rotation_vector
+from engines.head.fit import LIPS_CLOSED, fit_source
+from engines.motion import EXPRESSION_COUNT
 from engines.renderer import Renderer
 from scripts.evaluation import metrics
 from scripts.evaluation.eye import Eye, Face
@@ -20,7 +23,7 @@ from scripts.evaluation.readback import read_back, readings
 from scripts.evaluation.segment import cut_all
 from scripts.evaluation.take import Protocol, Shot, Take, bin_of
 from scripts.evaluation.truth import SEGMENTED, Instruments, Truth, identity_shots
-from scripts.evaluation.variants import SOURCE_COPY
+from scripts.evaluation.variants import DRIVER_IDENTITY, SOURCE_COPY
 from scripts.people.recognition import cosine
 
 U8 = NDArray[np.uint8]
@@ -63,6 +66,9 @@ def draw(take: Take, generator: str, size_px: int) -> Drawn:
     if generator == SOURCE_COPY:
         return Drawn({s.number: take.photo for s in take.shots}, (), ())
     renderer = Renderer(take.enrollment, generator=generator, framing="head", size_px=size_px)
+    if generator.endswith(DRIVER_IDENTITY) and take.rest is not None:
+        # all that is prepared once stays the photo's; the head posed from here on is the driver's
+        renderer.enrollment = replace(take.enrollment, neutral_hu=driver_head(take.enrollment, take.rest))
     renderer.wait_until_compiled()
     pictures: dict[int, U8] = {}
     generate: list[float] = []
@@ -77,6 +83,13 @@ def draw(take: Take, generator: str, size_px: int) -> Drawn:
         generate.append(1000 * (stamps["generated"] - stamps["rasterised"]))
         whole.append(1000 * (stamps["composited"] - stamps["start"]))
     return Drawn(pictures, tuple(generate), tuple(whole))
+
+
+def driver_head(enrollment: Enrollment, rest: DriverNeutral) -> F32:
+    """(N, 3) the driver's head without expression, on the photo's head model: α fitted to their landmarks at rest."""
+    model = head_model_of(enrollment)
+    identity = fit_source(model, rest.mesh_hu, np.zeros(EXPRESSION_COUNT, np.float32)).identity
+    return (model.mean_hu + np.tensordot(identity, model.identity_hu, 1)).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What can be evaluated besides the product's generators: the source copy, and variants for ablations.
 
-A variant is a generator with a part switched off, under a name of its own. It can be named wherever the evaluation
-takes a generator's name, and the product never knows of it.
+A variant is a generator with a part switched off or with another head to draw, under a name of its own. It can be
+named wherever the evaluation takes a generator's name, and the product never knows of it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ from engines.generators.registry import GENERATORS, Entry
 
 # shows the photo, whatever the driver does: the floor that every generator must beat; drawn by nobody
 SOURCE_COPY = "source-copy"
+# the head that is drawn has the driver's identity instead of the photo's, so that PNCC and all else looked up on it is
+# the driver's own and not the rebuilt one: what papers 003 and 004 rebuild it for. Only somebody else's differs: cross
+DRIVER_IDENTITY = "-driver-identity"
 
 
 def variants() -> dict[str, Entry]:
-    """Of every generator, each of its parts left out: what the picture loses without it."""
-    return {
+    """Of every generator, each of its parts left out, and the driver's identity drawn: what the picture loses."""
+    parts = {
         f"{name}-no-{part.replace('_', '-')}": replace(entry, open=partial(entry.open, without=(part,)))
         for name, entry in GENERATORS.items()
         for part in entry.switches
     }
+    return parts | {f"{name}{DRIVER_IDENTITY}": entry for name, entry in GENERATORS.items()}
 
 
 def known_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""What a training lends to losses: frozen networks that look at pictures, built once, or why not.
+"""What a training lends to losses: frozen networks that look at pictures, built once, and why one is missing.
 
 Perceptual features, and recognition nets by name: one may teach (`Judges.describe`), and then another must judge what
 was learned (`scripts.evaluation.features`).
@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engines.errors import VisavisError
-from scripts.evaluation.perceptual import PerceptualFeatures, perceptual_distance
+from scripts.evaluation.perceptual import PerceptualError, PerceptualFeatures, perceptual_distance
 from scripts.people.recognition import NETS, Graph, NetSpec, arcface_points
 
 LEVELS = 4  # the fifth is 1/32 of the picture: of a window of 128 that is 4 × 4
+SAMPLES = 2  # in each direction, to a pixel of an aligned face
 
 Describe = Callable[[Tensor, Tensor], Tensor]
 
@@ -26,8 +27,7 @@ Describe = Callable[[Tensor, Tensor], Tensor]
 class Perceptual:
     """Pictures (B, 3, H, W) 0 … 1 → feature maps in full precision, finest first; gradients flow to the pictures.
 
-    Channels last: on a CPU that is 3.7 times as quick. On a GPU in bfloat16 where `learning`; on a CPU that gains
-    nothing.
+    Channels last: on a CPU that is 3.7 times as quick. In bfloat16 on a GPU alone: a CPU gains nothing by it.
     """
 
     def __init__(self, device: torch.device, levels: int = LEVELS) -> None:
@@ -36,9 +36,7 @@ class Perceptual:
 
     def __call__(self, pictures: Tensor) -> list[Tensor]:
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-        # figures are made without gradients somewhere, and of them every digit counts
-        halved = self._device.type == "cuda" and torch.is_grad_enabled()
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=halved):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             found: list[Tensor] = self._network(pictures)
         return [feature.float() for feature in found]
 
@@ -56,33 +54,33 @@ class Describer:
         # shapes and axes, which are whole numbers, are read by Python: on the CPU
         moved = {n: w.to(device) if w.is_floating_point() else w for n, w in graph.weights.items()}
         self._graph = replace(graph, weights=moved)
+        self._target_px = torch.from_numpy(arcface_points(spec.side_px, spec.zoom)).float().to(device)
 
     def __call__(self, pictures: Tensor, points_px: Tensor) -> Tensor:
-        face = aligned(pictures.float(), points_px.float(), self._spec)
+        face = aligned(pictures.float(), points_px.float(), self._target_px, self._spec.side_px)
         out = self._graph.run(255 * face.permute(0, 2, 3, 1), self._spec.output)
         return F.normalize(out.reshape(len(pictures), -1), dim=1)
 
 
-def aligned(pictures: Tensor, points_px: Tensor, spec: NetSpec) -> Tensor:
-    """Faces upright in squares (B, 3, side, side), eyes and mouth where ArcFace has them."""
-    side = spec.side_px
-    target = torch.from_numpy(arcface_points(spec.side_px, spec.zoom)).to(points_px)
-    # the turn, scale and shift that bring the target's points nearest to the face's, by least squares
-    ours, theirs = target - target.mean(0), points_px - points_px.mean(1, keepdim=True)
-    size = ours.square().sum()
-    cos = (ours * theirs).sum((1, 2)) / size
-    sin = (ours[:, 0] * theirs[..., 1] - ours[:, 1] * theirs[..., 0]).sum(1) / size
-    turn = torch.stack([cos, -sin, sin, cos], -1).reshape(-1, 2, 2)
-    shift = points_px.mean(1) - torch.einsum("bij,j->bi", turn, target.mean(0))
-    # four samples to a pixel: a sampled large face is not the same as a small one
-    at = (torch.arange(2 * side, device=pictures.device) + 0.5) / 2 - 0.5
-    grid = torch.stack([at.expand(2 * side, -1), at[:, None].expand(-1, 2 * side)], -1)
-    found = torch.einsum("bij,hwj->bhwi", turn, grid) + shift[:, None, None]
+def aligned(pictures: Tensor, points_px: Tensor, target_px: Tensor, side_px: int) -> Tensor:
+    """Pictures (B, 3, H, W) turned, scaled and shifted into squares (B, 3, side, side), where `points_px` (B, n, 2)
+    come to lie as near as can be to `target_px` (n, 2)."""
+    ours, theirs = points_px - points_px.mean(1, keepdim=True), target_px - target_px.mean(0)
+    # of the way there, as `similarity_2d`, but for the size of the points
+    cos = (ours * theirs).sum((1, 2))
+    sin = (ours[..., 0] * theirs[:, 1] - ours[..., 1] * theirs[:, 0]).sum(1)
+    # a sampler wants the way back
+    turn = torch.stack([cos, sin, -sin, cos], -1).reshape(-1, 2, 2)
+    turn = turn * (ours.square().sum((1, 2)) / (cos**2 + sin**2))[:, None, None]
+    shift = points_px.mean(1) - torch.einsum("bij,j->bi", turn, target_px.mean(0))
+    # several samples to a pixel: a sampled large face is not the same as a small one
+    many = SAMPLES * side_px
+    at = (torch.arange(many, device=pictures.device) + 0.5) / SAMPLES - 0.5
+    square = torch.stack([at.expand(many, -1), at[:, None].expand(-1, many)], -1)
+    x, y = (torch.einsum("bij,hwj->bhwi", turn, square) + shift[:, None, None]).unbind(-1)
     height, width = pictures.shape[2:]
-    extent = torch.tensor([width, height], device=pictures.device)
-    return F.avg_pool2d(
-        F.grid_sample(pictures, (2 * found + 1) / extent - 1, "bilinear", "border", align_corners=False), 2
-    )
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
+    return F.avg_pool2d(F.grid_sample(pictures, grid, "bilinear", "border", align_corners=False), SAMPLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ class Judges:
     def distance(self, made: Tensor, truth: Tensor) -> Tensor:
         """(B,) perceptual distance as LPIPS counts it; gradients flow to `made` alone."""
         if self.perceptual is None:
-            raise VisavisError(self.missing["perceptual"])
+            raise PerceptualError(self.missing["perceptual"])
         with torch.no_grad():
             wanted = self.perceptual(truth)
         return perceptual_distance(self.perceptual(made.clamp(0, 1)), wanted)
