@@ -11,6 +11,7 @@ import torch
 from items import tiny_item
 
 from engines.generators.visavis.blueprint import VisavisBlueprint
+from engines.head.model import Part, load_head_model
 from scripts.generators import store as storing
 from scripts.generators.item import Item, save_item
 from scripts.generators.kept import Kept, Pool
@@ -21,6 +22,8 @@ from scripts.training.errors import TrainingError
 
 CPU = torch.device("cpu")
 VISAVIS = VisavisBlueprint()
+PART = load_head_model().part
+INSIDE = torch.tensor([int(p) for p in (Part.MOUTH, Part.TEETH, Part.TONGUE)])
 
 
 class Windowed(VisavisBlueprint):
@@ -63,9 +66,7 @@ def test_what_comes_later_is_trained_on_as_if_it_had_been_there(folder: Path) ->
     assert store.refresh() == 0
     fresh = Store(folder, VISAVIS, CPU)
     assert store.digest == fresh.digest != before
-    late, early = (
-        [s.gather(d.rows(4, d.rng(7)), d.rng(8)) for d in (Draw(s, 0),)][0] for s in (store, fresh)
-    )
+    late, early = (s.gather(Draw(s, 0).rows(4, draw.rng(7)), draw.rng(8)) for s in (store, fresh))
     for name, tensor in early.items():
         assert torch.equal(tensor, late[name]), name
     assert len(seen) == 1
@@ -118,7 +119,7 @@ def test_who_cannot_train_is_told_why(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"no pairs that can be read \(.*torn_01"):
         Store(tmp_path, VISAVIS, CPU)
     put(tmp_path, "eve_01", held_out=True)
-    with pytest.raises(TrainingError, match="no person to train on .all 1 are held out by name.; add clips"):
+    with pytest.raises(TrainingError, match=r"no person to train on .all 1 are held out by name\W+add clips"):
         Store(tmp_path, VISAVIS, CPU)
 
 
@@ -126,17 +127,21 @@ def test_who_cannot_train_is_told_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_decoded_on_the_device_or_drawn_from_files_batches_are_the_same(folder: Path) -> None:
-    put(folder, "ada_01", seed=3)
+def test_decoded_on_the_device_or_drawn_from_files_batches_are_the_same(
+    folder: Path, drawn_pairs: Path
+) -> None:
+    shutil.copy(drawn_pairs / "ada_01.safetensors", folder)  # whose mouth is open
     files, decoded = Store(folder, VISAVIS, CPU), Store(folder, VISAVIS, CPU, decoded=True)
-    rows = files.train[[0, 2, 5, 7, 11]]
+    rows = files.train[[0, 2, 3, 5, 9]]
     ours, theirs = (s.gather(rows, np.random.default_rng(4)) for s in (files, decoded))
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         if name in ("own", "posed"):
             # two rasterisers: a pixel on the border of two triangles may go to either
             assert (tensor != theirs[name]).float().mean() < 1e-3
-            assert (tensor >= 0).float().mean() > 0.2
+            assert (tensor >= 0).float().mean() > 0.1
+            inside = torch.isin(torch.from_numpy(PART)[tensor.clamp_min(0).long()], INSIDE) & (tensor >= 0)
+            assert 200 < inside.sum() < 20_000 or name == "own"
         else:
             assert torch.equal(tensor, theirs[name]), name
 
