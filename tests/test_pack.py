@@ -11,9 +11,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from items import tiny_item
 
 from scripts import pack as packing
 from scripts import train_there as there
+from scripts.generators.item import save_item
 from scripts.pack import Member, PackError, write_archives
 from scripts.train_there import PACK, ThereError
 
@@ -179,6 +181,14 @@ def test_stand_ins_are_used_only_for_what_is_not_there(tmp_path: Path) -> None:
     assert sorted(p.name for p in used.iterdir()) == ["no_such_module", "nor_this.py"]
     libraries = Path(environment["LD_LIBRARY_PATH"].split(os.pathsep)[0])
     assert [p.name for p in libraries.iterdir()] == ["libno-such-thing.so.1"]
+
+
+def test_a_training_there_waits_for_somebody_to_train_on(tmp_path: Path) -> None:
+    save_item(tmp_path / "eve.safetensors", tiny_item("eve", held_out=True))
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    assert not any(there.teaches(p) for p in tmp_path.iterdir())
+    save_item(tmp_path / "ada.safetensors", tiny_item("ada"))
+    assert there.teaches(tmp_path / "ada.safetensors")
 
 
 def test_results_come_in_parts_that_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
