@@ -236,6 +236,18 @@ def test_a_picture_is_averaged_where_it_shrinks(size: tuple[int, int]) -> None:
         assert float(found.std()) < 0.75 * float(noise.std())
 
 
+@pytest.mark.parametrize("width", [96, 128, 160])
+def test_a_window_of_another_shape_is_as_sharp(width: int) -> None:
+    torch.manual_seed(0)
+    noise = torch.rand(1, 3, 512, 512)
+    square, other = (torch.tensor([[[0.75 * w / 128, 0, 0], [0, 0.75, 0]]]) for w in (128, width))
+    found = Picture(noise, other).at(Size(width, 128))
+    whole = Picture(noise, square).at(Size(128, 128))
+    cut, edge = min(width, 128), (128 - min(width, 128)) // 2
+    middle = (width - cut) // 2
+    assert torch.allclose(found[..., middle : middle + cut], whole[..., edge : edge + cut], atol=1e-5)
+
+
 def test_colours_are_tinted_within_their_alpha() -> None:
     rgba = torch.tensor([0.4, 0.2, 0.1, 0.5]).reshape(1, 4, 1, 1)
     tint = Tint(torch.full((1, 3), 2.0), torch.full((1, 3), 0.1))
