@@ -25,7 +25,7 @@ from engines.picture.composite import (
     without_old_background,
 )
 from engines.picture.moving_box import Box, moving_box, whole
-from engines.picture.outpaint import Pad, missing, moved, outpaint
+from engines.picture.outpaint import Pad, missing, moved, outpaint, told_beyond
 from engines.raster.gbuffer import (
     GBuffer,
     HeadMesh,
@@ -187,7 +187,9 @@ class Renderer:
         mark("fitted")
         gbuffer = self._rasterise(mesh, prepared)
         mark("rasterised")
-        person = self._generator.render(prepared.cache, gbuffer, self._history.window(motion, coming))
+        # the generator knows the photo as it was continued
+        asked, *later = (told_beyond(self.enrollment, m, self._pad) for m in (motion, *coming))
+        person = self._generator.render(prepared.cache, gbuffer, self._history.window(asked, later))
         mark("generated")
         picture = self._compose(person, prepared)
         mark("composited")

@@ -189,7 +189,8 @@ def teaches(item: Path) -> bool:
     """Whether a file of pairs is of somebody who is not held out; by its header, as safetensors writes it."""
     try:
         with item.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, 1 << 24)))
         return not json.loads(header["__metadata__"]["visavis"])["held_out"]
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -11,11 +11,14 @@ import torch
 from numpy.typing import NDArray
 from test_generator import moved
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from engines.compile.weights import NetworkKind, WeightsHeader, arrays_of, save_weights
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
-from engines.generators.networked.blueprint import Blueprint, Made, config_of, warped
+from engines.generators.networked import base
+from engines.generators.networked.blueprint import Blueprint, Made, config_of, load_networks, warped
+from engines.generators.networked.discriminators import folded
 from engines.generators.networked.lesson import Judges, Lesson
 from engines.generators.networked.paste import Paste, premultiplied
 from engines.generators.networked.picture import Picture, Size, Tint
@@ -233,6 +236,18 @@ def test_a_picture_is_averaged_where_it_shrinks(size: tuple[int, int]) -> None:
         assert float(found.std()) < 0.75 * float(noise.std())
 
 
+@pytest.mark.parametrize("width", [96, 128, 160])
+def test_a_window_of_another_shape_is_as_sharp(width: int) -> None:
+    torch.manual_seed(0)
+    noise = torch.rand(1, 3, 512, 512)
+    square, other = (torch.tensor([[[0.75 * w / 128, 0, 0], [0, 0.75, 0]]]) for w in (128, width))
+    found = Picture(noise, other).at(Size(width, 128))
+    whole = Picture(noise, square).at(Size(128, 128))
+    cut, edge = min(width, 128), (128 - min(width, 128)) // 2
+    middle = (width - cut) // 2
+    assert torch.allclose(found[..., middle : middle + cut], whole[..., edge : edge + cut], atol=1e-5)
+
+
 def test_colours_are_tinted_within_their_alpha() -> None:
     rgba = torch.tensor([0.4, 0.2, 0.1, 0.5]).reshape(1, 4, 1, 1)
     tint = Tint(torch.full((1, 3), 2.0), torch.full((1, 3), 0.1))
@@ -305,6 +320,32 @@ def test_a_blueprint_alone_draws_through_the_renderer(
     assert np.abs(turned - still).mean() > 1.5 * np.abs(turned - floor).mean()
 
 
+@pytest.mark.slow
+def test_motions_are_told_in_the_window_also_where_the_frame_shows_more_than_the_photo(
+    astronaut: Enrollment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Warper, "weights_path", lambda: weights_of(Warper, tmp_path / "w.safetensors"))
+    monkeypatch.setitem(GENERATORS, "warper", windowed(lambda: Warper))
+    near = replace(astronaut, crop_px=(60.0, 0.0, 330.0))
+    told: list[Tensor] = []
+    inputs = Warper.inputs
+
+    def watch(self: Warper, scene: Scene) -> tuple[Tensor, ...]:
+        told.append(scene.motions)
+        return inputs(self, scene)
+
+    monkeypatch.setattr(Warper, "inputs", watch)
+    last: list[Tensor] = []
+    aspects: tuple[Aspect, ...] = ("1:1", "16:9")
+    for aspect in aspects:
+        renderer = Renderer(near, generator="warper", size_px=128, aspect=aspect)
+        for k in range(3):
+            renderer.render(replace(moved(near.motion, yaw=4 * k), time_s=k / 25))
+        last.append(told[-1])
+    assert (last[0][0, 0] - last[0][0, 2]).abs().max() > 0.05
+    assert torch.allclose(last[0], last[1], atol=1e-4)
+
+
 def test_weights_of_another_configuration_build_what_they_say(warper: WindowGenerator) -> None:
     assert warper.blueprint.config == Widths(5)
     assert config_of(Widths, {"width": 7, "height": 3}) == Widths(7)
@@ -317,3 +358,50 @@ def test_a_part_that_nobody_has_cannot_be_left_out(tmp_path: Path) -> None:
         Warper(without=("left_ear",))
     with pytest.raises(WeightsError):
         WindowGenerator(Warper, replace(MODEL, name="other"), weights=path)
+
+
+class Normed(Warper):
+    """With a part that can be left out, of which the network's shape depends, and with spectral norm."""
+
+    kind = NetworkKind("normed", 1, "scripts.train")
+    switches = ("flow",)
+
+    def networks(self) -> nn.Module:
+        nets = Unmoved(self.config.width)
+        channels = 4 if "flow" in self.without else 6
+        nets.flow = nn.Conv2d(channels, self.config.width, 3, 1, 1)
+        spectral_norm(nets.flow)
+        return nets
+
+
+def test_networks_are_built_as_they_were_trained_and_saved(tmp_path: Path) -> None:
+    """With spectral norm folded, and without the parts that the training left out."""
+    trained = Normed(Widths(5), ("flow",)).networks().eval()
+    header = WeightsHeader("normed", 1, {"width": 5}, "MIT", notes={"without": ["flow"]})
+    path = tmp_path / "normed.safetensors"
+    save_weights(path, arrays_of(folded(trained), np.float32), header)
+    blueprint, nets, _ = load_networks(Normed, path)
+    assert blueprint.without == {"flow"}
+    assert isinstance(nets, Unmoved)
+    assert isinstance(trained, Unmoved)
+    seen = torch.rand(1, 4, 16, 16)
+    assert torch.allclose(nets.flow(seen), trained.flow(seen), atol=1e-6)
+    odd = replace(header, notes={"without": 3})
+    save_weights(path, arrays_of(folded(trained), np.float32), odd)
+    with pytest.raises(WeightsError):
+        load_networks(Normed, path)
+
+
+def test_an_engine_is_kept_for_the_parts_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ablation never runs, nor leaves behind, the engine of the whole."""
+
+    class Switched(Warper):
+        switches = ("flow",)
+
+    keys: list[str] = []
+    monkeypatch.setattr(base, "BackgroundEngine", lambda module, example, key, **_: keys.append(key))
+    path = weights_of(Switched, tmp_path / "w.safetensors")
+    for without in ((), ("flow",), ()):
+        WindowGenerator(Switched, MODEL, weights=path, without=without).engines()
+    assert keys[0] != keys[1]
+    assert keys[0] == keys[2]

@@ -93,6 +93,36 @@ def quiet(_: str) -> None:
     """Nobody listens."""
 
 
+class Flattered(Line):
+    """People that it is trained on, items 0 to 2, find it better than others do."""
+
+    def batch(self, pairs: Rows, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
+        known = torch.from_numpy(rows[:, 0] < 3)
+        return super().batch(pairs, rows, rng) | {"known": known}
+
+    def figures(self, networks: nn.Module, batch: Batch) -> dict[str, NDArray[np.float64]]:
+        off = np.where(batch["known"].numpy(), 0.1, 0.5)
+        return {"off": off, "off_base": np.ones_like(off)}
+
+
+def test_people_never_trained_on_judge_as_soon_as_they_come(pairs: FewRows, tmp_path: Path) -> None:
+    """What was best by others is no measure for them; the same people go on from the best that they found."""
+    best: list[float] = []
+
+    def go(rows: FewRows, steps: int) -> None:
+        train(
+            Flattered(), rows, few(steps=steps), tmp_path, CPU, say=quiet,
+            on_best=lambda _, figures: best.append(figures["off"]),
+        )  # fmt: skip
+
+    go(replace(pairs, held_out=pairs.held_out[:0]), 2)
+    assert best == pytest.approx([0.1])
+    go(pairs, 4)
+    assert best == pytest.approx([0.1, 0.5])
+    go(pairs, 6)
+    assert len(best) == 2
+
+
 @pytest.mark.slow
 def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(pairs: FewRows, tmp_path: Path) -> None:
     whole = train(Line(), pairs, few(steps=60), tmp_path / "whole", CPU, judged_rows=4, say=quiet)

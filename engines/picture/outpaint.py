@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.geometry import Camera
+from engines.motion import Motion
 from engines.picture.push_pull import push_pull
 from engines.raster.gbuffer import Viewport
 
@@ -51,6 +52,23 @@ def moved(viewport: Viewport, pad: Pad) -> Viewport:
     )
 
 
+def told_beyond(enrollment: Enrollment, motion: Motion, pad: Pad) -> Motion:
+    """A motion told in the camera of the enrollment's photo, in that of the photo that grew by `pad`."""
+    if not pad.any:
+        return motion
+    height, width = enrollment.photo.shape[:2]
+    pose = Camera(width, height).to_similarity(motion.rotation_rad, motion.translation_hu)
+    grown = Camera(width + pad.left + pad.right, height + pad.top + pad.bottom)
+    rotation, translation = grown.from_similarity(
+        replace(pose, shift=pose.shift + np.array([pad.left, pad.top, 0.0]))
+    )
+    return replace(
+        motion,
+        rotation_rad=rotation.astype(np.float32),
+        translation_hu=translation.astype(np.float32),
+    )
+
+
 def outpaint(enrollment: Enrollment, pad: Pad) -> Enrollment:
     """The enrollment in a photo that grew by `pad`: everything told in its pixels, the pose in its camera.
 
@@ -86,9 +104,6 @@ def outpaint(enrollment: Enrollment, pad: Pad) -> Enrollment:
     if int(matte.min()) == 255:
         grown_matte[:] = 255
     shift = np.array([pad.left, pad.top], np.float32)
-    rotation, translation = Camera(wide, high).from_similarity(
-        replace(pose, shift=pose.shift + np.array([pad.left, pad.top, 0.0]))
-    )
     left, top, side = enrollment.crop_px
     landmarks = enrollment.landmarks_px.copy()
     landmarks[:, :2] += shift
@@ -100,11 +115,7 @@ def outpaint(enrollment: Enrollment, pad: Pad) -> Enrollment:
         crop_px=(left + pad.left, top + pad.top, side),
         landmarks_px=landmarks,
         uv_position_px=enrollment.uv_position_px + shift,
-        motion=replace(
-            enrollment.motion,
-            rotation_rad=rotation.astype(np.float32),
-            translation_hu=translation.astype(np.float32),
-        ),
+        motion=told_beyond(enrollment, enrollment.motion, pad),
     )
 
 

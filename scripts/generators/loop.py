@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -40,8 +41,8 @@ class OnPairs(Task[Batch]):
         self.name, self.device = generator.name, device
         self._generator, self._pairs, self._settings = generator, pairs, settings
         self._draw = Draw(pairs, settings.seed)
-        held_out = pairs.held_out if len(pairs.held_out) else pairs.train
-        self._judged_rows = _spread(held_out, judged_rows)
+        self._judged_count = judged_rows
+        self._judged_rows = self._to_judge()
         self._discriminators: dict[str, nn.Module] = {}
         self._teacher: torch.optim.Optimizer | None = None  # the discriminators' own optimiser
         self._outcome: Outcome | None = None
@@ -144,12 +145,21 @@ class OnPairs(Task[Batch]):
     # --- held-out people ------------------------------------------------------------------------------
 
     def figures(self, average: nn.Module) -> dict[str, float]:
+        self._judged_rows = self._to_judge()  # more may have come
         found: dict[str, list[NDArray[np.float64]]] = {}
         for start in range(0, len(self._judged_rows), 16):
             batch = self._held_out(self._judged_rows[start : start + 16])
             for name, values in self._generator.figures(average, batch).items():
                 found.setdefault(name, []).append(values)
         return {name: float(np.concatenate(values).mean()) for name, values in found.items()}
+
+    def judged_by(self) -> str:
+        told = "".join(f"{self._pairs.name_of(item)}:{pair};" for item, pair in self._judged_rows.tolist())
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def _to_judge(self) -> NDArray[np.int64]:
+        held_out = self._pairs.held_out
+        return _spread(held_out if len(held_out) else self._pairs.train, self._judged_count)
 
     def score(self, figures: Mapping[str, float]) -> float:
         """Figures over those of what must be beaten."""

@@ -20,6 +20,9 @@ class Rows(Protocol):
     def train(self) -> I64: ...
     @property
     def held_out(self) -> I64: ...
+    def name_of(self, item: int) -> str:
+        """The same whenever and in whichever order items come."""
+        ...
 
 
 class Draw:

@@ -75,6 +75,10 @@ class Store:
     def names(self) -> list[str]:
         return sorted(held.name for held in self._held)
 
+    def name_of(self, item: int) -> str:
+        """Of an item of `train` and `held_out`."""
+        return self._held[item].name
+
     @property
     def digest(self) -> str:
         """Of names and row counts: which data a set of weights has seen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,8 @@ class Diary(Generic[B]):
         figures = task.figures(training.average)
         if figures:
             score, minutes = task.score(figures), training.spent_s / 60
+            if task.judged_by() != training.judged_by:
+                training.best, training.judged_by = math.inf, task.judged_by()
             with writing(self._folder):
                 self._judged.write(
                     {"step": training.step, "minutes": round(minutes, 2), "score": score} | figures

@@ -107,7 +107,7 @@ class _Run(Generic[B]):
             self._say(f"{self._checkpoint} is written; judges what was learned, unless you end it once more")
         best = training.best
         figures = self.diary.judge()
-        if training.best < best:
+        if training.best != best:
             training.save(self._checkpoint)
         if cut:
             raise TrainingEnded(

@@ -82,6 +82,7 @@ class Training(Generic[B]):
         self.average = copy.deepcopy(self.network).eval()
         self.optimiser = task.optimiser(self.network)
         self.step, self.samples, self.spent_s, self.best = 0, 0, 0.0, math.inf
+        self.judged_by = ""  # of `best`
         self.rows = settings.batch  # fewer once memory has run out
         self._follower = Follower(self.average, self.network)
         self._values = Values()
@@ -109,6 +110,7 @@ class Training(Generic[B]):
             "network": self.network.state_dict(), "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(), "own": self.task.state(),
             "step": self.step, "samples": self.samples, "spent_s": self.spent_s, "best": self.best,
+            "judged_by": self.judged_by,
             "task": self.task.name, "seed": self.settings.seed, "batch": self.settings.batch, "rows": self.rows,
             # of dropout
             "chance": torch.get_rng_state(),
@@ -137,6 +139,7 @@ class Training(Generic[B]):
             self.task.load_state(state["own"])
             self.step, self.samples = int(state["step"]), int(state["samples"])
             self.spent_s, self.best = float(state["spent_s"]), float(state["best"])
+            self.judged_by = str(state.get("judged_by", ""))
             self.rows = int(state["rows"])
             torch.set_rng_state(state["chance"].cpu())
             if state["gpu_chance"] is not None and self.task.device.type == "cuda":

@@ -67,6 +67,10 @@ class Task(ABC, Generic[B]):
         """How the averaged network does on held-out people; none: it is not judged while it trains."""
         return {}
 
+    def judged_by(self) -> str:
+        """Whom the last `figures` are of: scores of others are no measure for theirs."""
+        return ""
+
     def score(self, figures: Mapping[str, float]) -> float:
         """One number to choose the best weights by, lower is better."""
         return math.inf

@@ -72,14 +72,24 @@ class NetworkedGenerator(Generator[CacheT]):
     def engines(self) -> tuple[BackgroundEngine, ...]:
         """Of each served module, in order; building begins when the first person is prepared, not before."""
         if self._built is None:
-            # the same weights in changed code are another network
-            code = hashlib.sha256(Path(inspect.getfile(type(self.nets))).read_bytes()).hexdigest()
-            key, name = f"{self._digest[:16]}-{code[:8]}", self.config.name
+            # the same weights in changed code, or without a part, are another network
+            key, name = f"{self._digest[:16]}-{self._code_digest()[:8]}", self.config.name
             self._built = tuple(
                 BackgroundEngine(s.module, s.example, f"{name}-{s.name}-{key}", order=self._order)
                 for s in self._served
             )
         return self._built
+
+    def _code_digest(self) -> str:
+        """Of all of our code that runs in the served modules, and of the parts left out."""
+        kinds = {*type(self.blueprint).__mro__, *(type(m) for s in self._served for m in s.module.modules())}
+        ours = [
+            k for k in kinds if k.__module__.partition(".")[0] not in ("torch", "builtins", "abc", "typing")
+        ]
+        digest = hashlib.sha256(",".join(sorted(self.blueprint.without)).encode())
+        for path in sorted({inspect.getfile(kind) for kind in ours}):
+            digest.update(Path(path).read_bytes())
+        return digest.hexdigest()
 
     @property
     def engine_name(self) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.compile.weights import NetworkKind, WeightsHeader, build_network
+from engines.generators.networked.discriminators import folded
 from engines.generators.networked.lesson import Judges, Lesson, Outcome, Teaching
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
@@ -241,13 +242,17 @@ B = TypeVar("B", bound=Blueprint[Any])
 def load_networks(
     blueprint: type[B], weights: Path, without: Collection[str] = ()
 ) -> tuple[B, nn.Module, str]:
-    """(blueprint as the file configures it, its networks, digest of the weights). Raises WeightsError."""
+    """(blueprint as the file configures it, its networks, digest of the weights). Raises WeightsError.
+
+    Parts that were left out in training stay left out; `without` leaves out more.
+    """
     made: list[B] = []
 
     def build(tensors: dict[str, NDArray[np.float32]], header: WeightsHeader) -> nn.Module:
         config = config_of(blueprint.config_type, header.config)
-        made.append(blueprint(config, without, header.notes.get("height_px")))
-        nets = made[-1].networks()
+        parts = {*without, *header.notes.get("without", ())}
+        made.append(blueprint(config, parts, header.notes.get("height_px")))
+        nets = folded(made[-1].networks())  # as they were saved
         nets.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
         return nets
 

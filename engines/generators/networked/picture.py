@@ -63,7 +63,10 @@ class Picture:
                 whole = torch.where(self.flip[:, None, None, None], whole.flip(-1), whole)
             return self._finish(whole)
         x = self.pixels
-        step = x.shape[3] / size.width_px * (1.0 if self.window is None else _USUAL_SHARE)
+        if self.window is None:
+            step = x.shape[3] / size.width_px
+        else:  # a window of another shape takes as much of the height, and more or less of the width
+            step = x.shape[2] / size.height_px * _USUAL_SHARE
         smaller = 1
         while step >= 2 and x.shape[2] % (2 * smaller) == 0 and x.shape[3] % (2 * smaller) == 0:
             smaller, step = smaller * 2, step / 2
