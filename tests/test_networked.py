@@ -33,6 +33,8 @@ from engines.raster.conditioning import computed_flow, computed_occlusion, face_
 from engines.raster.gbuffer import GBuffer, Viewport, rasterise, rasterise_triangles
 from engines.raster.pose import head_viewport, head_window, pose_head
 from engines.renderer import Aspect, Renderer
+from scripts.generators.lessons import lesson_of
+from scripts.generators.store import Store
 
 U8 = NDArray[np.uint8]
 MODEL = load_head_model()
@@ -174,6 +176,30 @@ def test_lookups_are_those_of_the_conditioning(astronaut: Enrollment, warper: Wi
         assert found.shape == theirs.shape, name
         assert np.abs(found - theirs)[inner].mean() < bound, name
         assert np.abs(found[~covered]).max() == 0, name
+
+
+@pytest.mark.slow
+def test_training_and_calls_see_the_same_photo(
+    astronaut: Enrollment, warper: WindowGenerator, drawn_pairs: Path
+) -> None:
+    """In its window, finer than that, in crops, and with its own background."""
+    blueprint = Warper()
+    store = Store(drawn_pairs, blueprint, torch.device("cpu"))
+    lesson = lesson_of(store.gather(store.train[:1], None), HeadTables.of(MODEL), blueprint)
+    live, _ = scene_of(astronaut, astronaut.motion, warper)
+    place = torch.tensor([[[0.2, 0, 0], [0, 0.2, 0.1]]])
+    for size in (Warper.window, Size(192, 256)):
+        views = [
+            (
+                scene.photo_at(size),
+                scene.photo.crop(place, size),
+                replace(scene.photo, alpha="beside").at(size),
+            )
+            for scene in (live, lesson.scene)
+        ]
+        for ours, theirs in zip(*views, strict=True):
+            assert float((ours - theirs).abs().mean()) < 3 / 255
+    assert live.photo_at(Warper.window) is live.photo_at(Warper.window)
 
 
 @pytest.mark.slow
