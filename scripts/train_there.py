@@ -175,9 +175,9 @@ def start_pairs(work: Path, jobs: int, environment: dict[str, str]) -> subproces
 
 
 def wait_for_first(pairs: Path, made: subprocess.Popen[bytes]) -> None:
-    """Until there is something to train on. Raises ThereError when there never will be."""
+    """Until there is somebody to train on; people held out come first. Raises ThereError when there never will be."""
     end_s = time.monotonic() + FIRST_PAIRS_S
-    while not any(is_to_train_on(path) for path in pairs.glob("*.safetensors")):
+    while not any(teaches(path) for path in pairs.glob("*.safetensors")):
         if made.poll() not in (None, 0) or time.monotonic() > end_s:
             raise ThereError(f"no pairs were made; see {pairs.parent / 'pairs.log'}")
         if made.poll() == 0:
@@ -185,15 +185,17 @@ def wait_for_first(pairs: Path, made: subprocess.Popen[bytes]) -> None:
         time.sleep(0.5)
 
 
-def is_to_train_on(item: Path) -> bool:
-    """Whether its person is not kept for judging; with those alone no training begins."""
+def teaches(item: Path) -> bool:
+    """Whether a file of pairs is of somebody who is not held out; by its header, as safetensors writes it."""
     try:
         with item.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, 1 << 24)))
+            header = json.loads(
+                file.read(min(size, 1 << 24))
+            )  # of a file that is none, whatever stands there
         return not json.loads(header["__metadata__"]["visavis"])["held_out"]
     except (OSError, ValueError, KeyError, TypeError):
-        return True  # the training tells what is wrong with it
+        return False
 
 
 def train(work: Path, generator: str, seconds: float, more: list[str], environment: dict[str, str]) -> None:

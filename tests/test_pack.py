@@ -11,9 +11,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from items import tiny_item
 
 from scripts import pack as packing
 from scripts import train_there as there
+from scripts.generators.item import save_item
 from scripts.pack import Member, PackError, write_archives
 from scripts.train_there import PACK, ThereError
 
@@ -181,6 +183,14 @@ def test_stand_ins_are_used_only_for_what_is_not_there(tmp_path: Path) -> None:
     assert [p.name for p in libraries.iterdir()] == ["libno-such-thing.so.1"]
 
 
+def test_a_training_there_waits_for_somebody_to_train_on(tmp_path: Path) -> None:
+    save_item(tmp_path / "eve.safetensors", tiny_item("eve", held_out=True))
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    assert not any(there.teaches(p) for p in tmp_path.iterdir())
+    save_item(tmp_path / "ada.safetensors", tiny_item("ada"))
+    assert there.teaches(tmp_path / "ada.safetensors")
+
+
 def test_results_come_in_parts_that_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(there, "PART_BYTES", 1000)
     folder, out = tmp_path / "runs" / "toy", tmp_path / "out"
@@ -215,7 +225,7 @@ def test_a_training_waits_for_somebody_who_is_not_kept_for_judging(tmp_path: Pat
         header = json.dumps({"__metadata__": {"visavis": json.dumps({"held_out": held_out})}}).encode()
         (tmp_path / name).write_bytes(len(header).to_bytes(8, "little") + header)
     (tmp_path / "odd").write_bytes(b"no item")
-    assert [there.is_to_train_on(tmp_path / n) for n in ("ada", "eve", "odd", "none")] == [
+    assert [there.teaches(tmp_path / n) for n in ("ada", "eve", "odd", "none")] == [
         True,
         False,
         True,

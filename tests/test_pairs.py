@@ -409,6 +409,14 @@ def test_the_order_mixes_and_is_always_the_same(tmp_path: Path) -> None:
     assert found != sorted(found)
 
 
+def test_people_held_out_are_made_first(tmp_path: Path) -> None:
+    """A training judges by those who are there when it begins."""
+    names = {f"p{k:02d}_01": bytes([k]) for k in range(30)}
+    held = [p.held_out for p in plan_items([folder_of(tmp_path / "one", **names)], tmp_path)]
+    assert 0 < sum(held) < 30
+    assert held == sorted(held, reverse=True)
+
+
 def test_a_folder_that_is_not_there_or_empty_says_so(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="there is no folder"):
         build([tmp_path / "none"], tmp_path / "cache")

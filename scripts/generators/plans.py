@@ -48,7 +48,8 @@ class Plan:
 
 
 def plan_items(folders: Sequence[Path], cache: Path) -> list[Plan]:
-    """Plans of all clips and portraits below `folders`, in an order that mixes them and is always the same.
+    """Plans of all clips and portraits below `folders`, in an order that mixes them and is always the same,
+    people held out first.
 
     The same file in two folders is one item; another file of the same name gets a name of its own. Raises TrainingError
     for a folder that is not there or holds nothing, ForeignFile for a cache that holds what is none.
@@ -78,7 +79,10 @@ def plan_items(folders: Sequence[Path], cache: Path) -> list[Plan]:
     if not plans:
         named = ", ".join(str(f) for f in folders)
         raise TrainingError(f"no usable clip in {named}: put clips (.mp4) or portraits/ (pictures) there")
-    return sorted(plans.values(), key=lambda plan: hashlib.sha256(plan.name.encode()).digest())
+    # those who judge a training first: they are few, and should be there when it begins
+    return sorted(
+        plans.values(), key=lambda plan: (not plan.held_out, hashlib.sha256(plan.name.encode()).digest())
+    )
 
 
 def files_of(folder: Path) -> list[Path]:
