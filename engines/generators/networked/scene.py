@@ -61,7 +61,7 @@ class Scene:
         self.maps = maps
         self.motions, self.own_motion, self.past = motions, own_motion, past
         self.flip, self.tint = flip, tint
-        self.picture, self.where = picture, where
+        self.picture, self.where = picture, None if where is None else _mirrored(where.float(), flip)
         self._photos = {} if photos is None else photos
         self._thinned: dict[Size, Scene] = {}
 
@@ -189,3 +189,11 @@ class Scene:
         # the code's x runs across the head
         turned = torch.cat([(1 - found[:, :1]) * seen.covered, found[:, 1:]], 1)
         return torch.where(self.flip[:, None, None, None], turned, found)
+
+
+def _mirrored(where: Tensor, flip: Tensor | None) -> Tensor:
+    """Places (B, h, w, 2), −1 … 1, as the mirror shows them, where `flip` says so."""
+    if flip is None:
+        return where
+    turned = where.flip(2) * constant([-1.0, 1.0], where)
+    return torch.where(flip[:, None, None, None], turned, where)
