@@ -26,6 +26,7 @@ from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables
 from engines.generators.networked.window import WindowGenerator
 from engines.generators.registry import GENERATORS, windowed
+from engines.generators.visavis.blueprint import VisavisBlueprint
 from engines.head.model import load_head_model
 from engines.motion import Motion
 from engines.motion_window import MotionWindow
@@ -370,6 +371,30 @@ def test_motions_are_told_in_the_window_also_where_the_frame_shows_more_than_the
         last.append(told[-1])
     assert (last[0][0, 0] - last[0][0, 2]).abs().max() > 0.05
     assert torch.allclose(last[0], last[1], atol=1e-4)
+
+
+def test_a_blueprint_that_completes_another_generator_needs_its_own() -> None:
+    """Said at once, not by each frame of a call."""
+    with pytest.raises(TypeError, match="visavis completes geometric"):
+        WindowGenerator(VisavisBlueprint, MODEL)
+
+
+def test_where_a_place_comes_from_is_mirrored_with_all_else() -> None:
+    tables, size = HeadTables.of(MODEL), Size(4, 4)
+    nothing = Scene.empty(tables, size)
+    where = torch.rand(1, 32, 32, 2)
+    seen = [
+        Scene(
+            tables, size, nothing.photo, nothing.posed, nothing.own, nothing.maps, nothing.motions,
+            nothing.own_motion, flip=torch.tensor([flip]), where=where,
+        ).where
+        for flip in (False, True)
+    ]  # fmt: skip
+    assert seen[0] is not None
+    assert seen[1] is not None
+    assert torch.equal(seen[0], where)
+    assert torch.equal(seen[1][..., 0], -where.flip(2)[..., 0])
+    assert torch.equal(seen[1][..., 1], where.flip(2)[..., 1])
 
 
 def test_weights_of_another_configuration_build_what_they_say(warper: WindowGenerator) -> None:

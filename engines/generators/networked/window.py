@@ -58,7 +58,7 @@ class WindowCache:
 
 
 class WindowGenerator(NetworkedGenerator[WindowCache]):
-    """See the module."""
+    """See the module. Raises TypeError for a blueprint that completes another generator's picture, which it has not."""
 
     def __init__(
         self,
@@ -69,6 +69,10 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
         without: Collection[str] = (),
         engines: Sequence[Engine] | None = None,
     ) -> None:
+        if blueprint.base is not None:
+            raise TypeError(
+                f"{blueprint.kind.name} completes {blueprint.base}: it needs a generator that draws it"
+            )
         super().__init__(blueprint, model, weights=weights, without=without, engines=engines)
         self._tables = HeadTables.of(model)
 
