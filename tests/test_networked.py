@@ -26,6 +26,7 @@ from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables
 from engines.generators.networked.window import WindowGenerator
 from engines.generators.registry import GENERATORS, windowed
+from engines.generators.visavis.blueprint import VisavisBlueprint
 from engines.head.model import load_head_model
 from engines.motion import Motion
 from engines.motion_window import MotionWindow
@@ -33,6 +34,8 @@ from engines.raster.conditioning import computed_flow, computed_occlusion, face_
 from engines.raster.gbuffer import GBuffer, Viewport, rasterise, rasterise_triangles
 from engines.raster.pose import head_viewport, head_window, pose_head
 from engines.renderer import Aspect, Renderer
+from scripts.generators.lessons import lesson_of
+from scripts.generators.store import Store
 
 U8 = NDArray[np.uint8]
 MODEL = load_head_model()
@@ -177,6 +180,30 @@ def test_lookups_are_those_of_the_conditioning(astronaut: Enrollment, warper: Wi
 
 
 @pytest.mark.slow
+def test_training_and_calls_see_the_same_photo(
+    astronaut: Enrollment, warper: WindowGenerator, drawn_pairs: Path
+) -> None:
+    """In its window, finer than that, in crops, and with its own background."""
+    blueprint = Warper()
+    store = Store(drawn_pairs, blueprint, torch.device("cpu"))
+    lesson = lesson_of(store.gather(store.train[:1], None), HeadTables.of(MODEL), blueprint)
+    live, _ = scene_of(astronaut, astronaut.motion, warper)
+    place = torch.tensor([[[0.2, 0, 0], [0, 0.2, 0.1]]])
+    for size in (Warper.window, Size(192, 256)):
+        views = [
+            (
+                scene.photo_at(size),
+                scene.photo.crop(place, size),
+                replace(scene.photo, alpha="beside").at(size),
+            )
+            for scene in (live, lesson.scene)
+        ]
+        for ours, theirs in zip(*views, strict=True):
+            assert float((ours - theirs).abs().mean()) < 3 / 255
+    assert live.photo_at(Warper.window) is live.photo_at(Warper.window)
+
+
+@pytest.mark.slow
 def test_at_the_photos_own_pose_nothing_moves(astronaut: Enrollment, warper: WindowGenerator) -> None:
     scene, _ = scene_of(astronaut, astronaut.motion, warper)
     assert float(scene.flow().abs().max()) < 1e-5
@@ -269,7 +296,7 @@ def test_a_picture_unchanged_is_put_back_where_it_was(astronaut: Enrollment, sid
     still = premultiplied(astronaut, viewport)
     nothing = np.zeros((128, 96, 4), np.float32), np.zeros((32, 24, 2), np.float32)
     assert np.abs(paste.draw_warped(*nothing).astype(int) - still).max() <= 1
-    low = premultiplied(astronaut, window).astype(np.float32) / 255
+    low = (premultiplied(astronaut, window) / 255).astype(np.float32)
     blurred = paste.draw(low)
     assert blurred.shape == still.shape
     assert 0.1 < np.abs(blurred.astype(int) - still).mean() < 8  # in place, only not as sharp
@@ -344,6 +371,30 @@ def test_motions_are_told_in_the_window_also_where_the_frame_shows_more_than_the
         last.append(told[-1])
     assert (last[0][0, 0] - last[0][0, 2]).abs().max() > 0.05
     assert torch.allclose(last[0], last[1], atol=1e-4)
+
+
+def test_a_blueprint_that_completes_another_generator_needs_its_own() -> None:
+    """Said at once, not by each frame of a call."""
+    with pytest.raises(TypeError, match="visavis completes geometric"):
+        WindowGenerator(VisavisBlueprint, MODEL)
+
+
+def test_where_a_place_comes_from_is_mirrored_with_all_else() -> None:
+    tables, size = HeadTables.of(MODEL), Size(4, 4)
+    nothing = Scene.empty(tables, size)
+    where = torch.rand(1, 32, 32, 2)
+    seen = [
+        Scene(
+            tables, size, nothing.photo, nothing.posed, nothing.own, nothing.maps, nothing.motions,
+            nothing.own_motion, flip=torch.tensor([flip]), where=where,
+        ).where
+        for flip in (False, True)
+    ]  # fmt: skip
+    assert seen[0] is not None
+    assert seen[1] is not None
+    assert torch.equal(seen[0], where)
+    assert torch.equal(seen[1][..., 0], -where.flip(2)[..., 0])
+    assert torch.equal(seen[1][..., 1], where.flip(2)[..., 1])
 
 
 def test_weights_of_another_configuration_build_what_they_say(warper: WindowGenerator) -> None:

@@ -246,5 +246,8 @@ def test_a_small_size_is_for_whoever_has_one(monkeypatch: pytest.MonkeyPatch) ->
     small = train.blueprint_of("plain", "", [], 32)
     assert (small.window, small.raster_size()) == (Size(24, 32), Size(24, 32))
     assert Plain.window == Size(48, 64)
+    for size in (0, -4):
+        with pytest.raises(train.TrainingError, match="give at least 16"):
+            train.blueprint_of("plain", "", [], size)
     with pytest.raises(train.TrainingError, match="visavis has one size, 128 px"):
         train.blueprint_of("visavis", "", [], 64)

@@ -218,3 +218,11 @@ def test_the_script_there_needs_the_standard_library_alone() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "--seconds" in done.stdout
+
+
+def test_what_is_no_item_teaches_nobody(tmp_path: Path) -> None:
+    """Whatever number stands where the length of a header should."""
+    odd = tmp_path / "odd"
+    for told in (b"no item", b"\xff" * 8, b""):
+        odd.write_bytes(told)
+        assert not there.teaches(odd)

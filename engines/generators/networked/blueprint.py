@@ -29,6 +29,7 @@ U8 = NDArray[np.uint8]
 Config = TypeVar("Config")
 
 TRAINED_BY = "scripts.train"
+LEAST_PX = 16  # of a window's height
 _DATA = Path(__file__).parents[2] / "data"
 
 
@@ -95,6 +96,8 @@ class Blueprint(ABC, Generic[Config]):
                 raise ValueError(
                     f"{self.kind.name} has one size, {self.window.height_px} px; leave the size out"
                 )
+            if height_px < LEAST_PX:
+                raise ValueError(f"a window of {height_px} px shows nothing; give at least {LEAST_PX}")
             width_px = round(height_px * self.window.width_px / self.window.height_px)
             self.window = Size(width_px, height_px)
 

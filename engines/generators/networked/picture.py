@@ -63,10 +63,9 @@ class Picture:
                 whole = torch.where(self.flip[:, None, None, None], whole.flip(-1), whole)
             return self._finish(whole)
         x = self.pixels
-        if self.window is None:
-            step = x.shape[3] / size.width_px
-        else:  # a window of another shape takes as much of the height, and more or less of the width
-            step = x.shape[2] / size.height_px * _USUAL_SHARE
+        # a window of another shape takes as much of the height, and more or less of the width
+        high = x.shape[2] / size.height_px * _USUAL_SHARE
+        step = x.shape[3] / size.width_px if self.window is None else high
         smaller = 1
         while step >= 2 and x.shape[2] % (2 * smaller) == 0 and x.shape[3] % (2 * smaller) == 0:
             smaller, step = smaller * 2, step / 2

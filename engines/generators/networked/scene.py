@@ -26,7 +26,8 @@ class Scene:
     """A batch of frames. Pictures are (B, C, h, w); where nothing of the head is drawn, look-ups are 0.
 
     - `size`: the grid on which the head is rasterised; flows are told in shares of its sides, as of any other's.
-    - `photo`: premultiplied RGBA. - `posed`, `own`: the head to draw, and as the photo shows it.
+    - `photo`: RGBA, as fine as pairs store it; `photos`: what `photo_at` has made of it for other frames.
+    - `posed`, `own`: the head to draw, and as the photo shows it.
     - `maps` (B, 4, S, S) uint8: the photo's UV maps, colour and visibility.
     - `motions` (B, moments, 65), oldest first, `past` of them before the one to draw, and `own_motion` (B, 65):
       descriptors told in the window (`engines.motion_descriptor`).
@@ -51,6 +52,7 @@ class Scene:
         tint: Tint | None = None,
         picture: Picture | None = None,
         where: Tensor | None = None,
+        photos: dict[Size, Tensor] | None = None,
     ) -> None:
         self.tables, self.size, self.photo = tables, size, photo
         # mirrored before anything is looked up: all that is then lies where the mirror shows it
@@ -59,7 +61,8 @@ class Scene:
         self.maps = maps
         self.motions, self.own_motion, self.past = motions, own_motion, past
         self.flip, self.tint = flip, tint
-        self.picture, self.where = picture, where
+        self.picture, self.where = picture, None if where is None else _mirrored(where.float(), flip)
+        self._photos = {} if photos is None else photos
         self._thinned: dict[Size, Scene] = {}
 
     @staticmethod
@@ -83,7 +86,9 @@ class Scene:
 
     def photo_at(self, size: Size) -> Tensor:
         """The photo's person (B, 4, h, w), premultiplied."""
-        return self.photo.at(size)
+        if size not in self._photos:
+            self._photos[size] = self.photo.at(size)
+        return self._photos[size]
 
     def thinned(self, size: Size) -> Scene:
         """The same looked at on a coarser grid, each place as the nearest pixel of the finer one. Made once."""
@@ -184,3 +189,11 @@ class Scene:
         # the code's x runs across the head
         turned = torch.cat([(1 - found[:, :1]) * seen.covered, found[:, 1:]], 1)
         return torch.where(self.flip[:, None, None, None], turned, found)
+
+
+def _mirrored(where: Tensor, flip: Tensor | None) -> Tensor:
+    """Places (B, h, w, 2), −1 … 1, as the mirror shows them, where `flip` says so."""
+    if flip is None:
+        return where
+    turned = where.flip(2) * constant([-1.0, 1.0], where)
+    return torch.where(flip[:, None, None, None], turned, where)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from engines.compile.engine import Engine
 from engines.enrollment import Enrollment
 from engines.generators.networked.base import NetworkedGenerator
 from engines.generators.networked.blueprint import Blueprint
-from engines.generators.networked.paste import Paste, premultiplied
-from engines.generators.networked.picture import Picture
+from engines.generators.networked.paste import Paste
+from engines.generators.networked.picture import Picture, Size
 from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables, Surface
 from engines.head.model import HeadModel
@@ -26,20 +26,24 @@ from engines.motion_descriptor import describe, in_window
 from engines.motion_window import MotionWindow
 from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport, rasterise_triangles
 from engines.raster.pose import head_window, pose_head, pose_in_viewport
+from engines.raster.resample import resample
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
+_PHOTO_PX = 512  # height of the window in the photo that networks look at, about as fine as pairs store it
+
 
 @dataclass(frozen=True, slots=True)
 class EnrolledScene:
-    """A photo as a scene sees it: `picture` in the `window`, the head as it lies there, UV maps, its motion."""
+    """A photo as a scene sees it: `picture` of the window, the head as it lies there, UV maps, its motion."""
 
     window: Viewport
     picture: Picture
     own: Surface
     maps: Tensor
     motion: Tensor
+    photos: dict[Size, Tensor] = field(default_factory=dict[Size, Tensor])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class WindowCache:
 
 
 class WindowGenerator(NetworkedGenerator[WindowCache]):
-    """See the module."""
+    """See the module. Raises TypeError for a blueprint that completes another generator's picture, which it has not."""
 
     def __init__(
         self,
@@ -65,6 +69,10 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
         without: Collection[str] = (),
         engines: Sequence[Engine] | None = None,
     ) -> None:
+        if blueprint.base is not None:
+            raise TypeError(
+                f"{blueprint.kind.name} completes {blueprint.base}: it needs a generator that draws it"
+            )
         super().__init__(blueprint, model, weights=weights, without=without, engines=engines)
         self._tables = HeadTables.of(model)
 
@@ -84,7 +92,7 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
         return WindowCache(
             enrollment,
             photo,
-            photo.picture.at(self.blueprint.window),
+            self._scene(photo).photo_at(self.blueprint.window),
             self.features(enrollment),
             Paste.of(enrollment, viewport, photo.window),
         )
@@ -104,10 +112,13 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
     def _photo(self, enrollment: Enrollment) -> EnrolledScene:
         size, window = self.blueprint.window, self.window(enrollment, Viewport(0, 0, 1, 1, 1))
         mesh = pose_head(self.model, enrollment, enrollment.motion, window)
-        small = premultiplied(enrollment, head_window(enrollment, size.width_px, size.height_px))
+        high = max(_PHOTO_PX, size.height_px)
+        wide = round(high * size.width_px / size.height_px)
+        rgba = np.dstack([enrollment.photo, enrollment.matte])
+        seen = resample(rgba, head_window(enrollment, wide, high), 0, (wide, high))
         return EnrolledScene(
             window,
-            Picture(_channels_first(small)),
+            Picture(_channels_first(seen), alpha="straight"),
             _surface(rasterise_triangles(self.model, mesh, window)),
             _channels_first(np.dstack([enrollment.uv_colour, enrollment.uv_visibility])),
             torch.from_numpy(self._told(enrollment, enrollment.motion, window)[None]),
@@ -127,7 +138,7 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
             motions = photo.motion[:, None].expand(-1, moments, -1)
         return Scene(
             self._tables, self.blueprint.raster_size(), photo.picture, posed or photo.own, photo.own,
-            photo.maps, motions, photo.motion, past=self.config.past,
+            photo.maps, motions, photo.motion, past=self.config.past, photos=photo.photos,
         )  # fmt: skip
 
 

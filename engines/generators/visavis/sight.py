@@ -45,11 +45,7 @@ def head_guide(scene: Scene) -> Tensor:
 def where_in_photo(scene: Scene) -> Tensor:
     """(B, 32, 32, 2): where in the window of the photo each place of the window comes from."""
     assert scene.where is not None
-    where = scene.where.float()
-    if scene.flip is None:
-        return where
-    turned = where.flip(2) * constant([-1.0, 1.0], where)
-    return torch.where(scene.flip[:, None, None, None], turned, where)
+    return scene.where
 
 
 def motion_vector(own: Tensor, target: Tensor) -> Tensor:
