@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from scripts.generators import store as storing
 from scripts.generators.item import Item, save_item
 from scripts.generators.kept import Kept, Pool
 from scripts.generators.moments import moment_rows
+from scripts.generators.on_device import OnDevice
 from scripts.generators.rows import Draw
 from scripts.generators.store import Store
 from scripts.training.errors import TrainingError
@@ -144,6 +146,26 @@ def test_decoded_on_the_device_or_drawn_from_files_batches_are_the_same(
             assert 200 < inside.sum() < 20_000 or name == "own"
         else:
             assert torch.equal(tensor, theirs[name]), name
+
+
+def test_a_device_keeps_memory_for_the_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no longer fits is left out and told; nothing is decoded for what is full already."""
+    asked: list[torch.device] = []
+
+    def room(device: torch.device) -> bool:
+        asked.append(device)
+        return len(asked) < 3
+
+    monkeypatch.setattr(storing, "OnDevice", partial(OnDevice, room=room))
+    said: list[str] = []
+    put(folder, "zoe")
+    store = Store(folder, VisavisBlueprint(), CPU, decoded=True, say=said.append)
+    held = len(store.names)
+    assert held == 2
+    assert len(store.left_out) == len(list(folder.glob("*.safetensors"))) - 2 == len(said)
+    assert all("does not fit on the GPU any more" in text for text in said)
+    assert len(asked) == 3
+    assert len(store.gather(store.train[:2], None)["posed"]) == 2
 
 
 def test_a_poor_photo_is_shown_and_the_clean_frame_is_the_truth(folder: Path) -> None:

@@ -69,6 +69,18 @@ class Pool:
         return self._held.index_select(0, numbers)
 
 
+_LEFT_FOR_STEPS = 0.25  # of a GPU's memory: pairs that fill it leave none for a training
+
+
+def has_room(device: torch.device) -> bool:
+    """Whether a GPU has memory for more pairs beside what steps need; a CPU has."""
+    if device.type != "cuda":
+        return True
+    free, total = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + unused > _LEFT_FOR_STEPS * total
+
+
 def free_bytes() -> int:
     """Main memory that is free, as the system counts it."""
     try:

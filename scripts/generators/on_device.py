@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +16,7 @@ from engines.head.model import load_head_model
 from engines.raster.gbuffer import BEHIND_HU, mouth_interior
 from engines.raster.gbuffer_torch import TorchMesh, visible_triangles
 from scripts.generators.held import OF_BASE, OF_PAIR, RASTERS, Held
-from scripts.generators.kept import Pool
+from scripts.generators.kept import Pool, has_room
 
 Array = NDArray[Any]
 I64 = NDArray[np.int64]
@@ -28,8 +28,10 @@ _RASTERISED = 16  # heads at a time
 class OnDevice:
     """All of every item, decoded, on one device."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, room: Callable[[torch.device], bool] = has_room) -> None:
+        """`room` says whether there is memory for more."""
+        self.device, self._room = device, room
+        self._full = False
         self._pools: dict[str, Pool] = {}
         # where each item's first frame, first pair lie; where the photo of each frame
         self._frames: list[int] = []
@@ -46,7 +48,20 @@ class OnDevice:
         self._inside = torch.from_numpy(np.repeat(mouth_interior(model), 3)).to(device) * BEHIND_HU
 
     def add(self, held: Held, entries: Sequence[str]) -> None:
-        """Raises TrainingError, torch.OutOfMemoryError; then nothing of the item is there."""
+        """Raises TrainingError, torch.OutOfMemoryError; then nothing of the item is there.
+
+        What was full once stays so: each further item would be decoded for nothing.
+        """
+        self._full = self._full or not self._room(self.device)
+        if self._full:
+            raise torch.OutOfMemoryError("the rest of the memory is for the steps")
+        try:
+            self._add(held, entries)
+        except torch.OutOfMemoryError:
+            self._full = True
+            raise
+
+    def _add(self, held: Held, entries: Sequence[str]) -> None:
         frames = len(held.small["crop"])
         before = {name: pool.count for name, pool in self._pools.items()}
         try:

@@ -89,6 +89,10 @@ class Blueprint(ABC, Generic[Config]):
         unknown = sorted(set(without) - set(self.switches))
         if unknown:
             raise ValueError(f"{self.kind.name} has no part {', '.join(unknown)} to leave out")
+        if self.window.width_px > self.window.height_px:
+            raise ValueError(
+                f"{self.kind.name}'s window is wider than high; pairs hold the head's square alone"
+            )
         self.config: Config = self.config_type() if config is None else config
         self.without = frozenset(without)
         if height_px is not None and height_px != self.window.height_px:
