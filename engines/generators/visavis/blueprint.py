@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engines.generators.networked.blueprint import Blueprint, Made, Served, warped
+from engines.generators.networked.discriminators import PatchDiscriminator
 from engines.generators.networked.lesson import Judges, Lesson, Teaching
 from engines.generators.networked.picture import Picture, Size, places
 from engines.generators.networked.scene import Scene
 from engines.generators.visavis import inputs, sight
-from engines.generators.visavis.discriminator import Discriminator
 from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WHERE_PX, WINDOW_PX
 from engines.generators.visavis.networks import (
     KIND,
@@ -185,7 +185,7 @@ class VisavisBlueprint(Blueprint[NetworkConfig]):
         return ours, real, made.stages[f"{name}_alpha"] * _soft(ours)
 
     def discriminators(self) -> dict[str, nn.Module]:
-        return {"mouth": Discriminator(), "eyes": Discriminator()}
+        return {"mouth": PatchDiscriminator(), "eyes": PatchDiscriminator()}
 
     def shown(self, made: Made, lesson: Lesson) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         if lesson.step < self.weights.adversarial_from:
