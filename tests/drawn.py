@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.generators.geometric.generator import GeometricGenerator
+from engines.generators.networked.boxes import Window
 from engines.generators.visavis import inputs
 from engines.head.model import load_head_model
 from engines.motion import Motion
@@ -39,7 +40,7 @@ def drawn_item(
     renderer = Renderer(photo, generator="geometric", framing="photo")
     frames = [photo.photo, *(np.asarray(renderer.render(m) * tint, np.uint8) for m in motions)]
     generator, viewport = GeometricGenerator(MODEL), head_viewport(photo, 512)
-    cache, window = generator.prepare(photo, viewport), inputs.Window.of(photo, viewport)
+    cache, window = generator.prepare(photo, viewport), Window.of(photo, viewport)
     layers, wheres = list[U8](), list[NDArray[np.float16]]()
     for motion in motions:
         gbuffer = rasterise(

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.enrollment import Enrollment
+from engines.generators.networked.boxes import Window, cut_box
 from engines.generators.networked.lesson import Lesson
 from engines.generators.networked.picture import Picture, Size, sampled
 from engines.generators.networked.surface import HeadTables
 from engines.generators.visavis import inputs, sight
 from engines.generators.visavis.blueprint import LossWeights, VisavisBlueprint
-from engines.generators.visavis.inputs import Window
 from engines.geometry import rotation_matrix, rotation_vector
 from engines.head.model import load_head_model
 from engines.motion import Motion
@@ -154,7 +154,7 @@ def test_crops_are_those_of_a_call(
         *sight.part_crop(scene, places.eyes, sight.EYE)[:2].split(1),
     ]
     for crop, seen, (box, side, turned) in zip(ours, parts, boxes, strict=True):
-        cut = inputs.cut_box(picture, box, side, mirrored=turned).astype(np.float32) / 255
+        cut = cut_box(picture, box, side, mirrored=turned).astype(np.float32) / 255
         assert off(of_first(crop), cut) < 0.006
         part = inputs.part_crop(gbuffer, box, side, mirrored=turned)
         assert (seen[0].numpy() == part).mean() > 0.97

@@ -21,18 +21,16 @@ from engines.compile.weights import WeightsHeader, arrays_of, load_weights, save
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
 from engines.generators.geometric.generator import GeometricGenerator
+from engines.generators.networked.blend import blend_box, blend_window, move
 from engines.generators.networked.blueprint import load_networks
+from engines.generators.networked.boxes import TurnedBox, Window, cut_box, place_in_window
 from engines.generators.open import open_generator
 from engines.generators.registry import GENERATORS
 from engines.generators.visavis import inputs
 from engines.generators.visavis.blueprint import VisavisBlueprint
 from engines.generators.visavis.generator import (
     VisavisGenerator,
-    blend_box,
-    blend_window,
-    move,
 )
-from engines.generators.visavis.inputs import TurnedBox, Window
 from engines.generators.visavis.networks import KIND, VisavisNetworks, apply_layers, blending, split_layers
 from engines.head.model import load_head_model
 from engines.motion import Motion
@@ -74,8 +72,8 @@ def test_a_crop_and_its_place_in_the_window_are_the_same_place(rng: np.random.Ge
         TurnedBox(np.array([120.5, 101.25]), 33.0, -0.7),
     ):
         for mirrored in (False, True):
-            cut = inputs.cut_box(picture, box, 48, mirrored=mirrored).astype(np.float32)
-            place = torch.from_numpy(inputs.place_in_window(box, window, 48, mirrored=mirrored))[None]
+            cut = cut_box(picture, box, 48, mirrored=mirrored).astype(np.float32)
+            place = torch.from_numpy(place_in_window(box, window, 48, mirrored=mirrored))[None]
             grid = torch.nn.functional.affine_grid(place, [1, 1, 48, 48], align_corners=False)
             whole = torch.from_numpy(np.asarray(window.cut(picture), np.float32).reshape(1, 1, 160, 160))
             same = torch.nn.functional.grid_sample(whole, grid, align_corners=False)[0, 0].numpy()
@@ -90,10 +88,8 @@ def rng() -> np.random.Generator:
 def test_a_mirrored_crop_is_the_crop_mirrored(rng: np.random.Generator) -> None:
     picture = rng.integers(0, 255, (100, 120, 3), np.uint8)
     box = TurnedBox(np.array([60.0, 50.0]), 40.0, 0.2)
-    plain = inputs.cut_box(picture, box, 32).astype(np.int16)
-    assert (
-        np.abs(plain[:, ::-1] - inputs.cut_box(picture, box, 32, mirrored=True).astype(np.int16)).max() <= 16
-    )
+    plain = cut_box(picture, box, 32).astype(np.int16)
+    assert np.abs(plain[:, ::-1] - cut_box(picture, box, 32, mirrored=True).astype(np.int16)).max() <= 16
 
 
 def test_a_window_beyond_the_picture_repeats_its_edge(rng: np.random.Generator) -> None:

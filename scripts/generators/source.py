@@ -15,6 +15,7 @@ from calibration.usable import check_turn, look_at_face
 from engines.enrollment import Enrollment
 from engines.errors import PhotoError
 from engines.generators.geometric.generator import GeometricGenerator
+from engines.generators.networked.boxes import Window
 from engines.generators.visavis import inputs
 from engines.geometry import Camera, yaw_pitch_roll_deg
 from engines.head.fit import ExpressionFit, fit_source
@@ -94,7 +95,7 @@ class Drawing:
     def __init__(self, source: Source) -> None:
         self.source, self.tools = source, source.tools
         self.viewport = head_viewport(source.enrollment, STORED_PX)
-        self.window = inputs.Window.of(source.enrollment, self.viewport)
+        self.window = Window.of(source.enrollment, self.viewport)
         self.cache = self.tools.generator.prepare(source.enrollment, self.viewport)
 
     def pair(self, motion: Motion) -> tuple[I16, bytes, bytes, F16]:

@@ -1,0 +1,99 @@
+"""Windows and boxes of a picture: the square that networks work on, and crops that turn with the head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.enrollment import Enrollment
+from engines.geometry import F64
+from engines.raster.gbuffer import Viewport
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The square of a viewport that the networks work on: the standard head crop. Whole pixels."""
+
+    left_px: int
+    top_px: int
+    side_px: int
+
+    @staticmethod
+    def of(enrollment: Enrollment, viewport: Viewport) -> Window:
+        """The enrollment's head crop in `viewport`; may reach beyond it."""
+        left, top, side = enrollment.crop_px
+        s = viewport.scale
+        return Window(
+            round((left - viewport.origin_x_px) * s),
+            round((top - viewport.origin_y_px) * s),
+            max(2, round(side * s)),
+        )
+
+    def cut(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
+        """(side, side, …) of `image`; beyond its edge the edge is repeated."""
+        height, width = image.shape[:2]
+        x0, y0, x1, y1 = self.left_px, self.top_px, self.left_px + self.side_px, self.top_px + self.side_px
+        inner = image[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
+        if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
+            return inner
+        pad = (max(-y0, 0), max(y1 - height, 0), max(-x0, 0), max(x1 - width, 0))
+        return np.asarray(cv2.copyMakeBorder(inner, *pad, cv2.BORDER_REPLICATE))  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    def from_grid(self, values: NDArray[np.generic], viewport: Viewport, size_px: int) -> NDArray[np.generic]:
+        """Values (h, w, …) on a G-buffer's grid, nearest, on a grid of `size_px` over the window."""
+        rows, columns = values.shape[:2]
+        x = (np.arange(size_px) + 0.5) * (self.side_px / size_px) + self.left_px
+        y = (np.arange(size_px) + 0.5) * (self.side_px / size_px) + self.top_px
+        column = np.clip((x * (columns / viewport.width_px)).astype(np.intp), 0, columns - 1)
+        row = np.clip((y * (rows / viewport.height_px)).astype(np.intp), 0, rows - 1)
+        return values[row[:, None], column[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedBox:
+    """A square crop that turns with the head: `centre_px` (2,) and `side_px` in viewport pixels, `angle_rad`."""
+
+    centre_px: F64
+    side_px: float
+    angle_rad: float
+
+    def affine(self, size_px: int, *, mirrored: bool = False) -> F64:
+        """(2, 3) from crop pixels to viewport pixels, both counted from pixel centres as `cv2.warpAffine` does."""
+        step = self.side_px / size_px
+        across = np.array([np.cos(self.angle_rad), np.sin(self.angle_rad)])
+        down = np.array([-across[1], across[0]]) * step
+        across = across * (-step if mirrored else step)
+        origin = self.centre_px - (across + down) * (size_px / 2)
+        return np.column_stack([across, down, origin + (across + down) / 2 - 0.5])
+
+
+def place_in_window(box: TurnedBox, window: Window, size_px: int, *, mirrored: bool = False) -> F32:
+    """(2, 3) from `affine_grid`'s −1 … 1 over a crop of `size_px` to −1 … 1 over the window (`align_corners` False)."""
+    affine = box.affine(size_px, mirrored=mirrored)
+    half = size_px / 2
+    # a crop's −1 … 1 counts from pixel edges: crop pixel centre = (n + 1) · size / 2 − 1/2
+    linear = affine[:, :2] * half
+    middle = affine[:, :2] @ [half - 0.5, half - 0.5] + affine[:, 2] + 0.5
+    corner = np.array([window.left_px, window.top_px])
+    return np.column_stack([linear * 2 / window.side_px, (middle - corner) * 2 / window.side_px - 1]).astype(
+        np.float32
+    )
+
+
+def cut_box(
+    image: NDArray[np.generic], box: TurnedBox, size_px: int, *, mirrored: bool = False, nearest: bool = False
+) -> NDArray[np.generic]:
+    """`box` of `image` as (size, size, …); averaged first where it shrinks to less than half."""
+    flags = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
+    finer = 1 if nearest else max(1, int(box.side_px / size_px / 1.5))
+    affine = box.affine(size_px * finer, mirrored=mirrored)
+    size = (size_px * finer, size_px * finer)
+    out = cv2.warpAffine(image, affine, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    if finer > 1:
+        out = cv2.resize(out, (size_px, size_px), interpolation=cv2.INTER_AREA)
+    return np.asarray(out)
