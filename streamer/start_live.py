@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
+from engines.ending import end_at_once, told_to_end
 from engines.enrollment import Enrollment
 from engines.files import require_apart
 from streamer.avatar import Avatar
@@ -27,8 +26,6 @@ from streamer.sources.heard import HeardSource, latency_text
 from streamer.sources.names import DEFAULT_SOURCE
 from streamer.sources.open import open_source
 from streamer.tuning import tune_for_small_pictures
-
-_ENDING = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +78,11 @@ def run_live(
             stack.callback(ended.set)
             arguments = (every_s, account, say, ended.wait)
             threading.Thread(target=say_each, args=arguments, name="minute", daemon=True).start()
+        # in a thread: the one that is told may hold the very lock that `stop` takes
+        stop = threading.Thread(target=loop.stop, name="stop")
         try:
-            with _signals_call(loop.stop) as told:
+            # the first is the wish to stop: what was written is kept
+            with told_to_end(stop.start) as told:
                 outcome = loop.run()
         finally:
             if timer:
@@ -90,40 +90,5 @@ def run_live(
         if told and not outcome.frames and not steady:
             if say:
                 say("stopped before the first picture; nothing was recorded")
-            _give_up(told[0], None)
+            end_at_once(told[0])
         return outcome, ledger.snapshot()
-
-
-@contextmanager
-def _signals_call(stop: Callable[[], None]) -> Generator[list[int]]:
-    """The first Ctrl-C, SIGTERM or SIGHUP is the wish to stop: what was written is kept. The second is not.
-
-    Yields a list that the first is put into.
-    """
-    told: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield told
-        return
-    # what the caller ignores (nohup's SIGHUP, SIGINT of `command &` in a script) stays ignored
-    before = {n: h for n in _ENDING if (h := signal.getsignal(n)) is not signal.SIG_IGN}
-
-    def wish(number: int, _: FrameType | None) -> None:
-        told.append(number)
-        for other in before:
-            signal.signal(other, _give_up)
-        # in a thread: this one may hold the very lock that `stop` takes
-        threading.Thread(target=stop, name="stop").start()
-
-    for number in before:
-        signal.signal(number, wish)
-    try:
-        yield told
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _give_up(number: int, _: FrameType | None) -> None:
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + number)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.start_live import _signals_call
+from engines.ending import told_to_end
 
 ROOT = Path(__file__).parent.parent
 SAY = """
@@ -64,7 +64,7 @@ def test_signals_that_the_caller_ignores_stay_ignored() -> None:
     try:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        with _signals_call(lambda: None):
+        with told_to_end():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             assert callable(signal.getsignal(signal.SIGTERM))
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Generic
 
+from engines.ending import told_to_end
 from scripts.training.ahead import prefetched
 from scripts.training.diary import Diary
 from scripts.training.disk import writing
-from scripts.training.ending import told_to_end
 from scripts.training.errors import TrainingEnded
 from scripts.training.memory import is_out_of_memory
 from scripts.training.profiling import Profile

@@ -25,10 +25,8 @@ from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables
 from engines.head.model import load_head_model
 
-U8 = NDArray[np.uint8]
 Config = TypeVar("Config")
 
-TRAINED_BY = "scripts.train"
 LEAST_PX = 16  # of a window's height
 _DATA = Path(__file__).parents[2] / "data"
 

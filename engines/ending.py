@@ -1,10 +1,10 @@
-"""The wish to end a training: Ctrl-C, SIGTERM or SIGHUP."""
+"""The wish to end a program: Ctrl-C, SIGTERM or SIGHUP."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,8 +12,8 @@ _ENDING = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if h
 
 
 @contextmanager
-def told_to_end() -> Generator[list[int]]:
-    """A list that the first such signal is put into; a second one ends the program at once.
+def told_to_end(first: Callable[[], None] = lambda: None) -> Generator[list[int]]:
+    """A list that the first such signal is put into; then `first` is called. A second one ends the program at once.
 
     Outside the main thread, where Python gives no signals, the list stays empty.
     """
@@ -27,7 +27,8 @@ def told_to_end() -> Generator[list[int]]:
     def wish(number: int, _: FrameType | None) -> None:
         told.append(number)
         for other in before:
-            signal.signal(other, _at_once)
+            signal.signal(other, end_at_once)
+        first()
 
     for number in before:
         signal.signal(number, wish)
@@ -38,7 +39,8 @@ def told_to_end() -> Generator[list[int]]:
             signal.signal(number, handler)
 
 
-def _at_once(number: int, _: FrameType | None) -> None:
+def end_at_once(number: int, _: FrameType | None = None) -> None:
+    """As the signal itself would have ended it."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)
