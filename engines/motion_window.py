@@ -43,14 +43,8 @@ class MotionHistory:
         """Nothing was before."""
         self._kept.clear()
 
-    def window(self, motion: Motion, coming: Sequence[Motion] = ()) -> MotionWindow:
-        """The window around `motion`, which is kept; `coming` are the motions after it, soonest first.
-
-        What is not known (before the first motion, after the last, live always) is as the nearest that is. Time that
-        runs backwards or jumps begins anew.
-        """
-        if not self._past and not self._ahead:
-            return MotionWindow.of(motion)
+    def see(self, motion: Motion) -> None:
+        """Keep `motion` for windows to come. Time that runs backwards or jumps begins anew."""
         now_s = motion.time_s
         if self._kept and not 0 <= now_s - self._kept[-1].time_s <= _JUMP_S:
             self.reset()
@@ -59,6 +53,16 @@ class MotionHistory:
         self._kept.append(motion)
         while len(self._kept) > 1 and self._kept[1].time_s <= now_s - self._past / WINDOW_HZ:
             self._kept.popleft()
+
+    def window(self, motion: Motion, coming: Sequence[Motion] = ()) -> MotionWindow:
+        """The window around `motion`, which is kept; `coming` are the motions after it, soonest first.
+
+        What is not known (before the first motion, after the last, live always) is as the nearest that is.
+        """
+        if not self._past and not self._ahead:
+            return MotionWindow.of(motion)
+        self.see(motion)
+        now_s = motion.time_s
         before = [_latest(self._kept, now_s - k / WINDOW_HZ) for k in range(self._past, 0, -1)]
         later = [m for m in coming if 0 < m.time_s - now_s <= _JUMP_S + self._ahead / WINDOW_HZ]
         after = [_soonest(later, now_s + k / WINDOW_HZ, motion) for k in range(1, self._ahead + 1)]

@@ -155,6 +155,10 @@ class Renderer:
         """What is drawn next follows on nothing: the generator sees no motion from before."""
         self._history.reset()
 
+    def see(self, motion: Motion) -> None:
+        """What was before the picture to come, though it is not drawn."""
+        self._history.see(told_beyond(self.enrollment, motion, self._pad))
+
     def wait_until_compiled(self, timeout_s: float = 120.0) -> bool:
         """Whether the generator's networks were as fast as they will be within `timeout_s`.
 

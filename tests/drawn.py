@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.generators.geometric.generator import GeometricGenerator
-from engines.generators.networked.boxes import Window
-from engines.generators.visavis import inputs
+from engines.generators.networked.boxes import Window, where_in_photo
 from engines.head.model import load_head_model
 from engines.motion import Motion
 from engines.motion_descriptor import describe
@@ -48,7 +47,7 @@ def drawn_item(
         )
         drawn = generator.draw(cache, gbuffer, motion)
         layers.append(drawn.picture)
-        wheres.append(inputs.where_in_photo(drawn.flow, gbuffer, window).astype(np.float16))
+        wheres.append(where_in_photo(drawn.flow, gbuffer, window).astype(np.float16))
     whole, count = photo_viewport(photo), len(frames)
     own = [photo.motion, *motions]
     told = np.stack([describe(m, pose_in_viewport(photo, m, whole)) for m in own])

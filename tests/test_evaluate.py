@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from clips import DemoClip
-from fakes import entry
+from fakes import FakeGenerator, entry
 from numpy.typing import NDArray
 from PIL import Image
 from test_head_models import FIELDS, write
@@ -35,6 +35,7 @@ from scripts.evaluation.clips import (
     find_clips,
     find_portraits,
     load_clips,
+    read_frames,
     spread_indices,
 )
 from scripts.evaluation.measure import draw, driver_head
@@ -236,9 +237,10 @@ def test_motions_of_a_clip(folder: Path, tmp_path: Path, astronaut: Enrollment) 
     model = load_head_model()
     rows = list(range(0, len(clip.frame), 6))
     neutral = np.asarray(model.landmarks(astronaut.neutral_hu), np.float64)
-    own = absolute_motions(model, neutral, clip, rows)
-    live, rest = driven(model, clip, rows)
-    assert list(own) == list(live) == rows
+    own = absolute_motions(model, neutral, clip)
+    live, rest = driven(model, clip)
+    assert sorted(live) == list(range(len(clip.frame)))
+    assert len(own) == len(clip.frame)
     assert np.isfinite(rest.mesh_hu).all()
     turned = [turn_deg(own[r].rotation_rad, own[rows[0]].rotation_rad) for r in rows]
     live_turned = [turn_deg(live[r].rotation_rad, live[rows[0]].rotation_rad) for r in rows]
@@ -258,15 +260,39 @@ def test_the_way_back_begins_at_the_greatest_turn(folder: Path, tmp_path: Path) 
     assert numbers == {forward.photo_number, *(s.number for s in forward.apart)} - {back.photo_number}
     assert back.runs == ()
     # the pair that was driven the one way is there the other way round, as far apart
-    ways = absolute_motions(model, forward.neutral_hu, clip, range(len(clip.frame)))
+    ways = absolute_motions(model, forward.neutral_hu, clip)
     turns = {
         int(clip.frame[row]): turn_deg(m.rotation_rad, forward.enrollment.motion.rotation_rad)
-        for row, m in ways.items()
+        for row, m in enumerate(ways)
     }
     assert turns[back.photo_number] == max(turns.values()) > 2.5
     (first,) = [s for s in back.apart if s.number == forward.photo_number]
     assert first.turn_deg == pytest.approx(turns[back.photo_number], abs=2.5)
     assert not np.array_equal(forward.photo, back.photo)
+
+
+@pytest.mark.slow
+def test_each_shot_is_drawn_among_the_motions_around_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generator that looks at a window sees the clip's own, though shots are drawn seconds apart."""
+    (driver, other), _ = load_clips(find_clips(folder, everyone=True), tmp_path / "tracks")
+    model = load_head_model()
+    fake = FakeGenerator(past=3, ahead=2)
+    monkeypatch.setitem(GENERATORS, "fake", entry(lambda _: fake))
+    for take in (
+        protocols.self_take(model, driver, 3, 64),
+        protocols.cross_take(model, driver, enroll(png_of(read_frames(other, [0])[0])), 3, 64),
+    ):
+        fake.windows.clear()
+        draw(take, "fake", 64)
+        known = sorted(m.time_s for m in take.motions)
+        assert len(fake.windows) == len(take.shots)
+        for shot, window in zip(take.shots, fake.windows, strict=True):
+            assert window.now is shot.motion
+            wanted = [shot.motion.time_s + k / 25 for k in (-3, -2, -1, 0, 1, 2)]
+            within = np.clip(wanted, known[0], known[-1])
+            np.testing.assert_allclose([m.time_s for m in window.motions], within, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -26,7 +26,6 @@ from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables
 from engines.generators.networked.window import WindowGenerator
 from engines.generators.registry import GENERATORS, windowed
-from engines.generators.visavis.blueprint import VisavisBlueprint
 from engines.head.model import load_head_model
 from engines.motion import Motion
 from engines.motion_window import MotionWindow
@@ -78,6 +77,40 @@ class Warper(Blueprint[Widths]):
     def inputs(self, scene: Scene) -> tuple[Tensor, ...]:
         assert scene.motions.shape[1] == 3
         return scene.photo_at(self.window), scene.flow()
+
+    def losses(self, made: Made, lesson: Lesson, judges: Judges) -> dict[str, Tensor]:
+        return {"l1": (lesson.over(made.rgba) - lesson.truth_at(self.window)).abs().mean()}
+
+
+class Adding(nn.Module):
+    """Nothing, until it has learnt something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = nn.Conv2d(6, 4, 1)
+        nn.init.zeros_(self.more.weight)
+        nn.init.zeros_(self.more.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, picture: Tensor, where: Tensor) -> Tensor:
+        large = nn.functional.interpolate(where.permute(0, 3, 1, 2), size=picture.shape[2:])
+        return picture + self.more(torch.cat([picture, large], 1))
+
+
+class Completer(Blueprint[Widths]):
+    """The base's picture and nothing else."""
+
+    kind = NetworkKind("completer", 1, "scripts.train")
+    config_type = Widths
+    window = Size(192, 256)
+    base = "geometric"
+
+    def networks(self) -> nn.Module:
+        return Adding()
+
+    def inputs(self, scene: Scene) -> tuple[Tensor, ...]:
+        assert scene.picture is not None
+        assert scene.where is not None
+        return scene.picture.at(self.window), scene.where
 
     def losses(self, made: Made, lesson: Lesson, judges: Judges) -> dict[str, Tensor]:
         return {"l1": (lesson.over(made.rgba) - lesson.truth_at(self.window)).abs().mean()}
@@ -373,10 +406,38 @@ def test_motions_are_told_in_the_window_also_where_the_frame_shows_more_than_the
     assert torch.allclose(last[0], last[1], atol=1e-4)
 
 
-def test_a_blueprint_that_completes_another_generator_needs_its_own() -> None:
-    """Said at once, not by each frame of a call."""
-    with pytest.raises(TypeError, match="visavis completes geometric"):
-        WindowGenerator(VisavisBlueprint, MODEL)
+@pytest.mark.slow
+@pytest.mark.parametrize("aspect", ["1:1", "16:9"])
+def test_a_base_draws_what_networks_complete(
+    astronaut: Enrollment, aspect: Aspect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks that add nothing draw what geometry draws, and are told where it took it from."""
+    path = weights_of(Completer, tmp_path / "completer.safetensors")
+    monkeypatch.setattr(Completer, "weights_path", lambda: path)
+    monkeypatch.setitem(GENERATORS, "completer", windowed(lambda: Completer))
+    told: list[Tensor] = []
+    inputs = Completer.inputs
+
+    def watch(self: Completer, scene: Scene) -> tuple[Tensor, ...]:
+        assert scene.where is not None
+        told.append(scene.where)
+        return inputs(self, scene)
+
+    monkeypatch.setattr(Completer, "inputs", watch)
+    near = replace(astronaut, crop_px=(60.0, 0.0, 330.0))
+    drawn, floor = (
+        Renderer(near, generator=name, size_px=256, aspect=aspect) for name in ("completer", "geometric")
+    )
+    assert drawn.notice is None
+    motion = moved(near.motion, yaw=12, jawOpen=0.4)
+    still, ours, theirs = (
+        r.render(m).astype(int) for r, m in ((drawn, near.motion), (drawn, motion), (floor, motion))
+    )
+    assert np.abs(ours - theirs).mean() < 0.25 * np.abs(ours - still).mean()
+    own, moved_there = told[-2], told[-1]
+    centre = (torch.arange(32) + 0.5) / 16 - 1
+    assert (own[0, 12:20, 12:20, 0] - centre[12:20]).abs().max() < 0.02
+    assert (own - moved_there)[0, 12:20, 12:20, 0].abs().mean() > 0.01
 
 
 def test_where_a_place_comes_from_is_mirrored_with_all_else() -> None:

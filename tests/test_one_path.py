@@ -120,7 +120,21 @@ class Warped(Blueprint[Widths]):
         return {"l1": (lesson.over(made.rgba) - lesson.truth_at(self.window)).abs().mean()}
 
 
-TOYS: dict[str, type[Blueprint[Widths]]] = {"plain": Plain, "warped": Warped}
+# --- and one that completes what geometry draws -------------------------------------------------------
+
+
+class Completed(Plain):
+    """Paints over the picture of `geometric`."""
+
+    kind = NetworkKind("completed", 1, "scripts.train")
+    base = "geometric"
+
+    def inputs(self, scene: Scene) -> tuple[Tensor, ...]:
+        assert scene.picture is not None
+        return (torch.cat([scene.picture.at(self.window), scene.pncc(), scene.rendered_face()], 1),)
+
+
+TOYS: dict[str, type[Blueprint[Widths]]] = {"plain": Plain, "warped": Warped, "completed": Completed}
 
 
 @pytest.fixture(params=sorted(TOYS))

@@ -24,8 +24,7 @@ from safetensors.numpy import save_file
 from engines.enrollment import Enrollment
 from engines.errors import PhotoError
 from engines.generators.geometric.generator import GeometricGenerator
-from engines.generators.networked.boxes import Window
-from engines.generators.visavis import inputs
+from engines.generators.networked.boxes import Window, where_in_photo
 from engines.head.landmarks import LandmarkDetector
 from engines.head.model import load_head_model
 from engines.motion import Motion
@@ -199,7 +198,7 @@ def test_what_an_item_holds_draws_its_pictures_anew(name: str, request: pytest.F
         layers = generator.draw(cache, gbuffer, motion)
         stored = np.dstack([decode_colour(files(item, "picture")[k]), decode_grey(files(item, "alpha")[k])])
         assert np.abs(layers.picture.astype(int) - stored).mean() < 1.5
-        where = inputs.where_in_photo(layers.flow, gbuffer, Window.of(enrollment, viewport))
+        where = where_in_photo(layers.flow, gbuffer, Window.of(enrollment, viewport))
         assert np.abs(where - item.where[k].astype(np.float32)).mean() < 2e-3
 
 

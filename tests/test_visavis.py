@@ -23,7 +23,7 @@ from engines.errors import WeightsError
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.networked.blend import blend_box, blend_window, move
 from engines.generators.networked.blueprint import load_networks
-from engines.generators.networked.boxes import TurnedBox, Window, cut_box, place_in_window
+from engines.generators.networked.boxes import WHERE_PX, TurnedBox, Window, cut_box, where_in_photo
 from engines.generators.open import open_generator
 from engines.generators.registry import GENERATORS
 from engines.generators.visavis import inputs
@@ -62,22 +62,6 @@ def drawn(astronaut: Enrollment) -> dict[str, U8]:
 
 
 # --- what the networks see ---------------------------------------------------------------------------
-
-
-def test_a_crop_and_its_place_in_the_window_are_the_same_place(rng: np.random.Generator) -> None:
-    picture = cv2.GaussianBlur(rng.integers(0, 255, (200, 200, 1), np.uint8), (0, 0), 4)
-    window = Window(20, 10, 160)
-    for box in (
-        TurnedBox(np.array([90.0, 80.0]), 50.0, 0.3),
-        TurnedBox(np.array([120.5, 101.25]), 33.0, -0.7),
-    ):
-        for mirrored in (False, True):
-            cut = cut_box(picture, box, 48, mirrored=mirrored).astype(np.float32)
-            place = torch.from_numpy(place_in_window(box, window, 48, mirrored=mirrored))[None]
-            grid = torch.nn.functional.affine_grid(place, [1, 1, 48, 48], align_corners=False)
-            whole = torch.from_numpy(np.asarray(window.cut(picture), np.float32).reshape(1, 1, 160, 160))
-            same = torch.nn.functional.grid_sample(whole, grid, align_corners=False)[0, 0].numpy()
-            assert float(np.abs(same - cut).max()) < 1.5  # grey levels; OpenCV rounds to 1/32 pixel
 
 
 @pytest.fixture
@@ -119,8 +103,8 @@ def test_the_photos_own_pose_comes_from_where_it_is(astronaut: Enrollment) -> No
     gbuffer = gbuffer_of(astronaut, astronaut.motion)
     generator = GeometricGenerator(MODEL)
     layers = generator.draw(generator.prepare(astronaut, viewport), gbuffer, astronaut.motion)
-    where = inputs.where_in_photo(layers.flow, gbuffer, Window.of(astronaut, viewport))
-    centre = (np.arange(inputs.WHERE_PX) + 0.5) / inputs.WHERE_PX * 2 - 1
+    where = where_in_photo(layers.flow, gbuffer, Window.of(astronaut, viewport))
+    centre = (np.arange(WHERE_PX) + 0.5) / WHERE_PX * 2 - 1
     x, y = np.meshgrid(centre, centre)
     # half of a cell: parts are taken from the nearest pixel of a finer grid
     assert np.abs(where - np.dstack([x, y])).max() < 0.04

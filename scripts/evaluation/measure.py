@@ -74,12 +74,17 @@ def draw(take: Take, generator: str, size_px: int) -> Drawn:
     generate: list[float] = []
     whole: list[float] = []
     for shot in take.shots:
-        stamps: dict[str, float] = {"start": time.perf_counter()}
+        stamps: dict[str, float] = {}
 
         def mark(stage: str, stamps: dict[str, float] = stamps) -> None:
             stamps[stage] = time.perf_counter()
 
-        pictures[shot.number] = renderer.render(shot.motion, mark)
+        before, after = take.around(shot)
+        renderer.forget()
+        for motion in before:
+            renderer.see(motion)
+        stamps["start"] = time.perf_counter()
+        pictures[shot.number] = renderer.render(shot.motion, mark, after)
         generate.append(1000 * (stamps["generated"] - stamps["rasterised"]))
         whole.append(1000 * (stamps["composited"] - stamps["start"]))
     return Drawn(pictures, tuple(generate), tuple(whole))

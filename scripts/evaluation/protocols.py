@@ -48,10 +48,8 @@ def png_of(picture: U8) -> bytes:
     return out.getvalue()
 
 
-def absolute_motions(
-    model: HeadModel, neutral_hu: F64, clip: Tracked, rows: Sequence[int]
-) -> dict[int, Motion]:
-    """Motion of these rows told in the clip's own camera, fitted to its landmarks against known neutral landmarks.
+def absolute_motions(model: HeadModel, neutral_hu: F64, clip: Tracked) -> list[Motion]:
+    """Motion of each row told in the clip's own camera, fitted to its landmarks against known neutral landmarks.
 
     What the tracker does live, without filters, the person's shape being known from the photo: pose and β by
     `fit_driver` from frame to frame, gaze held through blinks, lids against their median opening in the clip.
@@ -76,7 +74,7 @@ def absolute_motions(
         )
         fitted.append((motion, frame.unposed_hu))
     rest = np.median([openings(unposed) for _, unposed in fitted], 0)
-    return {row: replace(fitted[row][0], closure=measure_closure(fitted[row][1], rest)) for row in rows}
+    return [replace(motion, closure=measure_closure(unposed, rest)) for motion, unposed in fitted]
 
 
 def first_photo(clip: Tracked) -> tuple[Enrollment, Tracked]:
@@ -118,8 +116,8 @@ def back_take(model: HeadModel, forward: Take, clip: Tracked, size_px: int) -> T
     """
     clip = from_row(clip, int(np.flatnonzero(clip.frame == forward.photo_number)[0]))
     own = resized(clip, (forward.enrollment.photo.shape[1], forward.enrollment.photo.shape[0]))
-    motions = absolute_motions(model, forward.neutral_hu, own, range(len(clip.frame)))
-    turns = [turn_deg(m.rotation_rad, forward.enrollment.motion.rotation_rad) for m in motions.values()]
+    motions = absolute_motions(model, forward.neutral_hu, own)
+    turns = [turn_deg(m.rotation_rad, forward.enrollment.motion.rotation_rad) for m in motions]
     order = np.argsort(turns, kind="stable")
     rows = list(dict.fromkeys(int(order[int(share * (len(order) - 1))]) for share in BACK_PHOTO_SHARES))
     enrollment, row = _enroll_one(clip, rows)
@@ -142,7 +140,7 @@ def _own_take(
     clip = resized(clip, (width, height))
     viewport = head_viewport(enrollment, size_px)
     neutral = np.asarray(model.landmarks(enrollment.neutral_hu), np.float64)
-    motions = absolute_motions(model, neutral, clip, chosen.rows)
+    motions = absolute_motions(model, neutral, clip)
 
     def shot(row: int) -> Shot:
         picture = pictures[row]
@@ -157,7 +155,7 @@ def _own_take(
         )
 
     take = _take(protocol, clip.name, clip, enrollment, viewport, neutral, chosen, shot)
-    return replace(take, photo_number=int(clip.frame[photo_row]))
+    return replace(take, photo_number=int(clip.frame[photo_row]), motions=tuple(motions))
 
 
 def cross_take(
@@ -176,12 +174,13 @@ def cross_take(
     pictures = read_frames(clip, chosen.rows)
     viewport = head_viewport(enrollment, size_px)
     neutral = np.asarray(model.landmarks(enrollment.neutral_hu), np.float64)
-    motions, rest = driven(model, clip, chosen.rows)
+    seen, rest = driven(model, clip)
+    motions = {row: retarget(m, rest.motion, enrollment.motion, Controls()) for row, m in seen.items()}
     left, top, side = head_crop(clip.points_px[0].astype(np.float32), *clip.size_px)
     driver_viewport = Viewport(left, top, size_px / side, size_px, size_px)
 
     def shot(row: int) -> Shot:
-        motion = retarget(motions[row], rest.motion, enrollment.motion, Controls())
+        motion = motions[row]
         return Shot(
             int(clip.frame[row]),
             motion,
@@ -192,7 +191,9 @@ def cross_take(
     name = f"{clip.name}+{enrollment.name}"
     take = _take("cross", name, clip, enrollment, viewport, neutral, chosen, shot, rest)
     others = () if photo_clip is None else _like_photo(photo_clip, enrollment, viewport, frames)
-    return replace(take, sources=(take.photo, *others))
+    return replace(
+        take, sources=(take.photo, *others), motions=tuple(motions[row] for row in sorted(motions))
+    )
 
 
 def _like_photo(clip: Tracked, enrollment: Enrollment, viewport: Viewport, frames: int) -> list[U8]:
@@ -232,19 +233,18 @@ def _take(
     )
 
 
-def driven(model: HeadModel, clip: Tracked, rows: Sequence[int]) -> tuple[dict[int, Motion], DriverNeutral]:
-    """Motion of these rows by the live tracker, and the driver's neutral, taken as in a call.
+def driven(model: HeadModel, clip: Tracked) -> tuple[dict[int, Motion], DriverNeutral]:
+    """Motion of each row by the live tracker, where it finds one, and the driver's neutral, taken as in a call.
 
     The clip runs twice: the neutral is taken first, then it drives.
     """
     tracker = MediaPipeTracker(model)
     out: dict[int, Motion] = {}
-    wanted = set(rows)
     for _ in range(CALIBRATION_ROUNDS):
         for row, number in enumerate(clip.frame):
             face = FaceLandmarks(clip.points_px[row].astype(np.float32), clip.scores[row].astype(np.float32))
             track = tracker.fit(face, clip.size_px, float(number) / 25)
-            if track.motion is not None and row in wanted:
+            if track.motion is not None:
                 out[row] = track.motion
         neutral = tracker.driver_neutral
         if neutral is not None:

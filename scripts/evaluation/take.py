@@ -18,6 +18,7 @@ U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
 # self: a clip's first frame driven by the rest; back: another frame driven by the same ones; cross: by somebody else
 Protocol = Literal["self", "back", "cross"]
+_AROUND_S = 1.0  # more than any generator's window of motions reaches
 BINS_DEG = ((0.0, 10.0), (10.0, 20.0), (20.0, 30.0))
 
 
@@ -42,6 +43,7 @@ class Take:
     photo's person without expression. `rest` is the driver's own in the cross protocol, else None.
     `sources`, cross only: pictures of the photo's person, cut as the drawn ones are; the photo, and frames of its
     clip where it is from one. `photo_number` is the photo's frame in the clip, where it is from the driver's.
+    `motions` are those of all of the clip, of which the shots are a few: what generators see around each.
     """
 
     protocol: Protocol
@@ -56,6 +58,7 @@ class Take:
     rest: DriverNeutral | None = None
     sources: tuple[U8, ...] = ()
     photo_number: int = 0
+    motions: tuple[Motion, ...] = ()
 
     @property
     def has_truth(self) -> bool:
@@ -67,6 +70,12 @@ class Take:
         """All shots, each once, in the clip's order."""
         own = {s.number: s for s in (*self.apart, *(shot for run in self.runs for shot in run))}
         return [own[number] for number in sorted(own)]
+
+    def around(self, shot: Shot) -> tuple[list[Motion], list[Motion]]:
+        """The motions of the second before a shot, and of the second after it, in order."""
+        now_s = shot.motion.time_s
+        near = [m for m in self.motions if abs(m.time_s - now_s) <= _AROUND_S]
+        return [m for m in near if m.time_s < now_s], [m for m in near if m.time_s > now_s]
 
 
 def turn_deg(a: F32 | F64, b: F32 | F64) -> float:

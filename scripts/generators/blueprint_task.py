@@ -28,7 +28,6 @@ class BlueprintTask(GeneratorTask):
 
     def __init__(self, blueprint: Blueprint[Any], device: torch.device, judges: Judges) -> None:
         self.blueprint, self.name = blueprint, blueprint.kind.name
-        self.adversarial, self.matching = blueprint.adversarial, blueprint.matching
         self.teaching = blueprint.teaching
         self._device, self._judges = device, judges
         self._tables = HeadTables.of(load_head_model(), device)

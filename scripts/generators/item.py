@@ -21,6 +21,7 @@ from safetensors.numpy import save
 
 from engines.digest import digest_of
 from engines.files import write_whole
+from engines.generators.networked.boxes import WHERE_PX
 from scripts.training.errors import TrainingError
 
 F32 = NDArray[np.float32]
@@ -32,7 +33,7 @@ I64 = NDArray[np.int64]
 
 FORMAT, VERSION = "visavis-pairs", 2
 SUFFIX = ".safetensors"
-STORED_PX, BACKGROUND_PX, WHERE_PX = 512, 256, 32
+STORED_PX, BACKGROUND_PX = 512, 256
 VERTEX_STEPS = 32  # of a stored pixel: what vertices are rounded to
 LANDMARKS = 478
 JPEG_QUALITY = 95
@@ -77,7 +78,7 @@ class Item(About):
     Of each pair, frame `source` (P,) driven by frame `target` (P,):
     - `vertices` (P, N, 3) in 1/32 px.
     - `picture` JPEG, premultiplied, and `alpha` PNG, 512²: what `geometric` draws in the photo's window.
-    - `where` (P, 32, 32, 2): where in that window each place of it comes from, as `visavis.inputs.where_in_photo`.
+    - `where` (P, 32, 32, 2): where in that window each place of it comes from, as `where_in_photo`.
     """
 
     rgb_bytes: U8

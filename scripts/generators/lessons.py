@@ -10,7 +10,7 @@ from torch import Tensor
 from engines.generators.networked.blueprint import Blueprint
 from engines.generators.networked.constant import constant, indices
 from engines.generators.networked.lesson import Lesson
-from engines.generators.networked.picture import Picture, Size, Tint
+from engines.generators.networked.picture import Picture, Size, Tint, place_in_square
 from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables, Surface
 from engines.motion_descriptor import SCALE, SHIFT, mirror_matrix
@@ -27,7 +27,7 @@ def lesson_of(batch: Batch, tables: HeadTables, blueprint: Blueprint[Any], step:
     """`batch`: what `Store.gather` gives, on the device of `tables`."""
     size, crop, flip = blueprint.raster_size(), batch["crop"], batch["flip"]
     tint = Tint(batch["gain"], batch["offset"])
-    window, beside = window_in_stored(crop, blueprint.window), window_in_square(crop, blueprint.window)
+    window, beside = window_in_stored(crop, blueprint.window), place_in_square(blueprint.window, crop)
 
     def surface(name: str, vertices: str) -> Surface:
         return Surface(batch[name], in_raster(batch[vertices], crop, size))
@@ -66,14 +66,6 @@ def window_in_stored(crop: Tensor, window: Size) -> Tensor:
     x, y = ((edge + side / 2) * (2 / STORED_PX) - 1 for edge in (left, top))
     rows = [high * (window.width_px / window.height_px), none, x], [none, high, y]
     return torch.stack([torch.stack(r, 1) for r in rows], 1)
-
-
-def window_in_square(crop: Tensor, window: Size) -> Tensor | None:
-    """The same to −1 … 1 over the square head crop; None where they are one."""
-    if window.width_px == window.height_px:
-        return None
-    share = window.width_px / window.height_px
-    return constant([share, 0, 0, 0, 1, 0], crop).reshape(1, 2, 3).expand(len(crop), 2, 3)
 
 
 def in_window(descriptors: Tensor, crop: Tensor) -> Tensor:

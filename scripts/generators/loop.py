@@ -84,16 +84,15 @@ class OnPairs(Task[Batch]):
 
     def _fooling(self, outcome: Outcome) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
+        teaching = self._generator.teaching
         for name, fake in outcome.fakes.items():
             discriminator = self._discriminators[name].requires_grad_(False)
             with torch.autocast(self.device.type, torch.bfloat16):
                 verdict, features = discriminator(fake)
                 with torch.no_grad():
                     _, wanted = discriminator(outcome.reals[name])
-            losses[f"fool_{name}"] = self._generator.adversarial * terms.hinge_generator(verdict).mean()
-            losses[f"match_{name}"] = (
-                self._generator.matching * terms.feature_matching(features, wanted).mean()
-            )
+            losses[f"fool_{name}"] = teaching.adversarial * terms.hinge_generator(verdict).mean()
+            losses[f"match_{name}"] = teaching.matching * terms.feature_matching(features, wanted).mean()
             discriminator.requires_grad_(True)
         return losses
 

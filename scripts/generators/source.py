@@ -15,8 +15,7 @@ from calibration.usable import check_turn, look_at_face
 from engines.enrollment import Enrollment
 from engines.errors import PhotoError
 from engines.generators.geometric.generator import GeometricGenerator
-from engines.generators.networked.boxes import Window
-from engines.generators.visavis import inputs
+from engines.generators.networked.base_picture import BasePicture
 from engines.geometry import Camera, yaw_pitch_roll_deg
 from engines.head.fit import ExpressionFit, fit_source
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
@@ -24,7 +23,7 @@ from engines.head.model import HeadModel, load_head_model
 from engines.motion import Motion
 from engines.motion_descriptor import describe
 from engines.picture.composite import make_background
-from engines.raster.gbuffer import HeadMesh, rasterise
+from engines.raster.gbuffer import HeadMesh
 from engines.raster.pose import head_viewport, photo_viewport, pose_head, pose_in_viewport
 from scripts.generators.item import BACKGROUND_PX, F16, I16, STORED_PX, decode_colour, grey_png, jpeg, rounded
 
@@ -90,26 +89,22 @@ class Source:
 
 
 class Drawing:
-    """A photo ready to be driven by geometry, in its window at 512²."""
+    """A photo ready to be driven by geometry."""
 
     def __init__(self, source: Source) -> None:
         self.source, self.tools = source, source.tools
-        self.viewport = head_viewport(source.enrollment, STORED_PX)
-        self.window = Window.of(source.enrollment, self.viewport)
-        self.cache = self.tools.generator.prepare(source.enrollment, self.viewport)
+        self.base = BasePicture(self.tools.generator, source.enrollment)
 
     def pair(self, motion: Motion) -> tuple[I16, bytes, bytes, F16]:
         """`vertices`, `picture`, `alpha` and `where` of an Item for `motion`."""
-        model, enrollment = self.tools.model, self.source.enrollment
+        model, enrollment, viewport = self.tools.model, self.source.enrollment, self.base.viewport
         posed = pose_head(model, enrollment, motion, photo_viewport(enrollment))
-        points = self.viewport.from_photo(posed.vertices_px).astype(np.float32)
-        pose = pose_in_viewport(enrollment, motion, self.viewport)
+        points = viewport.from_photo(posed.vertices_px).astype(np.float32)
+        pose = pose_in_viewport(enrollment, motion, viewport)
         mesh = HeadMesh(points, pose, model.landmarks(points).astype(np.float32))
-        gbuffer = rasterise(model, mesh, self.viewport, self.tools.generator.config.grid_px)
-        layers = self.tools.generator.draw(self.cache, gbuffer, motion)
-        where = inputs.where_in_photo(layers.flow, gbuffer, self.window).astype(np.float16)
-        picture = layers.picture
-        return rounded(posed.vertices_px), jpeg(picture[..., :3]), grey_png(picture[..., 3]), where
+        picture, where = self.base.draw(mesh, motion)
+        alpha = grey_png(picture[..., 3])
+        return rounded(posed.vertices_px), jpeg(picture[..., :3]), alpha, where.astype(np.float16)
 
 
 def enrolled(

@@ -19,8 +19,6 @@ class GeneratorTask(ABC):
     """One generator's training. Stateless but for its settings."""
 
     name: str
-    adversarial: float = 0.01  # weight of fooling a discriminator
-    matching: float = 0.02  # weight of looking alike to a discriminator
     teaching: Teaching = Teaching()
 
     @abstractmethod

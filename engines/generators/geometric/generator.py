@@ -56,7 +56,7 @@ class GeometricGenerator(Generator[GeometricCache]):
     """Flow by lookup of the source-position map; bilinear warp; body layer; eyeballs and the mouth's inside."""
 
     def __init__(self, model: HeadModel) -> None:
-        self._model = model
+        self.model = model
         self.config = GeneratorConfig("geometric", grid_px=160)
 
     def prepare(self, enrollment: Enrollment, viewport: Viewport) -> GeometricCache:
@@ -65,10 +65,10 @@ class GeometricGenerator(Generator[GeometricCache]):
         position = (
             enrollment.uv_position_px - (viewport.origin_x_px, viewport.origin_y_px)
         ) * viewport.scale + margin
-        mesh = pose_head(self._model, enrollment, enrollment.motion, viewport)
+        mesh = pose_head(self.model, enrollment, enrollment.motion, viewport)
         points = mesh.landmarks_px[:, :2] + margin
-        body = make_body(self._model, mesh, viewport, canvas, margin, self.config.grid_px)
-        mouth = make_mouth(self._model, enrollment, canvas, points, mesh.pose)
+        body = make_body(self.model, mesh, viewport, canvas, margin, self.config.grid_px)
+        mouth = make_mouth(self.model, enrollment, canvas, points, mesh.pose)
         return GeometricCache(
             canvas=np.concatenate([canvas, body.canvas]),
             margin_px=margin,
@@ -90,7 +90,7 @@ class GeometricGenerator(Generator[GeometricCache]):
         layers = draw_layers(cache, gbuffer)
         turned_rad = motion.gaze_rad - cache.motion.gaze_rad
         paint_eyes(layers.picture, cache.eyes, gbuffer.mesh, cache.pose, turned_rad)
-        paint_mouth(layers.picture, cache.mouth, self._model, gbuffer.mesh, cache.pose)
+        paint_mouth(layers.picture, cache.mouth, self.model, gbuffer.mesh, cache.pose)
         return layers
 
 

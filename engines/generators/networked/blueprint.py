@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class Blueprint(ABC, Generic[Config]):
     - `past`, `ahead`: moments of motion before and after the one to draw.
     - `base`: the generator whose picture its networks complete, if any; then pairs carry that picture.
     - `switches`: parts that can be left out; `without` says which are.
-    - `adversarial`, `matching`: what discriminators count; `teaching`: how they learn.
+    - `teaching`: how discriminators learn and what they count.
     """
 
     kind: ClassVar[NetworkKind]
@@ -74,10 +74,8 @@ class Blueprint(ABC, Generic[Config]):
     raster: ClassVar[Size | None] = None
     past: ClassVar[int] = 0
     ahead: ClassVar[int] = 0
-    base: ClassVar[str | None] = None
+    base: ClassVar[Literal["geometric"] | None] = None
     switches: ClassVar[tuple[str, ...]] = ()
-    adversarial: ClassVar[float] = 0.01  # weight of fooling a discriminator
-    matching: ClassVar[float] = 0.02  # weight of looking alike to a discriminator
     teaching: ClassVar[Teaching] = Teaching()
 
     def __init__(

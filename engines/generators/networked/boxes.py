@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.geometry import F64
-from engines.raster.gbuffer import Viewport
+from engines.raster.gbuffer import GBuffer, Viewport
 
 F32 = NDArray[np.float32]
+
+WHERE_PX = 32  # of the map that says where in the photo each place comes from
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +74,14 @@ class TurnedBox:
         return np.column_stack([across, down, origin + (across + down) / 2 - 0.5])
 
 
-def place_in_window(box: TurnedBox, window: Window, size_px: int, *, mirrored: bool = False) -> F32:
-    """(2, 3) from `affine_grid`'s −1 … 1 over a crop of `size_px` to −1 … 1 over the window (`align_corners` False)."""
-    affine = box.affine(size_px, mirrored=mirrored)
-    half = size_px / 2
-    # a crop's −1 … 1 counts from pixel edges: crop pixel centre = (n + 1) · size / 2 − 1/2
-    linear = affine[:, :2] * half
-    middle = affine[:, :2] @ [half - 0.5, half - 0.5] + affine[:, 2] + 0.5
-    corner = np.array([window.left_px, window.top_px])
-    return np.column_stack([linear * 2 / window.side_px, (middle - corner) * 2 / window.side_px - 1]).astype(
-        np.float32
-    )
+def where_in_photo(flow: F32, gbuffer: GBuffer, window: Window) -> F32:
+    """(32, 32, 2): where in the window of the photo each place of the window comes from, −1 … 1 as `grid_sample`."""
+    found = window.from_grid(flow, gbuffer.viewport, WHERE_PX).astype(np.float32)
+    centre = (np.arange(WHERE_PX, dtype=np.float32) + 0.5) / WHERE_PX * 2 - 1
+    out = found * np.float32(2 / window.side_px)
+    out[..., 0] += centre[None]
+    out[..., 1] += centre[:, None]
+    return np.clip(out, -1.5, 1.5)
 
 
 def cut_box(

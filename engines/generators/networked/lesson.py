@@ -23,13 +23,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Teaching:
-    """How discriminators learn. At a rate of 2·10⁻⁴ they did not in 2 000 steps.
+    """How discriminators learn, and what they count. At a rate of 2·10⁻⁴ they did not learn in 2 000 steps.
 
+    `adversarial`, `matching`: weights of fooling them, and of looking to them as the truth does (hinge; feature
+    matching).
     `counts_from`: the step from which they count; they learn alone before. `r1`: weight γ of the gradient penalty,
     taken every `r1_every`-th step and there as often heavier (Karras et al. 2020, "lazy regularization"); 0: none.
     """
 
     rate: float = 5e-4
+    adversarial: float = 0.01
+    matching: float = 0.02
     counts_from: int = 0
     r1: float = 0.0
     r1_every: int = 16

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engines.generators.networked.constant import constant
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -119,6 +121,15 @@ def places(place: Tensor, size: Size) -> Tensor:
     )
     across, down, middle = (p[:, None, None, :] for p in place.unbind(2))
     return across * x[:, None] + (down * y[:, None, None] + middle)
+
+
+def place_in_square(window: Size, like: Tensor) -> Tensor | None:
+    """(B, 2, 3) from −1 … 1 over a window to −1 … 1 over the square of its height about its middle, one for each row
+    of `like`; None where they are one."""
+    if window.width_px == window.height_px:
+        return None
+    share = window.width_px / window.height_px
+    return constant([share, 0, 0, 0, 1, 0], like).reshape(1, 2, 3).expand(len(like), 2, 3)
 
 
 def _divides(pixels: Tensor, size: Size) -> bool:

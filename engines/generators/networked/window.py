@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.compile.engine import Engine
 from engines.enrollment import Enrollment
+from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.networked.base import NetworkedGenerator
-from engines.generators.networked.blueprint import Blueprint
+from engines.generators.networked.base_picture import BasePicture
 from engines.generators.networked.paste import Paste
-from engines.generators.networked.picture import Picture, Size
+from engines.generators.networked.picture import Picture, Size, place_in_square
 from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables, Surface
-from engines.head.model import HeadModel
 from engines.motion import Motion
 from engines.motion_descriptor import describe, in_window
 from engines.motion_window import MotionWindow
@@ -48,33 +45,29 @@ class EnrolledScene:
 
 @dataclass(frozen=True, slots=True)
 class WindowCache:
-    """What `prepare` leaves for `render`; `small` (1, 4, h, w) is the photo as the networks see it."""
+    """What `prepare` leaves for `render`; `small` (1, 4, h, w) is the photo as the networks see it.
+
+    `base` draws the picture that they complete, where they complete one.
+    """
 
     enrollment: Enrollment
     photo: EnrolledScene
     small: Tensor
     features: list[Tensor]
     paste: Paste
+    base: BasePicture | None
 
 
 class WindowGenerator(NetworkedGenerator[WindowCache]):
-    """See the module. Raises TypeError for a blueprint that completes another generator's picture, which it has not."""
+    """See the module."""
 
-    def __init__(
-        self,
-        blueprint: type[Blueprint[Any]],
-        model: HeadModel,
-        *,
-        weights: Path | None = None,
-        without: Collection[str] = (),
-        engines: Sequence[Engine] | None = None,
-    ) -> None:
-        if blueprint.base is not None:
-            raise TypeError(
-                f"{blueprint.kind.name} completes {blueprint.base}: it needs a generator that draws it"
-            )
-        super().__init__(blueprint, model, weights=weights, without=without, engines=engines)
-        self._tables = HeadTables.of(model)
+    @cached_property
+    def _tables(self) -> HeadTables:
+        return HeadTables.of(self.model)
+
+    @cached_property
+    def _base(self) -> GeometricGenerator | None:
+        return None if self.blueprint.base is None else GeometricGenerator(self.model)
 
     def window(self, enrollment: Enrollment, viewport: Viewport) -> Viewport:
         size = self.blueprint.raster_size()
@@ -95,11 +88,18 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
             self._scene(photo).photo_at(self.blueprint.window),
             self.features(enrollment),
             Paste.of(enrollment, viewport, photo.window),
+            None if self._base is None else BasePicture(self._base, enrollment),
         )
 
     def render(self, cache: WindowCache, gbuffer: GBuffer, motions: MotionWindow) -> U8:
         told = np.stack([self._told(cache.enrollment, m, cache.photo.window) for m in motions.motions])
         scene = self._scene(cache.photo, _surface(gbuffer), torch.from_numpy(told[None]))
+        if cache.base is not None:
+            mesh = gbuffer.mesh.seen_in(cache.photo.window, cache.base.viewport)
+            picture, where = cache.base.draw(mesh, motions.now)
+            window = place_in_square(self.blueprint.window, scene.motions)
+            scene.picture = Picture(_channels_first(picture), window)
+            scene.where = torch.from_numpy(where[None])
         with torch.no_grad():
             inputs = self.blueprint.inputs(scene)
         found = self.engines()[0](cache.small, *inputs, *cache.features)

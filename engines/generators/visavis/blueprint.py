@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engines.generators.networked.blueprint import Blueprint, Made, Served, warped
+from engines.generators.networked.boxes import WHERE_PX
 from engines.generators.networked.discriminators import PatchDiscriminator
 from engines.generators.networked.lesson import Judges, Lesson, Teaching
 from engines.generators.networked.picture import Picture, Size, places
 from engines.generators.networked.scene import Scene
 from engines.generators.visavis import inputs, sight
-from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WHERE_PX, WINDOW_PX
+from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WINDOW_PX
 from engines.generators.visavis.networks import (
     KIND,
     NetworkConfig,

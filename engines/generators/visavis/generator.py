@@ -17,7 +17,7 @@ from engines.enrollment import Enrollment
 from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
 from engines.generators.networked.base import NetworkedGenerator
 from engines.generators.networked.blend import blend_box, blend_window, move
-from engines.generators.networked.boxes import Window, cut_box
+from engines.generators.networked.boxes import Window, cut_box, where_in_photo
 from engines.generators.visavis import inputs
 from engines.generators.visavis.blueprint import VisavisBlueprint
 from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX
@@ -111,7 +111,7 @@ class VisavisGenerator(NetworkedGenerator[VisavisCache]):
         flow, synthesis = self.engines()[0](
             _tensor(inputs.low_picture(picture, window)),
             _channels_first(inputs.head_guide(guide, part)),
-            torch.from_numpy(inputs.where_in_photo(layers.flow, gbuffer, window)[None]),
+            torch.from_numpy(where_in_photo(layers.flow, gbuffer, window)[None]),
             cache.features,
             torch.from_numpy(vector[None]),
         )

@@ -26,7 +26,6 @@ F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 WINDOW_PX = 128  # the head window as the networks see it
-WHERE_PX = 32  # of the map that says where in the photo each place comes from
 MOUTH_PX, EYE_PX = 96, 64
 # sides of the crops in head units: both lips with an open jaw; an eye with its lids up to the brow
 MOUTH_HU, EYE_HU = 1.05, 0.56
@@ -78,16 +77,6 @@ def one_hot(parts: NDArray[np.generic]) -> tuple[NDArray[np.bool_], NDArray[np.b
     skin = (parts == Part.SKIN) | (parts == Part.SOCKET)
     mouth = (parts == Part.MOUTH) | (parts == Part.TEETH) | (parts == Part.TONGUE)
     return skin, parts == Part.EYE, mouth
-
-
-def where_in_photo(flow: F32, gbuffer: GBuffer, window: Window) -> F32:
-    """(32, 32, 2): where in the window of the photo each place of the window comes from, −1 … 1 as `grid_sample`."""
-    found = window.from_grid(flow, gbuffer.viewport, WHERE_PX).astype(np.float32)
-    centre = (np.arange(WHERE_PX, dtype=np.float32) + 0.5) / WHERE_PX * 2 - 1
-    out = found * np.float32(2 / window.side_px)
-    out[..., 0] += centre[None]
-    out[..., 1] += centre[:, None]
-    return np.clip(out, -1.5, 1.5)
 
 
 def low_picture(picture: U8, window: Window) -> U8:
