@@ -74,7 +74,7 @@ class Warper(Blueprint[Widths]):
     def networks(self) -> nn.Module:
         return Unmoved(self.config.width)
 
-    def inputs(self, scene: Scene) -> tuple[Tensor, ...]:
+    def inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         assert scene.motions.shape[1] == 3
         return scene.photo_at(self.window), scene.flow()
 
@@ -107,7 +107,7 @@ class Completer(Blueprint[Widths]):
     def networks(self) -> nn.Module:
         return Adding()
 
-    def inputs(self, scene: Scene) -> tuple[Tensor, ...]:
+    def inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         assert scene.picture is not None
         assert scene.where is not None
         return scene.picture.at(self.window), scene.where
@@ -175,9 +175,9 @@ def scene_of(e: Enrollment, motion: Motion, warper: WindowGenerator) -> tuple[Sc
     found: list[Scene] = []
     inputs = warper.blueprint.inputs
 
-    def watch(scene: Scene) -> tuple[Tensor, ...]:
+    def watch(networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         found.append(scene)
-        return inputs(scene)
+        return inputs(networks, scene)
 
     warper.blueprint.inputs = watch
     window = warper.window(e, head_viewport(e, 256))
@@ -390,9 +390,9 @@ def test_motions_are_told_in_the_window_also_where_the_frame_shows_more_than_the
     told: list[Tensor] = []
     inputs = Warper.inputs
 
-    def watch(self: Warper, scene: Scene) -> tuple[Tensor, ...]:
+    def watch(self: Warper, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         told.append(scene.motions)
-        return inputs(self, scene)
+        return inputs(self, networks, scene)
 
     monkeypatch.setattr(Warper, "inputs", watch)
     last: list[Tensor] = []
@@ -418,10 +418,10 @@ def test_a_base_draws_what_networks_complete(
     told: list[Tensor] = []
     inputs = Completer.inputs
 
-    def watch(self: Completer, scene: Scene) -> tuple[Tensor, ...]:
+    def watch(self: Completer, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         assert scene.where is not None
         told.append(scene.where)
-        return inputs(self, scene)
+        return inputs(self, networks, scene)
 
     monkeypatch.setattr(Completer, "inputs", watch)
     near = replace(astronaut, crop_px=(60.0, 0.0, 330.0))

@@ -65,7 +65,7 @@ class Plain(Blueprint[Widths]):
     def networks(self) -> nn.Module:
         return Painting(10, self.config.width)
 
-    def inputs(self, scene: Scene) -> tuple[Tensor, ...]:
+    def inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         return (torch.cat([scene.rendered_face(), scene.pncc(), scene.photo_at(self.window)], 1),)
 
     def losses(self, made: Made, lesson: Lesson, judges: Judges) -> dict[str, Tensor]:
@@ -106,14 +106,14 @@ class Warped(Blueprint[Widths]):
     def networks(self) -> Moving:
         return Moving(self.config.width)
 
-    def photo_inputs(self, scene: Scene) -> tuple[Tensor, ...]:
+    def photo_inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         return (scene.photo_at(self.window),)
 
     def encode(self, networks: nn.Module, photo: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         assert isinstance(networks, Moving)
         return (networks.encoder(*photo),)
 
-    def inputs(self, scene: Scene) -> tuple[Tensor, ...]:
+    def inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         return scene.photo_at(self.window), scene.flow(), scene.motions.flatten(1)
 
     def losses(self, made: Made, lesson: Lesson, judges: Judges) -> dict[str, Tensor]:
@@ -129,7 +129,7 @@ class Completed(Plain):
     kind = NetworkKind("completed", 1, "scripts.train")
     base = "geometric"
 
-    def inputs(self, scene: Scene) -> tuple[Tensor, ...]:
+    def inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         assert scene.picture is not None
         return (torch.cat([scene.picture.at(self.window), scene.pncc(), scene.rendered_face()], 1),)
 

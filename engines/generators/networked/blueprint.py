@@ -123,10 +123,10 @@ class Blueprint(ABC, Generic[Config]):
         """Fresh networks, from torch's current seed; called as `draw` says."""
 
     @abstractmethod
-    def inputs(self, scene: Scene) -> tuple[Tensor, ...]:
-        """What the networks see of each frame."""
+    def inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
+        """What the networks see of each frame; of `networks` only what they learn beside the head, such as codes."""
 
-    def photo_inputs(self, scene: Scene) -> tuple[Tensor, ...]:
+    def photo_inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         """What `encode` sees, once a photo; nothing for networks without an encoder."""
         return ()
 
@@ -152,8 +152,8 @@ class Blueprint(ABC, Generic[Config]):
 
     def make(self, networks: nn.Module, scene: Scene) -> Made:
         """Encoder and frame in one, as training wants them."""
-        features = self.encode(networks, self.photo_inputs(scene))
-        return self.draw(networks, self.inputs(scene), features)
+        features = self.encode(networks, self.photo_inputs(networks, scene))
+        return self.draw(networks, self.inputs(networks, scene), features)
 
     def phase(self, step: int) -> Hashable:
         """Which losses are on at a step: within a phase each step does the same."""
@@ -190,8 +190,8 @@ class Blueprint(ABC, Generic[Config]):
         """The modules of a frame. By default one: `ServedWindow`."""
         scene = self.example()
         with torch.no_grad():
-            features = self.encode(networks, self.photo_inputs(scene))
-            inputs = self.inputs(scene)
+            features = self.encode(networks, self.photo_inputs(networks, scene))
+            inputs = self.inputs(networks, scene)
         module = ServedWindow(self, networks, len(inputs)).eval()
         photo = scene.photo_at(self.window)
         return [Served("window", module, (photo, *inputs, *features))]
@@ -199,7 +199,7 @@ class Blueprint(ABC, Generic[Config]):
     def feature_shapes(self, networks: nn.Module) -> list[tuple[int, ...]]:
         """Of what `encode` gives of one photo, without the batch."""
         with torch.no_grad():
-            found = self.encode(networks, self.photo_inputs(self.example()))
+            found = self.encode(networks, self.photo_inputs(networks, self.example()))
         return [tuple(f.shape[1:]) for f in found]
 
     def example(self) -> Scene:

@@ -126,6 +126,11 @@ class Scene:
         """(B, h, w) uint8 of `Part`."""
         return self._seen.part
 
+    def uv(self) -> Tensor:
+        """(B, h, w, 2): where in the UV maps each place lies, −1 … 1 as `grid_sample` takes it, for networks that draw
+        textures; `covered` says where there is anything."""
+        return self._seen.uv * 2 - 1
+
     def flow(self) -> Tensor:
         """`F_c` (B, 2, h, w): where each place comes from in the photo minus where it is, in shares of the window's
         sides; paper 001, eq. 3; paper 002, § 3.2."""

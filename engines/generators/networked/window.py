@@ -76,7 +76,7 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
     def encode(self, enrollment: Enrollment) -> list[F32]:
         scene = self._scene(self._photo(enrollment))
         with torch.no_grad():
-            found = self.blueprint.encode(self.nets, self.blueprint.photo_inputs(scene))
+            found = self.blueprint.encode(self.nets, self.blueprint.photo_inputs(self.nets, scene))
         return [f[0].numpy() for f in found]
 
     def prepare(self, enrollment: Enrollment, viewport: Viewport) -> WindowCache:
@@ -101,7 +101,7 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
             scene.picture = Picture(_channels_first(picture), window)
             scene.where = torch.from_numpy(where[None])
         with torch.no_grad():
-            inputs = self.blueprint.inputs(scene)
+            inputs = self.blueprint.inputs(self.nets, scene)
         found = self.engines()[0](cache.small, *inputs, *cache.features)
         if len(found) == 1:
             return cache.paste.draw(_channels_last(found[0]))

@@ -67,14 +67,14 @@ class VisavisBlueprint(Blueprint[NetworkConfig]):
     def networks(self) -> VisavisNetworks:
         return VisavisNetworks(self.config)
 
-    def photo_inputs(self, scene: Scene) -> tuple[Tensor, ...]:
+    def photo_inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         return (sight.photo_input(scene),)
 
     def encode(self, networks: nn.Module, photo: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         assert isinstance(networks, VisavisNetworks)
         return (networks.encoder(*photo),)
 
-    def inputs(self, scene: Scene) -> tuple[Tensor, ...]:
+    def inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         """Of the head network: picture, guide, where and motion."""
         assert scene.picture is not None
         motion = sight.motion_vector(scene.own_motion, scene.motion)
@@ -86,10 +86,10 @@ class VisavisBlueprint(Blueprint[NetworkConfig]):
         """Head window, mouth and eyes, with all that losses look at as stages."""
         assert isinstance(networks, VisavisNetworks)
         assert scene.picture is not None
-        (features,) = self.encode(networks, self.photo_inputs(scene))
+        (features,) = self.encode(networks, self.photo_inputs(networks, scene))
         if "features" in self.without:
             features = torch.zeros_like(features)
-        picture, guide, where, motion = self.inputs(scene)
+        picture, guide, where, motion = self.inputs(networks, scene)
         flow, layers = networks.head(picture, guide, where, features, motion)
         flow, layers = flow.float(), layers.float()
         flow128 = F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
