@@ -564,6 +564,7 @@ class Plain(Line):
 
 @pytest.mark.soak
 def test_a_compiled_step_gives_the_curve_of_one_as_it_stands(tmp_path: Path) -> None:
+    torch.compiler.reset()  # of what other tests have compiled
     said: list[str] = []
     eager = train(Plain(), few(steps=12), tmp_path / "eager", say=quiet)
     compiled = train(Plain(), few(steps=12, step_mode="compile"), tmp_path / "compiled", say=said.append)
