@@ -56,7 +56,8 @@ from engines.motion_descriptor import mirror_matrix
 
 LAMBDA_WARP, LAMBDA_TEXTURE, LAMBDA_CONSISTENCY, LAMBDA_EDIT = 2.5, 4.0, 1.0, 4.0  # eq. 12
 LAMBDA_MATTE = 1.0  # ours
-LEVELS = (1.0, 1.0, 1.0, 1.0, 1.0)  # what the picture and each level of features count
+# what the picture and each level of features count: each then about as much, of a photo warped to another frame
+LEVELS = (1.0, 0.025, 0.015, 0.015, 0.02)
 FLOW_SHARE = 4  # of the window's height to the flow's
 SMALLEST_SHARE = 32  # of the window's height to that of the smallest map
 _WARP_MAPS = 4
@@ -132,7 +133,9 @@ class IFaceUvBlueprint(Blueprint[Widths]):
         assert isinstance(networks, IFaceUvNetworks)
         photo, raw, uv, covered, flow, near, told, told_unmirrored = inputs
         z = networks.motion(told)
-        flow = spread(flow, near) + networks.warp(features[:_WARP_MAPS], z)
+        flow = spread(flow, near, self.window.height_px // FLOW_SHARE) + networks.warp(
+            features[:_WARP_MAPS], z
+        )
         moved = warped(photo, flow)
         rendered, stages = raw, dict[str, Tensor]()
         if "refinement" not in self.without:

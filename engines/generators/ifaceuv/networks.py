@@ -1,9 +1,9 @@
 """The networks of `ifaceuv`: f^E, f^Warp, f^UVRef and f^Edit of paper 000, IFaceUV (Lee, Ku, Kim and Baek).
 
-The paper says of its layers that f^Warp is an auto-encoder whose flow has a quarter of the picture's size, that f^Edit is
-like f^UVRef, and that z enters by AdaIN (eq. 3); the rest stands in figures that are not at hand. Ours follow the work
-whose networks it builds on (its reference [34], Ren et al. 2021): five levels down and three up for the flow; three
-levels down, residual blocks under AdaIN and jumps for the two that draw.
+The paper says of its layers that f^Warp is an auto-encoder whose flow has a quarter of the picture's size, that f^Edit
+is like f^UVRef, and that z enters by AdaIN (eq. 3); the rest stands in figures that are not at hand. Ours follow the
+work whose networks it builds on (its reference [34], Ren et al. 2021): five levels down and three up for the flow;
+three levels down, residual blocks under AdaIN and jumps for the two that draw.
 
 Choices and deviations:
 - Encoders see no z: what depends on the photo alone runs once a photo (all of f^Warp's and f^UVRef's encoders and the
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,7 @@ class Encoder(nn.Module):
     def __init__(self, inputs: int, widths: Sequence[int], edge: int) -> None:
         super().__init__()
         self.first = Block(inputs, widths[0], edge)
-        pairs = zip(widths[:-1], widths[1:], strict=True)
+        pairs = pairwise(widths)
         self.down = nn.ModuleList([Block(a, b, half=True) for a, b in pairs])
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -116,7 +117,7 @@ class Decoder(nn.Module):
 
     def __init__(self, outputs: int, widths: Sequence[int], code: int, blocks: int, edge: int) -> None:
         super().__init__()
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))[::-1]
+        pairs = list(pairwise(widths))[::-1]
         self.residual = nn.ModuleList(
             [nn.ModuleList([AdaInResidual(b, code) for _ in range(blocks)]) for _, b in pairs]
         )
@@ -134,8 +135,8 @@ class Decoder(nn.Module):
 
 
 class FlowDecoder(nn.Module):
-    """f^Warp's second half: maps of its encoder at 1/4, 1/8, 1/16 and 1/32, finest first, and z → w (B, 2, h/4, w/4), in
-    shares of the window's sides."""
+    """f^Warp's second half: maps of its encoder at 1/4, 1/8, 1/16 and 1/32, finest first, and z → w (B, 2, h/4, w/4),
+    in shares of the window's sides."""
 
     def __init__(self, down: Sequence[int], up: Sequence[int], code: int) -> None:
         super().__init__()
@@ -190,18 +191,18 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
-def spread(flow: Tensor, covered: Tensor) -> Tensor:
-    """A flow (B, 2, h, w) known where `covered` (B, 1, h, w) is 1, continued beyond: the mean of what lies around, what
-    is near first, and the less the further away."""
+def spread(flow: Tensor, covered: Tensor, height: int) -> Tensor:
+    """A flow (B, 2, height, w) known where `covered` (B, 1, height, w) is 1, continued beyond: the mean of what lies
+    around, what is near first, and the less the further away."""
     known = torch.cat([flow * covered, covered], 1)
     around, seen = torch.zeros_like(known), known
-    for share, counts in _SURROUNDINGS:
-        side = 2 * max(1, round(flow.shape[2] * share)) + 1
-        seen = F.avg_pool2d(seen, side, 1, side // 2)
+    for parts, counts in _SURROUNDINGS:
+        reach = max(1, height // parts)
+        seen = F.avg_pool2d(seen, 2 * reach + 1, 1, reach)
         around = around + counts * seen
     return flow * covered + (1 - covered) * around[:, :2] / (around[:, 2:] + _FADE)
 
 
-# how far around is looked, in shares of the window, each on top of the last, and what it counts
-_SURROUNDINGS = ((1 / 64, 1.0), (1 / 32, 0.3), (1 / 16, 0.1), (1 / 8, 0.03), (1 / 8, 0.01))
+# how far around is looked, in parts of the height, each on top of the last, and what it counts
+_SURROUNDINGS = ((64, 1.0), (32, 0.3), (16, 0.1), (8, 0.03), (8, 0.01))
 _FADE = 0.001  # where only this much is known, half of the flow is left
