@@ -33,7 +33,7 @@ Deviations:
 - In a batch that shows some rows in a mirror, textures are not mirrored: f^UVRef then sees photo and motion unmirrored.
 
 Parts that can be left out: `refinement` (I_uv^s is rendered as it is; losses 8 and 9 have no subject), `consistency`
-(9), `window` (one moment in place of (2)), `computed_flow`.
+(9), `window` (one moment in place of (2), told five times), `computed_flow`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class IFaceUvBlueprint(Blueprint[Widths]):
             )
 
     def networks(self) -> IFaceUvNetworks:
-        return IFaceUvNetworks(self.config, 1 if "window" in self.without else self.past + 1)
+        return IFaceUvNetworks(self.config, self.past + 1)
 
     # --- what they see --------------------------------------------------------------------------------
 
@@ -115,8 +115,9 @@ class IFaceUvBlueprint(Blueprint[Widths]):
         )  # fmt: skip
 
     def _told(self, scene: Scene) -> Tensor:
-        """p (B, moments, 65) of eq. 2."""
-        return scene.motions[:, self.past :][:, :1] if "window" in self.without else scene.motions
+        """p (B, moments, 65) of eq. 2; one moment alone is told as if the head had not moved."""
+        one = scene.motion[:, None].expand(-1, self.past + 1, -1)
+        return one if "window" in self.without else scene.motions
 
     def _told_unmirrored(self, scene: Scene) -> Tensor:
         told = self._told(scene)
