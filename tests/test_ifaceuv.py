@@ -206,11 +206,15 @@ def test_z_enters_by_adain_alone(lesson: Lesson) -> None:
     networks = awake(small())
     maps = [torch.randn(1, c, s, s) for c, s in ((4, 64), (6, 32), (8, 16), (8, 8))]
     warp = [torch.randn(1, c, s, s) for c, s in ((6, 16), (6, 8), (8, 4), (8, 2))]
-    pictures = [torch.rand(1, 4, 64, 64) for _ in range(3)]
+    photo, behind, combined = torch.rand(3, 1, 4, 64, 64)
 
     def all_three(z: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            return networks.warp(warp, z), networks.refine(maps, z), networks.finish(*pictures, z)
+            return (
+                networks.warp(warp, z),
+                networks.refine(maps, z),
+                networks.finish(photo, behind, combined, z),
+            )
 
     a, b = torch.randn(2, 1, 16).unbind(0)
     for ours, theirs in zip(all_three(a), all_three(b), strict=True):

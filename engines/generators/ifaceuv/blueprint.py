@@ -58,8 +58,8 @@ LAMBDA_WARP, LAMBDA_TEXTURE, LAMBDA_CONSISTENCY, LAMBDA_EDIT = 2.5, 4.0, 1.0, 4.
 LAMBDA_MATTE = 1.0  # ours
 # what the picture and each level of features count: each then about as much, of a photo warped to another frame
 LEVELS = (1.0, 0.025, 0.015, 0.015, 0.02)
-FLOW_SHARE = 4  # of the window's height to the flow's
-SMALLEST_SHARE = 32  # of the window's height to that of the smallest map
+FLOW_PARTS = 4  # of the window's height to the flow's
+SMALLEST_PARTS = 32  # of the window's height to that of the smallest map
 _WARP_MAPS = 4
 _MIRROR = mirror_matrix()
 _MIRROR_SOURCE = abs(_MIRROR).argmax(0).tolist()
@@ -79,10 +79,10 @@ class IFaceUvBlueprint(Blueprint[Widths]):
         self, config: Widths | None = None, without: Collection[str] = (), height_px: int | None = None
     ) -> None:
         super().__init__(config, without, height_px)
-        if self.window.height_px % SMALLEST_SHARE or self.window.height_px < 2 * SMALLEST_SHARE:
+        if self.window.height_px % SMALLEST_PARTS or self.window.height_px < 2 * SMALLEST_PARTS:
             raise ValueError(
-                f"ifaceuv halves its window five times and norms what is left: give a multiple of {SMALLEST_SHARE}, "
-                f"at least {2 * SMALLEST_SHARE} px, not {self.window.height_px}"
+                f"ifaceuv halves its window five times and norms what is left: give a multiple of {SMALLEST_PARTS}, "
+                f"at least {2 * SMALLEST_PARTS} px, not {self.window.height_px}"
             )
 
     def networks(self) -> IFaceUvNetworks:
@@ -104,7 +104,7 @@ class IFaceUvBlueprint(Blueprint[Widths]):
     def inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         """Photo, R(M, I_uv^s), where in the texture each place lies, the mesh's coverage, computed flow and coverage on
         the flow's grid, motions, and motions as the unmirrored texture has them."""
-        size = Size(self.window.width_px // FLOW_SHARE, self.window.height_px // FLOW_SHARE)
+        size = Size(self.window.width_px // FLOW_PARTS, self.window.height_px // FLOW_PARTS)
         coarse = scene.thinned(size)
         flow = coarse.flow()
         if "computed_flow" in self.without:
@@ -116,7 +116,7 @@ class IFaceUvBlueprint(Blueprint[Widths]):
 
     def _told(self, scene: Scene) -> Tensor:
         """p (B, moments, 65) of eq. 2; one moment alone is told as if the head had not moved."""
-        one = scene.motion[:, None].expand(-1, self.past + 1, -1)
+        one = scene.motion[:, None].repeat(1, self.past + 1, 1)
         return one if "window" in self.without else scene.motions
 
     def _told_unmirrored(self, scene: Scene) -> Tensor:
@@ -134,7 +134,7 @@ class IFaceUvBlueprint(Blueprint[Widths]):
         assert isinstance(networks, IFaceUvNetworks)
         photo, raw, uv, covered, flow, near, told, told_unmirrored = inputs
         z = networks.motion(told)
-        flow = spread(flow, near, self.window.height_px // FLOW_SHARE) + networks.warp(
+        flow = spread(flow, near, self.window.height_px // FLOW_PARTS) + networks.warp(
             features[:_WARP_MAPS], z
         )
         moved = warped(photo, flow)
