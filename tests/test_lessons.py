@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from items import tiny_item
 from numpy.typing import NDArray
 from test_generator import moved
 from torch import Tensor
@@ -28,7 +29,7 @@ from engines.motion_descriptor import in_window as numpy_in_window
 from engines.raster.gbuffer import GBuffer, rasterise
 from engines.raster.pose import head_viewport, head_window, photo_viewport, pose_head, pose_in_viewport
 from scripts.generators.blueprint_task import BlueprintTask
-from scripts.generators.item import load_item
+from scripts.generators.item import load_item, save_item
 from scripts.generators.judges import lent
 from scripts.generators.lessons import in_window, lesson_of
 from scripts.generators.store import Batch, Store
@@ -48,6 +49,13 @@ class Coin:
 
     def uniform(self, low: float, high: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return np.zeros(shape)
+
+
+class Coloured(Coin):
+    """The same, and colours change."""
+
+    def uniform(self, low: float, high: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        return np.full(shape, high / 2)
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +259,45 @@ def test_codes_in_a_mirror_are_the_mirror_vertices_and_learn(batch: Batch, mirro
     turned.codes(learning).square().sum().backward()
     assert learning.grad is not None
     assert (learning.grad.abs().sum(1) > 0).sum() > 1000
+
+
+# --- the way back ------------------------------------------------------------------------------------
+
+
+class Returning(VisavisBlueprint):
+    """Learns from the way back too, by several moments."""
+
+    base = None
+    past = 2
+
+    def looks_back(self) -> bool:
+        return True
+
+
+def test_the_way_back_is_seen_as_the_pair_the_other_way_round_is(tmp_path: Path) -> None:
+    """Mirrored and tinted as its row is."""
+    crops = np.array([[40, 30, 400], [60, 70, 380], [20, 90, 410]], np.float32)
+    item, blueprint = tiny_item("ada_01", seed=3, crop_px=crops), Returning()
+    save_item(tmp_path / "ada_01.safetensors", item)
+    held = Store(tmp_path, blueprint, CPU)
+    ways = list(zip(item.source.tolist(), item.target.tolist(), strict=True))
+    rng: Any = Coloured()
+    there, back = (
+        lesson_of(held.gather(np.array([(0, ways.index(w)) for w in some]), rng), TABLES, blueprint)
+        for some in ([(0, 1), (2, 1)], [(1, 0), (1, 2)])
+    )
+    assert there.back is not None
+    ours, theirs = there.back, back.scene
+    assert torch.equal(ours.photo_at(blueprint.window), theirs.photo_at(blueprint.window))
+    assert torch.equal(ours.maps, theirs.maps)
+    assert torch.equal(ours.motions, theirs.motions)
+    assert torch.equal(ours.own_motion, theirs.own_motion)
+    assert torch.equal(ours.own_pncc(), theirs.own_pncc())
+    assert ours.past == 2
+    assert ours.tint is not None
+    assert torch.equal(ours.pncc(), ours.own_pncc())  # no head is posed for it
+    assert not torch.equal(there.scene.photo_at(blueprint.window), ours.photo_at(blueprint.window))
+    assert lesson_of(held.gather(held.train[:1], None), TABLES, VisavisBlueprint()).back is None
 
 
 # --- windows of any shape --------------------------------------------------------------------------

@@ -36,6 +36,13 @@ class Windowed(VisavisBlueprint):
     ahead = 1
 
 
+class Returning(Windowed):
+    """Learns from the way back too."""
+
+    def looks_back(self) -> bool:
+        return True
+
+
 def put(folder: Path, name: str, *, held_out: bool = False, seed: int = 0) -> Item:
     item = tiny_item(name, subject=name, held_out=held_out, seed=seed)
     save_item(folder / f"{name}.safetensors", item)
@@ -199,6 +206,23 @@ def test_only_what_a_blueprint_asks_for_is_there(folder: Path) -> None:
     item = tiny_item("bea_01", seed=1)
     row = item.row[item.target[1]]
     assert np.array_equal(batch["motions"][0, 2].numpy(), item.motion[item.source[1], row])
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_the_way_back_is_the_pair_the_other_way_round(folder: Path, decoded: bool) -> None:
+    """The frame that drives as the photo, poor where its photo was, and the photo's motions told there."""
+    plain = Store(folder, Windowed(), CPU).gather(np.array([(0, 1)]), None)
+    assert not [name for name in plain if name.startswith("back_")]
+    store, item = Store(folder, Returning(), CPU, decoded=decoded), tiny_item("bea_01", seed=1)
+    ways = list(zip(item.source.tolist(), item.target.tolist(), strict=True))
+    there = store.gather(np.array([(0, k) for k in range(len(ways))]), None)
+    files = store if not decoded else Store(folder, Returning(), CPU)
+    back = files.gather(np.array([(0, ways.index((b, a))) for a, b in ways]), None)
+    rasters = () if decoded else ("own",)  # two rasterisers: see above
+    for name in ("photo", "maps", *rasters, "own_vertices", "own_motion", "crop", "motions"):
+        assert torch.equal(there[f"back_{name}"], back[name]), name
+    assert not torch.equal(there["back_photo"], there["photo"])
+    assert set(there) - set(back) == set(back) - set(there) == set()
 
 
 def test_memory_for_pictures_is_bounded() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -19,12 +19,34 @@ from scripts.generators.moments import moment_rows
 
 Array = NDArray[Any]
 
-# what each row of a batch holds of the photo's frame, of the frame that drives, and of the pair
-OF_SOURCE = ("photo", "maps", "background", "own", "own_vertices", "own_motion", "crop", "sharpness")
-OF_TARGET = ("truth",)
-OF_PAIR = ("posed", "vertices", "motions")
-OF_BASE = ("picture", "where")  # of the pair, for a generator that completes a base's picture
+Of = Literal["source", "target", "pair"]
+Entries = dict[str, tuple[str, Of]]
+
+# what each row of a batch holds: of the photo's frame, of the frame that drives, or of the pair
+_ALWAYS: Entries = {
+    **{
+        name: (name, "source")
+        for name in (
+            "photo", "maps", "background", "own", "own_vertices", "own_motion", "crop", "sharpness",
+        )
+    },
+    "truth": ("truth", "target"),
+    **{name: (name, "pair") for name in ("posed", "vertices", "motions")},
+}  # fmt: skip
+# for a generator that completes a base's picture
+_OF_BASE: Entries = {name: (name, "pair") for name in ("picture", "where")}
+# for one that learns from the way back too: there the frame that drives is the photo
+_OF_BACK: Entries = {
+    **{f"back_{n}": (n, "target") for n in ("photo", "maps", "own", "own_vertices", "own_motion", "crop")},
+    "back_motions": ("back_motions", "pair"),
+}
 RASTERS = ("own", "posed")
+
+
+def entries_of(blueprint: Blueprint[Any]) -> Entries:
+    """What each row of a batch holds for a blueprint: by its name there, the name in `Held`, and of what it is."""
+    base = _OF_BASE if blueprint.base is not None else {}
+    return _ALWAYS | base | (_OF_BACK if blueprint.looks_back() else {})
 
 
 class Held:
@@ -47,6 +69,8 @@ class Held:
             "vertices": item.vertices, "motions": motions,
         }  # fmt: skip
         kinds: list[Kind] = [*OF_FRAME]
+        if blueprint.looks_back():
+            self.small["back_motions"] = item.motion[item.target[:, None], rows[item.source]]
         if blueprint.base is not None:
             self.small["where"] = item.where
             kinds.extend(("picture", "alpha"))
@@ -63,6 +87,10 @@ class Held:
         """What it takes in memory."""
         small = sum(a.nbytes for a in self.small.values())
         return small + sum(len(f) for kind in self._files.values() for f in kind)
+
+    def number(self, of: Of, pair: int) -> int:
+        """Which of all frames, or of all pairs."""
+        return pair if of == "pair" else int((self.source if of == "source" else self.target)[pair])
 
     def forget_files(self) -> None:
         """Once all is made."""

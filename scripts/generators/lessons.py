@@ -35,6 +35,7 @@ def lesson_of(batch: Batch, tables: HeadTables, blueprint: Blueprint[Any], step:
     own = in_window(batch["own_motion"], crop)
     motions = in_window(batch["motions"], crop[:, None])
     picture = batch.get("picture")
+    back = _way_back(batch, tables, blueprint, tint) if blueprint.looks_back() else None
     scene = Scene(
         tables, size, Picture(batch["photo"], window, flip, tint, "straight"),
         surface("posed", "vertices"), surface("own", "own_vertices"),
@@ -45,7 +46,20 @@ def lesson_of(batch: Batch, tables: HeadTables, blueprint: Blueprint[Any], step:
     )  # fmt: skip
     return Lesson(
         scene, Picture(batch["truth"], window, flip, tint, "beside"),
-        Picture(batch["background"], beside, flip, tint), batch["sharpness"], step,
+        Picture(batch["background"], beside, flip, tint), batch["sharpness"], step, back,
+    )  # fmt: skip
+
+
+def _way_back(batch: Batch, tables: HeadTables, blueprint: Blueprint[Any], tint: Tint) -> Scene:
+    """See `Lesson.back`."""
+    size, crop, flip = blueprint.raster_size(), batch["back_crop"], batch["flip"]
+    own = Surface(batch["back_own"], in_raster(batch["back_own_vertices"], crop, size))
+    motions = in_window(batch["back_motions"], crop[:, None])
+    window = window_in_stored(crop, blueprint.window)
+    return Scene(
+        tables, size, Picture(batch["back_photo"], window, flip, tint, "straight"), own, own, batch["back_maps"],
+        _mirrored(motions, flip[:, None, None]), _mirrored(in_window(batch["back_own_motion"], crop), flip[:, None]),
+        past=blueprint.past, flip=flip, tint=tint,
     )  # fmt: skip
 
 

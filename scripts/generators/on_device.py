@@ -15,7 +15,7 @@ from torch import Tensor
 from engines.head.model import load_head_model
 from engines.raster.gbuffer import BEHIND_HU, mouth_interior
 from engines.raster.gbuffer_torch import TorchMesh, visible_triangles
-from scripts.generators.held import OF_BASE, OF_PAIR, RASTERS, Held
+from scripts.generators.held import RASTERS, Entries, Held, Of
 from scripts.generators.kept import Pool, has_room
 
 Array = NDArray[Any]
@@ -47,7 +47,7 @@ class OnDevice:
         self._corner = torch.from_numpy(model.triangles.reshape(-1).astype(np.int64)).to(device)
         self._inside = torch.from_numpy(np.repeat(mouth_interior(model), 3)).to(device) * BEHIND_HU
 
-    def add(self, held: Held, entries: Sequence[str]) -> None:
+    def add(self, held: Held, entries: Entries) -> None:
         """Raises TrainingError, torch.OutOfMemoryError; then nothing of the item is there.
 
         What was full once stays so: each further item would be decoded for nothing.
@@ -61,12 +61,12 @@ class OnDevice:
             self._full = True
             raise
 
-    def _add(self, held: Held, entries: Sequence[str]) -> None:
+    def _add(self, held: Held, entries: Entries) -> None:
         frames = len(held.small["crop"])
         before = {name: pool.count for name, pool in self._pools.items()}
         try:
-            for name in entries:
-                many = held.pairs if name in (*OF_PAIR, *OF_BASE) else frames
+            for name, of in dict(entries.values()).items():
+                many = held.pairs if of == "pair" else frames
                 if name == "photo":
                     continue
                 if name in held.small:
@@ -91,24 +91,26 @@ class OnDevice:
         self._photos.append(photos)
         held.forget_files()
 
-    def gather(self, items: Sequence[Held], rows: I64, entries: Sequence[str]) -> Batch:
-        which: dict[str, list[int]] = {name: [] for name in ("source", "target", "pair", "photo")}
+    def gather(self, items: Sequence[Held], rows: I64, entries: Entries) -> Batch:
+        # of each row: its frames and its pair in the pools, and of either frame the truth and the photo
+        which: dict[tuple[str, Of], list[int]] = {}
         for item, pair in rows.tolist():
-            held = items[item]
-            source, target = int(held.source[pair]), int(held.target[pair])
-            which["source"].append(self._frames[item] + source)
-            which["target"].append(self._truths[item] + target)
-            which["pair"].append(self._pairs[item] + pair)
-            which["photo"].append(int(self._photos[item][source]))
+            held, first = items[item], self._frames[item]
+            for of in ("source", "target"):
+                frame = held.number(of, pair)
+                which.setdefault(("frame", of), []).append(first + frame)
+                which.setdefault(("truth", of), []).append(self._truths[item] + frame)
+                which.setdefault(("photo", of), []).append(int(self._photos[item][frame]))
+            which.setdefault(("frame", "pair"), []).append(self._pairs[item] + pair)
         numbers = sent(torch.tensor(list(which.values())), self.device)
         at = dict(zip(which, numbers.unbind(0), strict=True))
 
-        def take(name: str) -> Tensor:
-            if name in ("photo", "truth"):
-                return self._pool("truth").take(at["photo" if name == "photo" else "target"])
-            return self._pool(name).take(at["pair" if name in (*OF_PAIR, *OF_BASE) else "source"])
+        def take(stored: str, of: Of) -> Tensor:
+            if stored in ("photo", "truth"):
+                return self._pool("truth").take(at[stored, of])
+            return self._pool(stored).take(at["frame", of])
 
-        return {name: take(name) for name in entries}
+        return {name: take(*entry) for name, entry in entries.items()}
 
     def _pool(self, name: str) -> Pool:
         return self._pools.setdefault(name, Pool(self.device))

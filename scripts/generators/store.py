@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engines.generators.networked.blueprint import Blueprint
 from engines.head.model import load_head_model
-from scripts.generators.held import OF_BASE, OF_PAIR, OF_SOURCE, OF_TARGET, Held
+from scripts.generators.held import Held, entries_of
 from scripts.generators.item import SUFFIX, load_item
 from scripts.generators.kept import Kept, free_bytes
 from scripts.generators.on_device import OnDevice, sent
@@ -57,6 +57,7 @@ class Store:
         """
         self.folder, self.device, self.left_out = folder, device, dict[str, str]()
         self._blueprint, self._model, self._say = blueprint, load_head_model(), say
+        self._entries = entries_of(blueprint)
         self._held: list[Held] = []
         self._makers = ThreadPoolExecutor(torch.get_num_threads(), "pictures")
         self._seen: dict[str, tuple[int, int]] = {}
@@ -132,7 +133,7 @@ class Store:
                 raise TrainingError(f"{path} holds the pairs of {item.name}; give it its name back")
             held = Held(item, self._model, self._blueprint)
             if self._on_device is not None:
-                self._on_device.add(held, self._entries())
+                self._on_device.add(held, self._entries)
         except (TrainingError, torch.OutOfMemoryError) as error:
             full = isinstance(error, torch.OutOfMemoryError)
             reason = f"{path} does not fit on the GPU any more: trains without it" if full else str(error)
@@ -170,7 +171,7 @@ class Store:
         Pictures are (n, C, h, w) uint8, channels last; `flip` (n,), `gain` and `offset` (n, 3) are the augmentation.
         """
         if self._on_device is not None:
-            out = self._on_device.gather(self._held, rows, self._entries())
+            out = self._on_device.gather(self._held, rows, self._entries)
         else:
             out = self._gathered(rows)
         out = {n: t.permute(0, 3, 1, 2) if t.dtype == torch.uint8 else t for n, t in out.items()}
@@ -179,30 +180,20 @@ class Store:
             return out | {n: sent(t, self.device) for n, t in changes.items()}
         return out | changes
 
-    def _entries(self) -> tuple[str, ...]:
-        base = OF_BASE if self._blueprint.base is not None else ()
-        return (*OF_SOURCE, *OF_TARGET, *OF_PAIR, *base)
-
     def _gathered(self, rows: I64) -> Batch:
-        wanted = [(int(item), name, int(pair)) for name in self._entries() for item, pair in rows]
+        wanted = [(int(item), name, int(pair)) for name in self._entries for item, pair in rows]
         arrays = list(self._makers.map(lambda entry: self._entry(*entry), wanted))
         picked = (arrays[k : k + len(rows)] for k in range(0, len(arrays), len(rows)))
-        return {n: torch.from_numpy(np.stack(a)) for n, a in zip(self._entries(), picked, strict=True)}
+        return {n: torch.from_numpy(np.stack(a)) for n, a in zip(self._entries, picked, strict=True)}
 
     def _entry(self, item: int, name: str, pair: int) -> Array:
-        held = self._held[item]
-        number = _number(held, name, pair)
-        if name in held.small:
-            return held.small[name][number]
-        if name == "photo" and not held.poor[number]:
-            name = "truth"
-        return self._kept.get((item, name, number), lambda: held.make(name, number))
-
-
-def _number(held: Held, name: str, pair: int) -> int:
-    if name in (*OF_PAIR, *OF_BASE):
-        return pair
-    return int(held.target[pair] if name in OF_TARGET else held.source[pair])
+        held, (stored, of) = self._held[item], self._entries[name]
+        number = held.number(of, pair)
+        if stored in held.small:
+            return held.small[stored][number]
+        if stored == "photo" and not held.poor[number]:
+            stored = "truth"
+        return self._kept.get((item, stored, number), lambda: held.make(stored, number))
 
 
 def _augmentation(count: int, rng: np.random.Generator | None) -> Batch:

@@ -155,6 +155,10 @@ class Blueprint(ABC, Generic[Config]):
         features = self.encode(networks, self.photo_inputs(networks, scene))
         return self.draw(networks, self.inputs(networks, scene), features)
 
+    def looks_back(self) -> bool:
+        """Whether it learns from the way back too: `Lesson.back`."""
+        return False
+
     def phase(self, step: int) -> Hashable:
         """Which losses are on at a step: within a phase each step does the same."""
         return None

@@ -55,12 +55,22 @@ class Judges(Protocol):
 class Lesson:
     """A batch. `truth` RGB and matte (beside) of the frame that drives, seen through the photo's window; `background`
     RGB of what stands behind the photo's person there; `sharpness` (B,): below 1 where the clip was enlarged; `step`
-    of the training."""
+    of the training.
+
+    `back`, for a blueprint that looks back: the frame that drives as the photo, with UV maps of its own, in its own
+    window, and the photo's motions told there. No head is posed for it: `posed` is the head as that frame shows it.
+    """
 
     def __init__(
-        self, scene: Scene, truth: Picture, background: Picture, sharpness: Tensor, step: int = 0
+        self,
+        scene: Scene,
+        truth: Picture,
+        background: Picture,
+        sharpness: Tensor,
+        step: int = 0,
+        back: Scene | None = None,
     ) -> None:
-        self.scene, self.truth, self.background = scene, truth, background
+        self.scene, self.truth, self.background, self.back = scene, truth, background, back
         self.sharpness, self.step = sharpness, step
         self._truths: dict[Size, Tensor] = {}
         self._backgrounds: dict[Size, Tensor] = {}
