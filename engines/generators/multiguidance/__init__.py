@@ -1,1 +1,1 @@
-"""`multiguidance`: computed flow, occlusion and rendered face guide how the photo is warped and completed (paper 001)."""
+"""`multiguidance`: computed flow, occlusion and rendered face guide how a photo is warped (paper 001)."""

@@ -2,16 +2,16 @@
 
 What stands where. `v_t = (α_s, β_d, δ_s, γ_s, p_d)` is the photo's enrollment with the driver's `Motion`: identity,
 texture and light are the photo's, as its UV colours hold them. F_c (eq. 3) is `Scene.flow`, O_c (eq. 4)
-`Scene.occlusion_by_triangle`, both of the inner face alone, `Scene.inner_face` (our skin within the face oval, eyeballs,
+`Scene.occlusion_by_triangle`, both of the inner face alone, `Scene.inner_face` (skin within the face oval, eyeballs,
 sockets, mouth wall, teeth, tongue), 0 elsewhere. I_r is `Scene.rendered_face`. Completion (eq. 5), fusion (6, 7) and
 reenactment: `networks`. Losses: (8), (9), (10) here. Table 3's rows by the switches: without all three parts it is
 "Base" (masks 1, so flow and occlusion alone as predicted; I_r 0, so SPADE is an instance norm with a learned scale and
 bias), and `flow_guidance`, `occlusion_guidance`, `synthesis_guidance` add +FG, +OG, +SG. Fig. 8 needs no network of
 its own: pose or expression alone is a `Motion` that keeps the photo's other half (`Controls.region`).
 
-Ours, where the text leaves it open: layers after PIRenderer (`networks`); maps of the completion network at a quarter of
-the window, enlarged before the fusion, which takes place at the window's size as F_c is told there; ṽ_d is the motion
-descriptor of 65 numbers (lids, lips and gaze count as expression); four scales j as in Siarohin et al. 2019b.
+Ours, where the text leaves it open: layers after PIRenderer (`networks`); maps of the completion network at a quarter
+of the window, enlarged before the fusion, which takes place at the window's size, as F_c is told there; ṽ_d is the
+motion descriptor of 65 numbers (lids, lips and gaze count as expression); four scales j as in Siarohin et al. 2019b.
 
 Deviations:
 - our full-head 3DMM for BFM: F_c and O_c keep to the inner face as BFM's would, I_r shows the whole head.

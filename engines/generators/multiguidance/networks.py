@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -80,9 +81,7 @@ class CompletionNetwork(nn.Module):
         widths, z = config.completion, config.code
         self.photo = conv(PHOTO, widths[0], 7)
         self.motion = MotionEncoder(1, DESCRIPTOR_SIZE, z)
-        self.downs = nn.ModuleList(
-            [AdaInDown(a, b, z) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-        )
+        self.downs = nn.ModuleList([AdaInDown(a, b, z) for a, b in pairwise(widths)])
         self.ups = nn.ModuleList([AdaInUp(widths[k], widths[k - 1], z) for k in (5, 4, 3)])
         self.maps = conv(widths[2], sum(_MAPS))
         nn.init.zeros_(self.maps.weight)
@@ -113,9 +112,7 @@ class Encoder(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.photo = conv(PHOTO, widths[0], 7)
-        self.halves = nn.ModuleList(
-            [nn.Conv2d(a, b, 4, 2, 1) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-        )
+        self.halves = nn.ModuleList([nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(widths)])
         self.thirds = nn.ModuleList([conv(b, b) for b in widths[1:]])
 
     def forward(self, photo: Tensor) -> list[Tensor]:
@@ -157,10 +154,7 @@ class Decoder(nn.Module):
         widths, hidden = config.reenactment, config.spade
         coarse = (3, 2, 1)
         self.blocks = nn.ModuleList(
-            [
-                nn.ModuleList([SpadeBlock(widths[k], hidden[k]) for _ in range(config.blocks)])
-                for k in coarse
-            ]
+            [nn.ModuleList([SpadeBlock(widths[k], hidden[k]) for _ in range(config.blocks)]) for k in coarse]
         )
         self.ups = nn.ModuleList([SpadeUp(widths[k], widths[k - 1], hidden[k]) for k in coarse])
         self.norm = Spade(widths[0], COLOUR, hidden[0])
