@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from posed import scene_of_heads
+from posed import STRAIGHT, scene_of_heads
 from skimage.measure import label
+from test_generator import moved
 
 from engines.head.inner_face import inner_face
 from engines.head.landmark_names import OVAL, SURFACE
@@ -45,7 +46,7 @@ def test_eyes_and_mouth_are_the_faces_and_the_rest_of_the_head_is_not() -> None:
 
 
 def test_a_scene_shows_it_in_one_piece_also_in_a_mirror() -> None:
-    scene = scene_of_heads(96, yaw_deg=20)
+    scene = scene_of_heads(96, moved(STRAIGHT, yaw=20))
     mask = scene.inner_face()
     assert mask.shape == (1, 1, 96, 96)
     triangle = scene.posed.triangle[0].numpy()
@@ -56,5 +57,5 @@ def test_a_scene_shows_it_in_one_piece_also_in_a_mirror() -> None:
     sizes = np.bincount(label(expected).ravel())[1:]
     assert pieces >= 1
     assert sizes.max() > 0.98 * expected.sum()
-    mirrored = scene_of_heads(96, yaw_deg=20, flip=True).inner_face()
+    mirrored = scene_of_heads(96, moved(STRAIGHT, yaw=20), flip=True).inner_face()
     assert torch.equal(mirrored, mask.flip(-1))

@@ -79,7 +79,7 @@ class CompletionNetwork(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         widths, z = config.completion, config.code
-        self.photo = conv(PHOTO, widths[0], 7)
+        self.photo = conv(PHOTO, widths[0], 7, bias=False)
         self.motion = MotionEncoder(1, DESCRIPTOR_SIZE, z)
         self.downs = nn.ModuleList([AdaInDown(a, b, z) for a, b in pairwise(widths)])
         self.ups = nn.ModuleList([AdaInUp(widths[k], widths[k - 1], z) for k in (5, 4, 3)])
@@ -128,7 +128,7 @@ class SpadeBlock(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.first_norm, self.second_norm = Spade(width, COLOUR, hidden), Spade(width, COLOUR, hidden)
-        self.first, self.second = conv(width, width, bias=False), conv(width, width)
+        self.first, self.second = conv(width, width, bias=False), conv(width, width, bias=False)
 
     def forward(self, x: Tensor, rendered: Tensor) -> Tensor:
         y = self.first(leaky(self.first_norm(x, rendered)))
@@ -140,7 +140,7 @@ class SpadeUp(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, hidden: int) -> None:
         super().__init__()
-        self.norm, self.last = Spade(inputs, COLOUR, hidden), conv(inputs, outputs)
+        self.norm, self.last = Spade(inputs, COLOUR, hidden), conv(inputs, outputs, bias=False)
 
     def forward(self, x: Tensor, rendered: Tensor) -> Tensor:
         return doubled(self.last(leaky(self.norm(x, rendered))))
