@@ -287,10 +287,10 @@ def test_the_picture_is_the_photo_warped_and_changed(turned: Scene) -> None:
     """`I_g = (1 + k) ⊙ W(I_s, F) + r`."""
     networks = awake()
     inputs, features = given(networks, turned)
-    last: list[Tensor] = []
-    networks.reenactment.decoder.register_forward_hook(lambda _m, _i, out: last.append(out))
+    decoder = Heard([networks.reenactment.decoder])
     made = BLUEPRINT.draw(networks, inputs, features)
-    keep, more = last[0][:, :1], last[0][:, 1:]
+    last = networks.reenactment.decoder(*decoder.calls[0][1])
+    keep, more = last[:, :1], last[:, 1:]
     assert float(keep.abs().max()) > 0.01
     assert torch.allclose(made.rgba, (1 + keep) * made.stages["warped"] + more, atol=1e-6)
     assert torch.equal(made.stages["keep"], keep)
@@ -420,7 +420,7 @@ def test_gradient_reaches_every_parameter() -> None:
     """At first the two last layers, zeros, let nothing through but what they need to open; then all learn."""
     networks = BLUEPRINT.networks()
     optimiser = torch.optim.Adam(networks.parameters(), lr=0.01)
-    judges, lesson = Judges(squares, {}, {}), lesson_of_heads()
+    judges, lesson, reached = Judges(squares, {}, {}), lesson_of_heads(), set[str]()
     for step in range(3):
         losses = BLUEPRINT.outcome(networks, lesson, judges).losses
         optimiser.zero_grad()
