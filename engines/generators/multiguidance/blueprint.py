@@ -1,28 +1,31 @@
-"""`MultiguidanceBlueprint`: "Exploiting Multiple Guidance from 3DMM for Face Reenactment" (AAAI 2023; paper 001).
+"""`MultiguidanceBlueprint`: paper 001, what its networks see, how flow and occlusion are fused, and how it learns.
+
+"Exploiting Multiple Guidance from 3DMM for Face Reenactment", Zhang, Ren, Chen, Li and Li 2023; eqs. 3 to 10, table 3.
 
 What stands where. `v_t = (α_s, β_d, δ_s, γ_s, p_d)` is the photo's enrollment with the driver's `Motion`: identity,
 texture and light are the photo's, as its UV colours hold them. F_c (eq. 3) is `Scene.flow`, O_c (eq. 4)
 `Scene.occlusion_by_triangle`, both of the inner face alone, `Scene.inner_face` (skin within the face oval, eyeballs,
-sockets, mouth wall, teeth, tongue), 0 elsewhere. I_r is `Scene.rendered_face`. Completion (eq. 5), fusion (6, 7) and
-reenactment: `networks`. Losses: (8), (9), (10) here. Table 3's rows by the switches: without all three parts it is
-"Base" (masks 1, so flow and occlusion alone as predicted; I_r 0, so SPADE is an instance norm with a learned scale and
-bias), and `flow_guidance`, `occlusion_guidance`, `synthesis_guidance` add +FG, +OG, +SG. Fig. 8 needs no network of
-its own: pose or expression alone is a `Motion` that keeps the photo's other half (`Controls.region`).
+sockets, mouth wall, teeth, tongue), 0 elsewhere. I_r is `Scene.rendered_face`. Completion (eq. 5), the rule of fusion
+(6, 7) and reenactment: `networks`. Losses: (8), (9), (10) here; no discriminator. Table 3 by the switches: without all
+three parts it is "Base" (masks 1, so flow and occlusion alone as predicted; I_r 0, so that SPADE is an instance norm
+with a learned scale and bias), and `flow_guidance`, `occlusion_guidance`, `synthesis_guidance` are its +FG, +OG, +SG.
+Fig. 8 needs no network of its own: pose or expression alone is a `Motion` that keeps the photo's other half
+(`Controls.region`); one driver's pose with another's expression is one `retarget` after the other.
 
 Ours, where the text leaves it open: layers after PIRenderer (`networks`); maps of the completion network at a quarter
 of the window, enlarged before the fusion, which takes place at the window's size, as F_c is told there; ṽ_d is the
-motion descriptor of 65 numbers (lids, lips and gaze count as expression); four scales j as in Siarohin et al. 2019b.
+motion descriptor of 65 numbers (lids, lips and gaze count as expression); four scales j, as in Siarohin et al. 2019b.
 
 Deviations:
 - our full-head 3DMM for BFM: F_c and O_c keep to the inner face as BFM's would, I_r shows the whole head.
-- EfficientNet-Lite0 for VGG-19, on its first four resolutions. Its first map lies at half the resolution, VGG's at
-  the full one: the picture itself is one more φ_i, on the same scales. λ_s = 250 is told for VGG's Gram matrices; ours
-  makes the style loss about a tenth of the reconstruction loss at the start, as `LossWeights` says.
+- EfficientNet-Lite0 for VGG-19, its first four resolutions. Its first map lies at half the resolution, VGG's at the
+  full one: the picture itself is one more φ_i, on the same scales. λ_s = 250 is told for VGG's Gram matrices; ours,
+  0.6, makes the style loss about a tenth of the reconstruction loss at the start.
 - premultiplied RGBA in and out, losses over the photo's plate; what the plate cannot tell (alpha before a like colour)
   a term on the matte does.
 - the photo warped by F is part of the last layer (`ReenactmentNetwork`), so that the picture is as sharp as the photo
   at any resolution and the first picture is the photo, moved.
-- where each learns from the start: F_p = 0 and M_f = 0.12, so F is nearly F_c; O_p = 0.95, M_o = 0.5.
+- where it starts: F_p = 0 and M_f = 0.12, so F is nearly F_c; O_p = 0.95, M_o = 0.5.
 """
 
 from __future__ import annotations
