@@ -402,7 +402,8 @@ def test_the_style_loss_starts_as_about_a_tenth(drawn_pairs: Path) -> None:
     blueprint = MultiguidanceBlueprint(TINY, height_px=128)
     judges = lent(torch.device("cpu"))
     assert judges.perceptual is not None
-    losses = blueprint.outcome(awake(blueprint), drawn_lesson(drawn_pairs, blueprint), judges).losses
+    networks = blueprint.networks()
+    losses = blueprint.outcome(networks, drawn_lesson(drawn_pairs, blueprint), judges).losses
     share = float(losses["style"] / (losses["picture"] + losses["features"]))
     assert 0.03 < share < 0.3
 
