@@ -43,6 +43,11 @@ def test_eyes_and_mouth_are_the_faces_and_the_rest_of_the_head_is_not() -> None:
         assert (skin & outside).sum() > 50
         assert not INNER[skin & outside].any()
     assert 0.4 < INNER[skin].mean() < 0.7
+    contour = oval[:, None, :2].astype(np.float32)
+    within = [
+        cv2.pointPolygonTest(contour, (float(a), float(b)), measureDist=False) > 0 for a, b, _ in MIDDLE
+    ]
+    assert not INNER[skin & ~np.array(within)].any()
 
 
 def test_a_scene_shows_it_in_one_piece_also_in_a_mirror() -> None:

@@ -447,9 +447,13 @@ def test_mixed_precision_gives_a_picture(row: str, turned: Scene) -> None:
         exact = blueprint.make(networks, turned)
         with torch.autocast("cpu", torch.bfloat16):
             rough = blueprint.make(networks, turned)
+        inputs, features = given(networks, turned, blueprint)
+        # on a GPU what is enlarged stays as rough as it comes
+        found = networks.completion.bfloat16()(features[0].bfloat16(), inputs[-1].bfloat16())
     assert rough.rgba.dtype == torch.float32
     assert rough.flow is not None
     assert rough.flow.dtype == torch.float32
+    assert found.flow.dtype == found.flow_mask.dtype == torch.float32
     assert float((rough.rgba - exact.rgba).abs().mean()) < 0.15 * float(exact.rgba.std())
 
 
