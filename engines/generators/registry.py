@@ -63,6 +63,12 @@ def _ifaceuv_blueprint() -> type[Blueprint[Any]]:
     return IFaceUvBlueprint
 
 
+def _multiguidance_blueprint() -> type[Blueprint[Any]]:
+    from engines.generators.multiguidance.blueprint import MultiguidanceBlueprint
+
+    return MultiguidanceBlueprint
+
+
 def windowed(blueprint: Callable[[], type[Blueprint[Any]]], switches: tuple[str, ...] = ()) -> Entry:
     """A generator that is its blueprint and nothing else: networks that draw the head's window."""
 
@@ -82,4 +88,7 @@ GENERATORS: dict[str, Entry] = {
         ("flow", "layers", "features", "motion", "mouth", "eyes", "photo_crops"),
     ),
     "ifaceuv": windowed(_ifaceuv_blueprint, ("refinement", "consistency", "window", "computed_flow")),
+    "multiguidance": windowed(
+        _multiguidance_blueprint, ("flow_guidance", "occlusion_guidance", "synthesis_guidance")
+    ),
 }

@@ -122,6 +122,11 @@ class Scene:
         """`I_m` (B, 1, h, w): 1 where one of `parts` is drawn; paper 000, eq. 7."""
         return self._seen.mask(parts)
 
+    def inner_face(self) -> Tensor:
+        """(B, 1, h, w): 1 where skin within the face oval, an eye or the mouth is drawn; what paper 001 computes flow
+        and occlusion for."""
+        return self._seen.inner
+
     def parts(self) -> Tensor:
         """(B, h, w) uint8 of `Part`."""
         return self._seen.part

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engines.generators.networked.constant import constant
 from engines.generators.networked.picture import Size
+from engines.head.inner_face import inner_face
 from engines.head.model import HeadModel
 
 
@@ -20,13 +21,14 @@ from engines.head.model import HeadModel
 class HeadTables:
     """What look-ups need of a head model of N vertices and T triangles, on one device.
 
-    - `triangles` (T, 3) int64, `part` (T,) uint8, `weld` (N,) first vertex at the same place, `mirror` (N,) its vertex
-      in the mirror, `landmark_vertices` and `landmark_weights` (478, 3).
+    - `triangles` (T, 3) int64, `part` (T,) uint8, `inner` (T,) bool: of the inner face, `weld` (N,) first vertex at
+      the same place, `mirror` (N,) its vertex in the mirror, `landmark_vertices` and `landmark_weights` (478, 3).
     - `uv` (T, 3, 2), `pncc` (T, 3, 3): of each triangle's first corner, and how much more the other two have.
     """
 
     triangles: Tensor
     part: Tensor
+    inner: Tensor
     weld: Tensor
     mirror: Tensor
     landmark_vertices: Tensor
@@ -68,6 +70,7 @@ def _tables(model: HeadModel, device: str) -> HeadTables:
     return HeadTables(
         to(model.triangles, np.int64),
         to(model.part, np.uint8),
+        to(inner_face(model), np.bool_),
         to(model.weld, np.int64),
         to(first[nearest.numpy()], np.int64),
         to(model.landmark_vertices, np.int64),
@@ -164,6 +167,12 @@ class Seen:
         """(B, h, w) uint8 of `Part`."""
         found = self._tables.part.index_select(0, self._number).reshape(self.shape)
         return found * self._drawn
+
+    @cached_property
+    def inner(self) -> Tensor:
+        """(B, 1, h, w): 1 where the inner face is drawn."""
+        found = self._tables.inner.index_select(0, self._number).reshape(self.shape) & self._drawn
+        return found[:, None].to(self.covered.dtype)
 
     @cached_property
     def uv(self) -> Tensor:
