@@ -1,0 +1,146 @@
+"""Where each place of the rebuilt PNCC comes from in the photo: softmax of cosine, and all that is gathered by it.
+
+Equations by the numbers of `engines.generators.idmatch`. Places are cells of a grid of one eighth of the window. Keys,
+softmax and places are in full precision whatever runs around them: at this temperature bfloat16 would move places.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CELL_PX = 8  # pixels of the window to a cell, each way
+TEMPERATURE = 0.01  # of the cosine, as CoCoSNet's α = 100
+FREQUENCIES = 32  # of the embedding, for codes and for places each
+_WAVES = 4.0  # how fast they are; at 32 cells a peak's weights then spread over about half a cell
+_CELLS = 32  # the grid of which that is told
+_FINER = 0.3  # how much less each coarser grid counts where a finer one knows
+_STILL = 0.02  # how much "nothing moves" counts
+_ROUNDS = (
+    8  # of solving for answers; on a face at 256 px nothing then moves by more than 0.1 px at its own pose
+)
+_LEAST = 1e-6
+
+
+def cell_places(like: Tensor) -> Tensor:
+    """(1, 2, h, w) float32: the middles of the cells of `like` (…, h, w), in shares of the window, x and y."""
+    height, width = like.shape[2:]
+    x = (torch.arange(width, device=like.device) + 0.5) * (1 / width)
+    y = (torch.arange(height, device=like.device) + 0.5) * (1 / height)
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)])[None]
+
+
+def in_cells(guide: Tensor) -> tuple[Tensor, Tensor]:
+    """PNCC and coverage (B, 4, H, W) of the window → mean code of what is covered (B, 3, h, w), coverage (B, 1, h, w)."""
+    mean = F.avg_pool2d(guide.float(), CELL_PX)
+    covered = mean[:, 3:]
+    return mean[:, :3] / covered.clamp_min(_LEAST), covered
+
+
+def carried(flow: Tensor, covered: Tensor) -> Tensor:
+    """The computed flow (B, 2, h, w) of `covered` (B, 1, h, w) places, and of all others what it is around them, the
+    nearer the more; far from the head nothing moves."""
+    found, weight = flow * covered, covered
+    total, whole = found, weight
+    share = 1.0
+    while min(found.shape[2:]) > 8:
+        found, weight, share = F.avg_pool2d(found, 2), F.avg_pool2d(weight, 2), share * _FINER
+        size = flow.shape[2:]
+        total = total + share * F.interpolate(found, size=size, mode="bilinear", align_corners=False)
+        whole = whole + share * F.interpolate(weight, size=size, mode="bilinear", align_corners=False)
+    return covered * flow + (1 - covered) * total / (whole + _STILL)
+
+
+class Embedding(nn.Module):
+    """Fixed waves of codes and places whose cosine falls with their distance like a bell (Tancik et al. 2020): what
+    the correspondence is before anything is learned. Where the head covers a cell the code counts, elsewhere the place.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(4)
+        self.codes: Tensor
+        self.places: Tensor
+        self.register_buffer("codes", _waves(3, rng))
+        self.register_buffer("places", _waves(2, rng))
+
+    @property
+    def channels(self) -> int:
+        return 4 * FREQUENCIES
+
+    def forward(self, codes: Tensor, covered: Tensor, places: Tensor) -> Tensor:
+        """Codes (B, 3, h, w), coverage (B, 1, h, w), places (B, 2, h, w) in shares → (B, channels, h, w)."""
+        finer = codes.shape[2] / _CELLS
+        on = _embedded(codes, self.codes.float() * finer)
+        # a place's coordinates run over −1 … 1
+        off = _embedded(2 * places - 1, self.places.float() * finer)
+        return torch.cat([on * covered, off * (1 - covered)], 1)
+
+
+def _waves(axes: int, rng: torch.Generator) -> Tensor:
+    """(FREQUENCIES, axes): as fast in every direction."""
+    found = torch.randn(FREQUENCIES, axes, generator=rng)
+    spread = torch.linalg.cholesky(found.T @ found / FREQUENCIES)
+    return _WAVES * torch.linalg.solve_triangular(spread, found.T, upper=False).T
+
+
+def _embedded(x: Tensor, waves: Tensor) -> Tensor:
+    """Unit vectors (B, 2 · FREQUENCIES, h, w); no matrix product, which mixed precision would round."""
+    phase = torch.zeros_like(x[:, :1])
+    for axis in range(x.shape[1]):
+        phase = phase + x[:, axis : axis + 1] * waves[:, axis].reshape(1, -1, 1, 1)
+    return torch.cat([phase.cos(), phase.sin()], 1) * (1 / math.sqrt(FREQUENCIES))
+
+
+def unit(keys: Tensor) -> Tensor:
+    """Keys (B, K, h, w) of length 1 at each place, in full precision."""
+    keys = keys.float()
+    return keys / (keys.square().sum(1, keepdim=True) + _LEAST).sqrt()
+
+
+def similarity(keys: Tensor, own: Tensor) -> Tensor:
+    """`cos / τ` (B, driven cells, photo cells) of unit keys (B, K, h, w); (2)."""
+    kind = keys.device.type
+    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):
+        with torch.autocast(kind, enabled=False):
+            return _product(keys, own)
+    return _product(keys, own)
+
+
+def _product(keys: Tensor, own: Tensor) -> Tensor:
+    return keys.float().flatten(2).transpose(1, 2) @ own.float().flatten(2) * (1 / TEMPERATURE)
+
+
+def gathered(shares: Tensor, values: Tensor) -> Tensor:
+    """`Σ_j A(i, j) v(j)` (B, C, h, w) of shares A (B, cells, cells) and values (B, C, h, w); (3)."""
+    found = values.flatten(2) @ shares.to(values.dtype).transpose(1, 2)
+    return found.reshape(values.shape)
+
+
+def answers(own_shares: Tensor, places: Tensor) -> Tensor:
+    """What each cell of the photo answers (B, 2, h, w) when it is asked where it is, less its place; shares are those
+    of the photo's PNCC with itself; (4).
+
+    Expected places are drawn inward at the head's rim and wherever codes grow unevenly. Answers y are solved for
+    `Σ_j A(i, j) y(j) = x(i)`, by `y ← y + (x − A y)`: then at the photo's own pose nothing moves.
+    """
+    x = places.expand(len(own_shares), -1, -1, -1).flatten(2)
+    y = x
+    for _ in range(_ROUNDS):
+        y = y + (x - _expected(own_shares, y))
+    return (y - x).reshape(-1, *places.shape[1:])
+
+
+def flow_of(shares: Tensor, answered: Tensor, places: Tensor) -> Tensor:
+    """`Σ_j A(i, j) y(j) − x(i)` (B, 2, h, w), of answers less places, in shares of the window; (4)."""
+    found = _expected(shares, (places + answered.float()).flatten(2))
+    return found.reshape(answered.shape) - places
+
+
+def _expected(shares: Tensor, values: Tensor) -> Tensor:
+    """(B, 2, cells): sums, no matrix product, which mixed precision would round."""
+    x, y = values.unbind(1)
+    return torch.stack([(shares * x[:, None]).sum(2), (shares * y[:, None]).sum(2)], 1)
