@@ -7,16 +7,16 @@ What the abstract says, and how it is done:
 
 - PNCC is rebuilt "with the source identity parameters and the target pose and expression parameters": `Motion` carries
   no identity, so `Scene.pncc()` is always the rebuilt one, and `Scene.own_pncc()` the source representation. What the
-  rebuilding is worth is measured by the evaluation's `idmatch-driver-identity`; pairs to train on show one person, whose
-  PNCC is the rebuilt one either way, so there is no such switch for training.
-- "Correspondence between the reconstructed representation and the source representation based on the features extracted
-  by an encoder network", (1) and (2); "utilized to animate the source face using a novel feature transformation
-  strategy", (3) and (4); a "geometry-aware skip connection", (6); unseen faces without tuning: nothing is learned of a
-  person, all that depends on the photo alone is made once and kept in the avatar.
+  rebuilding is worth is measured by the evaluation's `idmatch-driver-identity`; pairs to train on show one person,
+  whose PNCC is the rebuilt one either way, so there is no such switch for training.
+- "Correspondence between the reconstructed representation and the source representation based on the features
+  extracted by an encoder network", (1) and (2); "utilized to animate the source face using a novel feature
+  transformation strategy", (3) and (4); a "geometry-aware skip connection", (6); unseen faces without tuning: nothing
+  is learned of a person, all that depends on the photo alone is made once and kept in the avatar.
 
-With i a cell of the driven window, j of the photo (32 × 32 cells at a window of 256), s the photo's PNCC, t the rebuilt:
+With i a cell of the driven window, j of the photo (32 × 32 at a window of 256), s the photo's PNCC, t the rebuilt:
 
- (1) `k(i) = unit([e(i), f(i)])`: f by the encoder network from PNCC, coverage and places; e an embedding
+ (1) `k(i) = unit(e(i) + f(i))`: f by the encoder network from PNCC, coverage and places; e an embedding
  (2) `A(i, j) = softmax_j(k_t(i) · k_s(j) / τ)`, τ = 0.01
  (3) `F_t(i) = Σ_j A(i, j) F_s(j)`, and the photo in cells likewise
  (4) `w(i) = Σ_j A(i, j) y(j) − x(i)`, y solved from `Σ_j A_ss(i, j) y(j) = x(i)`

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 CELL_PX = 8  # pixels of the window to a cell, each way
 TEMPERATURE = 0.01  # of the cosine, as CoCoSNet's α = 100
-FREQUENCIES = 32  # of the embedding, for codes and for places each
 _WAVES = 4.0  # how fast they are; at 32 cells a peak's weights then spread over about half a cell
 _CELLS = 32  # the grid of which that is told
+_COARSEST = 4  # cells of the coarsest grid from which a flow is carried
 _FINER = 0.3  # how much less each coarser grid counts where a finer one knows
-_STILL = 0.02  # how much "nothing moves" counts
+_STILL = 0.005  # how much "nothing moves" counts
 _ROUNDS = (
     8  # of solving for answers; on a face at 256 px nothing then moves by more than 0.1 px at its own pose
 )
@@ -34,7 +34,7 @@ def cell_places(like: Tensor) -> Tensor:
 
 
 def in_cells(guide: Tensor) -> tuple[Tensor, Tensor]:
-    """PNCC and coverage (B, 4, H, W) of the window → mean code of what is covered (B, 3, h, w), coverage (B, 1, h, w)."""
+    """PNCC and coverage (B, 4, H, W) → mean code of what is covered (B, 3, h, w), coverage (B, 1, h, w)."""
     mean = F.avg_pool2d(guide.float(), CELL_PX)
     covered = mean[:, 3:]
     return mean[:, :3] / covered.clamp_min(_LEAST), covered
@@ -46,7 +46,7 @@ def carried(flow: Tensor, covered: Tensor) -> Tensor:
     found, weight = flow * covered, covered
     total, whole = found, weight
     share = 1.0
-    while min(found.shape[2:]) > 8:
+    while min(found.shape[2:]) > _COARSEST:
         found, weight, share = F.avg_pool2d(found, 2), F.avg_pool2d(weight, 2), share * _FINER
         size = flow.shape[2:]
         total = total + share * F.interpolate(found, size=size, mode="bilinear", align_corners=False)
@@ -57,19 +57,17 @@ def carried(flow: Tensor, covered: Tensor) -> Tensor:
 class Embedding(nn.Module):
     """Fixed waves of codes and places whose cosine falls with their distance like a bell (Tancik et al. 2020): what
     the correspondence is before anything is learned. Where the head covers a cell the code counts, elsewhere the place.
+
+    A quarter of `channels` waves of codes, as many of places, each by cosine and sine.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         rng = torch.Generator().manual_seed(4)
         self.codes: Tensor
         self.places: Tensor
-        self.register_buffer("codes", _waves(3, rng))
-        self.register_buffer("places", _waves(2, rng))
-
-    @property
-    def channels(self) -> int:
-        return 4 * FREQUENCIES
+        self.register_buffer("codes", _waves(channels // 4, 3, rng))
+        self.register_buffer("places", _waves(channels // 4, 2, rng))
 
     def forward(self, codes: Tensor, covered: Tensor, places: Tensor) -> Tensor:
         """Codes (B, 3, h, w), coverage (B, 1, h, w), places (B, 2, h, w) in shares → (B, channels, h, w)."""
@@ -80,19 +78,19 @@ class Embedding(nn.Module):
         return torch.cat([on * covered, off * (1 - covered)], 1)
 
 
-def _waves(axes: int, rng: torch.Generator) -> Tensor:
-    """(FREQUENCIES, axes): as fast in every direction."""
-    found = torch.randn(FREQUENCIES, axes, generator=rng)
-    spread = torch.linalg.cholesky(found.T @ found / FREQUENCIES)
+def _waves(count: int, axes: int, rng: torch.Generator) -> Tensor:
+    """(count, axes): as fast in every direction."""
+    found = torch.randn(count, axes, generator=rng)
+    spread = torch.linalg.cholesky(found.T @ found / count)
     return _WAVES * torch.linalg.solve_triangular(spread, found.T, upper=False).T
 
 
 def _embedded(x: Tensor, waves: Tensor) -> Tensor:
-    """Unit vectors (B, 2 · FREQUENCIES, h, w); no matrix product, which mixed precision would round."""
+    """Unit vectors (B, 2 · waves, h, w); no matrix product, which mixed precision would round."""
     phase = torch.zeros_like(x[:, :1])
     for axis in range(x.shape[1]):
         phase = phase + x[:, axis : axis + 1] * waves[:, axis].reshape(1, -1, 1, 1)
-    return torch.cat([phase.cos(), phase.sin()], 1) * (1 / math.sqrt(FREQUENCIES))
+    return torch.cat([phase.cos(), phase.sin()], 1) * (1 / math.sqrt(len(waves)))
 
 
 def unit(keys: Tensor) -> Tensor:
@@ -103,15 +101,16 @@ def unit(keys: Tensor) -> Tensor:
 
 def similarity(keys: Tensor, own: Tensor) -> Tensor:
     """`cos / τ` (B, driven cells, photo cells) of unit keys (B, K, h, w); (2)."""
-    kind = keys.device.type
+    return _exact(keys.flatten(2).transpose(1, 2), own.flatten(2)) * (1 / TEMPERATURE)
+
+
+def _exact(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product in full precision, also within mixed precision."""
+    a, b, kind = a.float(), b.float(), a.device.type
     if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):
         with torch.autocast(kind, enabled=False):
-            return _product(keys, own)
-    return _product(keys, own)
-
-
-def _product(keys: Tensor, own: Tensor) -> Tensor:
-    return keys.float().flatten(2).transpose(1, 2) @ own.float().flatten(2) * (1 / TEMPERATURE)
+            return a @ b
+    return a @ b
 
 
 def gathered(shares: Tensor, values: Tensor) -> Tensor:
@@ -125,12 +124,13 @@ def answers(own_shares: Tensor, places: Tensor) -> Tensor:
     of the photo's PNCC with itself; (4).
 
     Expected places are drawn inward at the head's rim and wherever codes grow unevenly. Answers y are solved for
-    `Σ_j A(i, j) y(j) = x(i)`, by `y ← y + (x − A y)`: then at the photo's own pose nothing moves.
+    `Σ_j A(i, j) y(j) = x(i)`, by `y ← y + (x − A y)`: then at the photo's own pose nothing moves. No gradient.
     """
-    x = places.expand(len(own_shares), -1, -1, -1).flatten(2)
+    shares = own_shares.detach()
+    x = places.expand(len(shares), -1, -1, -1).flatten(2)
     y = x
     for _ in range(_ROUNDS):
-        y = y + (x - _expected(own_shares, y))
+        y = y + (x - _expected(shares, y))
     return (y - x).reshape(-1, *places.shape[1:])
 
 
@@ -141,6 +141,5 @@ def flow_of(shares: Tensor, answered: Tensor, places: Tensor) -> Tensor:
 
 
 def _expected(shares: Tensor, values: Tensor) -> Tensor:
-    """(B, 2, cells): sums, no matrix product, which mixed precision would round."""
-    x, y = values.unbind(1)
-    return torch.stack([(shares * x[:, None]).sum(2), (shares * y[:, None]).sum(2)], 1)
+    """`Σ_j A(i, j) v(j)` (B, 2, cells) in full precision."""
+    return _exact(values, shares.transpose(1, 2))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -36,13 +37,13 @@ FLOW_LIMIT = 0.05  # of the window's sides: how far the generator moves what the
 @dataclass(frozen=True, slots=True)
 class IdmatchConfig:
     """Widths at the whole window, half, a quarter and an eighth of it: `keys` of the encoder of PNCC, `widths` of photo
-    encoder and generator, `hidden` between PNCC and modulation (of the first three). `key`: channels that the encoder
-    of PNCC adds to a key; `blocks`: of the generator at an eighth."""
+    encoder and generator, `hidden` between PNCC and modulation (of the first three). `key`: of a key, four times a
+    whole number of at least three; `blocks`: of the generator at an eighth."""
 
     keys: tuple[int, int, int, int] = (8, 16, 32, 64)
     widths: tuple[int, int, int, int] = (12, 24, 56, 112)
     hidden: tuple[int, int, int] = (8, 16, 32)
-    key: int = 64
+    key: int = 128
     blocks: int = 3
 
 
@@ -63,7 +64,7 @@ class Kept(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """`rgba` (B, 4, H, W) and `flow` (B, 2, H / 4, W / 4), and how they came about: the photo `warped` (B, 4, H, W), and
+    """`rgba` (B, 4, H, W) and `flow` (B, 2, H / 4, W / 4), and how they came about: the photo `warped` (B, 4, H, W),
     in cells the correspondence's flow `coarse`, the generator's `residual` to it at a quarter, the `photo` and the
     photo `gathered`, the driven `keys`."""
 
@@ -96,9 +97,7 @@ class Pyramid(nn.Module):
     def __init__(self, inputs: int, widths: Sequence[int], blocks: int) -> None:
         super().__init__()
         self.stem = conv(inputs, widths[0])
-        self.down = nn.ModuleList(
-            [nn.Conv2d(a, b, 4, 2, 1) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-        )
+        self.down = nn.ModuleList([nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(widths)])
         self.blocks = nn.Sequential(*[Block(widths[-1]) for _ in range(blocks)])
 
     def forward(self, picture: Tensor) -> list[Tensor]:
@@ -115,14 +114,10 @@ class KeyEncoder(nn.Module):
     def __init__(self, config: IdmatchConfig) -> None:
         super().__init__()
         self.pyramid = Pyramid(GUIDE_CHANNELS + 2, config.keys, 2)
-        self.embedding = Embedding()
+        self.embedding = Embedding(config.key)
         self.to_key = conv(config.keys[-1], config.key, 1)
         nn.init.zeros_(self.to_key.weight)  # at first the embedding alone
         nn.init.zeros_(self.to_key.bias)  # pyright: ignore[reportArgumentType]
-
-    @property
-    def channels(self) -> int:
-        return self.embedding.channels + self.to_key.out_channels
 
     def forward(self, guide: Tensor, places: Tensor) -> Tensor:
         """Guide (B, 4, H, W), places (B, 2, H / 8, W / 8) in shares of the window."""
@@ -130,7 +125,7 @@ class KeyEncoder(nn.Module):
         size = guide.shape[2:]
         fine = F.interpolate(2 * places - 1, size=size, mode="bilinear", align_corners=False)
         learned = self.to_key(leaky(self.pyramid(torch.cat([guide, fine], 1))[-1]))
-        return unit(torch.cat([self.embedding(codes, covered, places), learned.float()], 1))
+        return unit(self.embedding(codes, covered, places) + learned.float())
 
 
 class Up(nn.Module):
@@ -150,10 +145,7 @@ class Up(nn.Module):
         self, x: Tensor, skip: Tensor, flow: Tensor, guide: Tensor, *beside: Tensor, use_skip: bool = True
     ) -> Tensor:
         x = doubled(self.rise(leaky(x)))
-        if use_skip:
-            aware = self.spade(warped(skip.float(), flow), guide)
-        else:
-            aware = torch.zeros_like(x)
+        aware = self.spade(warped(skip.float(), flow), guide) if use_skip else torch.zeros_like(x)
         return self.block(self.join(torch.cat([x, leaky(aware), *beside], 1)))
 
 
