@@ -30,6 +30,7 @@ from engines.generators.networked.lesson import Lesson
 from engines.generators.networked.picture import Picture, Size
 from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables, Surface
+from engines.generators.networked.window import WindowGenerator
 from engines.generators.registry import GENERATORS
 from engines.head.model import load_head_model
 from engines.motion import Motion
@@ -140,13 +141,14 @@ def run(lesson: Lesson) -> Run:
 
 
 def test_a_key_is_the_embedding_and_what_the_encoder_adds(run: Run) -> None:
-    guide, around = run.inputs[1:]
+    guide, around, embedded = run.inputs[1:]
     encoder = run.networks.key_encoder
     places = c.cell_places(around) + around
     codes, covered = c.in_cells(guide)
     fine = F.interpolate(2 * places - 1, size=guide.shape[2:], mode="bilinear", align_corners=False)
     learned = encoder.to_key(leaky(encoder.pyramid(torch.cat([guide, fine], 1))[-1]))
-    both = encoder.embedding(codes, covered, places) + learned
+    torch.testing.assert_close(embedded, encoder.embedding(codes, covered, places))
+    both = embedded + learned
     torch.testing.assert_close(run.made.stages["keys"], F.normalize(both, dim=1), rtol=1e-4, atol=1e-4)
     assert both.shape[1] == TINY.key
     assert learned.any()
@@ -154,7 +156,9 @@ def test_a_key_is_the_embedding_and_what_the_encoder_adds(run: Run) -> None:
 
 def test_one_encoder_serves_both_pncc(run: Run) -> None:
     own = run.photo[1]
-    drawn = run.networks(run.photo[0], own, torch.zeros_like(run.inputs[2]), run.kept)
+    still = torch.zeros_like(run.inputs[2])
+    embedded = run.networks.key_encoder.embed(own, c.cell_places(still))
+    drawn = run.networks(run.photo[0], own, still, embedded, run.kept)
     torch.testing.assert_close(drawn.keys, run.kept.keys)
 
 
@@ -163,7 +167,7 @@ def test_at_first_a_key_is_the_embedding_alone(still: Scene) -> None:
     _, own = IdmatchBlueprint(TINY).photo_inputs(networks, still)
     places = c.cell_places(torch.zeros(1, 1, 32, 32))
     embedded = networks.key_encoder.embedding(*c.in_cells(own), places)
-    torch.testing.assert_close(networks.key_encoder(own, places), F.normalize(embedded, dim=1))
+    torch.testing.assert_close(networks.key_encoder(own, places, embedded), F.normalize(embedded, dim=1))
 
 
 def test_a_cell_has_the_mean_code_of_what_is_covered() -> None:
@@ -224,7 +228,7 @@ def test_beyond_the_head_the_flow_around_counts() -> None:
 def test_shares_are_the_softmax_of_the_cosine_at_its_temperature(run: Run) -> None:
     keys, own = run.made.stages["keys"], run.kept.keys
     cosines = F.cosine_similarity(keys.flatten(2)[..., :, None], own.flatten(2)[..., None, :], dim=1)
-    torch.testing.assert_close(c.similarity(keys, own), cosines / 0.01, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(c.similarity(keys, own), (cosines - 1) / 0.01, rtol=1e-3, atol=1e-2)
     shares = (cosines / 0.01).softmax(2)
     cells = F.avg_pool2d(run.photo[0], 8)
     brought = (cells.flatten(2) @ shares.transpose(1, 2)).reshape(cells.shape)
@@ -366,7 +370,7 @@ def test_a_skip_is_warped_and_then_modulated_by_the_rebuilt_pncc(
 
 
 def test_the_rebuilt_pncc_is_the_photos_identity_with_the_drivers_motion(run: Run, lesson: Lesson) -> None:
-    photo, guide, _ = run.inputs
+    photo, guide = run.inputs[:2]
     torch.testing.assert_close(guide[:, :3], lesson.scene.pncc())
     torch.testing.assert_close(guide[:, 3:], lesson.scene.covered())
     torch.testing.assert_close(photo, lesson.scene.photo_at(Size(64, 64)))
@@ -397,10 +401,11 @@ def counted(config: IdmatchConfig) -> tuple[Kept, Drawn, dict[str, float]]:
     with torch.device("meta"), torch.no_grad():
         networks = IdmatchNetworks(config)
         picture, flow = torch.zeros(1, 4, 256, 256), torch.zeros(1, 2, 32, 32)
+        embedded = torch.zeros(1, config.key, 32, 32)
         with FlopCounterMode(display=False) as photo:
             kept = networks.encode(picture, picture)
         with FlopCounterMode(display=False) as frame:
-            drawn = networks(picture, picture, flow, kept)
+            drawn = networks(picture, picture, flow, embedded, kept)
     convolutions = frame.get_flop_counts()["Global"][torch.ops.aten.convolution]
     found = {"photo": photo.get_total_flops(), "frame": frame.get_total_flops(), "convolutions": convolutions}
     return kept, drawn, {name: count / 1e9 for name, count in found.items()}
@@ -624,17 +629,37 @@ def learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("learned")
 def test_engines_agree() -> None:
     generator = GENERATORS["idmatch"].open(MODEL)
-    ((module, example),) = generator.networks  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(generator, WindowGenerator)
+    ((module, example),) = generator.networks
     rng = torch.Generator().manual_seed(0)
     given = [torch.rand(x.shape, generator=rng) for x in example]
-    given[3] = 0.05 * given[3]
-    given[4], given[5] = F.normalize(given[4] - 0.3, dim=1), 0.02 * given[5]
+    given[3], given[4] = 0.05 * given[3], F.normalize(given[4] - 0.5, dim=1)
+    given[5], given[6] = given[4].flip(3), 0.02 * given[6]
     expected = TorchEngine().compile(module, example, "fp32")(*given)
     found = OpenVinoEngine().compile(module, example, "fp32")(*given)
     assert [x.shape for x in expected] == [(1, 4, 256, 256), (1, 2, 64, 64)]
     assert float((expected[1] - found[1]).abs().max()) < 1e-3
     # of noise; a thousandth of the flow is a quarter of a pixel of it
     assert float((expected[0] - found[0]).abs().mean()) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("learned")
+def test_an_engine_that_rounds_moves_nothing(turned: Scene) -> None:
+    """OpenVINO in bfloat16, where the CPU computes in it."""
+    generator = GENERATORS["idmatch"].open(MODEL)
+    assert isinstance(generator, WindowGenerator)
+    ((module, example),) = generator.networks
+    blueprint, networks = generator.blueprint, generator.nets
+    with torch.no_grad():
+        kept = blueprint.encode(networks, blueprint.photo_inputs(networks, turned))
+        inputs = blueprint.inputs(networks, turned)
+    given = (turned.photo_at(blueprint.window), *inputs, *kept)
+    expected = TorchEngine().compile(module, example, "fp32")(*given)
+    found = OpenVinoEngine().compile(module, example, "bf16")(*given)
+    off_px = 256 * (expected[1] - found[1]).abs()
+    assert float(off_px.mean()) < 0.1
+    assert float(off_px.max()) < 1.5
 
 
 @pytest.mark.slow
@@ -648,7 +673,7 @@ def test_it_draws_through_the_renderer(astronaut: Enrollment, aspect: Aspect) ->
     assert renderer.wait_until_compiled(AT_LAST_S)
     pictures.append(renderer.render(motion).astype(int))
     assert renderer.generator_name == "idmatch"
-    assert np.abs(pictures[0] - pictures[1]).max() <= 3
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.5  # the engine may compute in bfloat16
     still = renderer.render(astronaut.motion).astype(int)
     assert np.abs(pictures[1] - still).mean() > 1
 
@@ -657,10 +682,11 @@ def test_what_a_photo_gives_is_kept_in_the_avatar(learned: Path, astronaut: Enro
     generator = GENERATORS["idmatch"].open(MODEL)
     assert learned.exists()
     found = generator.features_of(astronaut)
+    assert isinstance(generator, WindowGenerator)
     assert len(found) == 6
     assert {f.dtype for f in found.values()} == {np.dtype(np.float16)}
     kept = replace(astronaut, features=found)
-    for ours, fresh in zip(generator.features(kept), generator.encode(astronaut), strict=True):  # pyright: ignore[reportAttributeAccessIssue]
+    for ours, fresh in zip(generator.features(kept), generator.encode(astronaut), strict=True):
         assert float((ours[0] - torch.from_numpy(fresh)).abs().max()) < 2e-3 * max(
             1, float(np.abs(fresh).max())
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engines.generators.idmatch.correspondence import CELL_PX, carried, gathered, similarity
+from engines.generators.idmatch.correspondence import CELL_PX, carried, cell_places, gathered, similarity
 from engines.generators.idmatch.networks import KIND, IdmatchConfig, IdmatchNetworks, Kept
 from engines.generators.networked import terms
 from engines.generators.networked.blueprint import Blueprint, Made
@@ -72,20 +72,24 @@ class IdmatchBlueprint(Blueprint[IdmatchConfig]):
         return networks.encode(*photo)
 
     def inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
-        """The photo, the rebuilt PNCC with coverage, and the computed flow in cells, carried beyond the head."""
+        """The photo, the rebuilt PNCC with coverage, the computed flow in cells, carried beyond the head, and both as
+        waves."""
+        assert isinstance(networks, IdmatchNetworks)
         coarse = scene.thinned(self._cells())
         guide = torch.cat([scene.pncc(), scene.covered()], 1)
-        return scene.photo_at(self.window), guide, carried(coarse.flow(), coarse.covered())
+        around = carried(coarse.flow(), coarse.covered())
+        embedded = networks.key_encoder.embed(guide, cell_places(around) + around)
+        return scene.photo_at(self.window), guide, around, embedded
 
     def _cells(self) -> Size:
         return Size(self.window.width_px // CELL_PX, self.window.height_px // CELL_PX)
 
     def draw(self, networks: nn.Module, inputs: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Made:
         assert isinstance(networks, IdmatchNetworks)
-        photo, guide, around = inputs
+        photo, guide, around, embedded = inputs
         kept = Kept(*features)
         drawn = networks(
-            photo, guide, around, kept,
+            photo, guide, around, embedded, kept,
             correspond="correspondence" not in self.without, use_skips="skips" not in self.without,
         )  # fmt: skip
         stages = {

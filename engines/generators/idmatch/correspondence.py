@@ -1,7 +1,10 @@
 """Where each place of the rebuilt PNCC comes from in the photo: softmax of cosine, and all that is gathered by it.
 
-Equations by the numbers of `engines.generators.idmatch`. Places are cells of a grid of one eighth of the window. Keys,
-softmax and places are in full precision whatever runs around them: at this temperature bfloat16 would move places.
+Equations by the numbers of `engines.generators.idmatch`. Places are cells of a grid of one eighth of the window.
+
+Products and softmax are in full precision, also within mixed precision. An engine may round to bfloat16 all the same
+(OpenVINO on CPUs that compute in it), and there cosines near 1 and places at the window's far side are coarse: so
+products tell how much a cosine is below 1 and how far a place is away, which are small where they matter.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from engines.generators.networked.constant import constant
 
 CELL_PX = 8  # pixels of the window to a cell, each way
 TEMPERATURE = 0.01  # of the cosine, as CoCoSNet's α = 100
@@ -90,7 +95,7 @@ def _embedded(x: Tensor, waves: Tensor) -> Tensor:
     phase = torch.zeros_like(x[:, :1])
     for axis in range(x.shape[1]):
         phase = phase + x[:, axis : axis + 1] * waves[:, axis].reshape(1, -1, 1, 1)
-    return torch.cat([phase.cos(), phase.sin()], 1) * (1 / math.sqrt(len(waves)))
+    return torch.cat([phase.cos(), phase.sin()], 1) * (1 / math.sqrt(waves.shape[0]))
 
 
 def unit(keys: Tensor) -> Tensor:
@@ -100,8 +105,12 @@ def unit(keys: Tensor) -> Tensor:
 
 
 def similarity(keys: Tensor, own: Tensor) -> Tensor:
-    """`cos / τ` (B, driven cells, photo cells) of unit keys (B, K, h, w); (2)."""
-    return _exact(keys.flatten(2).transpose(1, 2), own.flatten(2)) * (1 / TEMPERATURE)
+    """`(cos − 1) / τ` (B, driven, photo cells) of unit keys (B, K, h, w): its softmax is that of `cos / τ`; (2)."""
+    driven, own = keys.flatten(2).transpose(1, 2) * (1 / TEMPERATURE), own.flatten(2)
+    one = torch.ones_like(driven[..., :1])
+    return _exact(
+        torch.cat([driven, one * (-1 / TEMPERATURE)], 2), torch.cat([own, torch.ones_like(own[:, :1])], 1)
+    )
 
 
 def _exact(a: Tensor, b: Tensor) -> Tensor:
@@ -135,9 +144,19 @@ def answers(own_shares: Tensor, places: Tensor) -> Tensor:
 
 
 def flow_of(shares: Tensor, answered: Tensor, places: Tensor) -> Tensor:
-    """`Σ_j A(i, j) y(j) − x(i)` (B, 2, h, w), of answers less places, in shares of the window; (4)."""
-    found = _expected(shares, (places + answered.float()).flatten(2))
-    return found.reshape(answered.shape) - places
+    """`Σ_j A(i, j) y(j) − x(i)` (B, 2, h, w), of answers less places, in shares of the window; (4).
+
+    One product gives `Σ_j A x(j) − x(i)`, `Σ_j A (y(j) − x(j))` and `Σ_j A − 1`; the last is not 0 where A is rounded.
+    """
+    x = places.expand(answered.shape[0], -1, -1, -1).flatten(2)
+    one = torch.ones_like(x[:, :1])
+    values = torch.cat([x, answered.float().flatten(2), one], 1)  # (B, 5, cells)
+    less = constant([-1, 0, 0, 0, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1], x).reshape(1, 5, 3)
+    found = _exact(
+        torch.cat([values, less.expand(x.shape[0], -1, -1)], 2),
+        torch.cat([shares.transpose(1, 2), x, one], 1),
+    )
+    return (found[:, :2] + found[:, 2:4] - x * found[:, 4:]).reshape(answered.shape)
 
 
 def _expected(shares: Tensor, values: Tensor) -> Tensor:

@@ -119,13 +119,16 @@ class KeyEncoder(nn.Module):
         nn.init.zeros_(self.to_key.weight)  # at first the embedding alone
         nn.init.zeros_(self.to_key.bias)  # pyright: ignore[reportArgumentType]
 
-    def forward(self, guide: Tensor, places: Tensor) -> Tensor:
-        """Guide (B, 4, H, W), places (B, 2, H / 8, W / 8) in shares of the window."""
-        codes, covered = in_cells(guide)
+    def embed(self, guide: Tensor, places: Tensor) -> Tensor:
+        """e (B, K, H / 8, W / 8) of a guide (B, 4, H, W) and places (B, 2, H / 8, W / 8) in shares of the window."""
+        return self.embedding(*in_cells(guide), places)
+
+    def forward(self, guide: Tensor, places: Tensor, embedded: Tensor) -> Tensor:
+        """Of guide and places, and what `embed` makes of them."""
         size = guide.shape[2:]
         fine = F.interpolate(2 * places - 1, size=size, mode="bilinear", align_corners=False)
         learned = self.to_key(leaky(self.pyramid(torch.cat([guide, fine], 1))[-1]))
-        return unit(self.embedding(codes, covered, places) + learned.float())
+        return unit(embedded + learned.float())
 
 
 class Up(nn.Module):
@@ -174,7 +177,8 @@ class IdmatchNetworks(nn.Module):
         """Photo (B, 4, H, W), premultiplied, and PNCC with coverage (B, 4, H, W) as the photo shows the head."""
         skip1, skip2, skip4, values = self.photo_encoder(torch.cat([photo, own], 1))
         places = cell_places(values)
-        keys = self.key_encoder(own, places.expand(len(own), -1, -1, -1))
+        own_places = places.expand(len(own), -1, -1, -1)
+        keys = self.key_encoder(own, own_places, self.key_encoder.embed(own, own_places))
         answered = answers(similarity(keys, keys).softmax(2), places)
         return Kept(keys, answered, values, skip1, skip2, skip4)
 
@@ -183,16 +187,20 @@ class IdmatchNetworks(nn.Module):
         photo: Tensor,
         guide: Tensor,
         carried: Tensor,
+        embedded: Tensor,
         kept: Kept,
         *,
         correspond: bool = True,
         use_skips: bool = True,
     ) -> Drawn:
         """`photo` and `guide` (the rebuilt PNCC with coverage) (B, 4, H, W), `carried` (B, 2, H / 8, W / 8): the
-        computed flow, beyond the head what it is around. Without `correspond` that flow is the correspondence."""
+        computed flow, beyond the head what it is around; `embedded` (B, K, H / 8, W / 8): guide and carried places as
+        `embed` makes them, outside the networks of a frame: waves of codes that an engine had rounded were others.
+        Without `correspond` the carried flow is the correspondence.
+        """
         cells = F.avg_pool2d(photo, CELL_PX)
         places = cell_places(cells)
-        keys = self.key_encoder(guide, places + carried)
+        keys = self.key_encoder(guide, places + carried, embedded)
         if correspond:
             shares = similarity(keys, kept.keys).softmax(2)
             coarse = flow_of(shares, kept.answered, places)
