@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engines.generators.networked.constant import constant
-
 CELL_PX = 8  # pixels of the window to a cell, each way
 TEMPERATURE = 0.01  # of the cosine, as CoCoSNet's α = 100
 _WAVES = 4.0  # how fast they are; at 32 cells a peak's weights then spread over about half a cell
@@ -151,11 +149,9 @@ def flow_of(shares: Tensor, answered: Tensor, places: Tensor) -> Tensor:
     x = places.expand(answered.shape[0], -1, -1, -1).flatten(2)
     one = torch.ones_like(x[:, :1])
     values = torch.cat([x, answered.float().flatten(2), one], 1)  # (B, 5, cells)
-    less = constant([-1, 0, 0, 0, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1], x).reshape(1, 5, 3)
-    found = _exact(
-        torch.cat([values, less.expand(x.shape[0], -1, -1)], 2),
-        torch.cat([shares.transpose(1, 2), x, one], 1),
-    )
+    away = -torch.eye(3, device=x.device)  # x, y and 1 of the driven cell itself, less
+    less = torch.cat([away[:2], torch.zeros_like(away[:2]), away[2:]])[None].expand(x.shape[0], -1, -1)
+    found = _exact(torch.cat([values, less], 2), torch.cat([shares.transpose(1, 2), x, one], 1))
     return (found[:, :2] + found[:, 2:4] - x * found[:, 4:]).reshape(answered.shape)
 
 

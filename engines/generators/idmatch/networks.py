@@ -41,7 +41,7 @@ class IdmatchConfig:
     whole number of at least three; `blocks`: of the generator at an eighth."""
 
     keys: tuple[int, int, int, int] = (8, 16, 32, 64)
-    widths: tuple[int, int, int, int] = (12, 24, 56, 112)
+    widths: tuple[int, int, int, int] = (16, 32, 48, 96)
     hidden: tuple[int, int, int] = (8, 16, 32)
     key: int = 128
     blocks: int = 3
