@@ -292,6 +292,8 @@ def test_a_flow_is_from_where_less_where() -> None:
     answered[0, :, 1, 2] = torch.tensor([0.1, -0.2])
     flow = c.flow_of(shares, answered, places)
     torch.testing.assert_close(flow[0, :, 0, 0], torch.tensor([2 / 3 + 0.1, 1 / 2 - 0.2]))
+    # shares that were rounded shift no place
+    torch.testing.assert_close(c.flow_of(1.01 * shares, answered, places), 1.01 * flow)
 
 
 def test_answers_are_solved_for() -> None:

@@ -22,9 +22,7 @@ _CELLS = 32  # the grid of which that is told
 _COARSEST = 4  # cells of the coarsest grid from which a flow is carried
 _FINER = 0.3  # how much less each coarser grid counts where a finer one knows
 _STILL = 0.005  # how much "nothing moves" counts
-_ROUNDS = (
-    8  # of solving for answers; on a face at 256 px nothing then moves by more than 0.1 px at its own pose
-)
+_ROUNDS = 8  # of solving for answers; a face at its own pose is then off by 0.1 px of 256 on average
 _LEAST = 1e-6
 
 
