@@ -24,6 +24,19 @@ from scripts.evaluation.measure import draw
 from scripts.evaluation.take import Shot, Take
 from scripts.evaluation.variants import DRIVER_IDENTITY, registered
 
+
+class Blank:
+    """An engine that draws nothing, at once."""
+
+    tier_name = "blank"
+
+    def wait(self, timeout_s: float) -> bool:
+        return True
+
+    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
+        return (torch.zeros(1, 4, 8, 8),)
+
+
 # `visavis` draws on the geometric picture, without a scene
 WINDOWED = sorted(n for n, e in GENERATORS.items() if e.blueprint is not None and n != "visavis")
 
@@ -49,7 +62,7 @@ def test_networks_see_the_driver_s_identity(
         return made, made.networks().eval(), "0" * 64
 
     monkeypatch.setattr(base, "load_networks", fresh)
-    monkeypatch.setattr(WindowGenerator, "engines", lambda _: [lambda *_: (torch.zeros(1, 4, 8, 8),)])
+    monkeypatch.setattr(WindowGenerator, "engines", lambda _: [Blank()])
     monkeypatch.setattr(blueprint, "inputs", watch)
     motion = replace(astronaut.motion, rotation_rad=astronaut.motion.rotation_rad + np.float32(0.1))
     viewport, picture = head_viewport(astronaut, 96), np.zeros((96, 96, 3), np.uint8)
