@@ -69,6 +69,12 @@ def _multiguidance_blueprint() -> type[Blueprint[Any]]:
     return MultiguidanceBlueprint
 
 
+def _idmatch_blueprint() -> type[Blueprint[Any]]:
+    from engines.generators.idmatch.blueprint import IdmatchBlueprint
+
+    return IdmatchBlueprint
+
+
 def windowed(blueprint: Callable[[], type[Blueprint[Any]]], switches: tuple[str, ...] = ()) -> Entry:
     """A generator that is its blueprint and nothing else: networks that draw the head's window."""
 
@@ -91,4 +97,5 @@ GENERATORS: dict[str, Entry] = {
     "multiguidance": windowed(
         _multiguidance_blueprint, ("flow_guidance", "occlusion_guidance", "synthesis_guidance")
     ),
+    "idmatch": windowed(_idmatch_blueprint, ("correspondence", "skips")),
 }
