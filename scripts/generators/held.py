@@ -16,12 +16,13 @@ from engines.raster.gbuffer import draw_ids
 from scripts.generators.item import OF_FRAME, Item, Kind, decode_colour, decode_grey, files
 from scripts.generators.lessons import in_raster
 from scripts.generators.moments import moment_rows
+from scripts.people.recognition import five_points
 
 Array = NDArray[Any]
 
 # what each row of a batch holds of the photo's frame, of the frame that drives, and of the pair
 OF_SOURCE = ("photo", "maps", "background", "own", "own_vertices", "own_motion", "crop", "sharpness")
-OF_TARGET = ("truth",)
+OF_TARGET = ("truth", "points")
 OF_PAIR = ("posed", "vertices", "motions")
 OF_BASE = ("picture", "where")  # of the pair, for a generator that completes a base's picture
 RASTERS = ("own", "posed")
@@ -44,6 +45,7 @@ class Held:
         self.small: dict[str, Array] = {
             "own_vertices": item.own_vertices, "own_motion": item.own_motion, "crop": item.crop_px,
             "sharpness": np.full(frames, item.sharpness, np.float32),
+            "points": np.stack([five_points(p) for p in item.landmarks_px]).astype(np.float32),
             "vertices": item.vertices, "motions": motions,
         }  # fmt: skip
         kinds: list[Kind] = [*OF_FRAME]

@@ -15,7 +15,7 @@ from torch import Tensor
 from engines.head.model import load_head_model
 from engines.raster.gbuffer import BEHIND_HU, mouth_interior
 from engines.raster.gbuffer_torch import TorchMesh, visible_triangles
-from scripts.generators.held import OF_BASE, OF_PAIR, RASTERS, Held
+from scripts.generators.held import OF_BASE, OF_PAIR, OF_TARGET, RASTERS, Held
 from scripts.generators.kept import Pool, has_room
 
 Array = NDArray[Any]
@@ -92,12 +92,13 @@ class OnDevice:
         held.forget_files()
 
     def gather(self, items: Sequence[Held], rows: I64, entries: Sequence[str]) -> Batch:
-        which: dict[str, list[int]] = {name: [] for name in ("source", "target", "pair", "photo")}
+        which: dict[str, list[int]] = {name: [] for name in ("source", "driver", "truth", "pair", "photo")}
         for item, pair in rows.tolist():
             held = items[item]
             source, target = int(held.source[pair]), int(held.target[pair])
             which["source"].append(self._frames[item] + source)
-            which["target"].append(self._truths[item] + target)
+            which["driver"].append(self._frames[item] + target)
+            which["truth"].append(self._truths[item] + target)
             which["pair"].append(self._pairs[item] + pair)
             which["photo"].append(int(self._photos[item][source]))
         numbers = sent(torch.tensor(list(which.values())), self.device)
@@ -105,8 +106,10 @@ class OnDevice:
 
         def take(name: str) -> Tensor:
             if name in ("photo", "truth"):
-                return self._pool("truth").take(at["photo" if name == "photo" else "target"])
-            return self._pool(name).take(at["pair" if name in (*OF_PAIR, *OF_BASE) else "source"])
+                return self._pool("truth").take(at[name])
+            if name in (*OF_PAIR, *OF_BASE):
+                return self._pool(name).take(at["pair"])
+            return self._pool(name).take(at["driver" if name in OF_TARGET else "source"])
 
         return {name: take(name) for name in entries}
 
