@@ -57,6 +57,12 @@ def _visavis_blueprint() -> type[Blueprint[Any]]:
     return VisavisBlueprint
 
 
+def _pncc_blueprint() -> type[Blueprint[Any]]:
+    from engines.generators.pncc.blueprint import PnccBlueprint
+
+    return PnccBlueprint
+
+
 def windowed(blueprint: Callable[[], type[Blueprint[Any]]], switches: tuple[str, ...] = ()) -> Entry:
     """A generator that is its blueprint and nothing else: networks that draw the head's window."""
 
@@ -74,5 +80,8 @@ GENERATORS: dict[str, Entry] = {
         _visavis,
         _visavis_blueprint,
         ("flow", "layers", "features", "motion", "mouth", "eyes", "photo_crops"),
+    ),
+    "pncc": windowed(
+        _pncc_blueprint, ("perceptual", "mapping", "conditioning", "mouth", "residual", "computed_flow")
     ),
 }
