@@ -12,18 +12,21 @@ Where the text leaves it open (its figures are not at hand):
 
 Where ours differs:
 - Our full-head 3DMM in FLAME's place; the mapping network gets our motion's 65 numbers, not 106.
-- Pictures are segmented as the thesis' are, but premultiplied RGBA, 0 … 1: the photo has 4 + 3 channels, 4 come out. L1
-  looks at all four; other losses see both pictures, the true one cut out by its matte, over what stands behind the photo's
-  person, so that nothing is learned about what the camera saw behind a head that moved.
-- The window is as high as the head crop of all generators, about its middle, 3 : 4 of it wide: the head then lies a little
-  above the middle, and less of the shoulders shows than at 512 × 384 in the thesis. Shipped at 256 × 192.
-- The flow is told on top of the computed flow (`computed_flow`), which both PNCCs together tell exactly: the thesis' network
-  has two weeks on three GPUs to find it out. It is continued beyond the head. Without that switch the flow starts at 0.
+- Pictures are segmented as the thesis' are, but premultiplied RGBA, 0 … 1: the photo has 4 + 3 channels, 4 come out.
+  L1 looks at all four. Other losses see both pictures, the true one cut out by its matte, over what stands behind the
+  photo's person: nothing is learned about what the camera saw behind a head that moved.
+- The window is as high as the head crop of all generators, about its middle, and 3 : 4 of it wide. The head then lies
+  a little above the middle (at 0.43 of the height), larger than in the thesis: long hair beyond the sides stays the
+  photo's. Shipped at 256 × 192.
+- The flow is told on top of the computed flow (`computed_flow`), which both PNCCs together tell exactly: the thesis'
+  network has two weeks on three GPUs to find it out. It goes on beyond the head (`continued`). Without that switch it
+  starts at 0.
 - The photo's three convolutions run once and are kept in the avatar.
-- EfficientNet-Lite0 for VGG-19, mobileface for the re-identification net: another (faceres) then judges. λ 1, 1, 1, 50, 10,
-  10 are all divided by 50, as gradients are cut at one length; λ₉ is then made smaller (`LossWeights`).
-- Hinge losses have real and drawn as paper 002; the thesis prints them exchanged. Its L_ReID is a similarity: ours is
-  1 − cos. Its networks learn against the discriminators at once: ours after 500 steps, in which those learn alone.
+- EfficientNet-Lite0 for VGG-19; mobileface for the re-identification net, and another (faceres) then judges. λ 1, 1, 1,
+  50, 10, 10 are all divided by 50, as gradients are cut at one length; λ₉ is made smaller than that (`LossWeights`).
+- Hinge losses have real and drawn as paper 002 has them; the thesis prints them exchanged. Its L_ReID is a similarity:
+  ours is 1 − cos. Its networks learn against the discriminators at once; ours after 500 steps, in which those learn
+  alone.
 """
 
 from __future__ import annotations
@@ -53,8 +56,8 @@ _RGB = 3
 class LossWeights:
     """λ₈, λ₉ and λ₁₀ over 50; λ₅, λ₆ and λ₇ are `Teaching.adversarial`.
 
-    `perceptual`: EfficientNet-Lite0's features differ by 12.4, summed over four levels, where the L1 of the same pictures is 0.050
-    (photos warped by the computed flow): with 0.006 they weigh one and a half times as much.
+    `perceptual`: of photos warped by the computed flow EfficientNet-Lite0's features differ by 12.4 where L1 is 0.050,
+    summed over four levels. With 0.006 they weigh one and a half times as much.
     """
 
     style: float = 1.0

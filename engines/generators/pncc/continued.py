@@ -10,8 +10,10 @@ _COARSEST_PX = 4
 
 
 def continued(flow: Tensor, covered: Tensor) -> Tensor:
-    """`flow` (B, 2, h, w) as it is where `covered` (B, 1, h, w) is 1, elsewhere as what lies nearest moves: hair goes with
-    the head, shoulders stay with the base of the neck. Push and pull over halved sizes."""
+    """`flow` (B, 2, h, w) as it is where `covered` (B, 1, h, w) is 1, elsewhere as what lies nearest moves.
+
+    Hair goes with the head, shoulders stay with the base of the neck. Push and pull over halved sizes.
+    """
     levels = [torch.cat([flow * covered, covered], 1)]
     while min(levels[-1].shape[2:]) > _COARSEST_PX:
         levels.append(F.avg_pool2d(levels[-1], 2, ceil_mode=True, count_include_pad=False))
