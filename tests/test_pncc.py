@@ -462,14 +462,12 @@ def test_each_switch_leaves_out_its_part(lesson: Lesson, made: Made) -> None:
     assert "mouth" not in mouthless.shown(made, lesson)[0]
     assert mouthless.discriminators().keys() == {"warped", "enhanced"}
     networks = stirred(whole)
-    inputs = whole.inputs(networks, lesson.scene)
+    photo, pncc, motion, computed = whole.inputs(networks, lesson.scene)
     kept = whole.encode(networks, whole.photo_inputs(networks, lesson.scene))
-    photo, pncc, motion, computed = inputs
-    for without, follows in (((), True), (("mapping",), False)):
-        drawn = [
-            tiny(*without).draw(networks, (photo, pncc, m, computed), kept).rgba for m in (motion, motion + 1)
-        ]
-        assert torch.equal(drawn[0], drawn[1]) is not follows
+    drawn = [whole.draw(networks, (photo, pncc, m, computed), kept).rgba for m in (motion, motion + 1)]
+    assert not torch.equal(drawn[0], drawn[1])
+    assert motion.any()
+    assert not tiny("mapping").inputs(networks, lesson.scene)[2].any()
 
 
 def test_without_the_residual_a_whole_picture_is_drawn(lesson: Lesson) -> None:
@@ -556,7 +554,7 @@ def test_it_learns_what_geometry_does_not_know(drawn_pairs: Path, tmp_path: Path
 
     torch.manual_seed(0)
     first = db(blueprint.networks())
-    settings = Settings(batch=6, steps=150, rate=3e-3, seed=0)
+    settings = Settings(batch=6, steps=80, rate=1e-2, seed=0)
     done = train(task, store, settings, tmp_path, CPU, say=lambda _: None)
     assert db(done.network) > first + 3
     found = done.figures

@@ -8,7 +8,7 @@ Where the text leaves it open (its figures are not at hand):
 - SPADE of the enhancing network sees the photo's features after the warping network's third, second and first
   convolution, warped, and last the warped photo: four blocks, four guides.
 - Discriminators are of patches; mouth pixels are chosen by `mouth_mask` from the posed mesh's lips.
-- Without `mapping` the AdaIN blocks stay, and get a code of 0.
+- Without `mapping` the AdaIN blocks stay; the mapping network is told 0, so that they are learned constants.
 
 Where ours differs:
 - Our full-head 3DMM in FLAME's place; the mapping network gets our motion's 65 numbers, not 106.
@@ -107,7 +107,10 @@ class PnccBlueprint(Blueprint[PnccConfig]):
         computed = continued(scene.flow(), scene.covered())
         if "computed_flow" in self.without:
             computed = torch.zeros_like(computed)
-        return scene.photo_at(self.window), scene.pncc(), scene.motion, computed
+        motion = scene.motion
+        if "mapping" in self.without:
+            motion = torch.zeros_like(motion)
+        return scene.photo_at(self.window), scene.pncc(), motion, computed
 
     def draw(self, networks: nn.Module, inputs: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Made:
         assert isinstance(networks, PnccNetworks)
@@ -115,10 +118,7 @@ class PnccBlueprint(Blueprint[PnccConfig]):
         flow = computed + networks.warping(features[2], pncc).float()
         moved = warped(photo, flow)
         seen = tuple(warped(f.float(), flow) for f in features)
-        code = networks.mapping(motion)
-        if "mapping" in self.without:
-            code = torch.zeros_like(code)
-        drawn = networks.enhancing(pncc, moved, seen, code).float()
+        drawn = networks.enhancing(pncc, moved, seen, networks.mapping(motion)).float()
         if "residual" not in self.without:
             drawn = moved + drawn
         return Made(drawn.clamp(0, 1), flow, {"warped": moved, "pncc": pncc, "computed": computed})
@@ -166,14 +166,15 @@ class PnccBlueprint(Blueprint[PnccConfig]):
 
     def figures(self, networks: nn.Module, lesson: Lesson, judges: Judges) -> dict[str, Tensor]:
         """As the blueprint's, with the mouth; against the photo unmoved."""
-        found = super().figures(networks, lesson, judges)
         truth, mask = lesson.truth_at(self.window), mouth_mask(lesson.scene)
-        for end, rgba in (
-            ("", self.make(networks, lesson.scene).rgba),
-            ("_base", lesson.scene.photo_at(self.window)),
-        ):
-            off = ((lesson.over(rgba) - truth).abs() * mask).mean(1)
-            found[f"mouth{end}"] = off.sum((1, 2)) / mask.sum((1, 2, 3)).clamp_min(1)
+        ours = lesson.over(self.make(networks, lesson.scene).rgba)
+        found: dict[str, Tensor] = {}
+        for end, picture in (("", ours), ("_base", lesson.photo_over(self.window))):
+            off = (picture - truth).abs().mean(1, keepdim=True)
+            found[f"l1{end}"] = off.mean((1, 2, 3))
+            found[f"mouth{end}"] = (off * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1)
+            if judges.perceptual is not None:
+                found[f"lpips{end}"] = judges.distance(picture, truth)
         return found
 
     def grid(self, networks: nn.Module, lesson: Lesson) -> list[Tensor]:
