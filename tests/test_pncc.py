@@ -255,6 +255,8 @@ def test_the_first_picture_is_the_photo_moved_by_the_computed_flow(lesson: Lesso
     assert flow is not None
     assert torch.allclose(flow * covered, scene.flow(), atol=1e-6)
     assert (scene.flow().abs() > 0.01).any()
+    assert torch.equal(flow, continued(scene.flow(), covered))
+    assert ((flow.abs() > 0.001) & (covered == 0)).any()
     assert torch.allclose(made.rgba, made.stages["warped"].clamp(0, 1), atol=1e-6)
     still = tiny("computed_flow").make(blueprint.networks(), scene)
     assert still.flow is not None
@@ -503,7 +505,11 @@ def test_gradient_reaches_every_parameter(lesson: Lesson) -> None:
         optimiser.zero_grad()
         made = blueprint.make(networks, lesson.scene)
         torch.stack(list(blueprint.losses(made, lesson, Judges()).values())).sum().backward()
-        silent = {n for n, p in networks.named_parameters() if p.grad is None or not (p.grad != 0).any()}
+        steep = {
+            n: 0.0 if p.grad is None else float(p.grad.abs().max()) for n, p in networks.named_parameters()
+        }
+        # what a norm behind takes away leaves rounding errors
+        silent = {n for n, found in steep.items() if found < 1e-6 * max(steep.values())}
         without.append(silent)
         optimiser.step()
     last = {"warping.flow.weight", "warping.flow.bias", "enhancing.colour.weight", "enhancing.colour.bias"}
@@ -523,6 +529,19 @@ def test_the_warped_picture_teaches_flow_alone(lesson: Lesson) -> None:
     assert taught == {"encoder", "warping"}
 
 
+def test_features_are_taught_by_what_is_enhanced(lesson: Lesson) -> None:
+    """Also where the flow tells them nothing."""
+    blueprint = tiny()
+    networks = stirred(blueprint)
+    nn.init.zeros_(networks.warping.flow.weight)
+    kept = blueprint.encode(networks, blueprint.photo_inputs(networks, lesson.scene))
+    leaves = tuple(k.detach().requires_grad_() for k in kept)
+    blueprint.draw(networks, blueprint.inputs(networks, lesson.scene), leaves).rgba.sum().backward()
+    for leaf in leaves:
+        assert leaf.grad is not None
+        assert leaf.grad.any()
+
+
 @pytest.mark.slow
 def test_mixed_precision_changes_little(batch: Batch) -> None:
     blueprint = tiny()
@@ -533,7 +552,7 @@ def test_mixed_precision_changes_little(batch: Batch) -> None:
     outcome = task.outcome(networks, batch, 0)
     for name, loss in outcome.losses.items():
         assert loss.dtype == torch.float32
-        assert float(loss) == pytest.approx(float(full[name]), rel=0.02), name
+        assert loss.item() == pytest.approx(full[name].item(), rel=0.03, abs=3e-4), name
     assert outcome.fakes["mouth"].dtype == torch.float32
 
 
@@ -554,7 +573,7 @@ def test_it_learns_what_geometry_does_not_know(drawn_pairs: Path, tmp_path: Path
 
     torch.manual_seed(0)
     first = db(blueprint.networks())
-    settings = Settings(batch=6, steps=80, rate=1e-2, seed=0)
+    settings = Settings(batch=6, steps=60, rate=2e-2, seed=0)
     done = train(task, store, settings, tmp_path, CPU, say=lambda _: None)
     assert db(done.network) > first + 3
     found = done.figures
