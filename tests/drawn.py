@@ -51,7 +51,8 @@ def drawn_item(
     whole, count = photo_viewport(photo), len(frames)
     own = [photo.motion, *motions]
     told = np.stack([describe(m, pose_in_viewport(photo, m, whole)) for m in own])
-    vertices = np.stack([rounded(pose_head(MODEL, photo, m, whole).vertices_px) for m in own])
+    heads = [pose_head(MODEL, photo, m, whole) for m in own]
+    vertices = np.stack([rounded(head.vertices_px) for head in heads])
     background = jpeg(make_background(photo, head_viewport(photo, 256)))
     pictures = {
         **joined("rgb", [jpeg(f) for f in frames]), **joined("matte", [grey_png(photo.matte)] * count),
@@ -66,7 +67,8 @@ def drawn_item(
         crop_px=np.tile(np.array(photo.crop_px, np.float32), (count, 1)),
         neutral_hu=np.tile(photo.neutral_hu, (count, 1, 1)).astype(np.float32),
         identity=np.zeros((count, len(MODEL.identity_hu)), np.float32),
-        landmarks_px=np.zeros((count, 478, 3), np.float32), number=np.arange(count, dtype=np.int32),
+        landmarks_px=np.stack([head.landmarks_px for head in heads]).astype(np.float32),
+        number=np.arange(count, dtype=np.int32),
         own_vertices=vertices, own_motion=told, fps=np.array(25, np.float32),
         motion=np.tile(told, (count, 1, 1)), motion_number=np.arange(count, dtype=np.int32),
         source=np.zeros(count - 1, np.int32), target=np.arange(1, count, dtype=np.int32),

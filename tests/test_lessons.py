@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from scripts.generators.item import load_item, save_item
 from scripts.generators.judges import lent
 from scripts.generators.lessons import in_window, lesson_of
 from scripts.generators.store import Batch, Store
+from scripts.people.recognition import five_points
 
 MODEL = load_head_model()
 TABLES = HeadTables.of(MODEL)
@@ -189,6 +191,29 @@ def test_descriptors_are_told_in_the_window_as_numpy_does(astronaut: Enrollment)
     live = describe(motion, pose_in_viewport(astronaut, motion, window))
     live = numpy_in_window(live, np.array([48, 64], np.float32), np.array(128, np.float32))
     assert np.abs(ours - live).max() < 1e-4
+
+
+def test_points_of_the_true_face_lie_where_the_window_shows_them(
+    store: Store, drawn_pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a window of another shape, and in a mirror: there each point tells where it is stored."""
+    blueprint = VisavisBlueprint()
+    monkeypatch.setattr(blueprint, "window", Size(72, 96))
+    item = load_item(drawn_pairs / "ada_01.safetensors")
+    stored = torch.from_numpy(five_points(item.landmarks_px[item.target[ROW]])).float()
+    step = (torch.arange(512) + 0.5) / 512
+    telling = torch.stack([step.expand(512, 512), step[:, None].expand(512, 512)])[None]
+    for flip in (False, True):
+        given = store.gather(store.train[[ROW]], Coin() if flip else None)  # pyright: ignore[reportArgumentType]
+        assert bool(given["flip"][0]) is flip
+        size = Size(216, 288)
+        lesson = lesson_of(given, TABLES, blueprint)
+        shown = replace(lesson.truth, pixels=telling).at(size)[0] * 512
+        found = torch.stack([shown[:, int(y), int(x)] for x, y in lesson.points_at(size)[0].tolist()])
+        # eyes, nose, mouth corners: right and left as the mirror shows them
+        expected = stored[[1, 0, 2, 4, 3]] if flip else stored
+        assert torch.allclose(found, expected, atol=1.5)
+        assert float((expected[0] - expected[1]).norm()) > 40
 
 
 def test_rotations_compose_as_matrices_do() -> None:

@@ -311,6 +311,22 @@ def test_an_hour_is_the_budget_where_none_is_given(
 
 
 @pytest.mark.slow
+def test_a_generator_that_learns_from_a_recognition_net_goes_without_where_there_is_none(
+    drawn_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["train", str(drawn_pairs), "--steps", "1", "--batch", "1", "--no-perceptual", "--device", "cpu"]
+    monkeypatch.setattr(VisavisBlueprint, "teacher", "mobileface")
+    for more, why in (([], "--recognition"), (["--recognition", str(tmp_path)], "mobileface.json")):
+        monkeypatch.setattr(sys, "argv", [*given, "--runs", str(tmp_path / f"run{len(more)}"), *more])
+        command.main()
+        told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("without the loss")]
+        assert len(told) == 1
+        assert why in told[0]
+        _, header = load_weights(tmp_path / f"run{len(more)}" / "best.safetensors", VisavisBlueprint.kind)
+        assert header.notes["teacher"] is None
+
+
+@pytest.mark.slow
 def test_a_command_that_cannot_train_says_so_in_one_line(tmp_path: Path) -> None:
     typed = [sys.executable, "-m", "scripts.train", str(tmp_path)]
     done = subprocess.run(typed, cwd=ROOT, capture_output=True, text=True, timeout=600)

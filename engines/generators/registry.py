@@ -75,6 +75,12 @@ def _idmatch_blueprint() -> type[Blueprint[Any]]:
     return IdmatchBlueprint
 
 
+def _pncc_blueprint() -> type[Blueprint[Any]]:
+    from engines.generators.pncc.blueprint import PnccBlueprint
+
+    return PnccBlueprint
+
+
 def windowed(blueprint: Callable[[], type[Blueprint[Any]]], switches: tuple[str, ...] = ()) -> Entry:
     """A generator that is its blueprint and nothing else: networks that draw the head's window."""
 
@@ -98,4 +104,7 @@ GENERATORS: dict[str, Entry] = {
         _multiguidance_blueprint, ("flow_guidance", "occlusion_guidance", "synthesis_guidance")
     ),
     "idmatch": windowed(_idmatch_blueprint, ("correspondence", "skips")),
+    "pncc": windowed(
+        _pncc_blueprint, ("perceptual", "mapping", "conditioning", "mouth", "residual", "computed_flow")
+    ),
 }

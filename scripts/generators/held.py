@@ -16,6 +16,7 @@ from engines.raster.gbuffer import draw_ids
 from scripts.generators.item import OF_FRAME, Item, Kind, decode_colour, decode_grey, files
 from scripts.generators.lessons import in_raster
 from scripts.generators.moments import moment_rows
+from scripts.people.recognition import five_points
 
 Array = NDArray[Any]
 
@@ -30,7 +31,7 @@ _ALWAYS: Entries = {
             "photo", "maps", "background", "own", "own_vertices", "own_motion", "crop", "sharpness",
         )
     },
-    "truth": ("truth", "target"),
+    **{name: (name, "target") for name in ("truth", "points")},
     **{name: (name, "pair") for name in ("posed", "vertices", "motions")},
 }  # fmt: skip
 # for a generator that completes a base's picture
@@ -66,6 +67,7 @@ class Held:
         self.small: dict[str, Array] = {
             "own_vertices": item.own_vertices, "own_motion": item.own_motion, "crop": item.crop_px,
             "sharpness": np.full(frames, item.sharpness, np.float32),
+            "points": np.stack([five_points(p) for p in item.landmarks_px]).astype(np.float32),
             "vertices": item.vertices, "motions": motions,
         }  # fmt: skip
         kinds: list[Kind] = [*OF_FRAME]

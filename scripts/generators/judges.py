@@ -57,9 +57,12 @@ class Describer:
         self._target_px = torch.from_numpy(arcface_points(spec.side_px, spec.zoom)).float().to(device)
 
     def __call__(self, pictures: Tensor, points_px: Tensor) -> Tensor:
-        face = aligned(pictures.float(), points_px.float(), self._target_px, self._spec.side_px)
-        out = self._graph.run(255 * face.permute(0, 2, 3, 1), self._spec.output)
-        return F.normalize(out.reshape(len(pictures), -1), dim=1)
+        # on a GPU in bfloat16, whatever the training around it does
+        kind = self._target_px.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
+            face = aligned(pictures.float(), points_px.float(), self._target_px, self._spec.side_px)
+            out = self._graph.run(255 * face.permute(0, 2, 3, 1), self._spec.output)
+        return F.normalize(out.float().reshape(len(pictures), -1), dim=1)
 
 
 def aligned(pictures: Tensor, points_px: Tensor, target_px: Tensor, side_px: int) -> Tensor:
@@ -70,14 +73,16 @@ def aligned(pictures: Tensor, points_px: Tensor, target_px: Tensor, side_px: int
     cos = (ours * theirs).sum((1, 2))
     sin = (ours[..., 0] * theirs[:, 1] - ours[..., 1] * theirs[:, 0]).sum(1)
     # a sampler wants the way back
-    turn = torch.stack([cos, sin, -sin, cos], -1).reshape(-1, 2, 2)
-    turn = turn * (ours.square().sum((1, 2)) / (cos**2 + sin**2))[:, None, None]
-    shift = points_px.mean(1) - torch.einsum("bij,j->bi", turn, target_px.mean(0))
+    size = ours.square().sum((1, 2)) / (cos**2 + sin**2)
+    a, b = (size * cos)[:, None, None], (size * sin)[:, None, None]
     # several samples to a pixel: a sampled large face is not the same as a small one
     many = SAMPLES * side_px
     at = (torch.arange(many, device=pictures.device) + 0.5) / SAMPLES - 0.5
-    square = torch.stack([at.expand(many, -1), at[:, None].expand(-1, many)], -1)
-    x, y = (torch.einsum("bij,hwj->bhwi", turn, square) + shift[:, None, None]).unbind(-1)
+    # no matrix product, which mixed precision would round
+    across, down = (at - target_px[:, k].mean() for k in range(2))
+    middle = points_px.mean(1)[:, :, None, None]
+    x = middle[:, 0] + a * across + b * down[:, None]
+    y = middle[:, 1] - b * across + a * down[:, None]
     height, width = pictures.shape[2:]
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
     return F.avg_pool2d(F.grid_sample(pictures, grid, "bilinear", "border", align_corners=False), SAMPLES)

@@ -18,6 +18,7 @@ from scripts.generators.item import STORED_PX, VERTEX_STEPS
 
 Batch = dict[str, Tensor]
 
+_MIRRORED_POINTS = (1, 0, 2, 4, 3)
 _MIRROR = mirror_matrix()
 _MIRROR_SOURCE = abs(_MIRROR).argmax(0).tolist()
 _MIRROR_SIGN = _MIRROR.sum(0).tolist()
@@ -46,7 +47,8 @@ def lesson_of(batch: Batch, tables: HeadTables, blueprint: Blueprint[Any], step:
     )  # fmt: skip
     return Lesson(
         scene, Picture(batch["truth"], window, flip, tint, "beside"),
-        Picture(batch["background"], beside, flip, tint), batch["sharpness"], step, back,
+        Picture(batch["background"], beside, flip, tint), batch["sharpness"],
+        points_in_window(batch["points"], crop, flip, blueprint.window), step, back,
     )  # fmt: skip
 
 
@@ -80,6 +82,16 @@ def window_in_stored(crop: Tensor, window: Size) -> Tensor:
     x, y = ((edge + side / 2) * (2 / STORED_PX) - 1 for edge in (left, top))
     rows = [high * (window.width_px / window.height_px), none, x], [none, high, y]
     return torch.stack([torch.stack(r, 1) for r in rows], 1)
+
+
+def points_in_window(points: Tensor, crop: Tensor, flip: Tensor, window: Size) -> Tensor:
+    """Stored pixels (B, 5, 2) of eyes, nose tip and mouth corners → shares (B, 5, 2) of the window's sides, as the
+    mirror shows them where `flip` says so; then right and left change places."""
+    left, top, side = crop[:, None].unbind(2)
+    x = (points[..., 0] - left - side / 2) * (window.height_px / window.width_px) / side + 0.5
+    y = (points[..., 1] - top) / side
+    turned = torch.stack([1 - x, y], 2).index_select(1, indices(_MIRRORED_POINTS, points))
+    return torch.where(flip[:, None, None], turned, torch.stack([x, y], 2))
 
 
 def in_window(descriptors: Tensor, crop: Tensor) -> Tensor:

@@ -66,6 +66,8 @@ class Blueprint(ABC, Generic[Config]):
     - `base`: the generator whose picture its networks complete, if any; then pairs carry that picture.
     - `switches`: parts that can be left out; `without` says which are.
     - `teaching`: how discriminators learn and what they count.
+    - `teacher`: the recognition net that it learns from where a training has one (`Judges.describe`); then another must
+      judge it.
     """
 
     kind: ClassVar[NetworkKind]
@@ -77,6 +79,7 @@ class Blueprint(ABC, Generic[Config]):
     base: ClassVar[Literal["geometric"] | None] = None
     switches: ClassVar[tuple[str, ...]] = ()
     teaching: ClassVar[Teaching] = Teaching()
+    teacher: ClassVar[str | None] = None
 
     def __init__(
         self, config: Config | None = None, without: Collection[str] = (), height_px: int | None = None

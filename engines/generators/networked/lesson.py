@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from engines.generators.networked.constant import constant
 from engines.generators.networked.picture import Picture, Size
 from engines.generators.networked.scene import Scene
 
@@ -47,6 +48,12 @@ class Judges(Protocol):
         """Feature maps, finest first; None where the network is not installed or not wanted."""
         ...
 
+    @property
+    def describe(self) -> Mapping[str, Callable[[Tensor, Tensor], Tensor]]:
+        """Recognition nets by name, where there are any: pictures and five points (B, 5, 2) of each face in their
+        pixels → unit descriptors (B, D). Gradients flow to the pictures."""
+        ...
+
     def distance(self, made: Tensor, truth: Tensor) -> Tensor:
         """(B,) perceptual distance as LPIPS counts it; gradients flow to `made` alone."""
         ...
@@ -54,8 +61,9 @@ class Judges(Protocol):
 
 class Lesson:
     """A batch. `truth` RGB and matte (beside) of the frame that drives, seen through the photo's window; `background`
-    RGB of what stands behind the photo's person there; `sharpness` (B,): below 1 where the clip was enlarged; `step`
-    of the training.
+    RGB of what stands behind the photo's person there; `sharpness` (B,): below 1 where the clip was enlarged; `points`
+    (B, 5, 2): where the true picture has the middle of both eyes, nose tip and mouth corners, found in this picture
+    alone, in shares of the window's sides; `step` of the training.
 
     `back`, for a blueprint that looks back: the frame that drives as the photo, with UV maps of its own, in its own
     window, and the photo's motions told there. No head is posed for it: `posed` is the head as that frame shows it.
@@ -67,11 +75,12 @@ class Lesson:
         truth: Picture,
         background: Picture,
         sharpness: Tensor,
+        points: Tensor,
         step: int = 0,
         back: Scene | None = None,
     ) -> None:
         self.scene, self.truth, self.background, self.back = scene, truth, background, back
-        self.sharpness, self.step = sharpness, step
+        self.sharpness, self.points, self.step = sharpness, points, step
         self._truths: dict[Size, Tensor] = {}
         self._backgrounds: dict[Size, Tensor] = {}
 
@@ -87,6 +96,10 @@ class Lesson:
         if size not in self._truths:
             self._truths[size] = self.truth.at(size)
         return self._truths[size]
+
+    def points_at(self, size: Size) -> Tensor:
+        """(B, 5, 2): `points` in the pixels of a picture of `size`, as recognition nets want them."""
+        return self.points * constant([size.width_px, size.height_px], self.points)
 
     def background_at(self, size: Size) -> Tensor:
         """(B, 3, h, w)."""
