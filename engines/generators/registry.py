@@ -57,6 +57,12 @@ def _visavis_blueprint() -> type[Blueprint[Any]]:
     return VisavisBlueprint
 
 
+def _pwm_blueprint() -> type[Blueprint[Any]]:
+    from engines.generators.pwm.blueprint import PwmBlueprint
+
+    return PwmBlueprint
+
+
 def windowed(blueprint: Callable[[], type[Blueprint[Any]]], switches: tuple[str, ...] = ()) -> Entry:
     """A generator that is its blueprint and nothing else: networks that draw the head's window."""
 
@@ -75,4 +81,5 @@ GENERATORS: dict[str, Entry] = {
         _visavis_blueprint,
         ("flow", "layers", "features", "motion", "mouth", "eyes", "photo_crops"),
     ),
+    "pwm": windowed(_pwm_blueprint, ("whole_head",)),
 }
