@@ -54,7 +54,7 @@ from engines.generators.pwm.networks import KIND, TOLD, PwmConfig, PwmNetworks, 
 from engines.head.model import load_head_model
 
 SCALES = 3  # of pictures: 256, 128, 64
-_WAVES = 2.5  # how steep codes begin, in radians over half a head
+_WAVES = 4.0  # how steep codes begin, in radians over half a head
 _PNCC = 3
 
 
@@ -198,8 +198,8 @@ class PwmBlueprint(Blueprint[PwmConfig]):
 def first_codes(count: int) -> Tensor:
     """(N, count) −1 … 1: waves over the mean head in directions drawn from torch's seed."""
     places = torch.from_numpy(load_head_model().pncc().astype(np.float32)) * 2 - 1
-    angles = places @ (torch.randn(3, count) * _WAVES) + torch.rand(count) * (2 * torch.pi)
-    return angles.sin()
+    directions = F.normalize(torch.randn(3, count), dim=0) * _WAVES
+    return (places @ directions + torch.rand(count) * (2 * torch.pi)).sin()
 
 
 def _nothing(picture: Tensor) -> Sequence[Tensor]:

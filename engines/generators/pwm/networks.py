@@ -48,6 +48,7 @@ TOLD = 1 / 16
 # what D's convolution must be multiplied by, for a displacement to come out as it went in: the norm of the weights that
 # split it into both signs is √2, and again of those that join them
 _REACH = 2 * TOLD
+_LESS = 0.9  # what is drawn beside what is fixed: the norm, which is found in a few iterations, is then the latter's
 _SINGLE = 3  # the level that estimates D where only one does
 
 
@@ -208,7 +209,7 @@ def _orthogonal(layer: nn.Conv2d, fixed: Tensor | None = None) -> None:
         found[rows:] = drawn
     if fixed is not None:
         free = fixed.abs().sum(0) == 0
-        found = found * free
+        found = found * free * _LESS
         found[:rows] = fixed
     layer.weight.copy_(found.reshape(layer.weight.shape))
 
