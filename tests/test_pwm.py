@@ -73,8 +73,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def surface(px: int = PX, turned: float = 0.0, shift: tuple[float, float] = (0, 0)) -> Surface:
-    """The mean head in a grid, turned by radians, shifted in pixels."""
+def surface(window_px: int = PX, turned: float = 0.0, shift: tuple[float, float] = (0, 0)) -> Surface:
+    """The mean head on the grid of a window, half as fine, turned by radians, shifted in pixels."""
+    px = window_px // 2
     c, s = np.cos(turned), np.sin(turned)
     points = MODEL.mean_hu @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T * (px / 3)
     points[:, :2] += px / 2 + np.array(shift)
@@ -87,7 +88,7 @@ def scene_of(posed: Surface, own: Surface, px: int = PX) -> Scene:
     alpha = torch.rand(1, 1, px, px)
     photo = torch.cat([torch.rand(1, 3, px, px) * alpha, alpha], 1)
     return Scene(
-        TABLES, Size(px, px), Picture(photo), posed, own,
+        TABLES, Size(px // 2, px // 2), Picture(photo), posed, own,
         torch.zeros(1, 4, 8, 8), torch.zeros(1, 1, 65), torch.zeros(1, 65),
     )  # fmt: skip
 
@@ -123,8 +124,8 @@ def test_the_displacement_is_source_minus_driver_on_the_drivers_mesh() -> None:
     drawing = blueprint(["codes"])
     scene = scene_of(posed, own)
     (guide,) = drawing.inputs(drawing.networks(), scene)
-    covered = scene.thinned(Size(PX // 2, PX // 2)).covered().expand(-1, 2, -1, -1)
-    wanted = torch.tensor([4 / PX, -3 / PX])[None, :, None, None] * covered / TOLD
+    covered = scene.covered().expand(-1, 2, -1, -1)
+    wanted = torch.tensor([8 / PX, -6 / PX])[None, :, None, None] * covered / TOLD
     assert guide.shape == (1, 2, PX // 2, PX // 2)
     assert 0.1 < float(covered.mean()) < 0.9
     assert torch.allclose(guide, wanted, atol=1e-4)
@@ -148,19 +149,18 @@ def test_codes_are_rasterised_on_the_driver_and_on_the_source() -> None:
     scene = scene_of(surface(turned=0.6), surface())
     (guide,) = drawing.inputs(networks, scene)
     (photo,) = drawing.photo_inputs(networks, scene)
-    coarse = scene.thinned(Size(PX // 2, PX // 2))
-    assert torch.equal(guide, coarse.codes(networks.codes))
+    assert torch.equal(guide, scene.codes(networks.codes))
     assert torch.equal(photo[:, :4], scene.photo_at(drawing.window))
-    beside = F.interpolate(coarse.own_codes(networks.codes), (PX, PX), mode="bilinear")
+    beside = F.interpolate(scene.own_codes(networks.codes), (PX, PX), mode="bilinear")
     assert torch.equal(photo[:, 4:], beside)
     # by hand, at one pixel of each
-    for drawn, where in ((scene.own, coarse.own_codes(networks.codes)), (scene.posed, guide)):
-        row = column = PX // 2 + 1  # a coarser place shows the pixel in which its middle lies
+    for drawn, where in ((scene.own, scene.own_codes(networks.codes)), (scene.posed, guide)):
+        row = column = PX // 4
         corners = MODEL.triangles[int(drawn.triangle[0, row, column])]
         at = torch.cat([drawn.corners[0, corners, :2], torch.ones(3, 1)], 1)
         share = torch.linalg.solve(at.T, torch.tensor([column + 0.5, row + 0.5, 1.0]))
         wanted = share @ networks.codes[MODEL.weld[corners]]
-        assert torch.allclose(where[0, :, row // 2, column // 2], wanted, atol=1e-4)
+        assert torch.allclose(where[0, :, row, column], wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("of", ["guide", "photo"])
@@ -196,12 +196,11 @@ def test_what_is_left_out_is_the_row_of_the_table(without: tuple[str, ...]) -> N
     assert photo.shape == (1, 4 + beside, PX, PX)
     assert (networks.codes is None) == ("codes" in without)
     assert networks.first.moves == ("displacement" not in without)
-    coarse = scene.thinned(Size(PX // 2, PX // 2))
     if "displacement" not in without:
-        assert torch.equal(seen[:, :2], coarse.flow() / TOLD)
+        assert torch.equal(seen[:, :2], scene.flow() / TOLD)
     elif "codes" in without:
-        assert torch.equal(seen, coarse.pncc())
-        wanted = F.interpolate(coarse.own_pncc(), (PX, PX), mode="bilinear", align_corners=False)
+        assert torch.equal(seen, scene.pncc())
+        wanted = F.interpolate(scene.own_pncc(), (PX, PX), mode="bilinear", align_corners=False)
         assert torch.equal(photo[:, 4:], wanted)
     made = drawing.make(networks, scene)
     assert made.rgba.shape == (1, 4, PX, PX)
@@ -231,9 +230,8 @@ def test_of_a_face_nothing_beyond_it_guides(without: tuple[str, ...]) -> None:
     whole, face = blueprint(without), blueprint([*without, "whole_head"])
     networks = whole.networks()
     scene = scene_of(surface(turned=0.4), surface())
-    coarse = scene.thinned(Size(PX // 2, PX // 2))
-    shown, own = on_face(MODEL, coarse.posed.triangle), on_face(MODEL, coarse.own.triangle)
-    assert 0.02 < float(shown.mean()) < float(coarse.covered().mean()) - 0.05
+    shown, own = on_face(MODEL, scene.posed.triangle), on_face(MODEL, scene.own.triangle)
+    assert 0.02 < float(shown.mean()) < float(scene.covered().mean()) - 0.05
     (all_of_it,), (seen,) = whole.inputs(networks, scene), face.inputs(networks, scene)
     assert torch.equal(seen, all_of_it * shown)
     (photo,) = face.photo_inputs(networks, scene)
@@ -302,6 +300,17 @@ def test_spectral_norm_is_on_every_convolution(without: tuple[str, ...]) -> None
 def test_the_norm_is_put_on_once() -> None:
     layer = everywhere(everywhere(nn.Sequential(nn.Conv2d(2, 3, 3))))[0]  # pyright: ignore[reportIndexIssue]
     assert len(list(layer.parametrizations.weight)) == 1
+
+
+def test_the_encoder_is_normed_where_it_is_coarse_and_keeps_colours_where_it_is_fine() -> None:
+    encoder = PwmNetworks(TINY, 2, 0).encoder.eval()
+    photo = torch.rand(1, 4, 64, 64)
+    bright, dark = encoder(photo), encoder(0.5 * photo)
+    assert [f.shape[2] for f in bright] == [4, 8, 16, 32, 64]
+    for a, b in zip(bright[:-1], dark[:-1], strict=True):
+        assert torch.allclose(a, b, atol=0.02)
+    assert torch.allclose(bright[-1][:, :4], photo, atol=2e-3)
+    assert torch.allclose(dark[-1], 0.5 * bright[-1], atol=1e-5)
 
 
 def test_the_first_module_warps_by_the_displacement_beside_the_original() -> None:
@@ -468,7 +477,7 @@ def at_first(without: Sequence[str]) -> set[str]:
 
 @pytest.mark.parametrize("without", [*GUIDANCE, ("progressive",), ("displacement", "codes", "progressive")])
 def test_gradient_reaches_every_parameter(without: tuple[str, ...]) -> None:
-    """At first only what the first picture is made of (`at_first`): the rest is not looked at yet; after one step all."""
+    """At first only what the first picture is made of (`at_first`), the rest is not looked at; after one step all."""
     drawing = blueprint(without, 64)
     networks = drawing.networks()
     given = lesson(px=64)

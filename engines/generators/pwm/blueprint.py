@@ -22,8 +22,8 @@ Which guidance is told by what is left out (§ 4, table 1; § 4.5):
 Guidance decides the networks' shapes, so it is left out in training; `whole_head` alone can be left out afterwards too.
 
 Open in the text, and ours: layers and widths (see `networks`); weights of the losses; one discriminator judges both I_o
-and I_w; guidance and codes are looked up on half the window's grid, which no level that they steer exceeds, and those
-beside the photo are enlarged from there; codes begin as waves over the mean head, sin(W x + b), so that neighbours
+and I_w; the head is rasterised on half the window's grid, which no level that it steers exceeds, and what lies
+beside the photo is enlarged from there; codes begin as waves over the mean head, sin(W x + b), so that neighbours
 begin alike.
 
 Deviations: our full-head 3DMM for FLAME, its face for BFM. RGBA premultiplied in and out, losses over the plate, and
@@ -89,6 +89,10 @@ class PwmBlueprint(Blueprint[PwmConfig]):
                 f"give a size of {2 * step}, {3 * step}, {4 * step} … px, not {self.window.height_px}"
             )
 
+    def raster_size(self) -> Size:
+        """Half the window: no level that is steered is finer."""
+        return Size(self.window.width_px // 2, self.window.height_px // 2)
+
     @property
     def _moves(self) -> bool:
         return "displacement" not in self.without
@@ -112,20 +116,16 @@ class PwmBlueprint(Blueprint[PwmConfig]):
 
     def inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         """The guidance (B, C, h/2, w/2): displacement in units of `TOLD`, codes or coordinates."""
-        seen = self._coarse(scene)
-        guides = [seen.flow() / TOLD] if self._moves else []
-        guides += self._places(networks, seen, own=False)
-        return (self._meshed(torch.cat(guides, 1), seen.posed.triangle),)
+        guides = [scene.flow() / TOLD] if self._moves else []
+        guides += self._places(networks, scene, own=False)
+        return (self._meshed(torch.cat(guides, 1), scene.posed.triangle),)
 
     def photo_inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         """The photo (B, 4, h, w), and beside it what tells which place of the head each pixel shows."""
-        photo, seen = scene.photo_at(self.window), self._coarse(scene)
-        places = [self._meshed(p, seen.own.triangle) for p in self._places(networks, seen, own=True)]
+        photo = scene.photo_at(self.window)
+        places = [self._meshed(p, scene.own.triangle) for p in self._places(networks, scene, own=True)]
         large = [F.interpolate(p, photo.shape[2:], mode="bilinear", align_corners=False) for p in places]
         return (torch.cat([photo, *large], 1),)
-
-    def _coarse(self, scene: Scene) -> Scene:
-        return scene.thinned(Size(self.window.width_px // 2, self.window.height_px // 2))
 
     def _places(self, networks: nn.Module, scene: Scene, *, own: bool) -> list[Tensor]:
         assert isinstance(networks, PwmNetworks)
