@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -437,14 +437,11 @@ def test_the_first_picture_is_the_photo_warped_by_the_computed_displacement(
     assert torch.equal(made.stages["warped"], warped(photo, made.flow))
 
 
-@dataclass(frozen=True)
 class Eye:
     """A stand-in for the perceptual network: two maps, of which one is at half the size."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "seen", [])
-
-    seen: list[tuple[int, ...]] = ()  # pyright: ignore
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
 
     def perceptual(self, pictures: Tensor) -> list[Tensor]:
         self.seen.append(tuple(pictures.shape[2:]))

@@ -35,7 +35,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrizations import _SpectralNorm  # pyright: ignore[reportPrivateUsage]
 
 from engines.compile.weights import NetworkKind
 from engines.generators.networked.blueprint import warped
@@ -187,8 +187,16 @@ def everywhere(network: nn.Module) -> nn.Module:
     """The network itself, now with spectral norm on each convolution that had none (§ 3.4)."""
     for layer in list(network.modules()):
         if isinstance(layer, nn.Conv2d) and not parametrize.is_parametrized(layer):
-            spectral_norm(layer)
+            parametrize.register_parametrization(layer, "weight", WholeSpectralNorm(layer.weight))
     return network
+
+
+class WholeSpectralNorm(_SpectralNorm):
+    """Spectral norm in full precision whatever surrounds it: what serves would else be brighter than what learned."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.autocast(weight.device.type, enabled=False):
+            return super().forward(weight)
 
 
 # --- how it begins ----------------------------------------------------------------------------------------
