@@ -81,7 +81,11 @@ def main() -> None:
     parser.add_argument(
         "--memory", type=float, help="GB of main memory for pairs on a CPU (default: half of what is free)"
     )
-    parser.add_argument("--workers", type=int, default=1, help="threads that make batches")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="threads that make batches ahead (1 on a GPU; none on a CPU, where all cores learn)",
+    )
     parser.add_argument(
         "--step", choices=STEP_MODES, help="how a step is done (graph on a GPU, eager elsewhere)"
     )
@@ -97,6 +101,11 @@ def main() -> None:
     except VisavisError as error:
         print(f"train: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def workers_of(asked: int | None, device: torch.device) -> int:
+    """Threads that make batches ahead: on a CPU they would take its cores from the steps, which then wait."""
+    return asked if asked is not None else int(device.type != "cpu")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -119,7 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
     task = BlueprintTask(blueprint, device, judges)
     settings = Settings(
         minutes_of(arguments), arguments.batch, arguments.rate, arguments.seed, arguments.steps, arguments.samples,
-        arguments.workers, arguments.step or ("graph" if device.type == "cuda" else "eager"),
+        workers_of(arguments.workers, device), arguments.step or ("graph" if device.type == "cuda" else "eager"),
     )  # fmt: skip
     say_at_once(
         f"{len(store.train)} pairs to train on, {len(store.held_out)} of held-out people, of {len(store.names)} items"

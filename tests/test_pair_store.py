@@ -62,17 +62,17 @@ def test_rows_are_split_by_who_is_held_out(folder: Path) -> None:
 def test_what_comes_later_is_trained_on_as_if_it_had_been_there(folder: Path) -> None:
     store = Store(folder, VISAVIS, CPU)
     draw, before = Draw(store, 0), store.digest
-    seen = {store.names[i] for i, _ in draw.rows(64, draw.rng(0))}
+    seen = {store.names[i] for i, _ in draw.rows(64, 0, draw.rng(0))}
     put(folder, "ada_01", seed=3)
     assert store.refresh() == 1
     assert store.refresh() == 0
     fresh = Store(folder, VISAVIS, CPU)
     assert store.digest == fresh.digest != before
-    late, early = (s.gather(Draw(s, 0).rows(4, draw.rng(7)), draw.rng(8)) for s in (store, fresh))
+    late, early = (s.gather(Draw(s, 0).rows(4, 7, draw.rng(7)), draw.rng(8)) for s in (store, fresh))
     for name, tensor in early.items():
         assert torch.equal(tensor, late[name]), name
     assert len(seen) == 1
-    assert len({int(i) for i, _ in draw.rows(64, draw.rng(0))}) == 2
+    assert len({int(i) for i, _ in draw.rows(64, 0, draw.rng(0))}) == 2
 
 
 def test_a_training_looks_for_more_now_and_then(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

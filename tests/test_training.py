@@ -183,12 +183,12 @@ def test_no_step_of_visavis_waits_for_the_device(store: Store, monkeypatch: pyte
 
 def test_the_same_seed_draws_the_same_batches_and_another_does_not(pairs: FewRows) -> None:
     a, b, c = Draw(pairs, 1), Draw(pairs, 1), Draw(pairs, 2)
-    assert (a.rows(8, a.rng(5)) == b.rows(8, b.rng(5))).all()
-    assert (a.rows(8, a.rng(5)) != c.rows(8, c.rng(5))).any()
-    assert (a.rows(8, a.rng(5)) != a.rows(8, a.rng(6))).any()
+    assert (a.rows(8, 5, a.rng(5)) == b.rows(8, 5, b.rng(5))).all()
+    assert (a.rows(8, 5, a.rng(5)) != c.rows(8, 5, c.rng(5))).any()
+    assert (a.rows(8, 5, a.rng(5)) != a.rows(8, 6, a.rng(6))).any()
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
 def test_batches_are_made_ahead_in_order_and_errors_arrive(workers: int) -> None:
     def make(step: int) -> int:
         if step == 5:

@@ -67,7 +67,7 @@ class OnPairs(Task[Batch]):
 
     def batch(self, step: int, rows: int) -> Batch:
         rng = self._draw.rng(step)
-        batch = self._generator.batch(self._pairs, self._draw.rows(rows, rng), rng)
+        batch = self._generator.batch(self._pairs, self._draw.rows(rows, step, rng), rng)
         if self.device.type == "cuda":  # from pinned memory it is copied while the GPU works
             return {n: t.pin_memory() if t.device.type == "cpu" else t for n, t in batch.items()}
         return batch

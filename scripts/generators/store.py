@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class Store:
         self.folder, self.device, self.left_out = folder, device, dict[str, str]()
         self._blueprint, self._model, self._say = blueprint, load_head_model(), say
         self._held: list[Held] = []
+        self._makers = ThreadPoolExecutor(torch.get_num_threads(), "pictures")
         self._seen: dict[str, tuple[int, int]] = {}
         self._memory = memory_bytes if memory_bytes is not None else int(free_bytes() * _SHARE)
         self._kept = Kept(self._memory)
@@ -182,11 +184,10 @@ class Store:
         return (*OF_SOURCE, *OF_TARGET, *OF_PAIR, *base)
 
     def _gathered(self, rows: I64) -> Batch:
-        picked: Batch = {}
-        for name in self._entries():
-            arrays = [self._entry(int(item), name, int(pair)) for item, pair in rows]
-            picked[name] = torch.from_numpy(np.stack(arrays))
-        return picked
+        wanted = [(int(item), name, int(pair)) for name in self._entries() for item, pair in rows]
+        arrays = list(self._makers.map(lambda entry: self._entry(*entry), wanted))
+        picked = (arrays[k : k + len(rows)] for k in range(0, len(arrays), len(rows)))
+        return {n: torch.from_numpy(np.stack(a)) for n, a in zip(self._entries(), picked, strict=True)}
 
     def _entry(self, item: int, name: str, pair: int) -> Array:
         held = self._held[item]

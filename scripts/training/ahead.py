@@ -14,10 +14,12 @@ T = TypeVar("T")
 def prefetched(
     make: Callable[[int], T], first: int, *, workers: int = 1, depth: int = 3
 ) -> Generator[tuple[int, T]]:
-    """(step, make(step)) from `first` on, in order, `depth` ahead in each of `workers` threads.
+    """(step, make(step)) from `first` on, in order, `depth` ahead in each of `workers` threads; 0: made when asked for.
 
     Close it to end the threads. What `make` raises is raised here, in its turn.
     """
+    if not workers:
+        yield from ((step, make(step)) for step in count(first))
     ready = [queue.Queue[tuple[int, T] | BaseException](depth) for _ in range(workers)]
     stop = threading.Event()
 
