@@ -43,6 +43,7 @@ from engines.generators.registry import GENERATORS
 from engines.head.model import Part, load_head_model
 from engines.raster.gbuffer import draw_ids, front_facing
 from engines.renderer import Aspect, Renderer
+from scripts import train
 from scripts.codes_picture import codes_of, codes_picture, colours_of
 from scripts.generators.blueprint_task import BlueprintTask
 from scripts.generators.lessons import lesson_of
@@ -259,6 +260,7 @@ def of_size(config: PwmConfig, beside: int = 16) -> tuple[list[tuple[int, ...]],
     return shapes, drawn, once.get_total_flops() / 1e9, frame.get_total_flops() / 1e9
 
 
+@pytest.mark.slow
 def test_the_papers_size() -> None:
     """Five levels (§ 3.4), D at all but the finest, d = 16; at width 1 what we take for the paper's."""
     shapes, drawn, once, frame = of_size(PAPER)
@@ -270,6 +272,7 @@ def test_the_papers_size() -> None:
     assert frame == pytest.approx(68.38, abs=0.01)
 
 
+@pytest.mark.slow
 def test_what_ships_is_small_enough_for_a_call() -> None:
     shapes, drawn, once, frame = of_size(PwmConfig())
     assert [s[1] for s in shapes] == [16, 32, 64, 128, 256]
@@ -584,6 +587,29 @@ def test_widths_too_small_for_a_picture_are_refused() -> None:
         PwmConfig((8, 8, 8, 8, 4))
     with pytest.raises(ValueError, match="more than 4"):
         PwmConfig(hidden=4)
+
+
+def test_the_command_line_chooses_guidance_and_widths() -> None:
+    told = ["widths=9,8,8,7,6", "hidden=5", "codes=3"]
+    made = train.blueprint_of("pwm", "displacement,progressive", told, 64)
+    assert isinstance(made, PwmBlueprint)
+    assert made.config == PwmConfig((9, 8, 8, 7, 6), 5, 3)
+    networks = made.networks()
+    assert networks.codes is not None
+    assert networks.codes.shape[1] == 3
+    assert [tuple(f.shape[1:]) for f in networks.encoder(torch.rand(1, 7, 64, 64))] == [
+        (9, 4, 4), (8, 8, 8), (8, 16, 16), (7, 32, 32), (6, 64, 64)
+    ]  # fmt: skip
+    for without, config, size, message in (
+        ("guidance", [], None, "no part guidance"),
+        ("", ["hidden=3"], None, "more than 4"),
+        ("", [], 100, "give a size of 32, 48, 64"),
+    ):
+        with pytest.raises(train.TrainingError, match=message):
+            train.blueprint_of("pwm", without, config, size)
+    # what changes shapes cannot be left out of networks that have learned
+    assert GENERATORS["pwm"].switches == ("whole_head",)
+    assert PwmBlueprint.switches == ("displacement", "codes", "whole_head", "progressive")
 
 
 def saved(path: Path, without: Sequence[str] = (), px: int = 64) -> Path:
