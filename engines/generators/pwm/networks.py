@@ -195,6 +195,8 @@ class WholeSpectralNorm(_SpectralNorm):
     """Spectral norm in full precision whatever surrounds it: what serves would else be brighter than what learned."""
 
     def forward(self, weight: Tensor) -> Tensor:
+        if weight.is_meta:  # has no autocast
+            return super().forward(weight)
         with torch.autocast(weight.device.type, enabled=False):
             return super().forward(weight)
 
