@@ -366,7 +366,11 @@ def test_each_displacement_is_estimated_from_what_the_one_before_re_aligned() ->
     before = networks(*inputs, *features).displacements
     assert len(before) == 4
     with torch.no_grad():
-        networks.warping[1].displacement.bias += 1.0  # pyright: ignore
+        second = networks.warping[1]
+        assert isinstance(second, WarpingModule)
+        assert second.displacement is not None
+        assert second.displacement.bias is not None
+        second.displacement.bias += 1.0
     after = networks(*inputs, *features).displacements
     assert torch.equal(before[0], after[0])
     for k in (1, 2, 3):
@@ -391,11 +395,14 @@ def test_one_level_estimates_once_for_all_that_is_finer(without: tuple[str, ...]
     made = drawing.make(networks, scene)
     assert list(made.stages) == ["D1", "warped"]
     assert made.stages["D1"].shape == (1, 2, PX // 4, PX // 4)
-    seen: list[tuple[int, Tensor | None, Tensor | None]] = []
-    for number, module in enumerate(networks.warping):
-        module.register_forward_hook(lambda _, i, o, n=number: seen.append((n, i[3], o[1])))
+    given: list[tuple[Tensor | None, Tensor | None]] = []
+
+    def hook(_: nn.Module, told: tuple[Tensor | None, ...], found: tuple[Tensor, Tensor | None]) -> None:
+        given.append((told[3], found[1]))
+
+    for module in networks.warping:
+        module.register_forward_hook(hook)
     drawing.make(networks, scene)
-    given = {n: (before, after) for n, before, after in seen}
     assert given[0] == (None, None)
     assert given[1] == (None, None)
     assert given[2][0] is None
