@@ -60,10 +60,15 @@ _PNCC = 3
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
-    """Weights of the losses, and from when on discriminators see anything. The paper prints none."""
+    """Weights of the losses, and from when on discriminators see anything. The paper prints none.
+
+    `features` of each level of EfficientNet-Lite0 beside the picture itself: of a photo that is shifted by three pixels
+    or blurred, a level's features are off by 2 to 5, the picture by 0.03 to 0.07; together the levels then count two to
+    four times as much as the picture.
+    """
 
     perceptual: float = 1.0
-    features: float = 0.03  # of each level against the picture itself
+    features: float = 0.01
     matte: float = 0.3
     adversarial_from: int = 1000
 
