@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from scripts.training import diary, loop, profiling, step
 from scripts.training.average import Follower
@@ -375,6 +376,22 @@ def test_the_average_follows_weights_and_statistics_as_one_by_one() -> None:
     assert same(average, wanted)
     assert not same(average, network)
     assert int(average.state_dict()["1.num_batches_tracked"]) == 30
+
+
+def test_the_average_has_the_directions_of_a_spectral_norm_as_they_are() -> None:
+    """Averages of unit vectors are shorter: the norm would be taken for smaller, and what is averaged be too strong."""
+    torch.manual_seed(0)
+    network = nn.Sequential(spectral_norm(nn.Linear(4, 4)))
+    average = copy.deepcopy(network)
+    follower = Follower(average, network)
+    for number in range(30):
+        network.load_state_dict(nn.Sequential(spectral_norm(nn.Linear(4, 4))).state_dict())
+        follower.follow(number)
+    for side in ("_u", "_v"):
+        own = average.state_dict()[f"0.parametrizations.weight.0.{side}"]
+        assert torch.equal(own, network.state_dict()[f"0.parametrizations.weight.0.{side}"])
+    weights = "0.parametrizations.weight.original"
+    assert not torch.equal(average.state_dict()[weights], network.state_dict()[weights])
 
 
 def test_the_average_follows_a_training() -> None:

@@ -81,6 +81,12 @@ def _pncc_blueprint() -> type[Blueprint[Any]]:
     return PnccBlueprint
 
 
+def _pwm_blueprint() -> type[Blueprint[Any]]:
+    from engines.generators.pwm.blueprint import PwmBlueprint
+
+    return PwmBlueprint
+
+
 def windowed(blueprint: Callable[[], type[Blueprint[Any]]], switches: tuple[str, ...] = ()) -> Entry:
     """A generator that is its blueprint and nothing else: networks that draw the head's window."""
 
@@ -107,4 +113,5 @@ GENERATORS: dict[str, Entry] = {
     "pncc": windowed(
         _pncc_blueprint, ("perceptual", "mapping", "conditioning", "mouth", "residual", "computed_flow")
     ),
+    "pwm": windowed(_pwm_blueprint, ("whole_head",)),
 }

@@ -178,11 +178,11 @@ class Scene:
     def codes(self, codes: Tensor) -> Tensor:
         """Posed neural codes (B, d, h, w) of learned per-vertex `codes` (N, d), with gradients, tied across the
         atlas' seams, the mirror vertex's in a mirrored row; paper 002, § 3.2."""
-        seen, tables = self._seen, self.tables
-        vertex = tables.weld[seen.corner]
-        if self.flip is not None:
-            vertex = torch.where(self.flip[:, None, None, None], tables.mirror[seen.corner], vertex)
-        return seen.mix(codes[vertex])
+        return self._codes(self._seen, codes)
+
+    def own_codes(self, codes: Tensor) -> Tensor:
+        """The same of the head as the photo shows it."""
+        return self._codes(self._seen_own, codes)
 
     # --------------------------------------------------------------------------------------------------
 
@@ -191,6 +191,14 @@ class Scene:
         if texture.dtype == torch.uint8 and texture.shape[1] == 4 and len(texture) == len(seen.uv):
             return sampled(texture, seen.uv * 2 - 1) * seen.covered
         return lookup(texture, seen.uv) * seen.covered
+
+    def _codes(self, seen: Seen, codes: Tensor) -> Tensor:
+        tables = self.tables
+        vertex = tables.weld[seen.corner]
+        if self.flip is not None:
+            vertex = torch.where(self.flip[:, None, None, None], tables.mirror[seen.corner], vertex)
+        found = codes.index_select(0, vertex.flatten())
+        return seen.mix(found.reshape(*seen.shape, 3, codes.shape[1]))
 
     def _pncc(self, seen: Seen) -> Tensor:
         found = seen.pncc()
