@@ -20,7 +20,7 @@ import cv2
 import torch
 
 from engines.errors import VisavisError
-from engines.generators.registry import GENERATORS
+from engines.generators.names import generators_with_weights
 from scripts.evaluation.bars import BASELINE
 from scripts.evaluation.run import Config, evaluate
 from scripts.evaluation.variants import SOURCE_COPY, known_names
@@ -35,7 +35,7 @@ def parse(arguments: list[str] | None = None) -> tuple[Config, int]:
     parser.add_argument("data", type=Path, help="folder with clips (.mp4) and, if there are, portraits/")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results")
     parser.add_argument(
-        "--generators", help=f"by commas, of: {', '.join(known_names())} (default: all that need no variant)"
+        "--generators", help=f"by commas, of: {', '.join(known_names())} (default: all that have weights)"
     )
     parser.add_argument("--variants", default="", help="further ones by commas, as an ablation table")
     parser.add_argument("--clips", type=_positive, help="at most so many clips, evenly spread (default: all)")
@@ -61,7 +61,7 @@ def parse(arguments: list[str] | None = None) -> tuple[Config, int]:
     )
     parser.add_argument("--threads", type=_positive, default=1, help="of torch and OpenCV (default: 1)")
     given = parser.parse_args(arguments)
-    named = given.generators.split(",") if given.generators else sorted(GENERATORS)
+    named = given.generators.split(",") if given.generators else sorted(generators_with_weights())
     named += given.variants.split(",") if given.variants else []
     names = tuple(dict.fromkeys([SOURCE_COPY, BASELINE, *(n.strip() for n in named)]))
     unknown = sorted(set(names) - set(known_names()))

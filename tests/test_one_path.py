@@ -18,7 +18,7 @@ from engines.compile.openvino_engine import OpenVinoEngine
 from engines.compile.torch_engine import TorchEngine
 from engines.compile.weights import NetworkKind, load_weights
 from engines.enrollment import Enrollment
-from engines.generators.names import generators_for_calls
+from engines.generators import names, weights_file
 from engines.generators.networked.blueprint import Blueprint, Made, warped
 from engines.generators.networked.lesson import Judges, Lesson
 from engines.generators.networked.picture import Size
@@ -142,8 +142,8 @@ def toy(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     """A toy's name, known to the registry; its weights are those that a training is yet to write."""
     name: str = request.param
     blueprint = TOYS[name]
-    monkeypatch.setattr(blueprint, "weights_path", lambda: tmp_path / f"{name}.safetensors")
     monkeypatch.setitem(GENERATORS, name, windowed(lambda: blueprint))
+    monkeypatch.setattr(weights_file, "DATA", tmp_path)
     return name
 
 
@@ -195,7 +195,9 @@ def test_thirty_lines_are_a_generator(
     gflop = count_gflop(model, toy)
     assert gflop is not None
     assert 0 < gflop < 0.1
-    assert toy in generators_for_calls(2)
+    assert toy in names.generators_for_calls(2)
+    weights.unlink()
+    assert toy not in names.generators_for_calls(2)
 
 
 @pytest.mark.slow
@@ -203,7 +205,7 @@ def test_a_warp_is_as_sharp_as_the_photo(
     astronaut: Enrollment, drawn_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a window of 64 pixels, in a picture of 512: the photo itself is warped, what networks drew is put on it."""
-    monkeypatch.setattr(Warped, "weights_path", lambda: tmp_path / "warped.safetensors")
+    monkeypatch.setattr(weights_file, "DATA", tmp_path)
     monkeypatch.setitem(GENERATORS, "warped", windowed(lambda: Warped))
     monkeypatch.setattr(sys, "argv", [])
     train_it("warped", drawn_pairs, tmp_path, monkeypatch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engines.generators.registry import GENERATORS
+from engines.generators.weights_file import weights_file
 
 DEFAULT_GENERATOR = "visavis"
 FALLBACK_GENERATOR = "geometric"  # needs no weights
@@ -17,7 +18,12 @@ def generator_for_calls(cores: int) -> str:
     return DEFAULT_GENERATOR if cores >= CORES_FOR_CALLS else FALLBACK_GENERATOR
 
 
+def generators_with_weights() -> list[str]:
+    """Those that can draw: a generator whose networks nobody has trained yet has no weights here."""
+    return [n for n, entry in GENERATORS.items() if entry.blueprint is None or weights_file(n).is_file()]
+
+
 def generators_for_calls(cores: int) -> list[str]:
-    """All generators by name, first the one that draws when the page names none."""
+    """All generators that can draw, first the one that does when the page names none."""
     usual = generator_for_calls(cores)
-    return [usual, *(name for name in GENERATOR_NAMES if name != usual)]
+    return [usual, *(name for name in generators_with_weights() if name != usual)]

@@ -23,12 +23,12 @@ from engines.generators.networked.lesson import Judges, Lesson, Outcome, Teachin
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables
+from engines.generators.weights_file import weights_file
 from engines.head.model import load_head_model
 
 Config = TypeVar("Config")
 
 LEAST_PX = 16  # of a window's height
-_DATA = Path(__file__).parents[2] / "data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Blueprint(ABC, Generic[Config]):
     @classmethod
     def weights_path(cls) -> Path:
         """Where the weights that ship lie."""
-        return _DATA / f"{cls.kind.name}.safetensors"
+        return weights_file(cls.kind.name)
 
     def raster_size(self) -> Size:
         """The grid on which the head is rasterised."""
