@@ -24,7 +24,7 @@ from engines.generators.ifaceuv.blueprint import IFaceUvBlueprint, looked_up, ov
 from engines.generators.ifaceuv.networks import KIND, PAPER, Decoder, IFaceUvNetworks, Widths, spread
 from engines.generators.networked.blueprint import Made, warped
 from engines.generators.networked.layers import AdaIn, normed
-from engines.generators.networked.lesson import Lesson
+from engines.generators.networked.lesson import Describe, Lesson
 from engines.generators.networked.picture import Size
 from engines.generators.networked.surface import HeadTables
 from engines.generators.networked.window import WindowGenerator
@@ -49,6 +49,10 @@ PARTS = ("refinement", "consistency", "window", "computed_flow")
 class Blurs:
     """A judge whose features are the picture at 1/2 … 1/16."""
 
+    @property
+    def describe(self) -> dict[str, Describe]:
+        return {}
+
     @staticmethod
     def perceptual(pictures: Tensor) -> list[Tensor]:
         return [F.avg_pool2d(pictures, 2**k) for k in (1, 2, 3, 4)]
@@ -63,6 +67,10 @@ class Nothing:
     """Where the perceptual network is not installed."""
 
     perceptual: None = None
+
+    @property
+    def describe(self) -> dict[str, Describe]:
+        return {}
 
     @staticmethod
     def distance(made: Tensor, truth: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -322,7 +322,7 @@ def test_what_is_drawn_is_added_to_the_warped_photo_and_clamped(lesson: Lesson) 
     networks = stirred(blueprint)
     nn.init.normal_(networks.enhancing.colour.weight, std=1.0)
     added: list[Tensor] = []
-    networks.enhancing.register_forward_hook(lambda _, __, out: added.append(out))
+    networks.enhancing.register_forward_hook(lambda _, __, out: added.append(cast(Tensor, out)))
     made = blueprint.make(networks, lesson.scene)
     unclamped = made.stages["warped"] + added[0]
     assert unclamped.min() < 0

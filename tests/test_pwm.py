@@ -23,7 +23,7 @@ from engines.errors import WeightsError
 from engines.generators.networked.blueprint import load_networks, warped
 from engines.generators.networked.discriminators import MultiScaleDiscriminator, folded
 from engines.generators.networked.layers import doubled, leaky, resized_like
-from engines.generators.networked.lesson import Lesson
+from engines.generators.networked.lesson import Describe, Lesson
 from engines.generators.networked.picture import Picture, Size
 from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables, Surface
@@ -438,6 +438,7 @@ def test_the_first_picture_is_the_photo_warped_by_the_computed_displacement(
     moves = float("displacement" not in without)
     wanted = guide[:, :2] * TOLD * moves
     assert bool(wanted.abs().max() > 0.02) == bool(moves)
+    assert made.flow is not None
     assert made.flow is made.stages["D4"]  # the last, with which the photo itself is warped
     for k in range(4):
         flow = made.stages[f"D{k + 1}"]
@@ -449,6 +450,10 @@ def test_the_first_picture_is_the_photo_warped_by_the_computed_displacement(
 
 class Eye:
     """A stand-in for the perceptual network: two maps, of which one is at half the size."""
+
+    @property
+    def describe(self) -> dict[str, Describe]:
+        return {}
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, ...]] = []
@@ -465,6 +470,10 @@ class Blind:
     """No perceptual network."""
 
     perceptual = None
+
+    @property
+    def describe(self) -> dict[str, Describe]:
+        return {}
 
     def distance(self, made: Tensor, truth: Tensor) -> Tensor:
         raise AssertionError

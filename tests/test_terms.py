@@ -237,3 +237,8 @@ def test_consistency_by_hand_and_for_both() -> None:
     assert s.grad[0, 0, 0, 0] > 0 > t.grad[0, 0, 0, 0]
     seen = torch.tensor([[[[0.0, 1.0]]]])
     assert float(terms.consistency(s, t, seen).detach()) == 0
+
+
+def test_what_a_call_cuts_off_counts() -> None:
+    picture = torch.tensor([[-0.5, 0.25, 1.0, 1.5], [0.0, 0.5, 0.75, 1.0]]).reshape(2, 1, 2, 2)
+    assert torch.allclose(terms.out_of_range(picture), torch.tensor([0.25, 0.0]))

@@ -47,8 +47,8 @@ def lesson_of(batch: Batch, tables: HeadTables, blueprint: Blueprint[Any], step:
     )  # fmt: skip
     return Lesson(
         scene, Picture(batch["truth"], window, flip, tint, "beside"),
-        Picture(batch["background"], beside, flip, tint), batch["sharpness"],
-        points_in_window(batch["points"], crop, flip, blueprint.window), step, back,
+        Picture(batch["background"], beside, flip, tint), batch["sharpness"], step,
+        points=points_in_window(batch["points"], crop, flip, blueprint.window), back=back,
     )  # fmt: skip
 
 

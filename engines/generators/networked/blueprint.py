@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.compile.weights import NetworkKind, WeightsHeader, build_network
+from engines.generators.networked import terms
 from engines.generators.networked.discriminators import folded
 from engines.generators.networked.lesson import Judges, Lesson, Outcome, Teaching
 from engines.generators.networked.picture import Size
@@ -149,9 +150,10 @@ class Blueprint(ABC, Generic[Config]):
         """Weighted losses by name, whose sum is made less."""
 
     def outcome(self, networks: nn.Module, lesson: Lesson, judges: Judges) -> Outcome:
-        """Forward and losses of a batch."""
+        """Forward and losses of a batch; what is drawn beyond 0 … 1, which a call cuts off, counts as `range`."""
         made = self.make(networks, lesson.scene)
-        return Outcome(self.losses(made, lesson, judges), *self.shown(made, lesson))
+        losses = {"range": terms.out_of_range(made.rgba).mean(), **self.losses(made, lesson, judges)}
+        return Outcome(losses, *self.shown(made, lesson))
 
     def make(self, networks: nn.Module, scene: Scene) -> Made:
         """Encoder and frame in one, as training wants them."""

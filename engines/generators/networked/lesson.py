@@ -40,6 +40,9 @@ class Teaching:
     r1_every: int = 16
 
 
+Describe = Callable[[Tensor, Tensor], Tensor]
+
+
 class Judges(Protocol):
     """What a training lends to losses: frozen networks that look at pictures (B, 3, h, w) 0 … 1."""
 
@@ -49,7 +52,7 @@ class Judges(Protocol):
         ...
 
     @property
-    def describe(self) -> Mapping[str, Callable[[Tensor, Tensor], Tensor]]:
+    def describe(self) -> Mapping[str, Describe]:
         """Recognition nets by name, where there are any: pictures and five points (B, 5, 2) of each face in their
         pixels → unit descriptors (B, D). Gradients flow to the pictures."""
         ...
@@ -75,8 +78,9 @@ class Lesson:
         truth: Picture,
         background: Picture,
         sharpness: Tensor,
-        points: Tensor,
         step: int = 0,
+        *,
+        points: Tensor | None = None,
         back: Scene | None = None,
     ) -> None:
         self.scene, self.truth, self.background, self.back = scene, truth, background, back
@@ -99,6 +103,7 @@ class Lesson:
 
     def points_at(self, size: Size) -> Tensor:
         """(B, 5, 2): `points` in the pixels of a picture of `size`, as recognition nets want them."""
+        assert self.points is not None
         return self.points * constant([size.width_px, size.height_px], self.points)
 
     def background_at(self, size: Size) -> Tensor:

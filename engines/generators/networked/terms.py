@@ -41,6 +41,11 @@ def l1(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
     return _rows(off if weight is None else off * weight)
 
 
+def out_of_range(picture: Tensor) -> Tensor:
+    """|p − clamp(p, 0, 1)|: what a call cuts off, so that losses would be made of what nobody sees. Ours."""
+    return _rows((picture - picture.clamp(0, 1)).abs())
+
+
 def l1_multiscale(a: Tensor, b: Tensor, scales: int = 3) -> Tensor:
     """Σ_j |a^j − b^j|, j times halved (001's scales, on the picture itself)."""
     pairs = zip(pyramid(a, scales), pyramid(b, scales), strict=True)

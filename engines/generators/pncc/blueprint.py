@@ -136,7 +136,7 @@ class PnccBlueprint(Blueprint[PnccConfig]):
             for name, rgba in drawn.items():
                 off = terms.feature_l1(judges.perceptual(lesson.over(rgba)), wanted)
                 losses[f"perceptual_{name}"] = w.perceptual * (lesson.sharpness * off).mean()
-        describe = judges.describe.get(self.teacher)
+        describe = None if self.teacher is None else judges.describe.get(self.teacher)
         if describe is not None:
             at = lesson.points_at(self.window)
             off = terms.re_identification(describe, lesson.over(made.rgba), shown, at)
