@@ -546,8 +546,7 @@ def test_features_are_taught_by_what_is_enhanced(lesson: Lesson) -> None:
 def test_mixed_precision_changes_little(batch: Batch) -> None:
     blueprint = tiny()
     networks = stirred(blueprint)
-    full = blueprint.losses(blueprint.make(networks, lesson_of(batch, TABLES, blueprint).scene),
-                            lesson_of(batch, TABLES, blueprint), Judges())  # fmt: skip
+    full = blueprint.outcome(networks, lesson_of(batch, TABLES, blueprint), Judges()).losses
     task = BlueprintTask(blueprint, CPU, Judges())
     outcome = task.outcome(networks, batch, 0)
     for name, loss in outcome.losses.items():
