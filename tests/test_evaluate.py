@@ -24,6 +24,7 @@ from calibration.neutral import DriverNeutral
 from engines.enrollment import Enrollment
 from engines.errors import GeneratorError, PhotoError
 from engines.generators.geometric.generator import GeometricGenerator
+from engines.generators.names import generators_with_weights
 from engines.generators.registry import GENERATORS, Entry
 from engines.head.model import HeadModel, load_head_model
 from engines.renderer import Renderer
@@ -400,7 +401,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (config.clips, config.frames, threads) == (5, 24, 1)
     assert (config.both_ways, config.second_head) == (False, None)  # the default costs as before
     assert parse([str(tmp_path), "-o", "out"])[0].generators == (
-        SOURCE_COPY, "geometric", *[n for n in sorted(GENERATORS) if n != "geometric"],
+        SOURCE_COPY, "geometric", *[n for n in sorted(generators_with_weights()) if n != "geometric"],
     )  # fmt: skip
     for arguments, reason in (
         ([str(tmp_path), "-o", "out", "--generators", "nobody"], "no generator nobody"),
