@@ -15,13 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engines.errors import VisavisError
+from engines.generators.networked.lesson import Describe
 from scripts.evaluation.perceptual import PerceptualError, PerceptualFeatures, perceptual_distance
 from scripts.people.recognition import NETS, Graph, NetSpec, arcface_points
 
 LEVELS = 4  # the fifth is 1/32 of the picture: of a window of 128 that is 4 × 4
 SAMPLES = 2  # in each direction, to a pixel of an aligned face
-
-Describe = Callable[[Tensor, Tensor], Tensor]
 
 
 class Perceptual:

@@ -49,7 +49,7 @@ from engines.generators.ifaceuv.networks import KIND, IFaceUvNetworks, Widths, s
 from engines.generators.networked import terms
 from engines.generators.networked.blueprint import Blueprint, Made, warped
 from engines.generators.networked.constant import constant, indices
-from engines.generators.networked.lesson import Judges, Lesson, Outcome
+from engines.generators.networked.lesson import Judges, Lesson
 from engines.generators.networked.picture import Picture, Size
 from engines.generators.networked.scene import Scene
 from engines.motion_descriptor import mirror_matrix
@@ -163,17 +163,17 @@ class IFaceUvBlueprint(Blueprint[Widths]):
     def looks_back(self) -> bool:
         return not {"refinement", "consistency"} & self.without
 
-    def outcome(self, networks: nn.Module, lesson: Lesson, judges: Judges) -> Outcome:
-        """As the blueprint's, with both ways' textures as stages `texture` and `texture_back`."""
+    def taught(self, networks: nn.Module, lesson: Lesson) -> Made:
+        """A frame, with both ways' textures as stages `texture` and `texture_back`."""
         made = self.make(networks, lesson.scene)
-        if lesson.back is not None:
-            own = texture_of(lesson.scene, self.window)[:, :3]
-            both = {
-                "texture": own + made.stages["added"],
-                "texture_back": self.refined(networks, lesson.back),
-            }
-            made = replace(made, stages={**made.stages, **both})
-        return Outcome(self.losses(made, lesson, judges), {}, {})
+        if lesson.back is None:
+            return made
+        own = texture_of(lesson.scene, self.window)[:, :3]
+        both = {
+            "texture": own + made.stages["added"],
+            "texture_back": self.refined(networks, lesson.back),
+        }
+        return replace(made, stages={**made.stages, **both})
 
     def losses(self, made: Made, lesson: Lesson, judges: Judges) -> dict[str, Tensor]:
         """Eqs. 4, 8, 9 and 11 weighted as (12) says, and the matte."""

@@ -151,9 +151,13 @@ class Blueprint(ABC, Generic[Config]):
 
     def outcome(self, networks: nn.Module, lesson: Lesson, judges: Judges) -> Outcome:
         """Forward and losses of a batch; what is drawn beyond 0 … 1, which a call cuts off, counts as `range`."""
-        made = self.make(networks, lesson.scene)
+        made = self.taught(networks, lesson)
         losses = {"range": terms.out_of_range(made.rgba).mean(), **self.losses(made, lesson, judges)}
         return Outcome(losses, *self.shown(made, lesson))
+
+    def taught(self, networks: nn.Module, lesson: Lesson) -> Made:
+        """A frame as losses want it, where they look at more than the frame."""
+        return self.make(networks, lesson.scene)
 
     def make(self, networks: nn.Module, scene: Scene) -> Made:
         """Encoder and frame in one, as training wants them."""
