@@ -27,7 +27,7 @@ from engines.generators.idmatch.correspondence import (
     unit,
 )
 from engines.generators.networked.blueprint import warped
-from engines.generators.networked.layers import Spade, conv, doubled, leaky
+from engines.generators.networked.layers import Spade, conv, doubled, leaky, zeroed
 
 KIND = NetworkKind("idmatch", 1, "scripts.train")  # weights of another version are refused
 GUIDE_CHANNELS = 4  # PNCC and where the head covers the window
@@ -116,8 +116,7 @@ class KeyEncoder(nn.Module):
         self.pyramid = Pyramid(GUIDE_CHANNELS + 2, config.keys, 2)
         self.embedding = Embedding(config.key)
         self.to_key = conv(config.keys[-1], config.key, 1)
-        nn.init.zeros_(self.to_key.weight)  # at first the embedding alone
-        nn.init.zeros_(self.to_key.bias)  # pyright: ignore[reportArgumentType]
+        zeroed(self.to_key)  # at first the embedding alone
 
     def embed(self, guide: Tensor, places: Tensor) -> Tensor:
         """e (B, K, H / 8, W / 8) of a guide (B, 4, H, W) and places (B, 2, H / 8, W / 8) in shares of the window."""
@@ -170,8 +169,7 @@ class IdmatchNetworks(nn.Module):
         self.up1 = Up(w2, w1, c.hidden[0], beside=4)
         self.to_picture = conv(w1, 4)
         for last in (self.to_flow, self.to_picture):  # at first the photo as the correspondence warps it
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)  # pyright: ignore[reportArgumentType]
+            zeroed(last)
 
     def encode(self, photo: Tensor, own: Tensor) -> Kept:
         """Photo (B, 4, H, W), premultiplied, and PNCC with coverage (B, 4, H, W) as the photo shows the head."""

@@ -32,6 +32,7 @@ from engines.generators.networked.layers import (
     conv,
     doubled,
     leaky,
+    zeroed,
 )
 from engines.motion_descriptor import DESCRIPTOR_SIZE
 
@@ -181,14 +182,6 @@ class IFaceUvNetworks(nn.Module):
     def finish(self, photo: Tensor, warped: Tensor, combined: Tensor, z: Tensor) -> Tensor:
         """f^Edit (eq. 10): Î^s (B, 4, h, w)."""
         return combined + self.edit(self.edit_encoder(torch.cat([photo, warped, combined], 1)), z).float()
-
-
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """A last layer that says nothing at first."""
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def spread(flow: Tensor, covered: Tensor, height: int) -> Tensor:

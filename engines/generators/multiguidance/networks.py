@@ -26,6 +26,7 @@ from engines.generators.networked.layers import (
     doubled,
     leaky,
     resized_like,
+    zeroed,
 )
 from engines.motion_descriptor import DESCRIPTOR_SIZE
 
@@ -158,9 +159,7 @@ class Decoder(nn.Module):
         )
         self.ups = nn.ModuleList([SpadeUp(widths[k], widths[k - 1], hidden[k]) for k in coarse])
         self.norm = Spade(widths[0], COLOUR, hidden[0])
-        self.last = conv(widths[0], PHOTO + 1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # pyright: ignore[reportArgumentType]
+        self.last = zeroed(conv(widths[0], PHOTO + 1))
 
     def forward(self, ported: Sequence[Tensor], rendered: Tensor) -> Tensor:
         *finer, x = ported

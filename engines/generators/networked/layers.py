@@ -26,6 +26,14 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, *, bias: b
     return nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=bias)
 
 
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """A layer that says nothing, until it has learned."""
+    assert layer.bias is not None
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 def normed(x: Tensor) -> Tensor:
     """`(x − μ(x)) / σ(x)` of each row's channels over places: 000, eq. 3."""
     return F.instance_norm(x)

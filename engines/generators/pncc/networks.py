@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engines.generators.networked.layers import AdaIn, Spade, conv, leaky, normed
+from engines.generators.networked.layers import AdaIn, Spade, conv, leaky, normed, zeroed
 from engines.motion_descriptor import DESCRIPTOR_SIZE
 
 RGBA, PNCC, FLOW = 4, 3, 2  # channels
@@ -104,7 +104,7 @@ class Warping(nn.Module):
         self.deep = SpadeBlock(width, PNCC, hidden[2])
         self.middle = SpadeBlock(width // 4, PNCC, hidden[1])
         self.shuffle = nn.PixelShuffle(2)
-        self.flow = _nothing(conv(width // 16, FLOW, 7))
+        self.flow = zeroed(conv(width // 16, FLOW, 7))
 
     def forward(self, deepest: Tensor, pncc: Tensor) -> Tensor:
         x = self.shuffle(self.deep(deepest, pncc))
@@ -146,7 +146,7 @@ class Enhancing(nn.Module):
         self.shuffle = nn.PixelShuffle(2)
         self.colour = conv(width, RGBA, 7)
         if residual:
-            _nothing(self.colour)
+            zeroed(self.colour)
         else:  # a grey picture, so that the clamp behind holds nothing back
             assert self.colour.bias is not None
             nn.init.constant_(self.colour.bias, 0.5 / _COLOUR_STEP)
@@ -169,11 +169,3 @@ class PnccNetworks(nn.Module):
         self.warping = Warping(config)
         self.mapping = Mapping(config.code)
         self.enhancing = Enhancing(config, residual=residual)
-
-
-def _nothing(layer: nn.Conv2d) -> nn.Conv2d:
-    """Gives 0, until it has learned."""
-    assert layer.bias is not None
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
