@@ -48,7 +48,7 @@ def parse(arguments: list[str] | None = None) -> tuple[Config, int]:
         "--recognition", type=Path, help="folder with faceres.json or mobileface.json, for CSIM"
     )
     parser.add_argument(
-        "--both-ways", action="store_true", help="self-reenactment backward too (it takes about 60 % longer)"
+        "--both-ways", action="store_true", help="self-reenactment backward too (it takes about 60 %% longer)"
     )
     parser.add_argument(
         "--second-head",

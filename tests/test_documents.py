@@ -81,6 +81,17 @@ def visavis_options() -> dict[str, set[str]]:
     return options
 
 
+def arguments_added(path: Path) -> list[ast.Call]:
+    """Every `parser.add_argument(…)` of a module."""
+    return [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "add_argument"
+    ]
+
+
 @cache
 def script_options(module: str) -> set[str]:
     """What a script and the scripts that it imports add to a parser."""
@@ -90,15 +101,7 @@ def script_options(module: str) -> set[str]:
         if name not in seen:
             seen.add(name)
             todo += [other for other in IMPORTS.get(name, ()) if other.startswith("scripts.")]
-    calls = [
-        node
-        for path in MODULES
-        if dotted(path) in seen
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "add_argument"
-    ]
+    calls = [call for path in MODULES if dotted(path) in seen for call in arguments_added(path)]
     return {str(a.value) for call in calls for a in call.args if isinstance(a, ast.Constant)} | {"--help"}
 
 
@@ -191,6 +194,19 @@ def test_variables_extras_and_markers_exist(path: Path) -> None:
     known = {m.partition(":")[0] for m in project["tool"]["pytest"]["ini_options"]["markers"]}
     asked = re.findall(r"(?:scripts/test|pytest)[^`\n]*? -m (\w+)", text)
     assert [marker for marker in asked if marker not in known] == []
+
+
+def test_help_of_every_option_can_be_printed() -> None:
+    """`argparse` takes a lone % for a place to fill in and dies of it, on `--help` only."""
+    texts = [
+        ast.unparse(word.value)
+        for path in MODULES
+        for call in arguments_added(path)
+        for word in call.keywords
+        if word.arg == "help"
+    ]
+    assert len(texts) > 20
+    assert [t for t in texts if re.search(r"%(?!%|\(\w+\)s)", t.replace("%%", ""))] == []
 
 
 def test_every_route_is_documented() -> None:
