@@ -123,6 +123,23 @@ def test_people_never_trained_on_judge_as_soon_as_they_come(pairs: FewRows, tmp_
     assert len(best) == 2
 
 
+def test_what_was_best_at_another_size_is_no_measure(pairs: FewRows, tmp_path: Path) -> None:
+    best: list[int] = []
+
+    def go(size_px: int, steps: int) -> None:
+        task = Flattered()
+        task.window_px = (size_px, size_px)
+        train(
+            task, pairs, few(steps=steps), tmp_path, CPU, say=quiet,
+            on_best=lambda _, figures: best.append(size_px),
+        )  # fmt: skip
+
+    go(128, 2)
+    go(256, 4)
+    go(256, 6)
+    assert best == [128, 256]
+
+
 @pytest.mark.slow
 def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(pairs: FewRows, tmp_path: Path) -> None:
     whole = train(Line(), pairs, few(steps=60), tmp_path / "whole", CPU, judged_rows=4, say=quiet)

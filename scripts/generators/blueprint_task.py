@@ -29,6 +29,7 @@ class BlueprintTask(GeneratorTask):
     def __init__(self, blueprint: Blueprint[Any], device: torch.device, judges: Judges) -> None:
         self.blueprint, self.name = blueprint, blueprint.kind.name
         self.teaching = blueprint.teaching
+        self.window_px = (blueprint.window.width_px, blueprint.window.height_px)
         self._device, self._judges = device, judges
         self._tables = HeadTables.of(load_head_model(), device)
 

@@ -153,7 +153,8 @@ class OnPairs(Task[Batch]):
         return {name: float(np.concatenate(values).mean()) for name, values in found.items()}
 
     def judged_by(self) -> str:
-        told = "".join(f"{self._pairs.name_of(item)}:{pair};" for item, pair in self._judged_rows.tolist())
+        told = f"{self._generator.window_px};"
+        told += "".join(f"{self._pairs.name_of(item)}:{pair};" for item, pair in self._judged_rows.tolist())
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _to_judge(self) -> NDArray[np.int64]:

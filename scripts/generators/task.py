@@ -20,6 +20,8 @@ class GeneratorTask(ABC):
 
     name: str
     teaching: Teaching = Teaching()
+    # size of the window, (w, h): figures at one size say nothing of those at another
+    window_px: tuple[int, int] = (0, 0)
 
     @abstractmethod
     def networks(self) -> nn.Module:

@@ -105,9 +105,9 @@ class _Run(Generic[B]):
         training.save(self._checkpoint)
         if cut:
             self._say(f"{self._checkpoint} is written; judges what was learned, unless you end it once more")
-        best = training.best
+        best = training.best, training.judged_by
         figures = self.diary.judge()
-        if training.best != best:
+        if (training.best, training.judged_by) != best:
             training.save(self._checkpoint)
         if cut:
             raise TrainingEnded(
