@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # also when run as a file
 import cv2
 import torch
 
+from engines.compile.precision import bfloat16_pays
 from engines.errors import VisavisError
 from engines.head.landmark_names import LANDMARK_COUNT
 from engines.head.model import MODEL_PATH, load_head_model
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
         f"{len(samples.crops.jpegs)} crops, {len(set(samples.crops.subjects))} people; {settings}", flush=True
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    task = RegressorTask(samples, settings, device, bf16=not arguments.fp32)
+    task = RegressorTask(samples, settings, device, bf16=bfloat16_pays(device) and not arguments.fp32)
     trained = train(task, settings, arguments.runs, resume=arguments.resume)
     net = trained.average.cpu().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     assert isinstance(net, RegressorNet)

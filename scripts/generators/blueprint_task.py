@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engines.compile.precision import bfloat16_pays
 from engines.generators.networked.blueprint import Blueprint
 from engines.generators.networked.lesson import Judges, Outcome
 from engines.generators.networked.surface import HeadTables
@@ -31,6 +32,7 @@ class BlueprintTask(GeneratorTask):
         self.teaching = blueprint.teaching
         self.window_px = (blueprint.window.width_px, blueprint.window.height_px)
         self._device, self._judges = device, judges
+        self._bfloat16 = bfloat16_pays(device)
         self._tables = HeadTables.of(load_head_model(), device)
 
     def networks(self) -> nn.Module:
@@ -49,7 +51,7 @@ class BlueprintTask(GeneratorTask):
         return pairs.gather(rows, rng)
 
     def outcome(self, networks: nn.Module, batch: Batch, step: int) -> Outcome:
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
             lesson = lesson_of(batch, self._tables, self.blueprint, step)
             return self.blueprint.outcome(networks, lesson, self._judges)
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engines.compile.precision import bfloat16_pays
 from engines.generators.networked import terms
 from engines.generators.networked.lesson import Outcome
 from scripts.generators.rows import Draw, Rows
@@ -39,6 +40,7 @@ class OnPairs(Task[Batch]):
         judged_rows: int = JUDGED_ROWS,
     ) -> None:
         self.name, self.device = generator.name, device
+        self._bfloat16 = bfloat16_pays(device)
         self._generator, self._pairs, self._settings = generator, pairs, settings
         self._draw = Draw(pairs, settings.seed)
         self._judged_count = judged_rows
@@ -87,7 +89,7 @@ class OnPairs(Task[Batch]):
         teaching = self._generator.teaching
         for name, fake in outcome.fakes.items():
             discriminator = self._discriminators[name].requires_grad_(False)
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
                 verdict, features = discriminator(fake)
                 with torch.no_grad():
                     _, wanted = discriminator(outcome.reals[name])
@@ -105,7 +107,7 @@ class OnPairs(Task[Batch]):
         total: list[Tensor] = []
         for name, fake in outcome.fakes.items():
             discriminator, real = self._discriminators[name], outcome.reals[name]
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
                 verdict, _ = discriminator(real)
                 fake_verdict, _ = discriminator(fake.detach())
             loss = terms.hinge_discriminator(verdict, fake_verdict).mean()
