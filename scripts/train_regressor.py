@@ -29,6 +29,7 @@ from scripts.regressor.crops import read_cache
 from scripts.regressor.regression import Samples, mirror_of, mirror_points, read_labels
 from scripts.regressor.task import RegressorTask
 from scripts.training.loop import train
+from scripts.training.memory import keep_freed_memory
 from scripts.training.state import Settings
 
 HEAD_POINTS = 256  # beside the landmarks: ears, skull, neck
@@ -73,6 +74,7 @@ def main() -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train as the command line says, write the weights and print the table. Raises TrainingError."""
     cv2.setNumThreads(1)  # pictures are made in threads of our own
+    keep_freed_memory()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     samples = load_samples(arguments.cache)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from scripts.training import diary, loop, profiling, step
 from scripts.training.average import Follower
 from scripts.training.errors import TrainingEnded, TrainingError
 from scripts.training.loop import CHECKPOINT, PROFILE, train
-from scripts.training.memory import is_out_of_memory
+from scripts.training.memory import is_out_of_memory, keep_freed_memory
 from scripts.training.optimiser import fused_adamw, load_optimiser, set_rate
 from scripts.training.state import Settings, Training
 from scripts.training.step import CompiledStep, Recorder, StaticStep, Step, Told, Work
@@ -308,6 +309,27 @@ def test_memory_too_small_for_one_row_ends_it(tmp_path: Path) -> None:
 )
 def test_memory_that_ran_out_is_recognised(error: Exception, is_it: bool) -> None:
     assert is_out_of_memory(error) is is_it
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory as it likes")
+def test_memory_that_is_freed_is_kept() -> None:
+    """In a process of its own: what is freed is what the next block is made of, without the system's help."""
+    code = (
+        "import resource, torch; from scripts.training.memory import keep_freed_memory\n"
+        "def asked():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    torch.zeros(64 << 18).add_(1)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "torch.set_num_threads(1); asked(); often = asked(); assert keep_freed_memory(); asked(); print(often, asked())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    often, seldom = map(int, told.stdout.split())
+    assert seldom < often / 10
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not keep_freed_memory()
 
 
 needs_a_full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is full")

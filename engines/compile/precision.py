@@ -1,4 +1,4 @@
-"""Which numbers this computer is fast in: `bfloat16_is_fast`, `bfloat16_pays` to learn in, `fast_precision` to serve."""
+"""Which numbers this computer is fast in: `bfloat16_is_fast`, `bfloat16_pays` (to learn in), `fast_precision`."""
 
 from __future__ import annotations
 

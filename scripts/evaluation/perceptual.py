@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from engines.errors import VisavisError
 
@@ -49,6 +50,8 @@ class PerceptualFeatures(nn.Module):
         self._blocks = nn.ModuleList(list(network._blocks)[: self._ends[-1] + 1])
         self.requires_grad_(False)
         self.eval()
+        for module in list(self.modules()):
+            _hasten(module)
 
     def train(self, mode: bool = True) -> PerceptualFeatures:
         """Stays in evaluation mode: a feature space that moved would be no measure."""
@@ -79,6 +82,21 @@ def perceptual_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     for one, other in zip(a, b, strict=True):
         total = total + (unit_channels(one) - unit_channels(other)).square().sum(1).mean((1, 2))
     return total
+
+
+def _hasten(module: nn.Module) -> None:
+    """Batch norms, which never learn here, into the convolutions before them: on a CPU a third of a step went there.
+
+    What comes out is the same but for rounding.
+    """
+    before: tuple[str, nn.Module] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and before is not None and isinstance(before[1], nn.Conv2d):
+            setattr(module, before[0], fuse_conv_bn_eval(before[1], child))
+            setattr(module, name, nn.Identity())
+        elif isinstance(child, nn.ReLU6):
+            child.inplace = True
+        before = name, child
 
 
 def _load_network() -> Any:

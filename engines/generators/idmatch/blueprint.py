@@ -37,7 +37,6 @@ class LossWeights:
 
 
 ALONE = 500  # steps in which the discriminator learns before it counts
-PERCEPTUAL_ROWS = 4  # of each batch: the perceptual network costs as much as all of ours
 
 
 class IdmatchBlueprint(Blueprint[IdmatchConfig]):
@@ -119,7 +118,7 @@ class IdmatchBlueprint(Blueprint[IdmatchConfig]):
             losses["geometry"] = w.geometry * terms.l1(stages["coarse"], coarse.flow(), visible).mean()
             losses["cycle"] = w.cycle * cycle(stages).mean()
         if judges.perceptual is not None and lesson.step >= w.perceptual_from:
-            rows = min(PERCEPTUAL_ROWS, len(shown))
+            rows = min(terms.PERCEPTUAL_ROWS, len(shown))
             far = judges.distance(shown[:rows], truth[:rows])
             losses["perceptual"] = w.perceptual * (lesson.sharpness[:rows] * far).mean()
         return losses

@@ -24,6 +24,7 @@ _FINER = 0.3  # how much less each coarser grid counts where a finer one knows
 _STILL = 0.005  # how much "nothing moves" counts
 _ROUNDS = 8  # of solving for answers; a face at its own pose is then off by 0.1 px of 256 on average
 _LEAST = 1e-6
+_FARTHEST = -60.0  # e⁻⁶⁰: no share at all, and far from the smallest number
 
 
 def cell_places(like: Tensor) -> Tensor:
@@ -101,12 +102,16 @@ def unit(keys: Tensor) -> Tensor:
 
 
 def similarity(keys: Tensor, own: Tensor) -> Tensor:
-    """`(cos − 1) / τ` (B, driven, photo cells) of unit keys (B, K, h, w): its softmax is that of `cos / τ`; (2)."""
+    """`(cos − 1) / τ` (B, driven, photo cells) of unit keys (B, K, h, w): its softmax is that of `cos / τ`; (2).
+
+    No less than `_FARTHEST`: shares below the smallest normal number take a CPU a hundred times as long.
+    """
     driven, own = keys.flatten(2).transpose(1, 2) * (1 / TEMPERATURE), own.flatten(2)
     one = torch.ones_like(driven[..., :1])
-    return _exact(
+    found = _exact(
         torch.cat([driven, one * (-1 / TEMPERATURE)], 2), torch.cat([own, torch.ones_like(own[:, :1])], 1)
     )
+    return found.clamp_min(_FARTHEST)
 
 
 def _exact(a: Tensor, b: Tensor) -> Tensor:

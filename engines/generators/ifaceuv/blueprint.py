@@ -219,12 +219,16 @@ def overlaid(moved: Tensor, rendered: Tensor, mask: Tensor) -> Tensor:
 
 def unlike(judges: Judges, drawn: Sequence[Tensor], truth: Tensor, sharpness: Tensor) -> list[Tensor]:
     """Σ_i |φ_i(truth) − φ_i(drawn)| of eqs. 4, 8 and 11, for each of the pictures (B, 3, h, w) drawn; all are looked at
-    at once. Features count less where the truth is not sharp."""
-    off = [LEVELS[0] * terms.l1(picture, truth) for picture in drawn]
+    at once. Features are compared on some rows of a batch only, and count less where the truth is not sharp."""
+    off = [LEVELS[0] * terms.l1(picture, truth).mean() for picture in drawn]
     if judges.perceptual is not None:
+        rows = min(terms.PERCEPTUAL_ROWS, len(truth))
         with torch.no_grad():
-            wanted = [f * k for f, k in zip(judges.perceptual(truth), LEVELS[1:], strict=True)]
-        seen = judges.perceptual(torch.cat(list(drawn)))
-        each = zip(*((f * k).split(len(truth)) for f, k in zip(seen, LEVELS[1:], strict=True)), strict=True)
-        off = [a + sharpness * terms.feature_l1(b, wanted) for a, b in zip(off, each, strict=True)]
-    return [x.mean() for x in off]
+            wanted = [f * k for f, k in zip(judges.perceptual(truth[:rows]), LEVELS[1:], strict=True)]
+        seen = judges.perceptual(torch.cat([picture[:rows] for picture in drawn]))
+        each = zip(*((f * k).split(rows) for f, k in zip(seen, LEVELS[1:], strict=True)), strict=True)
+        off = [
+            a + (sharpness[:rows] * terms.feature_l1(b, wanted)).mean()
+            for a, b in zip(off, each, strict=True)
+        ]
+    return off

@@ -133,7 +133,8 @@ class MultiguidanceBlueprint(Blueprint[Config]):
         }
         if judges.perceptual is not None:
             features = _once(judges.perceptual)
-            sharp = lesson.sharpness
+            rows = min(terms.PERCEPTUAL_ROWS, len(shown))
+            sharp, shown, truth = lesson.sharpness[:rows], shown[:rows], truth[:rows]
             near = terms.perceptual(features, shown, truth, scales=SCALES)
             losses["features"] = w.features * (sharp * near).mean()
             losses["style"] = w.style * (sharp * terms.style(features, shown, truth)).mean()

@@ -131,11 +131,12 @@ class PnccBlueprint(Blueprint[PnccConfig]):
         losses = {f"style_{name}": w.style * terms.l1(x, truth).mean() for name, x in drawn.items()}
         shown = lesson.over(truth)
         if judges.perceptual is not None and "perceptual" not in self.without:
+            rows = min(terms.PERCEPTUAL_ROWS, len(shown))
             with torch.no_grad():
-                wanted = judges.perceptual(shown)
+                wanted = judges.perceptual(shown[:rows])
             for name, rgba in drawn.items():
-                off = terms.feature_l1(judges.perceptual(lesson.over(rgba)), wanted)
-                losses[f"perceptual_{name}"] = w.perceptual * (lesson.sharpness * off).mean()
+                off = terms.feature_l1(judges.perceptual(lesson.over(rgba)[:rows]), wanted)
+                losses[f"perceptual_{name}"] = w.perceptual * (lesson.sharpness[:rows] * off).mean()
         describe = None if self.teacher is None else judges.describe.get(self.teacher)
         if describe is not None:
             at = lesson.points_at(self.window)

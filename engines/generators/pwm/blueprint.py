@@ -34,7 +34,7 @@ of their own (`Teaching`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -169,13 +169,15 @@ class PwmBlueprint(Blueprint[PwmConfig]):
         """Supplement, eq. 1, for I_o and I_w; and the matte, our alpha's. Eq. 2 to 4: `shown`, `Teaching`."""
         w, truth = self.weights, lesson.truth_at(self.window)
 
-        def seen(picture: Tensor) -> list[Tensor]:
-            return [picture, *(w.features * f for f in (judges.perceptual or _nothing)(picture))]
-
+        rows = min(terms.PERCEPTUAL_ROWS, len(truth))
         losses: dict[str, Tensor] = {}
         for name, rgba in (("output", made.rgba), ("warped", made.stages["warped"])):
-            off = terms.perceptual(seen, lesson.over(rgba), truth, scales=SCALES)
-            losses[f"perceptual_{name}"] = w.perceptual * (lesson.sharpness * off).mean()
+            shown = lesson.over(rgba)
+            off = (lesson.sharpness * terms.l1_multiscale(shown, truth, SCALES)).mean()
+            if judges.perceptual is not None:
+                far = terms.perceptual(judges.perceptual, shown[:rows], truth[:rows], scales=SCALES)
+                off = off + w.features * (lesson.sharpness[:rows] * far).mean()
+            losses[f"perceptual_{name}"] = w.perceptual * off
         off = terms.l1(made.rgba[:, 3:], lesson.matte_at(self.window))
         return losses | {"matte": w.matte * off.mean()}
 
@@ -205,11 +207,6 @@ def first_codes(count: int) -> Tensor:
     places = torch.from_numpy(load_head_model().pncc().astype(np.float32)) * 2 - 1
     directions = F.normalize(torch.randn(3, count), dim=0) * _WAVES
     return (places @ directions + torch.rand(count) * (2 * torch.pi)).sin()
-
-
-def _nothing(picture: Tensor) -> Sequence[Tensor]:
-    """The features of a network that is not there."""
-    return []
 
 
 def _coloured(flow: Tensor) -> Tensor:

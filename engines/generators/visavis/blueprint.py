@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engines.generators.networked import terms
 from engines.generators.networked.blueprint import Blueprint, Made, Served, warped
 from engines.generators.networked.boxes import WHERE_PX
 from engines.generators.networked.discriminators import PatchDiscriminator
@@ -49,7 +50,6 @@ class LossWeights:
 
 
 ALONE = 500  # steps in which the discriminators learn before they count
-PERCEPTUAL_ROWS = 4  # of each batch: the perceptual network costs more than all of ours
 
 
 class VisavisBlueprint(Blueprint[NetworkConfig]):
@@ -166,7 +166,7 @@ class VisavisBlueprint(Blueprint[NetworkConfig]):
         for name, (ours, real, weight) in crops.items():
             losses[name] = (w.mouth if name == "mouth" else w.eyes) * ((ours - real).abs() * weight).mean()
         if judges.perceptual is not None and lesson.step >= w.perceptual_from:
-            rows = min(PERCEPTUAL_ROWS, len(shown))
+            rows = min(terms.PERCEPTUAL_ROWS, len(shown))
             sharp = lesson.sharpness[:rows]
             losses["perceptual"] = w.perceptual * (sharp * judges.distance(shown[:rows], truth[:rows])).mean()
             for name, (ours, real, weight) in crops.items():
