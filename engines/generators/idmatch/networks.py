@@ -40,8 +40,8 @@ class IdmatchConfig:
     encoder and generator, `hidden` between PNCC and modulation (of the first three). `key`: of a key, four times a
     whole number of at least three; `blocks`: of the generator at an eighth."""
 
-    keys: tuple[int, int, int, int] = (8, 16, 32, 64)
-    widths: tuple[int, int, int, int] = (16, 32, 48, 96)
+    keys: tuple[int, int, int, int] = (8, 16, 32, 48)
+    widths: tuple[int, int, int, int] = (16, 24, 48, 80)
     hidden: tuple[int, int, int] = (8, 16, 32)
     key: int = 128
     blocks: int = 3

@@ -33,9 +33,9 @@ class PnccConfig:
     - `code`: what the mapping network gives.
     """
 
-    warping: tuple[int, int, int] = (8, 24, 80)
-    enhancing: tuple[int, int, int] = (8, 24, 96)
-    hidden: tuple[int, int, int] = (8, 16, 32)
+    warping: tuple[int, int, int] = (8, 16, 64)
+    enhancing: tuple[int, int, int] = (8, 24, 80)
+    hidden: tuple[int, int, int] = (8, 16, 24)
     code: int = 128
 
     @staticmethod

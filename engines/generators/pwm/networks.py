@@ -56,7 +56,7 @@ _SINGLE = 3  # the level that estimates D where only one does
 class PwmConfig:
     """`widths`: of the levels, coarsest first. `hidden`: of each SPADE. `codes`: d, numbers of a vertex' code."""
 
-    widths: tuple[int, int, int, int, int] = (128, 128, 96, 48, 24)
+    widths: tuple[int, int, int, int, int] = (128, 96, 80, 48, 16)
     hidden: int = 32
     codes: int = 16
 
