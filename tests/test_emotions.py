@@ -13,8 +13,8 @@ from engines.errors import SinkError
 from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT, Motion
 from engines.presets import PRESET_NAMES, preset_motion
 from engines.retarget import ControlsError, emotion_motion
-from streamer.cli.emotions import LABEL_PX, draw_emotions, sheet_of
 from streamer.cli.pictures import require_png, write_png
+from streamer.emotions import LABEL_PX, draw_emotions, sheet_of
 
 SMILING = Motion(
     expression=np.full(EXPRESSION_COUNT, 0.4, np.float32),
@@ -62,7 +62,8 @@ def test_every_emotion_is_drawn_once_in_order() -> None:
         seen.append(motion)
         return flat(len(seen))
 
-    pictures = draw_emotions(draw, SMILING, progress=lambda done, total: told.append((done, total)))
+    motions = {name: emotion_motion(SMILING, name) for name in PRESET_NAMES}
+    pictures = draw_emotions(draw, motions, lambda done, total: told.append((done, total)))
     assert tuple(pictures) == PRESET_NAMES
     assert [int(p[0, 0, 0]) for p in pictures.values()] == list(range(1, 23))
     assert told[-1] == (22, 22)

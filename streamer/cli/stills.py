@@ -22,7 +22,7 @@ from streamer.cli.options import (
     head_model_file,
 )
 from streamer.cli.terminal import progress_bar, quiet_native, say_note, working
-from streamer.places import avatar_file, output_file
+from streamer.places import avatar_file, input_file, output_file
 
 if TYPE_CHECKING:
     from engines.enrollment import Enrollment
@@ -34,8 +34,23 @@ PngFile = Annotated[
 ]
 
 
+# of `--faces`; else a file
+PRESETS, TEMPLATES = "presets", "templates"
+
+
+def _faces(text: str) -> str:
+    if text in (PRESETS, TEMPLATES):
+        return text
+    path = input_file(text)
+    if not path.is_file():
+        raise ArgumentError(
+            f"--faces {text!r:.80} is no file; give one of templates, or choose presets or templates"
+        )
+    return str(path)
+
+
 class ArgumentError(VisavisError):
-    """A NAME=VALUE that cannot be read; the message shows what one looks like."""
+    """An option's text that cannot be read; the message shows what it looks like."""
 
 
 def emotions(
@@ -52,23 +67,36 @@ def emotions(
     sheet: Annotated[
         bool, typer.Option("--sheet", help="Also write sheet.png: all of them, with their names.")
     ] = False,
+    faces: Annotated[
+        str,
+        typer.Option(
+            metavar="PRESETS|TEMPLATES|FILE",
+            help="Where the expressions come from: presets (action units), templates (people's own, of those with "
+            "the most similar head), or a file of templates.",
+            parser=_faces,
+        ),
+    ] = PRESETS,
     size: Side = 512,
     generator: GeneratorName = DEFAULT_GENERATOR,
 ) -> None:
     """Draw an avatar with each of 22 emotions: neutral, six basic ones and 15 mixed ones.
 
-    Example: `visavis emotions me.avatar -o faces --sheet`
+    Example: `visavis emotions me.avatar -o faces --sheet --faces templates`
     """
     with quiet_native():
         from engines.enrollment import load_enrollment
         from engines.errors import SinkError
         from engines.files import require_folder, require_writable, target_of, why_not
-        from engines.presets import PRESET_NAMES
-        from streamer.cli.emotions import draw_emotions, sheet_of
+        from engines.templates import SHIPPED, load_templates
         from streamer.cli.pictures import write_png
+        from streamer.emotions import draw_emotions, emotion_motions, sheet_of
         from streamer.options import AvatarOptions
 
         enrollment = load_enrollment(avatar)
+        templates = (
+            None if faces == PRESETS else load_templates(SHIPPED if faces == TEMPLATES else Path(faces))
+        )
+        motions = emotion_motions(enrollment, strength, templates)
         if output.exists() and not output.is_dir():
             raise SinkError(f"{output} is a file; name a folder with -o")
         try:
@@ -76,15 +104,16 @@ def emotions(
         except OSError as error:
             raise SinkError(f"{why_not(output, error)}; name a folder with -o") from error
         require_folder(folder if folder.is_dir() else folder.parent, "-o")
-        for name in (*PRESET_NAMES, *(["sheet"] if sheet else [])):
+        inputs = {"the avatar": avatar, "the templates": None if faces in (PRESETS, TEMPLATES) else faces}
+        for name in (*motions, *(["sheet"] if sheet else [])):
             place = folder / f"{name}.png"
-            require_apart({"-o": place}, {"the avatar": avatar})
+            require_apart({"-o": place}, inputs)
             if folder.is_dir():
                 require_writable(place, "-o", "out.png")
         renderer = AvatarOptions(generator=generator, size_px=size & ~1).renderer_for(enrollment)
         renderer.wait_until_compiled()  # one engine for all pictures
         with progress_bar("drawing") as advance:
-            pictures = draw_emotions(renderer.render, enrollment.motion, strength, advance)
+            pictures = draw_emotions(renderer.render, motions, advance)
         if renderer.notice:
             say_note(renderer.notice)
         if sheet:

@@ -24,6 +24,7 @@ from streamer.serve.camera_help import camera_help
 from streamer.serve.capacity import Capacity, cores_here
 from streamer.serve.change import changes
 from streamer.serve.config import ServeSettings
+from streamer.serve.emotions import emotions
 from streamer.serve.errors import add_error_answers
 from streamer.serve.guard import Guard
 from streamer.serve.numbers import numbers
@@ -89,6 +90,7 @@ def create_app(
     app.include_router(call_recording)
     app.include_router(changes)
     app.include_router(avatars)
+    app.include_router(emotions)
     app.include_router(camera_help)
     app.mount("/static", StaticFiles(directory=WEB), name="static")
     return app

@@ -14,6 +14,7 @@ OFFER_BYTES = 256 << 10  # the longest SDP, and how JSON writes its line ends
 CONTROLS_BYTES = 16 << 10
 CHANGE_BYTES = 4 << 10
 NAME_BYTES = 1 << 10
+EMOTIONS_BYTES = 1 << 10
 FORM_BYTES = 64 << 10  # what a form may hold besides its picture
 
 AVATAR_TOO_LARGE = (
@@ -41,6 +42,9 @@ def bodies(settings: ServeSettings) -> dict[tuple[str, str], Body]:
         ("POST", "/api/backgrounds"): picture,
         ("POST", "/api/avatars/{name}/keep"): Body(NAME_BYTES, JSON, _longer("an avatar's name", NAME_BYTES)),
         ("PATCH", "/api/avatars/{name}"): Body(NAME_BYTES, JSON, _longer("an avatar's name", NAME_BYTES)),
+        ("POST", "/api/avatars/{name}/emotions"): Body(
+            EMOTIONS_BYTES, JSON, _longer("what says which emotions to draw", EMOTIONS_BYTES)
+        ),
         ("POST", "/api/offer"): Body(OFFER_BYTES, JSON, _longer("an offer", OFFER_BYTES)),
         ("PATCH", "/api/calls/{session}"): Body(
             CHANGE_BYTES, JSON, _longer("a change of a call", CHANGE_BYTES)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends, Request
 
+from engines.generators.kept import KeptGenerators
 from streamer.latency.metrics import Metrics
 from streamer.look import Look
 from streamer.serve.aside import Aside
@@ -20,7 +21,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Settings, stores, calls. `look`: how calls start; `generators`: what a page may choose, first the usual one."""
+    """Settings, stores, calls. `look`: how calls start; `generators`: what a page may choose, first the usual one.
+
+    `still_generators`: those that have drawn pictures asked for by HTTP; only in the thread of `work`.
+    """
 
     settings: ServeSettings
     store: AvatarStore
@@ -30,6 +34,7 @@ class Service:
     look: Look
     generators: Sequence[str]
     work: Aside
+    still_generators: KeptGenerators = field(default_factory=KeptGenerators)
 
     async def aside(self, work: Callable[[], T]) -> T:
         """What `work`, which must be short, gives: done while the event loop goes on, after what came before it."""

@@ -1,4 +1,4 @@
-"""The set of emotions of one avatar: 22 pictures and a labelled sheet of them."""
+"""The set of emotions of one avatar: how its face moves for each, a picture each, and a labelled sheet of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from engines.enrollment import Enrollment, head_model_of
 from engines.motion import Motion
 from engines.presets import PRESET_NAMES
 from engines.retarget import emotion_motion
+from engines.templates import Templates, nearest, require_head_model, template_motion
 
 U8 = NDArray[np.uint8]
 
@@ -20,18 +22,36 @@ LABEL_PX, LABEL_FONT_PX = 28, 16
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 
 
+def emotion_motions(
+    enrollment: Enrollment, strength: float = 1.0, templates: Templates | None = None
+) -> dict[str, Motion]:
+    """Emotion → how the avatar's face shows it, in the order of `PRESET_NAMES`: as live, from a driver at rest.
+
+    By the presets; with `templates` by the expression of the most similar head, for the emotions that they have.
+    Raises ControlsError for a strength beyond 0 … 2, TemplatesError for templates of another head model.
+    """
+    source = enrollment.motion
+    if templates is None:
+        return {name: emotion_motion(source, name, strength) for name in PRESET_NAMES}
+    model = head_model_of(enrollment)
+    require_head_model(templates, model.digest, model.name)
+    return {
+        name: template_motion(source, nearest(several, enrollment.identity), strength)
+        for name, several in templates.by_emotion.items()
+    }
+
+
 def draw_emotions(
     draw: Callable[[Motion], U8],
-    source: Motion,
-    strength: float = 1.0,
+    motions: Mapping[str, Motion],
     progress: Callable[[int, int | None], None] | None = None,
 ) -> dict[str, U8]:
-    """Emotion → picture (H, W, 3) RGB by `draw`, in the order of `PRESET_NAMES`; as live, from a driver at rest."""
+    """Emotion → picture (H, W, 3) RGB by `draw`, in the order of `motions`."""
     pictures: dict[str, U8] = {}
-    for count, name in enumerate(PRESET_NAMES, start=1):
-        pictures[name] = draw(emotion_motion(source, name, strength))
+    for count, (name, motion) in enumerate(motions.items(), start=1):
+        pictures[name] = draw(motion)
         if progress:
-            progress(count, len(PRESET_NAMES))
+            progress(count, len(motions))
     return pictures
 
 
