@@ -91,7 +91,10 @@ def test_strength_scales_a_template() -> None:
     smile = ARKIT_INDEX["mouthSmileLeft"]
     grown = [template_motion(PHOTO, one, s) for s in (0, 0.5, 1, 2)]
     assert [float(m.expression[smile]) for m in grown] == pytest.approx([0.3, 0.35, 0.4, 0.8], abs=1e-6)
-    assert [float(m.closure[0]) for m in grown] == pytest.approx([0.2, 0.6, 1, 1], abs=1e-6)
+    assert [float(m.closure[0]) for m in grown] == [1, 1, 1, 1]
+    # as of a preset, the driver at rest closes the lips of a photo of which something is left
+    parted = [template_motion(PHOTO, replace(one, lips=0.0), s) for s in (0, 0.5, 1, 2)]
+    assert [float(m.closure[0]) for m in parted] == pytest.approx([1, 0.5, 0, 0])
     with pytest.raises(ControlsError, match="preset_strength"):
         template_motion(PHOTO, one, 2.1)
 
@@ -158,7 +161,9 @@ def test_what_is_no_templates_file_is_refused(
     told: dict[str, Any] | str | bytes, says: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "t.json"
-    path.write_bytes(told if isinstance(told, bytes) else (told if isinstance(told, str) else json.dumps(told)).encode())
+    path.write_bytes(
+        told if isinstance(told, bytes) else (told if isinstance(told, str) else json.dumps(told)).encode()
+    )
     with pytest.raises(TemplatesError, match=says) as caught:
         load_templates(path)
     assert "scripts.build_templates" in str(caught.value)
