@@ -31,13 +31,15 @@ from engines.head.fit import ExpressionFit, closure_of_openings, fit_source, ope
 from engines.head.model import HeadModel, load_head_model
 from engines.motion import EXPRESSION_COUNT
 from engines.presets import PRESET_NAMES, preset_motion
-from engines.templates import FOLLOWS_GAZE, SHIPPED, Template, Templates, save_templates
+from engines.templates import FOLLOWS_GAZE, SHIPPED, Template, Templates, save_templates, shape_distances
+from scripts.evaluation.statistics import compare
 from scripts.people.tracks import Tracked, load_tracks
 
 PRESETS: F64 = np.array([preset_motion(name) for name in PRESET_NAMES], np.float64)
+MM_PER_HU = 100.0
 FARTHEST, LEAST = 0.7, 3
 MOST_TURN_DEG = 20.0  # beyond it a fit guesses the far half of the face
-LICENCE = "coefficients measured by visavis; no picture, no name"
+LICENCE = "LicenseRef-visavis-weights; coefficients measured on clips and portraits, no picture, no name"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +120,44 @@ def pick(
     return picked
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Of each person in each emotion: how far the landmarks (in mm, root mean square) of others' faces are from theirs.
+
+    `by_nearest` is that of the head most like their own calm one, `by_any` the mean of all others.
+    """
+
+    subjects: list[str]
+    by_nearest: F64
+    by_any: F64
+
+
+def tell(model: HeadModel, seen: Sequence[Seen], far: F64) -> Told:
+    """Whether a like head's expression is more like one's own (§ 3.3.1): each person's against all others'.
+
+    The head is that of another frame or photo, as when a photo is enrolled; emotions of `pick`, neutral left out.
+    """
+    basis = ExpressionFit(model).basis.reshape(EXPRESSION_COUNT, -1)
+    calm = {one.subject: one for one in reversed(seen) if one.calmest}
+    subjects: list[str] = []
+    rows: list[tuple[float, float]] = []
+    for name, picked in pick(seen, far, most=len(seen)).items():
+        faces = [p.seen for p in picked]
+        moved = np.array([f.template.expression for f in faces], np.float64) @ basis
+        for k, own in enumerate(faces):
+            rest = calm.get(own.subject)
+            if name == "neutral" or rest is None or rest is own:
+                continue
+            apart = (moved - moved[k]).reshape(len(faces), -1, 3)
+            error_mm = MM_PER_HU * np.delete(np.sqrt((apart**2).sum(2).mean(1)), k)
+            others = [f.template for f in faces if f is not own]
+            like = int(shape_distances(others, rest.template.identity).argmin())
+            subjects.append(own.subject)
+            rows.append((float(error_mm[like]), float(error_mm.mean())))
+    both = np.array(rows, np.float64).reshape(-1, 2)
+    return Told(subjects, both[:, 0], both[:, 1])
+
+
 def read_licences(folder: Path) -> dict[str, str]:
     """Licence class by item name from `manifest.csv`, where there is one."""
     manifest = folder / "manifest.csv"
@@ -174,7 +214,8 @@ def main() -> None:
     model = load_head_model()
     seen = [one for item in tqdm(items, desc="fitting", mininterval=5) for one in seen_in(model, item)]
     shown = np.array([one.template.expression for one in seen], np.float64).reshape(-1, EXPRESSION_COUNT)
-    picked = pick(seen, distances(model, shown - rest_of(seen)), arguments.most)
+    far = distances(model, shown - rest_of(seen))
+    picked = pick(seen, far, arguments.most)
     if not picked:
         parser.error(f"no face of {len(items)} clips and portraits is near an emotion")
     chosen = {name: [one.seen.template for one in several] for name, several in picked.items()}
@@ -183,6 +224,15 @@ def main() -> None:
     print(table(picked))
     print(
         f"{arguments.output}: {arguments.output.stat().st_size} bytes, of {len(seen)} faces, {len(people)} people"
+    )
+    told = tell(model, seen, far)
+    if not told.subjects:
+        return
+    gain = compare(told.by_nearest, told.by_any, told.subjects, "difference")
+    print(
+        f"own expression from that of the most similar other head: {told.by_nearest.mean():.2f} mm, of any other: "
+        f"{told.by_any.mean():.2f} mm; {gain.value:+.2f} ({gain.low:+.2f} … {gain.high:+.2f}), {gain.count} "
+        f"expressions of {gain.subjects} people"
     )
 
 

@@ -26,6 +26,7 @@ from scripts.build_templates import (
     rest_of,
     seen_in,
     table,
+    tell,
 )
 from scripts.people.tracks import Tracked
 
@@ -142,6 +143,26 @@ def test_each_person_once_nearest_first_where_there_are_enough() -> None:
     ]
     assert [p.seen.subject for p in pick(people, far, 2, 0.7, 3)["happy"]] == ["ada", "bea"]
     assert list(pick(people, far, 8, 0.7, 2)) == ["happy", "sad"]
+
+
+def test_the_like_heads_expression_is_told_against_all_others() -> None:
+    def face(subject: str, alpha: float, jaw: float, *, calmest: bool = False) -> Seen:
+        beta = one("jawOpen", jaw).astype(np.float32)
+        return Seen(subject, Template(np.array([alpha], np.float32), beta, 0.0), calmest)
+
+    calm = [face(n, a, 0, calmest=True) for n, a in (("ada", 0), ("bea", 1), ("cid", 9))]
+    # the heads of the faces themselves are not what is compared: they are fitted with the expression
+    happy = [face("ada", 5, 0.2), face("bea", 0.4, 0.3), face("cid", 8, 0.7)]
+    far = np.full((6, len(PRESET_NAMES)), 0.9)
+    far[:3, PRESET_NAMES.index("neutral")] = 0.1
+    far[3:, HAPPY] = 0.5
+    told = tell(MODEL, [*calm, *happy], far)
+    step_mm = 100 * np.sqrt((ExpressionFit(MODEL).basis[ARKIT_INDEX["jawOpen"]] ** 2).sum(1).mean())
+    assert told.subjects == ["ada", "bea", "cid"]
+    assert told.by_nearest == pytest.approx(step_mm * np.array([0.1, 0.1, 0.5]), rel=1e-4)
+    assert told.by_any == pytest.approx(step_mm * np.array([0.3, 0.25, 0.45]), rel=1e-4)
+    alone = [face("dan", 0, 0.2, calmest=True), *happy]  # his only photo is his calm one
+    assert "dan" not in tell(MODEL, alone, np.full((4, len(PRESET_NAMES)), 0.5)).subjects
 
 
 def test_only_what_is_permitted_is_looked_at(tmp_path: Path) -> None:

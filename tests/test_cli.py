@@ -28,6 +28,7 @@ from PIL import Image
 from engines.enrollment import Enrollment, load_enrollment, save_enrollment
 from engines.presets import PRESET_NAMES
 from engines.retarget import CHOICES, Controls
+from engines.templates import load_templates
 from streamer import __version__
 from streamer.cli import main as cli
 from streamer.cli.controls import OPTIONS, MotionMode, RegionChoice
@@ -167,6 +168,8 @@ FAILURES: list[tuple[Sequence[str], int, str]] = [
     (["emotions", "A", "-o", "no/where"], 1, "the folder no does not exist; make it with `mkdir -p no`"),
     (["emotions", "A", "-o", "TEXT"], 1, "text.txt is a file; name a folder with -o"),
     (["emotions", "A", "-o", "faces", "--generator", "x"], 1, "choose one of: .*geometric"),
+    (["emotions", "A", "-o", "faces", "--faces", "bored"], 1, "'bored' is no file; .*presets or templates"),
+    (["emotions", "A", "-o", "faces", "--faces", "TEXT"], 1, "text.txt is no templates file .*scripts.build"),
     (["emotions", "nope.avatar", "-o", "faces"], 1, "no avatar file .*visavis enroll"),
     (["frontalize", "nope.jpg", "-o", "o.png"], 1, "no file nope.jpg"),
     (["frontalize", "NOBODY", "-o", "o.png"], 1, "no face found; use a photo"),
@@ -370,6 +373,10 @@ def test_emotions_draws_22_faces_and_a_sheet(call: Call, avatar: Path, tmp_path:
     for one, other in combinations(PRESET_NAMES, 2):
         assert not np.array_equal(faces[one], faces[other]), (one, other)
     assert png(out / "sheet.png").shape[1] == 6 * 256
+    theirs = tmp_path / "theirs"
+    assert call("emotions", avatar, "-o", theirs, "--size", "128", "--faces", "templates").code == 0
+    assert {p.stem for p in theirs.iterdir()} == set(load_templates().by_emotion)
+    assert not np.array_equal(png(theirs / "happy.png"), faces["happy"])
     weak = tmp_path / "weak"
     assert call("emotions", avatar, "-o", weak, "--size", "128", "--strength", "0").code == 0
     # nothing of an emotion: the photo, which smiles

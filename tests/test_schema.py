@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any, cast
 
 import httpx
+import numpy as np
 import pytest
 import requests
 import schemathesis
@@ -30,7 +31,7 @@ from schemathesis.specs.openapi.checks import (
 
 from engines.picture.background import Background
 from engines.retarget import Controls
-from streamer.serve import uploads
+from streamer.serve import emotions, uploads
 from streamer.serve.service import Service
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,7 @@ OPERATIONS = (
     "POST /api/calls/{session}/recording", "GET /api/calls/{session}/recording",
     "GET /api/calls/{session}/recording/trace", "DELETE /api/calls/{session}/recording",
     "PATCH /api/calls/{session}", "PATCH /api/avatars/{name}", "POST /api/avatars/file", "GET /api/avatars/{name}/file",
-    "POST /api/avatars/{name}/keep",
+    "POST /api/avatars/{name}/keep", "POST /api/avatars/{name}/emotions",
 )  # fmt: skip
 WANTED = {  # what has to come up among the answers
     "DELETE /api/calls/{session}/recording": {204},
@@ -53,6 +54,7 @@ WANTED = {  # what has to come up among the answers
     "POST /api/avatars/file": {201, 422},
     "GET /api/avatars/{name}/file": {404, 409},
     "POST /api/avatars/{name}/keep": {404, 409, 422},
+    "POST /api/avatars/{name}/emotions": {200, 400, 404, 422},
     "PATCH /api/avatars/{name}": {404, 409, 422},
     "PUT /api/avatars/{name}/controls": {200, 400},
     "DELETE /api/avatars/{name}": {404},
@@ -140,6 +142,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "open_photo_apart", lambda *_, **__: None)
     monkeypatch.setattr(uploads, "enroll_photo", lambda *_, **__: plain_enrollment())
     monkeypatch.setattr(uploads, "open_avatar_apart", lambda *_, **__: plain_enrollment())
+    monkeypatch.setattr(emotions, "drawn", lambda *_: {"happy": np.zeros((64, 64, 3), np.uint8)})
     monkeypatch.setattr(uploads, "as_background", lambda _: Background("colour", colour=(1, 2, 3)))
 
 
