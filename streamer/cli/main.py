@@ -19,7 +19,7 @@ from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
 from streamer.cli.avatars import add_avatar_commands
 from streamer.cli.computer import add_computer_commands
-from streamer.cli.controls import with_controls
+from streamer.cli.controls import moved_by, with_controls
 from streamer.cli.latency import latency
 from streamer.cli.options import (
     AspectChoice,
@@ -29,6 +29,7 @@ from streamer.cli.options import (
     FramingChoice,
     GeneratorName,
     HeadModelSpec,
+    HeadMotion,
     Height,
     SinkName,
     SourceName,
@@ -166,6 +167,7 @@ def animate(
         typer.Option(help="head: the standard crop; photo: the photo's own framing, pixel for pixel."),
     ] = FramingChoice.head,
     trim_ms: TrimMs = 0.0,
+    head_motion: HeadMotion = None,
     motion_out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also write the motion here (.jsonl).", parser=output_file),
@@ -180,10 +182,16 @@ def animate(
     """
     require_apart(
         {"-o": output, "--motion-out": motion_out, "--trace": trace},
-        {"the avatar": avatar, "the driving video": driver, "the background": background},
+        {
+            "the avatar": avatar,
+            "the driving video": driver,
+            "the background": background,
+            "the head's motion": head_motion,
+        },
     )
     with quiet_native():
         from engines.enrollment import load_enrollment
+        from engines.motion import read_motion
         from engines.retarget import Controls
         from streamer.animate import Job
         from streamer.animate import animate as run_job
@@ -199,7 +207,8 @@ def animate(
             generator=generator,
             tracker=tracker,
             size_px=height_px(size, aspect),
-            controls=Controls.from_dict(controls, enrollment.controls),
+            controls=Controls.from_dict(moved_by(head_motion, controls), enrollment.controls),
+            head_motion=None if head_motion is None else read_motion(head_motion),
             framing=framing.value,
             look=look,
             motion_output=motion_out,
@@ -227,6 +236,7 @@ def run(
     loop: Annotated[bool, typer.Option("--loop", help="Repeat a file for ever.")] = False,
     trim_ms: TrimMs = 0.0,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop by itself after this long.")] = None,
+    head_motion: HeadMotion = None,
     trace: TraceFile = None,
     *,
     controls: dict[str, object],
@@ -239,10 +249,16 @@ def run(
     """
     require_apart(
         {"--to": sink, "--trace": trace},
-        {"the avatar": avatar, "the driving video": source, "the background": background},
+        {
+            "the avatar": avatar,
+            "the driving video": source,
+            "the background": background,
+            "the head's motion": head_motion,
+        },
     )
     with quiet_native():
         from engines.enrollment import load_enrollment
+        from engines.motion import read_motion
         from engines.retarget import Controls
         from streamer.look import Look, read_background
         from streamer.start_live import LiveOptions, run_live
@@ -260,7 +276,8 @@ def run(
             seconds=seconds,
             trace=trace,
             trim_ms=trim_ms,
-            controls=Controls.from_dict(controls, enrollment.controls),
+            controls=Controls.from_dict(moved_by(head_motion, controls), enrollment.controls),
+            head_motion=None if head_motion is None else read_motion(head_motion),
         )
         outcome, snapshot = run_live(enrollment, options, say_note)
     if outcome.notice:
