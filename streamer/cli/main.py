@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from streamer import __version__
 from streamer.cli.avatars import add_avatar_commands
 from streamer.cli.computer import add_computer_commands
 from streamer.cli.controls import moved_by, with_controls
+from streamer.cli.explain import explain
 from streamer.cli.latency import latency
 from streamer.cli.options import (
     AspectChoice,
@@ -67,9 +67,6 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-# Newer typers carry a click of their own, so the class is named through what typer exports.
-UsageError = typer.BadParameter.__mro__[1]
 
 
 def _show_version(wanted: bool) -> None:
@@ -182,13 +179,9 @@ def animate(
     """
     require_apart(
         {"-o": output, "--motion-out": motion_out, "--trace": trace},
-        {
-            "the avatar": avatar,
-            "the driving video": driver,
-            "the background": background,
-            "the head's motion": head_motion,
-        },
-    )
+        {"the avatar": avatar, "the driving video": driver, "the background": background,
+         "the head's motion": head_motion},
+    )  # fmt: skip
     with quiet_native():
         from engines.enrollment import load_enrollment
         from engines.motion import read_motion
@@ -249,13 +242,9 @@ def run(
     """
     require_apart(
         {"--to": sink, "--trace": trace},
-        {
-            "the avatar": avatar,
-            "the driving video": source,
-            "the background": background,
-            "the head's motion": head_motion,
-        },
-    )
+        {"the avatar": avatar, "the driving video": source, "the background": background,
+         "the head's motion": head_motion},
+    )  # fmt: skip
     with quiet_native():
         from engines.enrollment import load_enrollment
         from engines.motion import read_motion
@@ -385,30 +374,11 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        code, message = _explain(error)
+        code, message = explain(error)
         say_line(f"visavis: {message}", "red")
     if code == INTERRUPTED:
         say_line("visavis: stopped", "default")
     sys.exit(code)
-
-
-def _explain(error: Exception) -> tuple[int, str]:
-    """Exit code and the one line for `error`."""
-    if isinstance(error, UsageError):
-        context = error.ctx  # pyright: ignore[reportAttributeAccessIssue]
-        command = context.command_path if context else "visavis"
-        return 2, f"{_one_line(error.format_message()).rstrip('.')}; see `{command} --help`"  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(error, VisavisError):
-        return 1, _one_line(str(error))
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        where = error.filename or "a file, or what was to be printed,"
-        return 1, _one_line(f"{where} cannot be written ({error.strerror}); free some space there")
-    what = _one_line(f"{type(error).__name__}: {error}")
-    return 70, f"something broke ({what}); run it again as `visavis --debug …` and report the traceback"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":
