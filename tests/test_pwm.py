@@ -735,6 +735,7 @@ def test_it_learns_a_clip(drawn_pairs: Path, without: tuple[str, ...]) -> None:
 def test_codes_that_differ_have_colours_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose colour is most like a code's is most like it, also of codes that t-SNE was not given."""
     monkeypatch.setattr("scripts.codes_picture._EMBEDDED", 120)
+    monkeypatch.setattr("scripts.codes_picture._PERPLEXITY", 8.0)  # fewer neighbours than a heap has codes
     rng = np.random.default_rng(0)
     heap = rng.integers(4, size=400)
     codes = np.eye(8)[heap] + 0.02 * rng.normal(size=(400, 8))
@@ -744,7 +745,7 @@ def test_codes_that_differ_have_colours_that_differ(monkeypatch: pytest.MonkeyPa
     assert np.array_equal(colours, colours_of(codes))
     off = np.linalg.norm(colours[:, None] - colours[None], axis=2)
     off[off == 0] = np.inf  # itself, and what was given its colour
-    assert (heap[off.argmin(1)] == heap).mean() > 0.98
+    assert (heap[off.argmin(1)] == heap).mean() > 0.9  # a quarter by chance; the ends of each colour are cut off
 
 
 @pytest.mark.slow
