@@ -8,7 +8,7 @@ each. Of every clip and portrait the frames whose scores are nearest to a preset
 which gives α and β together. How far a face is from an emotion is told in what the face does beyond rest, β − β₀, where
 β₀ is the median of the calmest faces (a fit gives squinting eyes to everybody): the greater of
 |β − β₀ − p|² / |p|² in coefficients and the same of the landmarks that they move, for the preset p. 1: as far as no
-expression at all. Each emotion keeps its `--most` nearest faces, of as many people, none beyond `FARTHEST`; one that
+expression at all. Lips have to be parted where the emotion parts them, closed else. Each emotion keeps its `--most` nearest faces, of as many people, none beyond `FARTHEST`; one that
 fewer than `LEAST` people show has no templates.
 """
 
@@ -25,12 +25,13 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.geometry import F64, Camera, yaw_pitch_roll_deg
 from engines.head.fit import ExpressionFit, closure_of_openings, fit_source, openings
 from engines.head.model import HeadModel, load_head_model
-from engines.motion import EXPRESSION_COUNT
-from engines.presets import PRESET_NAMES, preset_motion
+from engines.motion import ARKIT_INDEX, EXPRESSION_COUNT
+from engines.presets import PRESET_NAMES, parts_lips, preset_motion
 from engines.templates import FOLLOWS_GAZE, SHIPPED, Template, Templates, save_templates, shape_distances
 from scripts.evaluation.statistics import compare
 from scripts.people.tracks import Tracked, load_tracks
@@ -38,6 +39,8 @@ from scripts.people.tracks import Tracked, load_tracks
 PRESETS: F64 = np.array([preset_motion(name) for name in PRESET_NAMES], np.float64)
 MM_PER_HU = 100.0
 FARTHEST, LEAST = 0.7, 3
+LIPS_CLOSED, MOST_BLINK = 0.5, 0.2
+BLINK = [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]
 MOST_TURN_DEG = 20.0  # beyond it a fit guesses the far half of the face
 LICENCE = "LicenseRef-visavis-weights; coefficients measured on clips and portraits, no picture, no name"
 
@@ -95,6 +98,13 @@ def distances(model: HeadModel, beyond_rest: F64) -> F64:
             farther, np.einsum("npi,ij,npj->np", apart, metric, apart, optimize=True) / sizes
         )
     return farther
+
+
+def admitted(seen: Sequence[Seen], beyond_rest: F64) -> NDArray[np.bool_]:
+    """Whether each face (N, 22) parts its lips where the emotion does and nowhere else, and is in no blink."""
+    parted = np.array([one.template.lips < LIPS_CLOSED for one in seen])
+    awake = beyond_rest[:, BLINK].mean(1) <= MOST_BLINK
+    return (parted[:, None] == np.array([parts_lips(name) for name in PRESET_NAMES])) & awake[:, None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,7 +224,8 @@ def main() -> None:
     model = load_head_model()
     seen = [one for item in tqdm(items, desc="fitting", mininterval=5) for one in seen_in(model, item)]
     shown = np.array([one.template.expression for one in seen], np.float64).reshape(-1, EXPRESSION_COUNT)
-    far = distances(model, shown - rest_of(seen))
+    shown -= rest_of(seen)
+    far = np.where(admitted(seen, shown), distances(model, shown), np.inf)
     picked = pick(seen, far, arguments.most)
     if not picked:
         parser.error(f"no face of {len(items)} clips and portraits is near an emotion")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from scripts.build_templates import (
     PRESETS,
     Picked,
     Seen,
+    admitted,
     distances,
     frames_to_fit,
     permitted,
@@ -127,6 +129,17 @@ def test_rest_is_what_calm_faces_have_in_common() -> None:
     smiles = [seen("q", one("mouthSmileLeft", 1.0))] * 20
     assert rest_of([*smiles, *faces[::-1]]) == pytest.approx(one(squint, 0.1))
     assert not rest_of(smiles).any()
+
+
+def test_lips_are_parted_as_the_emotion_parts_them_and_eyes_are_open() -> None:
+    faces = [
+        replace(seen("a"), template=replace(seen("a").template, lips=lips)) for lips in (1.0, 0.0, 0.0, 0.0)
+    ]
+    beyond = np.stack([PRESETS[SAD], PRESETS[HAPPY], one("eyeBlinkLeft", 0.5), one("eyeBlinkLeft", 0.3)])
+    got = admitted(faces, beyond)
+    assert got[:, HAPPY].tolist() == [False, True, False, True]
+    assert got[:, SAD].tolist() == [True, False, False, False]
+    assert got[:, PRESET_NAMES.index("neutral")].tolist() == [True, False, False, False]
 
 
 def test_each_person_once_nearest_first_where_there_are_enough() -> None:
