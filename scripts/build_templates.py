@@ -8,8 +8,12 @@ each. Of every clip and portrait the frames whose scores are nearest to a preset
 which gives α and β together. How far a face is from an emotion is told in what the face does beyond rest, β − β₀, where
 β₀ is the median of the calmest faces (a fit gives squinting eyes to everybody): the greater of
 |β − β₀ − p|² / |p|² in coefficients and the same of the landmarks that they move, for the preset p. 1: as far as no
-expression at all. Lips have to be parted where the emotion parts them, closed else. Each emotion keeps its `--most` nearest faces, of as many people, none beyond `FARTHEST`; one that
-fewer than `LEAST` people show has no templates.
+expression at all. Lips have to be parted where the emotion parts them, closed else, and no eye may blink. Each emotion
+keeps its `--most` nearest faces, of as many people, none beyond `FARTHEST`; one that fewer than `LEAST` people show has
+no templates.
+
+Printed: a table of these distances; and whether § 3.3.1 holds: how far a person's own landmarks in an emotion are from
+those that the templates of the most similar other head, and of any other, would give them.
 """
 
 from __future__ import annotations
