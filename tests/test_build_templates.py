@@ -166,10 +166,11 @@ def test_the_like_heads_expression_is_told_against_all_others() -> None:
     calm = [face(n, a, 0, calmest=True) for n, a in (("ada", 0), ("bea", 1), ("cid", 9))]
     # the heads of the faces themselves are not what is compared: they are fitted with the expression
     happy = [face("ada", 5, 0.2), face("bea", 0.4, 0.3), face("cid", 8, 0.7)]
-    far = np.full((6, len(PRESET_NAMES)), 0.9)
-    far[:3, PRESET_NAMES.index("neutral")] = 0.1
-    far[3:, HAPPY] = 0.5
-    told = tell(MODEL, [*calm, *happy], far)
+    calmer = face("ada", 5, 0.01)  # a calm face of hers is no emotion
+    far = np.full((7, len(PRESET_NAMES)), 0.9)
+    far[[0, 1, 2, 6], PRESET_NAMES.index("neutral")] = 0.1, 0.1, 0.1, 0.05
+    far[3:6, HAPPY] = 0.5
+    told = tell(MODEL, [*calm, *happy, calmer], far)
     step_mm = 100 * np.sqrt((ExpressionFit(MODEL).basis[ARKIT_INDEX["jawOpen"]] ** 2).sum(1).mean())
     assert told.subjects == ["ada", "bea", "cid"]
     assert told.by_nearest == pytest.approx(step_mm * np.array([0.1, 0.1, 0.5]), rel=1e-4)

@@ -186,6 +186,7 @@ def test_the_shipped_ones_are_heads_of_the_shipped_model_several_for_each_emotio
     require_head_model(templates, model.digest, model.name)
     assert set(templates.by_emotion) <= set(PRESET_NAMES)
     assert {"neutral", "happy"} <= set(templates.by_emotion)
+    assert min(len(several) for several in templates.by_emotion.values()) >= 3
     assert {len(t.identity) for several in templates.by_emotion.values() for t in several} == {
         len(model.identity_hu)
     }
