@@ -584,7 +584,7 @@ def test_figures_and_columns_for_people(lesson: Lesson) -> None:
     blueprint = tiny()
     networks = stirred(blueprint)
     found = blueprint.figures(networks, lesson, Judges())
-    assert found.keys() == {"l1", "l1_base", "lpips", "lpips_base", "mouth", "mouth_base"}
+    assert found.keys() == {"l1", "l1_base", "db", "db_base", "lpips", "lpips_base", "mouth", "mouth_base"}
     mask = mouth_mask(lesson.scene)[:1] > 0
     ours = lesson.over(blueprint.make(networks, lesson.scene).rgba)
     off = (ours - lesson.truth_at(blueprint.window)).abs()[:1].mean(1, keepdim=True)

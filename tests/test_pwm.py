@@ -745,7 +745,9 @@ def test_codes_that_differ_have_colours_that_differ(monkeypatch: pytest.MonkeyPa
     assert np.array_equal(colours, colours_of(codes))
     off = np.linalg.norm(colours[:, None] - colours[None], axis=2)
     off[off == 0] = np.inf  # itself, and what was given its colour
-    assert (heap[off.argmin(1)] == heap).mean() > 0.9  # a quarter by chance; the ends of each colour are cut off
+    assert (
+        heap[off.argmin(1)] == heap
+    ).mean() > 0.9  # a quarter by chance; the ends of each colour are cut off
 
 
 @pytest.mark.slow

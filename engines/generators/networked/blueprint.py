@@ -185,8 +185,9 @@ class Blueprint(ABC, Generic[Config]):
         ours, size = lesson.over(self.make(networks, lesson.scene).rgba), self.window
         truth, still = lesson.truth_at(size), lesson.photo_over(size)
         found: dict[str, Tensor] = {}
-        for name, picture in (("l1", ours), ("l1_base", still)):
-            found[name] = (picture - truth).abs().mean((1, 2, 3))
+        for end, picture in (("", ours), ("_base", still)):
+            found[f"l1{end}"] = (picture - truth).abs().mean((1, 2, 3))
+            found[f"db{end}"] = terms.minus_psnr(picture, truth)
         if judges.perceptual is not None:
             for name, picture in (("lpips", ours), ("lpips_base", still)):
                 found[name] = judges.distance(picture, truth)

@@ -173,6 +173,7 @@ class PnccBlueprint(Blueprint[PnccConfig]):
         for end, picture in (("", ours), ("_base", lesson.photo_over(self.window))):
             off = (picture - truth).abs().mean(1, keepdim=True)
             found[f"l1{end}"] = off.mean((1, 2, 3))
+            found[f"db{end}"] = terms.minus_psnr(picture, truth)
             found[f"mouth{end}"] = (off * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1)
             if judges.perceptual is not None:
                 found[f"lpips{end}"] = judges.distance(picture, truth)
