@@ -591,13 +591,6 @@ def test_mixed_precision_keeps_displacements_whole() -> None:
 # --- sizes, weights, serving --------------------------------------------------------------------------
 
 
-def test_sizes_that_cannot_be_halved_are_refused() -> None:
-    for size in (16, 40, 100):
-        with pytest.raises(ValueError, match="give a size of 32, 48, 64"):
-            PwmBlueprint(height_px=size)
-    assert PwmBlueprint(height_px=128).window == Size(128, 128)
-
-
 def test_widths_too_small_for_a_picture_are_refused() -> None:
     with pytest.raises(ValueError, match="more than 4"):
         PwmConfig((8, 8, 8, 8, 4))
@@ -619,7 +612,7 @@ def test_the_command_line_chooses_guidance_and_widths() -> None:
     for without, config, size, message in (
         ("guidance", [], None, "no part guidance"),
         ("", ["hidden=3"], None, "more than 4"),
-        ("", [], 100, "give a size of 32, 48, 64"),
+        ("", [], 100, "multiple of 16 px high, 32 or more; 100"),
     ):
         with pytest.raises(train.TrainingError, match=message):
             train.blueprint_of("pwm", without, config, size)
