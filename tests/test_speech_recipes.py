@@ -1,4 +1,4 @@
-"""Recipes of speech → motion: the four losses of IFaceUV § 3.5 by hand, what they teach, and that they can be learned."""
+"""Recipes of speech → motion: the four losses of IFaceUV § 3.5 by hand, what they teach, and that they fall."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engines.motion import ARKIT_INDEX
 from engines.speech.network import CLOSURE, INPUT_COUNT, OUTPUT_COUNT, ROTATION, VOICE
 from scripts.speech.data import Batch
 from scripts.speech.losses import WARM_UP, continuity, ifaceuv_losses, squared_error
-from scripts.speech.recipe import IFACEUV, RECIPES, VISAVIS, Recipe
+from scripts.speech.recipe import IFACEUV, VISAVIS, Recipe
 from scripts.speech.task import SpeechNet
 
 FOUR = ("expression", "pose", "expression_continuity", "pose_continuity")
@@ -122,30 +122,30 @@ def test_read_aside_or_not_a_network_answers_alike() -> None:
     assert torch.allclose(aside(heard), whole(heard), atol=1e-6)
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
-def test_a_recipe_can_be_learned(recipe: Recipe) -> None:
-    """The jaw by the loudness of 60 ms ago, in forty steps: what is heard and remembered counts."""
+@pytest.mark.slow
+def test_the_papers_network_learns_by_its_losses() -> None:
+    """The jaw by the loudness of 60 ms ago: what is heard and remembered counts."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    loud = np.repeat(rng.random((8, 20)) < 0.5, 4, 1).astype(np.float32)
+    steps = WARM_UP + 41
+    loud = np.repeat(rng.random((4, steps // 4)) < 0.5, 4, 1).astype(np.float32)
     features = np.repeat(-8 + 8 * loud[..., None], INPUT_COUNT, 2)
-    targets = np.zeros((8, 80, OUTPUT_COUNT), np.float32)
-    targets[:, 3:, ARKIT_INDEX["jawOpen"]] = 0.5 * loud[:, :-3]
-    targets[..., VOICE] = 1
-    batch = Batch(features, targets, np.ones_like(targets), targets[..., ARKIT_INDEX["jawOpen"]] * 0.3)
-    net = SpeechNet(32, 0.0, recipe)
-    optimiser = torch.optim.AdamW(net.parameters(), 1e-2)
+    targets = np.zeros((4, steps, OUTPUT_COUNT), np.float32)
     jaw = ARKIT_INDEX["jawOpen"]
+    targets[:, 3:, jaw] = 0.5 * loud[:, :-3]
+    batch = Batch(features, targets, np.ones_like(targets), np.zeros((4, steps), np.float32))
+    net = SpeechNet(32, 0.0, IFACEUV)
+    optimiser = torch.optim.AdamW(net.parameters(), 1e-2)
     told: list[float] = []
     for _ in range(40):
-        answer = net(torch.from_numpy(features))
-        total = torch.stack(list(recipe.losses(answer, batch).values())).sum()
+        losses = IFACEUV.losses(net(torch.from_numpy(features)), batch)
+        total = torch.stack([losses[n] for n in FOUR]).sum()
         optimiser.zero_grad()
         total.backward()
         optimiser.step()
-        told.append(float(total))
+        told.append(float(total.detach()))
     with torch.no_grad():
         answer = net(torch.from_numpy(features)).numpy()
     r = np.corrcoef(answer[:, WARM_UP:, jaw].ravel(), targets[:, WARM_UP:, jaw].ravel())[0, 1]
-    assert told[-1] < 0.6 * told[0]
+    assert told[-1] < 0.2 * told[0]
     assert r > 0.9
