@@ -117,6 +117,7 @@ def test_read_aside_or_not_a_network_answers_alike() -> None:
     heard = torch.from_numpy(batch_of().features)
     torch.manual_seed(0)
     aside = SpeechNet(16, 0.0, IFACEUV).eval()
+    torch.nn.init.normal_(aside.head.bias)
     whole = SpeechNet(16, 0.0, Recipe("whole", IFACEUV.config, ifaceuv_losses)).eval()
     whole.load_state_dict(aside.state_dict())
     assert torch.allclose(aside(heard), whole(heard), atol=1e-6)
