@@ -17,6 +17,7 @@ from engines.presets import PRESET_NAMES
 
 MotionMode = Literal["relative", "absolute"]
 Region = Literal["all", "exp", "pose", "lip", "eyes"]
+HeadFrom = Literal["driver", "recording"]
 
 
 class ControlsError(VisavisError):
@@ -31,7 +32,8 @@ class Controls:
     `head` turns the head, `position` moves it. `region` limits what of the driver gets through.
     `place_absolutely` also takes the head's place from the driver's picture (absolute motion in the
     photo's own framing). `keep_lips` and `keep_blink` let closed lips and blinks through whatever the
-    strengths and the photo say. `preset` shows an emotion (`engines.presets`) of `preset_strength` in the place of
+    strengths and the photo say. `head_from` gives the head's pose to a recorded motion, whatever `region` is
+    (`streamer.drive.recorded_head`). `preset` shows an emotion (`engines.presets`) of `preset_strength` in the place of
     the photo's own expression, whatever strengths and region are; the driver moves on top of it.
     Raises ControlsError for a value outside its range.
     """
@@ -44,6 +46,7 @@ class Controls:
     head: float = 1.0
     position: float = 1.0
     region: Region = "all"
+    head_from: HeadFrom = "driver"
     motion: MotionMode = "relative"
     place_absolutely: bool = False
     keep_lips: bool = True
@@ -92,6 +95,7 @@ STRENGTHS = ("expression", "lips", "eyes", "brows", "gaze", "head", "position", 
 SWITCHES = ("place_absolutely", "keep_lips", "keep_blink")
 CHOICES: dict[str, tuple[str, ...]] = {
     "region": get_args(Region),
+    "head_from": get_args(HeadFrom),
     "motion": get_args(MotionMode),
     "preset": ("none", *PRESET_NAMES),
 }

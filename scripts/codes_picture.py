@@ -2,9 +2,8 @@
 
     python -m scripts.codes_picture -o codes.png [--weights my.safetensors]
 
-As figure 2 of paper 002 (Progressive Warping): similar colours are similar codes. Its colours come from t-SNE; ours are
-the codes along the three directions in which they differ most (PCA), which needs nothing else installed and shows
-distances as they are.
+As figure 2 of paper 002 (Progressive Warping): t-SNE makes three numbers of each code, which are its colour, so that
+similar colours are similar codes. Needs scikit-learn (`pip install "visavis[eval]"`).
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from engines.errors import VisavisError, WeightsError
@@ -29,6 +29,10 @@ from engines.generators.pwm.networks import PwmNetworks
 from engines.head.model import HeadModel, Part, load_head_model
 from engines.raster.gbuffer import draw_ids
 
+_EMBEDDED = (
+    1500  # codes that t-SNE is given: it takes minutes for all; each other has the colour of the nearest
+)
+_PERPLEXITY = 30.0
 _MIDDLE = (2.0, 98.0)  # percent of the vertices whose colours are told apart
 _FILL = 0.45  # of the picture's height: half the head's
 
@@ -64,10 +68,15 @@ def codes_of(weights: Path) -> Tensor:
 
 
 def colours_of(codes: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(N, d) → (N, 3) 0 … 1: along the three directions in which codes differ most, the widest as red."""
-    off = codes - codes.mean(0)
-    _, _, directions = np.linalg.svd(off, full_matrices=False)
-    along = off @ directions[:3].T
+    """(N, d) → (N, 3) 0 … 1 by t-SNE; the same for the same codes. Raises VisavisError without scikit-learn."""
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError as error:
+        raise VisavisError('scikit-learn is missing; type: pip install "visavis[eval]"') from error
+    chosen = codes[np.linspace(0, len(codes) - 1, min(len(codes), _EMBEDDED)).astype(np.int64)]
+    perplexity = min(_PERPLEXITY, (len(chosen) - 1) / 3)
+    embedded = TSNE(3, perplexity=perplexity, init="pca", random_state=0).fit_transform(chosen)
+    along = embedded[KDTree(chosen).query(codes)[1]]
     low, high = np.percentile(along, _MIDDLE, axis=0)
     return ((along - low) / np.maximum(high - low, 1e-9)).clip(0, 1).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Train a generator on a cache of pairs, on a CPU (bfloat16) or a GPU, for as many minutes as you have.
+"""Train a generator on a cache of pairs, on a CPU or a GPU, for as many minutes as you have.
 
     python -m scripts.generators.pairs DATA -o runs/pairs        # once: your clips → pairs
     python -m scripts.train runs/pairs --generator visavis --minutes 60 -o my.safetensors

@@ -16,8 +16,10 @@ from engines.mood import mood_of
 from engines.motion import Motion
 from engines.retarget import retarget
 from streamer.clock import Clock, SystemClock
+from streamer.drive.demo import demo_track
 from streamer.drive.driver import Drive, Driver
 from streamer.drive.emotion import Felt, advance
+from streamer.drive.recorded_head import RecordedHead
 from streamer.figure import Figure
 from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.options import AvatarOptions
@@ -74,6 +76,7 @@ class Avatar:
         self._last_picture = self._figure.rest_picture
         self._fault_since_s: float | None = None
         self._felt: Felt | None = None
+        self._head = RecordedHead(options.head_motion or demo_track())
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -157,10 +160,15 @@ class Avatar:
         controls = self.controls  # read once: another thread may set them
         wanted = mood_of(controls.preset, controls.preset_strength)
         felt = self._felt = advance(self._felt, wanted, drive.motion, time_s)
-        return [
-            retarget(d.motion, d.neutral, self._figure.source, controls, mood=felt.mood, talking=felt.talking)
-            for d in (drive, *coming)
-        ]
+        source = self._figure.source
+        head = self._head = self._head.towards(controls.head_from == "recording", time_s)
+        asked: list[Motion] = []
+        for d in (drive, *coming):
+            motion = retarget(d.motion, d.neutral, source, controls, mood=felt.mood, talking=felt.talking)
+            # what comes is as much later in the recording too
+            at_s = time_s + d.motion.time_s - drive.motion.time_s
+            asked.append(head.posed(motion, at_s, source, controls))
+        return asked
 
     def _after_fault(self, error: Exception, time_s: float) -> NDArray[np.uint8]:
         if self._fault_since_s is None:

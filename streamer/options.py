@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from engines.enrollment import Enrollment
 from engines.generators.kept import KeptGenerators
 from engines.generators.names import DEFAULT_GENERATOR
+from engines.motion import MotionTrack
 from engines.renderer import Framing, Renderer
 from engines.retarget import Controls
 from streamer.drive.trackers.names import DEFAULT_TRACKER
@@ -18,7 +19,7 @@ class AvatarOptions:
     """How an avatar is drawn, followed and heard; what is asked for beyond that is added by subclasses.
 
     `trim_ms`: the sound comes this much later than the picture; below 0, earlier. `controls`: None for those saved
-    with the avatar.
+    with the avatar. `head_motion`: what moves the head where the controls say so; None for the demo's.
     """
 
     generator: str = DEFAULT_GENERATOR
@@ -28,6 +29,7 @@ class AvatarOptions:
     look: Look = AS_IS
     trim_ms: float = 0.0
     controls: Controls | None = None
+    head_motion: MotionTrack | None = None
 
     def controls_for(self, enrollment: Enrollment) -> Controls:
         """How the avatar moves at first."""

@@ -8,7 +8,8 @@ from fakes import FakeTracker
 
 from engines.motion import ARKIT_INDEX, Motion
 from streamer.drive.driver import Driver
-from streamer.drive.voice_helps import FADE_S, Blend, with_voice
+from streamer.drive.share import Share
+from streamer.drive.voice_helps import FADE_S, with_voice
 from streamer.frame import Frame
 
 JAW, BLINK = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["eyeBlinkLeft"]
@@ -31,13 +32,12 @@ def test_the_voice_has_the_mouth_and_nothing_else() -> None:
 
 
 def test_fades_take_their_time_and_stop_at_the_ends() -> None:
-    blend = Blend(0.0, 0.0)
-    blend = blend.towards(True, FADE_S / 2)
-    assert blend.share == pytest.approx(0.5)
-    assert blend.towards(True, 10.0).share == 1.0
-    assert blend.towards(False, FADE_S).share == pytest.approx(0.0)
-    assert Blend().towards(True, 5.0).share == 1.0  # nothing was shown before
-    assert blend.towards(True, 0.0).share == blend.share  # a clock that went back
+    share = Share(FADE_S, 0.0, 0.0).towards(True, FADE_S / 2)
+    assert share.value == pytest.approx(0.5)
+    assert share.towards(True, 10.0).value == 1.0
+    assert share.towards(False, FADE_S).value == pytest.approx(0.0)
+    assert Share(FADE_S).towards(True, 5.0).value == 1.0  # nothing was shown before
+    assert share.towards(True, 0.0).value == share.value  # a clock that went back
 
 
 def frame(time_s: float) -> Frame:

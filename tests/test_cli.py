@@ -30,7 +30,7 @@ from engines.presets import PRESET_NAMES
 from engines.retarget import CHOICES, Controls
 from streamer import __version__
 from streamer.cli import main as cli
-from streamer.cli.controls import OPTIONS, MotionMode, RegionChoice
+from streamer.cli.controls import OPTIONS, HeadChoice, MotionMode, RegionChoice
 from streamer.cli.terminal import log_to_terminal
 
 ROOT = Path(__file__).parent.parent
@@ -449,9 +449,19 @@ def test_settings_through_a_link_change_the_file_itself(call: Call, avatar: Path
     assert load_enrollment(own).controls == Controls(lips=0)
 
 
+def test_a_head_that_no_motion_file_moves_is_refused(call: Call, avatar: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "talk.mp4"
+    wrong.write_bytes(b"no motion")
+    done = call("animate", avatar, "--driver", wrong, "-o", tmp_path / "o.mp4", "--head-motion", wrong)
+    assert done.code != 0
+    assert "--motion-out" in done.err
+    assert not (tmp_path / "o.mp4").exists()
+
+
 def test_every_control_has_its_option() -> None:
     assert set(OPTIONS) == set(Controls().to_dict())
     assert tuple(RegionChoice) == CHOICES["region"]
+    assert tuple(HeadChoice) == CHOICES["head_from"]
     assert tuple(MotionMode) == CHOICES["motion"]
 
 

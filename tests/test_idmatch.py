@@ -228,8 +228,7 @@ def test_beyond_the_head_the_flow_around_counts() -> None:
 def test_shares_are_the_softmax_of_the_cosine_at_its_temperature(run: Run) -> None:
     keys, own = run.made.stages["keys"], run.kept.keys
     cosines = F.cosine_similarity(keys.flatten(2)[..., :, None], own.flatten(2)[..., None, :], dim=1)
-    wanted = ((cosines - 1) / 0.01).clamp_min(-60)
-    torch.testing.assert_close(c.similarity(keys, own), wanted, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(c.similarity(keys, own), (cosines - 1) / 0.01, rtol=1e-3, atol=1e-2)
     shares = (cosines / 0.01).softmax(2)
     cells = F.avg_pool2d(run.photo[0], 8)
     brought = (cells.flatten(2) @ shares.transpose(1, 2)).reshape(cells.shape)
@@ -239,9 +238,13 @@ def test_shares_are_the_softmax_of_the_cosine_at_its_temperature(run: Run) -> No
 def test_no_share_is_a_number_that_a_cpu_is_slow_in() -> None:
     """Below 1.2e-38 a product takes it a hundred times as long; an eighth of all shares were."""
     keys = c.unit(torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(1)))
-    shares = c.similarity(keys, keys).softmax(2)
-    assert float(shares.min()) >= torch.finfo(torch.float32).tiny
-    assert float(shares.min()) < 1e-20
+    similar = c.similarity(keys, keys)
+    for over in (1, 2):
+        for found in (similar, similar - 90):  # also where nothing is like it
+            shares = c.shares_of(found, over)
+            assert float(shares.min()) >= torch.finfo(torch.float32).tiny
+            assert float(shares.min()) < 1e-20
+            torch.testing.assert_close(shares, found.softmax(over))
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
@@ -438,7 +441,7 @@ def test_full_size() -> None:
 def test_what_ships_is_small() -> None:
     kept, _, gflop = counted(IdmatchConfig())
     assert gflop["convolutions"] < 8
-    assert gflop["frame"] == pytest.approx(6.77, abs=0.02)
+    assert gflop["frame"] == pytest.approx(5.53, abs=0.02)
     # what an avatar keeps as fp16
     assert sum(x.numel() for x in kept) * 2 < 4.1e6
 
@@ -449,11 +452,6 @@ def test_a_small_window_has_fewer_cells(astronaut: Enrollment, side: int) -> Non
     made = blueprint.make(blueprint.networks(), scene_of(astronaut, astronaut.motion, side))
     assert made.rgba.shape == (1, 4, side, side)
     assert made.stages["gathered"].shape == (1, 4, side // 8, side // 8)
-
-
-def test_a_window_is_whole_cells() -> None:
-    with pytest.raises(ValueError, match="8 px times a whole number high; 100 px is not"):
-        IdmatchBlueprint(TINY, (), 100)
 
 
 # --- what can be left out ----------------------------------------------------------------------------

@@ -176,13 +176,6 @@ def test_the_papers_widths_are_those_of_the_work_it_builds_on() -> None:
     assert IFaceUvBlueprint.window == Size(256, 256)
 
 
-def test_windows_that_cannot_be_halved_five_times_are_refused() -> None:
-    for height in (32, 80, 250):
-        with pytest.raises(ValueError, match=f"give a multiple of 32, at least 64 px, not {height}"):
-            IFaceUvBlueprint(TINY, height_px=height)
-    assert IFaceUvBlueprint(TINY, height_px=128).window == Size(128, 128)
-
-
 # --- eqs. 1 to 3: motion ---------------------------------------------------------------------------
 
 

@@ -543,13 +543,6 @@ def test_the_shipped_width_fits_a_call() -> None:
     assert sum(p.numel() for p in MultiguidanceBlueprint().networks().parameters()) < 1.6e6
 
 
-def test_sizes_that_cannot_be_halved_five_times_are_refused() -> None:
-    assert MultiguidanceBlueprint(height_px=128).window == Size(128, 128)
-    for size in (32, 100):
-        with pytest.raises(ValueError, match="give a multiple of 32 px, 64 or more"):
-            MultiguidanceBlueprint(height_px=size)
-
-
 # --- fig. 8: pose and expression apart -------------------------------------------------------------
 
 

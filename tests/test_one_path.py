@@ -263,7 +263,33 @@ def test_a_small_size_is_for_whoever_has_one(monkeypatch: pytest.MonkeyPatch) ->
     assert (small.window, small.raster_size()) == (Size(24, 32), Size(24, 32))
     assert Plain.window == Size(48, 64)
     for size in (0, -4):
-        with pytest.raises(train.TrainingError, match="give at least 16"):
+        with pytest.raises(train.TrainingError, match="16 or more"):
             train.blueprint_of("plain", "", [], size)
     with pytest.raises(train.TrainingError, match="visavis has one size, 128 px"):
         train.blueprint_of("visavis", "", [], 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "refused", "window"),
+    [
+        ("ifaceuv", (32, 80, 250), Size(128, 128)),
+        ("multiguidance", (32, 100), Size(128, 128)),
+        ("pwm", (16, 40, 100), Size(128, 128)),
+        ("pncc", (8, 72, 90), Size(96, 128)),
+        ("idmatch", (8, 100), Size(128, 128)),
+    ],
+)
+def test_a_size_that_layers_cannot_halve_is_refused(
+    name: str, refused: tuple[int, ...], window: Size
+) -> None:
+    make = GENERATORS[name].blueprint
+    assert make is not None
+    blueprint = make()
+    for height_px in refused:
+        with pytest.raises(
+            ValueError, match=f"{name}'s window is a multiple of .* px high, .* or more; {height_px} px"
+        ):
+            blueprint(height_px=height_px)
+    assert blueprint(height_px=128).window == window
+    least = blueprint(height_px=blueprint.least_px)
+    assert least.window.height_px == blueprint.least_px

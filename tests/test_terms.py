@@ -128,6 +128,12 @@ def test_l1_by_hand() -> None:
     assert float(terms.l1_multiscale(a, b, scales=2)) == pytest.approx(1.5 + 1.0)
 
 
+def test_psnr_by_hand() -> None:
+    a = torch.stack([torch.full((1, 2, 2), 0.5), torch.full((1, 2, 2), 1.0)])
+    assert terms.minus_psnr(a, a + 0.1).tolist() == pytest.approx([-20, -20], abs=1e-3)
+    assert terms.minus_psnr(a, a).tolist() == [-60, -60]
+
+
 def test_perceptual_by_hand() -> None:
     """001, eq. 8 on two layers and two scales of pictures of one colour: every mean is that of one number."""
     a, b = torch.full((1, 1, 4, 4), 0.5), torch.full((1, 1, 4, 4), 0.25)

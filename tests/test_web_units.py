@@ -95,7 +95,7 @@ def told(node: Path) -> dict[str, Any]:
 
 def test_the_page_offers_the_servers_controls(told: dict[str, Any]) -> None:
     assert told["defaults"] == Controls().to_dict()
-    assert told["choices"] == {name: list(CHOICES[name]) for name in ("motion", "region")}
+    assert told["choices"] == {name: list(CHOICES[name]) for name in ("motion", "region", "head_from")}
     assert (told["strength"]["min"], told["strength"]["max"]) == (0, STRENGTH_MAX)
 
 

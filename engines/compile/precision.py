@@ -17,9 +17,12 @@ def bfloat16_is_fast(able: Mapping[str, Any] | None = None) -> bool | None:
     `able`: what `torch.cpu.get_capabilities` tells (None: of this computer). Only tiles (AMX) count: a CPU that has
     AVX512_BF16 alone says that it can, and takes up to 1.7 times as long as in float32.
     """
-    if able is None:
-        able = getattr(torch.cpu, "get_capabilities", dict[str, Any])()  # older torch has none
-    return bool(able.get("amx_bf16")) if able.get("architecture") == "x86_64" else None
+    told: Mapping[str, Any] = _capabilities() if able is None else able
+    return bool(told.get("amx_bf16")) if told.get("architecture") == "x86_64" else None
+
+
+def _capabilities() -> Mapping[str, Any]:
+    return getattr(torch.cpu, "get_capabilities", dict[str, Any])()  # older torch has none
 
 
 def bfloat16_pays(device: torch.device) -> bool:

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable
 from enum import StrEnum
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +30,13 @@ class RegionChoice(StrEnum):
     pose = "pose"
     lip = "lip"
     eyes = "eyes"
+
+
+class HeadChoice(StrEnum):
+    """Who moves the head."""
+
+    driver = "driver"
+    recording = "recording"
 
 
 STRENGTH_PANEL = "Strengths (0 to 2; 1 is as the driver does it)"
@@ -58,6 +66,10 @@ OPTIONS: dict[str, Any] = {
     "head": _strength("Turning of the head."),
     "position": _strength("Moving of the head in the picture."),
     "region": _motion(RegionChoice, "What of the driver gets through: all, exp, pose, lip, eyes."),
+    "head_from": _motion(
+        HeadChoice,
+        "Who moves the head: driver, or recording (--head-motion), while the driver moves the face.",
+    ),
     "motion": _motion(MotionMode, "relative: from the driver's rest; absolute: as it is."),
     "place_absolutely": _motion(
         bool,
@@ -94,6 +106,11 @@ def with_controls(command: Callable[..., None]) -> Callable[..., None]:
 
     run.__signature__ = signature.replace(parameters=[*own, *more])  # pyright: ignore[reportAttributeAccessIssue]
     return run
+
+
+def moved_by(head_motion: Path | None, controls: dict[str, object]) -> dict[str, object]:
+    """`controls` as typed; a file that moves the head is meant to, unless they say otherwise."""
+    return controls if head_motion is None else {"head_from": "recording"} | controls
 
 
 def _plain(value: Any) -> object:

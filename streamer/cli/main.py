@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from pathlib import Path
@@ -19,7 +18,8 @@ from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
 from streamer.cli.avatars import add_avatar_commands
 from streamer.cli.computer import add_computer_commands
-from streamer.cli.controls import with_controls
+from streamer.cli.controls import moved_by, with_controls
+from streamer.cli.explain import explain
 from streamer.cli.latency import latency
 from streamer.cli.options import (
     AspectChoice,
@@ -29,6 +29,7 @@ from streamer.cli.options import (
     FramingChoice,
     GeneratorName,
     HeadModelSpec,
+    HeadMotion,
     Height,
     SinkName,
     SourceName,
@@ -66,9 +67,6 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-# Newer typers carry a click of their own, so the class is named through what typer exports.
-UsageError = typer.BadParameter.__mro__[1]
 
 
 def _show_version(wanted: bool) -> None:
@@ -166,6 +164,7 @@ def animate(
         typer.Option(help="head: the standard crop; photo: the photo's own framing, pixel for pixel."),
     ] = FramingChoice.head,
     trim_ms: TrimMs = 0.0,
+    head_motion: HeadMotion = None,
     motion_out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also write the motion here (.jsonl).", parser=output_file),
@@ -180,10 +179,12 @@ def animate(
     """
     require_apart(
         {"-o": output, "--motion-out": motion_out, "--trace": trace},
-        {"the avatar": avatar, "the driving video": driver, "the background": background},
-    )
+        {"the avatar": avatar, "the driving video": driver, "the background": background,
+         "the head's motion": head_motion},
+    )  # fmt: skip
     with quiet_native():
         from engines.enrollment import load_enrollment
+        from engines.motion import read_motion
         from engines.retarget import Controls
         from streamer.animate import Job
         from streamer.animate import animate as run_job
@@ -199,7 +200,8 @@ def animate(
             generator=generator,
             tracker=tracker,
             size_px=height_px(size, aspect),
-            controls=Controls.from_dict(controls, enrollment.controls),
+            controls=Controls.from_dict(moved_by(head_motion, controls), enrollment.controls),
+            head_motion=None if head_motion is None else read_motion(head_motion),
             framing=framing.value,
             look=look,
             motion_output=motion_out,
@@ -227,6 +229,7 @@ def run(
     loop: Annotated[bool, typer.Option("--loop", help="Repeat a file for ever.")] = False,
     trim_ms: TrimMs = 0.0,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop by itself after this long.")] = None,
+    head_motion: HeadMotion = None,
     trace: TraceFile = None,
     *,
     controls: dict[str, object],
@@ -239,10 +242,12 @@ def run(
     """
     require_apart(
         {"--to": sink, "--trace": trace},
-        {"the avatar": avatar, "the driving video": source, "the background": background},
-    )
+        {"the avatar": avatar, "the driving video": source, "the background": background,
+         "the head's motion": head_motion},
+    )  # fmt: skip
     with quiet_native():
         from engines.enrollment import load_enrollment
+        from engines.motion import read_motion
         from engines.retarget import Controls
         from streamer.look import Look, read_background
         from streamer.start_live import LiveOptions, run_live
@@ -260,7 +265,8 @@ def run(
             seconds=seconds,
             trace=trace,
             trim_ms=trim_ms,
-            controls=Controls.from_dict(controls, enrollment.controls),
+            controls=Controls.from_dict(moved_by(head_motion, controls), enrollment.controls),
+            head_motion=None if head_motion is None else read_motion(head_motion),
         )
         outcome, snapshot = run_live(enrollment, options, say_note)
     if outcome.notice:
@@ -368,30 +374,11 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        code, message = _explain(error)
+        code, message = explain(error)
         say_line(f"visavis: {message}", "red")
     if code == INTERRUPTED:
         say_line("visavis: stopped", "default")
     sys.exit(code)
-
-
-def _explain(error: Exception) -> tuple[int, str]:
-    """Exit code and the one line for `error`."""
-    if isinstance(error, UsageError):
-        context = error.ctx  # pyright: ignore[reportAttributeAccessIssue]
-        command = context.command_path if context else "visavis"
-        return 2, f"{_one_line(error.format_message()).rstrip('.')}; see `{command} --help`"  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(error, VisavisError):
-        return 1, _one_line(str(error))
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        where = error.filename or "a file, or what was to be printed,"
-        return 1, _one_line(f"{where} cannot be written ({error.strerror}); free some space there")
-    what = _one_line(f"{type(error).__name__}: {error}")
-    return 70, f"something broke ({what}); run it again as `visavis --debug …` and report the traceback"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":

@@ -82,6 +82,15 @@ TraceFile = Annotated[
     typer.Option(metavar="FILE", help="Also write each frame's times here (.jsonl).", parser=output_file),
 ]
 
+HeadMotion = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A motion file (.jsonl) that moves the head, repeated, while the driver moves the face.",
+        parser=input_file,
+    ),
+]
+
 
 class AspectChoice(StrEnum):
     """The picture's shape."""

@@ -15,8 +15,9 @@ from engines.motion import Motion
 from streamer.drive.filters import MotionFilter
 from streamer.drive.idle import with_idle
 from streamer.drive.presence import Presence, advance
+from streamer.drive.share import Share
 from streamer.drive.trackers.tracker import Track, Tracker
-from streamer.drive.voice_helps import Blend, with_voice
+from streamer.drive.voice_helps import FADE_S, with_voice
 from streamer.frame import Frame, Moment
 
 DriverState = Literal["calibrating", "tracking", "holding", "idle", "fault"]
@@ -57,7 +58,7 @@ class Driver:
         """`said`: the motion that a voice asks for now, on top of a rest motion; it helps while no face is seen."""
         self._tracker = tracker
         self._said = said
-        self._blend = Blend()
+        self._voices = Share(FADE_S)  # of the mouth
         self._last_said: Motion | None = None
         self._filter = MotionFilter() if smooth else None
         self._presence = Presence()
@@ -114,10 +115,10 @@ class Driver:
         self._presence, motion = advance(self._presence, seen, time_s, neutral)
         if self._said is not None:
             said = self._said(neutral)  # asked always: who is heard only now and then is not understood
-            self._blend = self._blend.towards(seen is None and said is not None, time_s)
+            self._voices = self._voices.towards(seen is None and said is not None, time_s)
             self._last_said = said or self._last_said  # what fades out when the voice ends
             if self._last_said is not None:
-                motion = with_voice(motion, self._last_said, self._blend.share)
+                motion = with_voice(motion, self._last_said, self._voices.value)
         return Drive(motion, neutral, self._presence.label, seen is not None)
 
     def recalibrate(self) -> None:

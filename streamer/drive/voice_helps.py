@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,20 +11,6 @@ from engines.motion import ARKIT_NAMES, Motion
 FADE_S = 0.3
 
 _MOUTH = np.array([n.startswith(("jaw", "mouth")) for n in ARKIT_NAMES])
-
-
-@dataclass(frozen=True, slots=True)
-class Blend:
-    """How much of the mouth is the voice's, 0 … 1, and when that was."""
-
-    share: float = 0.0
-    time_s: float | None = None
-
-    def towards(self, wanted: bool, time_s: float) -> Blend:
-        """At `time_s`, a full fade taking `FADE_S`."""
-        step = 1.0 if self.time_s is None else max(0.0, time_s - self.time_s) / FADE_S
-        share = min(1.0, self.share + step) if wanted else max(0.0, self.share - step)
-        return Blend(share, time_s)
 
 
 def with_voice(seen: Motion, said: Motion, share: float) -> Motion:

@@ -14,6 +14,7 @@ export const DEFAULTS = Object.freeze({
   head: 1,
   position: 1,
   region: "all",
+  head_from: "driver",
   motion: "relative",
   place_absolutely: false,
   keep_lips: true,
@@ -35,6 +36,10 @@ export const CHOICES = {
     lip: ["Lips", "Only your lips move the avatar."],
     eyes: ["Eyes", "Only your eyes move the avatar."],
   },
+  head_from: {
+    driver: ["You", "The avatar's head moves as yours does."],
+    recording: ["Recorded", "A recorded motion moves the head; your face and gaze stay yours."],
+  },
 };
 
 /** What of the driver each region lets through, as in `engines.retarget`. */
@@ -46,6 +51,7 @@ const LETS_THROUGH = {
   eyes: ["eyes", "gaze"],
 };
 const lets = (...parts) => (values) => parts.some((part) => LETS_THROUGH[values.region].includes(part));
+const movesHead = (part) => (values) => values.head_from === "recording" || lets(part)(values);
 
 /**
  * The panel, top to bottom. `needs` says whether a setting can have an effect with the values given.
@@ -105,15 +111,16 @@ export const GROUPS = [
         kind: "slider",
         label: "Rotation",
         title: "Strength of the head's turning",
-        needs: lets("head"),
+        needs: movesHead("head"),
       },
       {
         name: "position",
         kind: "slider",
         label: "Position",
         title: "Strength of the head's moving about",
-        needs: lets("position"),
+        needs: movesHead("position"),
       },
+      { name: "head_from", kind: "switch", label: "Moved by" },
     ],
   },
   {

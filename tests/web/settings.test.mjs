@@ -28,7 +28,7 @@ test("settings that are missing, of another kind or out of range become the defa
   assert.deepEqual(sane([1, 2]), { ...DEFAULTS });
   const bad = {
     expression: 9, lips: "1", eyes: -0.01, brows: NaN, gaze: null, head: [0.5], position: Infinity,
-    region: "toString", motion: ["absolute"], place_absolutely: 1, keep_lips: "no", keep_blink: 0,
+    region: "toString", head_from: "me", motion: ["absolute"], place_absolutely: 1, keep_lips: "no", keep_blink: 0,
     preset: "furious", preset_strength: 2.01, more: 7,
   };
   assert.deepEqual(sane(bad, EMOTIONS), { ...DEFAULTS });
@@ -37,7 +37,7 @@ test("settings that are missing, of another kind or out of range become the defa
 test("good settings are kept as they are", () => {
   const good = {
     expression: 0, lips: 2, eyes: 0.35, brows: 1.3, gaze: 0.5, head: 0.6, position: 0, region: "lip",
-    motion: "absolute", place_absolutely: true, keep_lips: false, keep_blink: false, preset: "happy",
+    head_from: "recording", motion: "absolute", place_absolutely: true, keep_lips: false, keep_blink: false, preset: "happy",
     preset_strength: 0.4,
   };
   assert.deepEqual(sane(good, EMOTIONS), good);
@@ -90,11 +90,13 @@ test("a row that cannot have an effect says so", () => {
   );
   assert.ok(!idle({ region: "lip" }).includes("keep_lips"));
   assert.ok(!idle({ region: "eyes" }).includes("gaze"));
+  assert.ok(idle({ region: "exp" }).includes("head"));
+  assert.ok(!idle({ region: "exp", head_from: "recording" }).includes("head"), "a recording moves it");
 });
 
 test("a group's defaults are those of its rows", () => {
   const head = GROUPS.find((group) => group.title === "Head");
-  assert.deepEqual(defaultsOf(head.rows), { head: 1, position: 1 });
+  assert.deepEqual(defaultsOf(head.rows), { head: 1, position: 1, head_from: "driver" });
 });
 
 test("a first call starts with what is saved with the avatar, else as the driver does it", () => {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engines.generators.idmatch.correspondence import CELL_PX, carried, cell_places, gathered, similarity
+from engines.generators.idmatch.correspondence import (
+    CELL_PX,
+    carried,
+    cell_places,
+    gathered,
+    shares_of,
+    similarity,
+)
 from engines.generators.idmatch.networks import KIND, IdmatchConfig, IdmatchNetworks, Kept
 from engines.generators.networked import terms
 from engines.generators.networked.blueprint import Blueprint, Made
@@ -45,18 +52,10 @@ class IdmatchBlueprint(Blueprint[IdmatchConfig]):
     kind = KIND
     config_type = IdmatchConfig
     window = Size(256, 256)
+    step_px, least_px = 8, 16  # whole cells
     switches = ("correspondence", "skips")
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + ALONE)
-
-    def __init__(
-        self, config: IdmatchConfig | None = None, without: Collection[str] = (), height_px: int | None = None
-    ) -> None:
-        super().__init__(config, without, height_px)
-        if self.window.height_px % CELL_PX:
-            raise ValueError(
-                f"idmatch's window is {CELL_PX} px times a whole number high; {height_px} px is not"
-            )
 
     def networks(self) -> IdmatchNetworks:
         return IdmatchNetworks(self.config)
@@ -150,5 +149,5 @@ def cycle(stages: Mapping[str, Tensor]) -> Tensor:
     """(B,) `|Σ_i A'(j, i) Σ_k A(i, k) I(k) − I(j)|`: what was gathered, brought back by the softmax of the same cosines
     the other way, is the photo again (Zhang et al. 2020, eq. 9)."""
     cosines = similarity(stages["keys"], stages["own_keys"])
-    there, back = cosines.softmax(2), cosines.softmax(1).transpose(1, 2)
+    there, back = shares_of(cosines, 2), shares_of(cosines, 1).transpose(1, 2)
     return terms.l1(gathered(back, gathered(there, stages["cells"])), stages["cells"])

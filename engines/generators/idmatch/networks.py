@@ -23,6 +23,7 @@ from engines.generators.idmatch.correspondence import (
     flow_of,
     gathered,
     in_cells,
+    shares_of,
     similarity,
     unit,
 )
@@ -177,7 +178,7 @@ class IdmatchNetworks(nn.Module):
         places = cell_places(values)
         own_places = places.expand(len(own), -1, -1, -1)
         keys = self.key_encoder(own, own_places, self.key_encoder.embed(own, own_places))
-        answered = answers(similarity(keys, keys).softmax(2), places)
+        answered = answers(shares_of(similarity(keys, keys), 2), places)
         return Kept(keys, answered, values, skip1, skip2, skip4)
 
     def forward(
@@ -200,7 +201,7 @@ class IdmatchNetworks(nn.Module):
         places = cell_places(cells)
         keys = self.key_encoder(guide, places + carried, embedded)
         if correspond:
-            shares = similarity(keys, kept.keys).softmax(2)
+            shares = shares_of(similarity(keys, kept.keys), 2)
             coarse = flow_of(shares, kept.answered, places)
             values, brought = gathered(shares, kept.values), gathered(shares, cells)
         else:

@@ -38,7 +38,7 @@ Parts that can be left out: `refinement` (I_uv^s is rendered as it is; losses 8 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -59,7 +59,6 @@ LAMBDA_MATTE = 1.0  # ours
 # what the picture and each level of features count: each then about as much, of a photo warped to another frame
 LEVELS = (1.0, 0.025, 0.015, 0.015, 0.02)
 FLOW_PARTS = 4  # of the window's height to the flow's
-SMALLEST_PARTS = 32  # of the window's height to that of the smallest map
 _WARP_MAPS = 4
 _MIRROR = mirror_matrix()
 _MIRROR_SOURCE = abs(_MIRROR).argmax(0).tolist()
@@ -73,17 +72,8 @@ class IFaceUvBlueprint(Blueprint[Widths]):
     config_type = Widths
     window = Size(256, 256)
     past = 4
+    step_px, least_px = 32, 64  # it halves its window five times and norms what is left
     switches = ("refinement", "consistency", "window", "computed_flow")
-
-    def __init__(
-        self, config: Widths | None = None, without: Collection[str] = (), height_px: int | None = None
-    ) -> None:
-        super().__init__(config, without, height_px)
-        if self.window.height_px % SMALLEST_PARTS or self.window.height_px < 2 * SMALLEST_PARTS:
-            raise ValueError(
-                f"ifaceuv halves its window five times and norms what is left: give a multiple of {SMALLEST_PARTS}, "
-                f"at least {2 * SMALLEST_PARTS} px, not {self.window.height_px}"
-            )
 
     def networks(self) -> IFaceUvNetworks:
         return IFaceUvNetworks(self.config, self.past + 1)

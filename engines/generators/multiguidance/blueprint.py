@@ -30,7 +30,7 @@ Deviations:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,8 +46,6 @@ from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
 
 SCALES = 4  # j of eq. 8: the picture and it halved three times
-STEP_PX = 32  # what the completion network halves five times
-LEAST_PX = 2 * STEP_PX  # an instance norm needs more than one place
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +64,9 @@ class MultiguidanceBlueprint(Blueprint[Config]):
     kind = NetworkKind("multiguidance", 1, "scripts.train")
     config_type = Config
     window = Size(256, 256)
+    step_px, least_px = 32, 64  # halved five times; an instance norm needs more than one place
     switches = ("flow_guidance", "occlusion_guidance", "synthesis_guidance")
     weights: ClassVar[LossWeights] = LossWeights()
-
-    def __init__(
-        self, config: Config | None = None, without: Collection[str] = (), height_px: int | None = None
-    ) -> None:
-        super().__init__(config, without, height_px)
-        if self.window.height_px % STEP_PX or self.window.height_px < LEAST_PX:
-            raise ValueError(
-                f"multiguidance halves its window five times; give a multiple of {STEP_PX} px, {LEAST_PX} or more"
-            )
 
     # --- what it is -----------------------------------------------------------------------------------
 

@@ -29,8 +29,6 @@ from engines.head.model import load_head_model
 
 Config = TypeVar("Config")
 
-LEAST_PX = 16  # of a window's height
-
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -63,6 +61,7 @@ class Blueprint(ABC, Generic[Config]):
     - `config_type`: a frozen dataclass of widths, per level; `weights` files keep it.
     - `window`: what the networks draw, in pixels; `raster`: the grid on which the head is rasterised there, where it
       is not the window's own; such a generator has one size.
+    - `step_px`, `least_px`: other heights of the window are multiples of the one, at least the other.
     - `past`, `ahead`: moments of motion before and after the one to draw.
     - `base`: the generator whose picture its networks complete, if any; then pairs carry that picture.
     - `switches`: parts that can be left out; `without` says which are.
@@ -75,6 +74,8 @@ class Blueprint(ABC, Generic[Config]):
     config_type: ClassVar[type[Any]]
     window: Size = Size(256, 256)
     raster: ClassVar[Size | None] = None
+    step_px: ClassVar[int] = 1
+    least_px: ClassVar[int] = 16
     past: ClassVar[int] = 0
     ahead: ClassVar[int] = 0
     base: ClassVar[Literal["geometric"] | None] = None
@@ -100,8 +101,11 @@ class Blueprint(ABC, Generic[Config]):
                 raise ValueError(
                     f"{self.kind.name} has one size, {self.window.height_px} px; leave the size out"
                 )
-            if height_px < LEAST_PX:
-                raise ValueError(f"a window of {height_px} px shows nothing; give at least {LEAST_PX}")
+            if height_px < self.least_px or height_px % self.step_px:
+                raise ValueError(
+                    f"{self.kind.name}'s window is a multiple of {self.step_px} px high, {self.least_px} or more; "
+                    f"{height_px} px is not"
+                )
             width_px = round(height_px * self.window.width_px / self.window.height_px)
             self.window = Size(width_px, height_px)
 
@@ -185,8 +189,9 @@ class Blueprint(ABC, Generic[Config]):
         ours, size = lesson.over(self.make(networks, lesson.scene).rgba), self.window
         truth, still = lesson.truth_at(size), lesson.photo_over(size)
         found: dict[str, Tensor] = {}
-        for name, picture in (("l1", ours), ("l1_base", still)):
-            found[name] = (picture - truth).abs().mean((1, 2, 3))
+        for end, picture in (("", ours), ("_base", still)):
+            found[f"l1{end}"] = (picture - truth).abs().mean((1, 2, 3))
+            found[f"db{end}"] = terms.minus_psnr(picture, truth)
         if judges.perceptual is not None:
             for name, picture in (("lpips", ours), ("lpips_base", still)):
                 found[name] = judges.distance(picture, truth)

@@ -54,6 +54,11 @@ def l1_multiscale(a: Tensor, b: Tensor, scales: int = 3) -> Tensor:
     return torch.stack([l1(x, y) for x, y in pairs]).sum(0)
 
 
+def minus_psnr(a: Tensor, b: Tensor) -> Tensor:
+    """10 log₁₀ of the mean square: minus the PSNR of pictures 0 … 1, in dB, so that lower is better; −60 at least."""
+    return 10 * _rows((a - b).square()).clamp_min(1e-6).log10()
+
+
 # --- features of pictures ---------------------------------------------------------------------------------
 
 

@@ -31,7 +31,6 @@ Where ours differs:
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,7 +46,7 @@ from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
 from engines.generators.pncc.continued import continued
 from engines.generators.pncc.mouth import mouth_mask
-from engines.generators.pncc.networks import PNCC, SHRINKS, PnccConfig, PnccNetworks
+from engines.generators.pncc.networks import PNCC, PnccConfig, PnccNetworks
 
 _RGB = 3
 
@@ -71,22 +70,11 @@ class PnccBlueprint(Blueprint[PnccConfig]):
     kind = NetworkKind("pncc", 1, "scripts.train")
     config_type = PnccConfig
     window = Size(192, 256)
+    step_px, least_px = 16, 16  # three quarters of it, the width, are halved twice
     switches = ("perceptual", "mapping", "conditioning", "mouth", "residual", "computed_flow")
     teaching = Teaching(adversarial=1 / 50, matching=0.0, counts_from=500)
     teacher = "mobileface"
     weights: ClassVar[LossWeights] = LossWeights()
-
-    def __init__(
-        self,
-        config: PnccConfig | None = None,
-        without: Collection[str] = (),
-        height_px: int | None = None,
-    ) -> None:
-        super().__init__(config, without, height_px)
-        if self.window.width_px % SHRINKS or self.window.height_px % SHRINKS:
-            raise ValueError(
-                f"pncc's window must be divided by {SHRINKS} in width and height; give a height that 16 divides"
-            )
 
     def networks(self) -> PnccNetworks:
         return PnccNetworks(self.config, residual="residual" not in self.without)
@@ -173,6 +161,7 @@ class PnccBlueprint(Blueprint[PnccConfig]):
         for end, picture in (("", ours), ("_base", lesson.photo_over(self.window))):
             off = (picture - truth).abs().mean(1, keepdim=True)
             found[f"l1{end}"] = off.mean((1, 2, 3))
+            found[f"db{end}"] = terms.minus_psnr(picture, truth)
             found[f"mouth{end}"] = (off * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1)
             if judges.perceptual is not None:
                 found[f"lpips{end}"] = judges.distance(picture, truth)

@@ -34,7 +34,7 @@ of their own (`Teaching`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -79,20 +79,10 @@ class PwmBlueprint(Blueprint[PwmConfig]):
     kind = KIND
     config_type = PwmConfig
     window = Size(256, 256)
+    step_px, least_px = 16, 32  # halved four times
     switches = ("displacement", "codes", "whole_head", "progressive")
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + 500)
-
-    def __init__(
-        self, config: PwmConfig | None = None, without: Collection[str] = (), height_px: int | None = None
-    ) -> None:
-        super().__init__(config, without, height_px)
-        step = 2 ** (len(self.config.widths) - 1)
-        if self.window.height_px % step or self.window.height_px < 2 * step:
-            raise ValueError(
-                f"pwm halves its window {len(self.config.widths) - 1} times; "
-                f"give a size of {2 * step}, {3 * step}, {4 * step} … px, not {self.window.height_px}"
-            )
 
     def raster_size(self) -> Size:
         """Half the window: no level that is steered is finer."""

@@ -203,7 +203,7 @@ class VisavisBlueprint(Blueprint[NetworkConfig]):
         for end, rgba in (("", made.rgba.clamp(0, 1)), ("_base", made.stages["picture"])):
             picture = lesson.over(rgba)
             found[f"l1{end}"] = (picture - truth).abs().mean((1, 2, 3))
-            found[f"db{end}"] = 10 * (picture - truth).square().mean((1, 2, 3)).clamp_min(1e-6).log10()
+            found[f"db{end}"] = terms.minus_psnr(picture, truth)
             if judges.perceptual is not None:
                 found[f"lpips{end}"] = judges.distance(picture, truth)
             for name in ("mouth", "eyes"):
