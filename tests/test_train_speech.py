@@ -128,9 +128,9 @@ def test_pauses_are_not_known_and_late_sound_is_taken_out(tmp_path: Path) -> Non
 class Loudness(SpeechNet):
     """Opens the mouth with the loudness of the moment it answers for."""
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        now = torch.exp(features).sum(2).clamp(max=2)
-        out = torch.zeros((*features.shape[:2], OUTPUT_COUNT))
+    def forward(self, heard: torch.Tensor) -> torch.Tensor:
+        now = torch.exp(heard).sum(2).clamp(max=2)
+        out = torch.zeros((*heard.shape[:2], OUTPUT_COUNT))
         back = LOOK_AHEAD_HOPS // 2
         out[:, back:, JAW] = now[:, :-back]
         return out
