@@ -167,7 +167,8 @@ def load_net(path: Path, dropout: float, recipe: Recipe) -> SpeechNet:
     config = SpeechConfig(**header.config)
     if config != recipe.config:
         raise TrainingError(
-            f"{path} is a {config}, not the {recipe.config} of --recipe {recipe.name}; give another --runs folder"
+            f"{path} is of another recipe ({config}) than --recipe {recipe.name} ({recipe.config}); give another "
+            "--runs folder"
         )
     net = SpeechNet(dropout=dropout, recipe=recipe)
     net.load_state_dict({n: torch.from_numpy(t) for n, t in tensors.items()})

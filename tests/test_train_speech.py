@@ -191,7 +191,9 @@ def test_weights_of_another_recipe_are_not_gone_on_from(tmp_path: Path) -> None:
     path = tmp_path / "pretrained.safetensors"
     save_net(path, SpeechNet(recipe=IFACEUV), {})
     assert load_net(path, 0.0, IFACEUV).recipe is IFACEUV
-    with pytest.raises(TrainingError, match=r"is a LSTM on MFCC, not the GRU on log-mel .* another --runs"):
+    with pytest.raises(
+        TrainingError, match=r"\(LSTM on MFCC\) than --recipe visavis \(GRU on log-mel\); give another --runs"
+    ):
         load_net(path, 0.0, VISAVIS)
 
 
