@@ -120,7 +120,7 @@ export const GROUPS = [
         title: "Strength of the head's moving about",
         needs: movesHead("position"),
       },
-      { name: "head_from", kind: "switch", label: "Moved by" },
+      { name: "head_from", kind: "switch", label: "Follows" },
     ],
   },
   {
