@@ -1,9 +1,11 @@
 """Judge `SpeechToMotion` on people it has not heard: table.md, table.json and curves.png.
 
 python -m scripts.evaluate_speech DATA -o runs/speech/evaluation
+python -m scripts.evaluate_speech DATA --runs runs/speech runs/speech-ifaceuv     # two recipes, in one table
 
 Every clip is judged by the fold of `scripts.train_speech` that was trained without its speaker, beside the loudness
-envelope. The sound of a clip is shifted by what the network that has seen no clip found (`late.json`), for both alike.
+envelope. The sound of a clip is shifted by what the network that has seen no clip found (`late.json` of the first of
+`--runs`), for all alike. What is not about clips is judged of each run's `best.safetensors`.
 Lips are judged on English speech aligned by force, and on synthetic voices whose phones are known exactly.
 """
 
@@ -62,11 +64,12 @@ F32 = NDArray[np.float32]
 ENVELOPES_S = (0.0, 0.03, 0.06, 0.1, 0.15)  # smoothing of the baseline: the best one over all clips is judged
 LONG_S = 4.0
 CHANCE_S = 0.5
+COLOURS = ("r", "b", "g")
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One clip: how long somebody speaks in it, the network and the baseline at each smoothing.
+    """One clip by one network: how long somebody speaks in it, the network and the baseline at each smoothing.
 
     `moved_lips`: with the lips' curve half a second late, which is what chance gives. `tracked_lips`: how the person's
     own lips fare by the same measure, which is what an alignment can tell.
@@ -116,6 +119,16 @@ def judge_clips(clips: Sequence[Recording], heard: Mapping[str, Curve], alignmen
         known_s = float(clip.known[:, 0].sum()) / 100
         out.append(Judged(clip.name, clip.subject, known_s, ours, tuple(t for t in theirs if t), *lips))
     return out
+
+
+def name_of(run: Path) -> str:
+    """What tables call the networks of a folder of `scripts.train_speech`. Raises WeightsError."""
+    return f"{run.name}: {load_network(run / 'best.safetensors').config}"
+
+
+def heard_by_all(clips: Sequence[Recording], heard: Mapping[str, Mapping[str, Curve]]) -> list[Recording]:
+    """Clips that every network has a fold for that has not heard their speaker."""
+    return [c for c in clips if all(c.name in curves for curves in heard.values())]
 
 
 def quiet_openings(speech: SpeechToMotion) -> dict[str, float]:
@@ -175,25 +188,57 @@ def lips_row(name: str, lips: Sequence[Lips], subjects: Sequence[str]) -> dict[s
     }
 
 
-def languages(speech: SpeechToMotion, folder: Path, to: Path) -> list[dict[str, object]]:
-    """Every recording of `folder`: how the mouth moves; a sheet of curves."""
+def clip_lips(judged: Mapping[str, Sequence[Judged]]) -> list[dict[str, object]]:
+    """Each network on the clips whose phones are known, chance, and once the people's own lips."""
+    rows: list[dict[str, object]] = []
+    for name, js in judged.items():
+        some = [j for j in js if j.lips is not None]
+        people = [j.subject for j in some]
+        rows.append(lips_row(f"{name}; clips of unheard speakers", [j.lips for j in some if j.lips], people))
+        moved = [j.moved_lips for j in some if j.moved_lips]
+        rows.append(lips_row(f"{name}; the same, half a second late: chance", moved, people))
+    some = [j for j in next(iter(judged.values())) if j.tracked_lips is not None]
+    own = [j.tracked_lips for j in some if j.tracked_lips]
+    return [*rows, lips_row("the people's own lips, tracked", own, [j.subject for j in some])]
+
+
+def synthetic_lips(networks: Mapping[str, SpeechToMotion], paths: Sequence[Path]) -> list[dict[str, object]]:
+    """Each network on utterances of `scripts.speech.tts`, and chance."""
+    rows: list[dict[str, object]] = []
+    names = [p.stem for p in paths]
+    for name, speech in networks.items():
+        lips, moved = list[Lips](), list[Lips]()
+        for path in tqdm(paths, desc="synthetic", mininterval=5):
+            curve, phones = heard_curve(speech, read_sound(path.with_suffix(".flac"))), read_phones(path)
+            lips.append(closure_scores(curve, phones))
+            moved.append(closure_scores(curve.moved(CHANCE_S), phones))
+        rows.append(lips_row(f"{name}; synthetic voices, other sentences", lips, names))
+        rows.append(lips_row(f"{name}; the same, half a second late: chance", moved, names))
+    return rows
+
+
+def languages(networks: Mapping[str, SpeechToMotion], folder: Path, to: Path) -> list[dict[str, object]]:
+    """Every recording of `folder`: how each network moves the mouth; a sheet of curves."""
     files = sorted(folder.glob("*.flac"))
     rows: list[dict[str, object]] = []
     figure, axes = plt.subplots(max(1, len(files)), 1, figsize=(14, 1.1 * max(1, len(files))), squeeze=False)
     for path, axis in zip(files, axes[:, 0], strict=False):
         sound = read_sound(path)
-        heard, envelope = heard_curve(speech, sound), envelope_curve(sound, 0.03)
-        speaking = envelope.at(heard.times_s) > 1.0
-        opening = heard.openings[speaking] / USUAL_OPENING if speaking.any() else np.zeros(1)
-        met = np.diff((heard.openings < LIPS_MEET_BELOW).astype(int)) > 0
-        spoken_s = max(1e-3, speaking.sum() / ANSWER_HZ)
-        rows.append(
-            {"file": path.stem, "seconds": len(sound) / RATE_HZ, "median": float(np.median(opening)),
-             "p95": float(np.percentile(opening, 95)), "closings_hz": float(met.sum() / spoken_s)}
-        )  # fmt: skip
-        shown = heard.times_s < 10
-        axis.plot(heard.times_s[shown], heard.openings[shown] / USUAL_OPENING, "r", linewidth=0.8)
-        axis.fill_between(heard.times_s[shown], -0.1 * envelope.at(heard.times_s[shown]), alpha=0.3)
+        envelope = envelope_curve(sound, 0.03)
+        for (name, speech), colour in zip(networks.items(), COLOURS, strict=False):
+            heard = heard_curve(speech, sound)
+            speaking = envelope.at(heard.times_s) > 1.0
+            opening = heard.openings[speaking] / USUAL_OPENING if speaking.any() else np.zeros(1)
+            met = np.diff((heard.openings < LIPS_MEET_BELOW).astype(int)) > 0
+            spoken_s = max(1e-3, speaking.sum() / ANSWER_HZ)
+            rows.append(
+                {"file": path.stem, "of": name, "seconds": len(sound) / RATE_HZ, "median": float(np.median(opening)),
+                 "p95": float(np.percentile(opening, 95)), "closings_hz": float(met.sum() / spoken_s)}
+            )  # fmt: skip
+            shown = heard.times_s < 10
+            axis.plot(heard.times_s[shown], heard.openings[shown] / USUAL_OPENING, colour, linewidth=0.8)
+        times = np.arange(0, min(10, len(sound) / RATE_HZ), 1 / ANSWER_HZ)
+        axis.fill_between(times, -0.1 * envelope.at(times), alpha=0.3)
         axis.set(ylabel=path.stem[-14:], xlim=(0, 10), ylim=(-1, 1.6), xticks=[])
         axis.yaxis.label.set(rotation=0, fontsize=7, ha="right")
     figure.tight_layout(pad=0.2)
@@ -203,18 +248,21 @@ def languages(speech: SpeechToMotion, folder: Path, to: Path) -> list[dict[str, 
 
 
 def plot_clips(
-    clips: Sequence[Recording], judged: Sequence[Judged], heard: Mapping[str, Curve], to: Path
+    clips: Sequence[Recording],
+    judged: Sequence[Judged],
+    heard: Mapping[str, Mapping[str, Curve]],
+    to: Path,
 ) -> None:
-    """Heard and tracked opening of the median clip and of every eighth other, best to worst."""
+    """Heard and tracked opening of the median clip and of every eighth other, best to worst as `judged` has them."""
     by_name = {c.name: c for c in clips}
     ranked = sorted(judged, key=lambda j: -j.ours.r)[::8]
     figure, axes = plt.subplots(len(ranked), 1, figsize=(14, 1.5 * len(ranked)), squeeze=False)
     for j, axis in zip(ranked, axes[:, 0], strict=True):
         clip = by_name[j.name]
-        curve = heard[j.name]
         times = (np.arange(len(clip.openings)) + 1) / 100
         axis.plot(times, np.where(clip.known[:, 0] > 0, clip.openings, np.nan), "k", label="tracked")
-        axis.plot(curve.times_s, curve.openings, "r", label="heard")
+        for (name, curves), colour in zip(heard.items(), COLOURS, strict=False):
+            axis.plot(curves[j.name].times_s, curves[j.name].openings, colour, label=name)
         axis.set(xlim=(0, min(10, times[-1])), ylabel=f"{j.name}\nr {j.ours.r:.2f}")
     axes[0, 0].legend(loc="upper right")
     figure.tight_layout(pad=0.3)
@@ -222,48 +270,38 @@ def plot_clips(
     plt.close(figure)
 
 
-def opening_rows(judged: Sequence[Judged], shifted: str = "") -> list[dict[str, object]]:
-    """Network, baseline and their difference, over all clips and over those that are long enough to tell.
+def opening_rows(judged: Mapping[str, Sequence[Judged]], shifted: str = "") -> list[dict[str, object]]:
+    """Networks, baseline and their differences, over all clips and over those that are long enough to tell.
 
-    `shifted`: what the clips' sound was shifted by, for the title.
+    `judged`: by the name of the network, the same clips of each in the same order; the first is compared with each
+    other. `shifted`: what the clips' sound was shifted by, for the title.
     """
     rows: list[dict[str, object]] = []
-    for title, some in (
-        (f"all clips{shifted}", list(judged)),
-        (f"{LONG_S:.0f} s and more{shifted}", [j for j in judged if j.seconds >= LONG_S]),
-    ):
+    first, *others = judged
+    for title, least_s in ((f"all clips{shifted}", 0.0), (f"{LONG_S:.0f} s and more{shifted}", LONG_S)):
+        of = {n: [j for j in js if j.seconds >= least_s] for n, js in judged.items()}
+        some = of[first]
         people = [j.subject for j in some]
         best = int(np.argmax([np.median([j.envelopes[k].r for j in some]) for k in range(len(ENVELOPES_S))]))
-        theirs = [j.envelopes[best] for j in some]
-
-        def within(found: Sequence[Opening], people: Sequence[str] = people) -> dict[str, object]:
-            inside = [int(abs(o.lag_frames) <= 1) for o in found]
-            return asdict(share(inside, [1] * len(found), people))
-
-        for name, found in (
-            ("network", [j.ours for j in some]),
-            (f"envelope, {1e3 * ENVELOPES_S[best]:.0f} ms", theirs),
-        ):
+        envelope = f"envelope, {1e3 * ENVELOPES_S[best]:.0f} ms"
+        found = {n: [j.ours for j in js] for n, js in of.items()}
+        found[envelope] = [j.envelopes[best] for j in some]
+        for name, openings in found.items():
+            inside = [int(abs(o.lag_frames) <= 1) for o in openings]
             rows.append(
-                {"clips": title, "of": name, "r": asdict(median((o.r for o in found), people)),
-                 "best_r": asdict(median((o.best_r for o in found), people)),
-                 "lag_frames": asdict(median((o.lag_frames for o in found), people)), "within_a_frame": within(found)}
+                {"clips": title, "of": name, "r": asdict(median((o.r for o in openings), people)),
+                 "best_r": asdict(median((o.best_r for o in openings), people)),
+                 "lag_frames": asdict(median((o.lag_frames for o in openings), people)),
+                 "within_a_frame": asdict(share(inside, [1] * len(inside), people))}
             )  # fmt: skip
-        differ = compare(
-            np.array([j.ours.r for j in some]), np.array([o.r for o in theirs]), people, "difference"
-        )
-        off = compare(
-            np.array([abs(j.ours.lag_frames) for j in some]), np.array([abs(o.lag_frames) for o in theirs]), people,
-            "difference",
-        )  # fmt: skip
-        rows.append(
-            {
-                "clips": title,
-                "of": "network - envelope (means)",
-                "r": asdict(differ),
-                "off_frames": asdict(off),
+        r = {n: np.array([o.r for o in openings]) for n, openings in found.items()}
+        off = {n: np.array([abs(o.lag_frames) for o in openings]) for n, openings in found.items()}
+        for one, other in [(n, envelope) for n in judged] + [(n, first) for n in others]:
+            differ = {
+                "r": asdict(compare(r[one], r[other], people, "difference")),
+                "off_frames": asdict(compare(off[one], off[other], people, "difference")),
             }
-        )
+            rows.append({"clips": title, "of": f"{one} - {other} (means)", **differ})
     return rows
 
 
@@ -290,54 +328,54 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, help="folder with audio16k/ and speech16k/")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/speech/evaluation"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/speech"), help="of scripts.train_speech")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        nargs="+",
+        default=[Path("runs/speech")],
+        help="of scripts.train_speech; at most three",
+    )
     parser.add_argument("--labels", type=Path, default=Path("runs/speech/clips"))
     parser.add_argument("--tts", type=Path, help="utterances with other sentences than those of the training")
     arguments = parser.parse_args()
-    out, runs = arguments.out, arguments.runs
+    out, runs = arguments.out, {name_of(run): run for run in arguments.runs}
+    if not len(runs) == len(arguments.runs) <= len(COLOURS):
+        parser.error(f"--runs takes up to {len(COLOURS)} folders of different names")
     out.mkdir(parents=True, exist_ok=True)
-    clips = read_clips(arguments.data, arguments.labels, json.loads((runs / "late.json").read_text()))
-    heard = hear_clips(clips, runs / "folds")
-    judged = judge_clips(clips, heard, out / "alignments")
+    late = json.loads((arguments.runs[0] / "late.json").read_text())
+    clips = read_clips(arguments.data, arguments.labels, late)
+    heard = {name: hear_clips(clips, run / "folds") for name, run in runs.items()}
+    clips = heard_by_all(clips, heard)
+    judged = {name: judge_clips(clips, curves, out / "alignments") for name, curves in heard.items()}
     openings = opening_rows(judged)
-    raw = judge_clips(read_clips(arguments.data, arguments.labels), heard, out / "alignments")
-    openings += opening_rows(raw, ", sound not shifted")
-    speech = SpeechToMotion()
-    with_lips = [(j.lips, j.subject) for j in judged if j.lips is not None]
-    people = [s for _, s in with_lips]
-    lips = [
-        lips_row("clips of unheard speakers", [x for x, _ in with_lips], people),
-        lips_row(
-            "the same, half a second late: chance", [j.moved_lips for j in judged if j.moved_lips], people
-        ),
-        lips_row(
-            "the people's own lips, tracked", [j.tracked_lips for j in judged if j.tracked_lips], people
-        ),
-    ]
+    raw = heard_by_all(read_clips(arguments.data, arguments.labels), heard)
+    openings += opening_rows(
+        {name: judge_clips(raw, curves, out / "alignments") for name, curves in heard.items()},
+        ", sound not shifted",
+    )
+    networks = {name: SpeechToMotion(load_network(run / "best.safetensors")) for name, run in runs.items()}
+    lips = clip_lips(judged)
     if arguments.tts:
-        synthetic: list[Lips] = []
-        moved: list[Lips] = []
-        names: list[str] = []
-        for path in tqdm(sorted(arguments.tts.glob("*.npz")), desc="synthetic", mininterval=5):
-            curve, phones = heard_curve(speech, read_sound(path.with_suffix(".flac"))), read_phones(path)
-            synthetic.append(closure_scores(curve, phones))
-            moved.append(closure_scores(curve.moved(CHANCE_S), phones))
-            names.append(path.stem)
-        lips.append(lips_row("synthetic voices, other sentences", synthetic, names))
-        lips.append(lips_row("the same, half a second late: chance", moved, names))
+        lips += synthetic_lips(networks, sorted(arguments.tts.glob("*.npz")))
     sample = max(clips, key=lambda c: len(c.sound)).sound
     tables: dict[str, list[dict[str, object]]] = {
         "Opening of the mouth, people not heard in training": openings,
         "Lips on p, b and m": lips,
-        "No speech: 95th percentile of the opening, of an open vowel": [dict(quiet_openings(speech))],
-        "Another microphone: correlation with the opening as it was": [dict(changed_by(speech, sample))],
-        "Cost": [
-            {"ms per video frame": milliseconds_per_frame(speech, sample), "latency_ms": speech.latency_ms}
+        "No speech: 95th percentile of the opening, of an open vowel": [
+            {"of": name, **quiet_openings(speech)} for name, speech in networks.items()
         ],
-        "Languages": languages(speech, arguments.data / "speech16k", out / "languages.png"),
-    }
-    plot_clips(clips, judged, heard, out / "curves.png")
-    (out / "table.json").write_text(json.dumps({**tables, "clips": [asdict(j) for j in judged]}, indent=1))
+        "Another microphone: correlation with the opening as it was": [
+            {"of": name, **changed_by(speech, sample)} for name, speech in networks.items()
+        ],
+        "Cost": [
+            {"of": name, "ms per video frame": milliseconds_per_frame(speech, sample), "latency_ms": speech.latency_ms}
+            for name, speech in networks.items()
+        ],
+        "Languages": languages(networks, arguments.data / "speech16k", out / "languages.png"),
+    }  # fmt: skip
+    plot_clips(clips, next(iter(judged.values())), heard, out / "curves.png")
+    told = {name: [asdict(j) for j in js] for name, js in judged.items()}
+    (out / "table.json").write_text(json.dumps({**tables, "clips": told}, indent=1))
     text = "\n\n".join(f"## {title}\n\n{table_of(rows)}" for title, rows in tables.items())
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
     print(text)

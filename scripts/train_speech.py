@@ -3,22 +3,27 @@
 python -m scripts.speech.labels DATA
 python -m scripts.speech.tts runs/speech/tts --minutes 60
 python -m scripts.train_speech DATA --curves facegood_arkit.npz
+python -m scripts.train_speech DATA --curves facegood_arkit.npz --recipe ifaceuv --runs runs/speech-ifaceuv
+
+Recipes: `visavis`, what ships, and `ifaceuv`, the LSTM on MFCC of IFaceUV § 3.5 with its four losses; each in a folder
+of its own (`scripts.speech.recipe`, `scripts.speech.losses`).
 
 Stages, each with its file under `--runs`, left out when the file is there: `pretrained.safetensors` (phones of
 text-to-speech through visemes, and curves), `late.json` (by how much the sound of each clip is late, as this network
 hears it, which has seen no clip), `folds/fold0 …` (people in clips, each fold without some of them: what
 `scripts.evaluate_speech` judges), `best.safetensors` (everybody: what ships). Beside each lies a folder of its
-name with log and curves, and with the checkpoint of a stage that was cut off: the next run goes on from it.
-The losses: `scripts.speech.task`.
+name with log and curves, and with the checkpoint of a stage that was cut off: the next run goes on from it. To compare
+recipes, copy `late.json` of the first one into the other's folder, so that both learn from the same shifts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence as AnySequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +31,13 @@ import torch
 from numpy.typing import NDArray
 
 from engines.compile.weights import WeightsHeader, arrays_of, load_weights, save_weights
+from engines.errors import VisavisError
 from engines.files import write_whole
 from engines.motion import EXPRESSION_COUNT
-from engines.speech.network import ANSWER_HZ, CLOSURE, KIND, VOICE
+from engines.speech.network import ANSWER_HZ, CLOSURE, KIND, VOICE, SpeechConfig
 from engines.speech.opening import opening_weights, openings_of
 from engines.speech.speech_to_motion import heard_closure, usual_closure
 from scripts.speech.data import (
-    LOOK_AHEAD_HOPS,
     MOUTH,
     Pool,
     Quiet,
@@ -44,8 +49,10 @@ from scripts.speech.data import (
     read_curves,
     scaled_to_usual,
 )
+from scripts.speech.recipe import RECIPES, VISAVIS, Recipe
 from scripts.speech.task import ROWS, SpeechNet, SpeechTask
 from scripts.speech.tts import read_utterances
+from scripts.training.errors import TrainingError
 from scripts.training.loop import CHECKPOINT, train
 from scripts.training.state import Settings
 
@@ -148,16 +155,23 @@ def folds_of(subjects: set[str], count: int) -> dict[str, int]:
 
 def save_net(path: Path, net: SpeechNet, notes: dict[str, object]) -> None:
     """Write the weights as float32, with how they came about in the header; its checkpoint is of no more use."""
-    config = {"look_ahead_hops": LOOK_AHEAD_HOPS}
-    header = WeightsHeader(KIND.name, KIND.version, config, LICENCE, notes=notes)
+    notes = {"recipe": net.recipe.name, **notes}
+    header = WeightsHeader(KIND.name, KIND.version, asdict(net.recipe.config), LICENCE, notes=notes)
     save_weights(path, arrays_of(net, np.float32), header)
     (folder_of(path) / CHECKPOINT).unlink(missing_ok=True)
 
 
-def load_net(path: Path, dropout: float) -> SpeechNet:
-    """Weights saved before, to go on from."""
-    net = SpeechNet(dropout=dropout)
-    net.load_state_dict({n: torch.from_numpy(t) for n, t in load_weights(path, KIND)[0].items()})
+def load_net(path: Path, dropout: float, recipe: Recipe) -> SpeechNet:
+    """Weights saved before, to go on from. Raises WeightsError, and TrainingError for those of another recipe."""
+    tensors, header = load_weights(path, KIND)
+    config = SpeechConfig(**header.config)
+    if config != recipe.config:
+        raise TrainingError(
+            f"{path} is of another recipe ({config}) than --recipe {recipe.name} ({recipe.config}); give another "
+            "--runs folder"
+        )
+    net = SpeechNet(dropout=dropout, recipe=recipe)
+    net.load_state_dict({n: torch.from_numpy(t) for n, t in tensors.items()})
     return net.eval()
 
 
@@ -196,8 +210,9 @@ def train_stages(
     labels: Path,
     runs: Path,
     stages: Stages,
+    recipe: Recipe,
 ) -> None:
-    """All stages that have no file yet."""
+    """All stages that have no file yet. Raises TrainingError."""
     begun = time.monotonic()
     rng = np.random.default_rng(0)
     as_they_are = read_clips(data, labels)
@@ -210,9 +225,10 @@ def train_stages(
     if not pretrained.is_file():
         settings = Settings(batch=ROWS, rate=PRETRAIN_RATE, seed=0, steps=stages.pretrain_steps)
         sources = [quiet, (0.6, spoken[1]), (0.3, drawn[1])]
-        net = fit(pretrained, SpeechTask("pretraining", sources, settings, SpeechNet), settings)
+        task = SpeechTask("pretraining", recipe, sources, settings, lambda: SpeechNet(recipe=recipe))
+        net = fit(pretrained, task, settings)
         save_net(pretrained, net, {"steps": stages.pretrain_steps})
-    first = load_net(pretrained, 0.0)
+    first = load_net(pretrained, 0.0, recipe)
     table = runs / "late.json"
     if not table.is_file():
         found = {clip.name: late_of(first, clip) for clip in as_they_are}
@@ -229,8 +245,9 @@ def train_stages(
         # of each stage its own chance: the same whichever stages were there already
         people = (0.6, Pool(taught, np.random.default_rng([1, number]), stages.variants))
         task = SpeechTask(
-            path.stem, [quiet, spoken, drawn, people], settings, lambda: load_net(pretrained, 0.3)
-        )
+            path.stem, recipe, [quiet, spoken, drawn, people], settings,
+            lambda: load_net(pretrained, 0.3, recipe),
+        )  # fmt: skip
         net = fit(path, task, settings)
         centre_closure(net, taught)
         gain = open_as_wide_as_people(net, taught)
@@ -252,18 +269,23 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, default=Path("runs/speech/clips"))
     parser.add_argument("--tts", type=Path, default=Path("runs/speech/tts"))
     parser.add_argument("--curves", type=Path, help="facegood_arkit.npz beside its .flac files")
+    parser.add_argument("--recipe", choices=tuple(RECIPES), default=VISAVIS.name)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs/speech"))
     parser.add_argument("--pretrain-steps", type=int, default=Stages().pretrain_steps)
     parser.add_argument("--steps", type=int, default=Stages().steps)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    train_stages(
-        read_utterances(arguments.tts),
-        read_curves(arguments.curves) if arguments.curves else [],
-        arguments.data, arguments.labels, arguments.runs,
-        Stages(arguments.pretrain_steps, arguments.steps),
-    )  # fmt: skip
+    try:
+        train_stages(
+            read_utterances(arguments.tts),
+            read_curves(arguments.curves) if arguments.curves else [],
+            arguments.data, arguments.labels, arguments.runs,
+            Stages(arguments.pretrain_steps, arguments.steps), RECIPES[arguments.recipe],
+        )  # fmt: skip
+    except VisavisError as error:
+        print(f"train_speech: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ from scripts.evaluate_speech import (
     ENVELOPES_S,
     Judged,
     changed_by,
+    clip_lips,
     hear_clips,
+    heard_by_all,
     judge_clips,
     left_out,
     lips_row,
@@ -388,9 +390,11 @@ def judged(subject: str, seconds: float, ours: Opening, theirs: Opening) -> Judg
 def test_the_network_is_compared_with_the_best_baseline_on_the_same_clips() -> None:
     found = [judged(s, 6.0, Opening(0.8, 0.9, 0.5), Opening(0.5, 0.6, 3.0)) for s in "abc"]
     found.append(judged("d", 2.0, Opening(0.4, 0.4, -2.0), Opening(0.5, 0.6, -1.0)))
-    rows: list[dict[str, Any]] = [dict(row) for row in opening_rows(found)]
+    rows: list[dict[str, Any]] = [dict(row) for row in opening_rows({"network": found})]
     every, long = rows[:3], rows[3:]
-    assert [r["of"] for r in long] == ["network", "envelope, 60 ms", "network - envelope (means)"]
+    assert [r["of"] for r in long] == [
+        "network", "envelope, 60 ms", "network - envelope, 60 ms (means)"
+    ]  # fmt: skip
     assert (every[0]["r"]["count"], long[0]["r"]["count"]) == (4, 3)
     assert (long[0]["r"]["value"], long[1]["r"]["value"]) == (0.8, 0.5)
     assert (long[0]["best_r"]["value"], long[0]["lag_frames"]["value"]) == (0.9, 0.5)
@@ -401,6 +405,35 @@ def test_the_network_is_compared_with_the_best_baseline_on_the_same_clips() -> N
     assert long[2]["off_frames"]["value"] == pytest.approx(-2.5)
 
 
+def test_networks_stand_in_one_table_and_are_compared_on_the_same_clips() -> None:
+    theirs = Opening(0.5, 0.6, 3.0)
+    ours = [judged(s, 6.0, Opening(0.8, 0.9, 0.5), theirs) for s in "abcd"]
+    papers = [
+        judged(s, 6.0, Opening(r, 0.7, -2.0), theirs)
+        for s, r in zip("abcd", (0.9, 0.6, 0.6, 0.5), strict=True)
+    ]
+    rows: list[dict[str, Any]] = [
+        dict(row) for row in opening_rows({"gru": ours, "lstm": papers}, ", not shifted")
+    ]
+    every = [r for r in rows if r["clips"] == "all clips, not shifted"]
+    assert len(rows) == 2 * len(every)
+    assert [r["of"] for r in every] == [
+        "gru", "lstm", "envelope, 60 ms",
+        "gru - envelope, 60 ms (means)", "lstm - envelope, 60 ms (means)", "lstm - gru (means)",
+    ]  # fmt: skip
+    assert [row["r"]["value"] for row in every] == pytest.approx([0.8, 0.6, 0.5, 0.3, 0.15, -0.15])
+    assert [row["off_frames"]["value"] for row in every[3:]] == pytest.approx([-2.5, -1.0, 1.5])
+
+
+def test_only_clips_that_no_network_has_learned_from_are_compared() -> None:
+    clips = [clip_with_sound(f"{s}_1", s, k) for k, s in enumerate(("anna", "bert", "carl"))]
+    curve = curve_of(np.zeros(10))
+    found = heard_by_all(
+        clips, {"gru": {"anna_1": curve, "carl_1": curve}, "lstm": {"carl_1": curve, "bert_1": curve}}
+    )
+    assert [c.name for c in found] == ["carl_1"]
+
+
 def test_recall_is_of_those_said_and_precision_of_those_shown() -> None:
     row: dict[str, Any] = dict(
         lips_row("x", [Lips(4, 3, 6, 2, 0.5, 2.0), Lips(6, 6, 2, 2, 0.5, 2.0)], ["a", "b"])
@@ -408,6 +441,23 @@ def test_recall_is_of_those_said_and_precision_of_those_shown() -> None:
     assert row["recall"]["value"] == pytest.approx(9 / 10)
     assert row["precision"]["value"] == pytest.approx(4 / 8)
     assert row["shut_share"] == pytest.approx(0.25)
+
+
+def test_lips_of_each_network_and_once_the_peoples_own() -> None:
+    def clip(shown: int) -> Judged:
+        lips = Lips(4, shown, 4, 2, 0.5, 2.0)
+        own = replace(lips, shown=4)
+        blank = judged("a", 6.0, Opening(0.8, 0.9, 0.5), Opening(0.5, 0.6, 3.0))
+        return replace(blank, lips=lips, moved_lips=replace(lips, shown=0), tracked_lips=own)
+
+    deaf = judged("b", 6.0, Opening(0.8, 0.9, 0.5), Opening(0.5, 0.6, 3.0))
+    rows: list[dict[str, Any]] = [
+        dict(r) for r in clip_lips({"gru": [clip(3), deaf], "lstm": [clip(1), deaf]})
+    ]
+    assert [str(r["on"]).split(";")[0] for r in rows] == [
+        "gru", "gru", "lstm", "lstm", "the people's own lips, tracked"
+    ]  # fmt: skip
+    assert [r["recall"]["value"] for r in rows] == [0.75, 0, 0.25, 0, 1]
 
 
 def test_how_long_the_lips_are_shut_is_told() -> None:

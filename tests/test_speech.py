@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from engines.compile.weights import load_weights, save_weights
 from engines.errors import WeightsError
 from engines.motion import ARKIT_INDEX
 from engines.speech.features import (
@@ -29,12 +31,17 @@ from engines.speech.features import (
 )
 from engines.speech.network import (
     ANSWER_HZ,
+    FEATURE_SCALE,
+    HOPS,
     INPUT_COUNT,
+    KIND,
     OUTPUT_COUNT,
     VOICE,
-    NetworkState,
+    WEIGHTS,
+    SpeechConfig,
     SpeechNetwork,
     load_network,
+    scaled,
 )
 from engines.speech.opening import opening_weights, openings_of
 from engines.speech.prosody import BEARING_RAD, NOD_RAD, Follower, HeadState, advance
@@ -48,7 +55,10 @@ from engines.speech.speech_to_motion import (
     usual_closure,
 )
 from scripts.speech.data import at_hops, coloured_noise, music, relative_rotation, voiced
+from scripts.speech.losses import visavis_losses
+from scripts.speech.recipe import RECIPES, Recipe
 from scripts.speech.task import SpeechNet
+from scripts.train_speech import save_net
 
 
 def vowel(seconds: float, pitch_hz: float = 120.0) -> np.ndarray:
@@ -62,10 +72,23 @@ def vowel(seconds: float, pitch_hz: float = 120.0) -> np.ndarray:
     return (0.05 * out * (1 + np.sin(2 * np.pi * 4 * t))).astype(np.float32)
 
 
-def network(seed: int = 0) -> tuple[SpeechNetwork, SpeechNet]:
-    torch.manual_seed(seed)
-    net = SpeechNet(32).eval()
-    return SpeechNetwork({n: t.detach().numpy() for n, t in net.state_dict().items()}, 6), net
+def numpy_of(net: SpeechNet) -> SpeechNetwork:
+    return SpeechNetwork({n: t.detach().numpy() for n, t in net.state_dict().items()}, net.recipe.config)
+
+
+SHORT = SpeechConfig(6)
+
+
+def network(config: SpeechConfig = SHORT) -> tuple[SpeechNetwork, SpeechNet]:
+    torch.manual_seed(0)
+    net = SpeechNet(32, recipe=Recipe("any", config, visavis_losses)).eval()
+    return numpy_of(net), net
+
+
+@pytest.fixture(params=[("log-mel", "gru"), ("log-mel", "lstm"), ("mfcc", "gru"), ("mfcc", "lstm")])
+def config(request: pytest.FixtureRequest) -> SpeechConfig:
+    features, cell = request.param
+    return SpeechConfig(6, features, cell)
 
 
 @pytest.mark.parametrize("sizes", [(160,), (1, 159, 7), (480,), (37, 4000, 3)])
@@ -144,21 +167,80 @@ def test_features_are_those_of_kaldi() -> None:
     assert np.abs(mfcc(ours.astype(np.float32)) - theirs).max() < 2e-3
 
 
-def test_network_equals_torch_and_is_causal() -> None:
-    ours, net = network()
-    x = np.random.default_rng(1).normal(size=(2, 50, INPUT_COUNT)).astype(np.float32)
+def test_network_equals_torch_and_is_causal(config: SpeechConfig) -> None:
+    ours, net = network(config)
+    assert net.first.in_features == config.input_count == {"log-mel": 80, "mfcc": 26}[config.features]
+    heard = np.random.default_rng(1).uniform(LOWEST_FEATURE, 3, (2, 50, INPUT_COUNT)).astype(np.float32)
     with torch.no_grad():
-        expected = net(torch.from_numpy(x)).numpy()
-    state, answer = NetworkState.fresh(ours.hidden, 2), np.zeros(0)
+        expected = net(torch.from_numpy(heard)).numpy()
+    assert np.ptp(expected, axis=1).min(0).max() > 0.01  # it answers by what it hears
+    state, answer = ours.fresh(2), np.zeros(0)
     for t in range(50):
-        answer, state = ours(x[:, t], state)
+        answer, state = ours(heard[:, t], state)
         assert np.allclose(answer, expected[:, t], atol=1e-5)
     assert answer.shape == (2, OUTPUT_COUNT)
 
 
+def test_mfcc_of_two_hops_come_in_the_range_of_log_mel() -> None:
+    hops = np.random.default_rng(0).uniform(-10, 3, (5, HOPS, MEL_COUNT)).astype(np.float32)
+    heard = scaled(hops.reshape(5, -1), "mfcc").reshape(5, HOPS, MFCC_COUNT)
+    mean = scaled(hops.reshape(5, -1), "log-mel").reshape(5, HOPS, MEL_COUNT).mean(-1)
+    assert np.allclose(heard[..., 0], mean, atol=1e-5)
+    assert np.allclose(heard[..., 1:], FEATURE_SCALE * mfcc(hops)[..., 1:], atol=1e-6)
+    for k in range(5):  # each hop by itself
+        assert np.array_equal(mfcc(hops)[k], mfcc(hops[k]))
+
+
+def test_state_is_a_value(config: SpeechConfig) -> None:
+    ours, _ = network(config)
+    x = np.random.default_rng(2).uniform(LOWEST_FEATURE, 3, (3, 2, INPUT_COUNT)).astype(np.float32)
+    assert [len(layer) for layer in ours.fresh().layers] == 2 * [{"gru": 1, "lstm": 2}[config.cell]]
+    _, one = ours(x[0], ours.fresh(2))
+    kept = [part.copy() for layer in one.layers for part in layer]
+    first, _ = ours(x[1], one)
+    assert not np.allclose(first, ours(x[1], ours.fresh(2))[0], atol=1e-4)  # it remembers
+    ours(x[2], one)
+    again, _ = ours(x[1], one)  # the same state again, whatever came between
+    assert np.array_equal(first, again)
+    assert all(np.array_equal(a, b) for a, b in zip(kept, (p for n in one.layers for p in n), strict=True))
+    alone, _ = ours(x[0, 1:], ours.fresh())
+    assert np.allclose(alone[0], ours(x[0], ours.fresh(2))[0][1], atol=1e-6)  # a row is a stream
+
+
+def test_what_a_network_is_stands_in_its_weights(tmp_path: Path, config: SpeechConfig) -> None:
+    ours, net = network(config)
+    save_net(tmp_path / "w.safetensors", net, {})
+    read = load_network(tmp_path / "w.safetensors")
+    assert read.config == config
+    x = np.full((1, INPUT_COUNT), -3, np.float32)
+    assert np.array_equal(read(x, read.fresh())[0], ours(x, ours.fresh())[0])
+    header = load_weights(tmp_path / "w.safetensors", KIND)[1]
+    assert header.config == {"look_ahead_hops": 6, "features": config.features, "cell": config.cell}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cell": "rnn"}, {"features": "pcm"}, {"cell": "lstm"}, {"features": "mfcc"}, {"hidden": 3},
+              {"look_ahead_hops": "8"}, {"look_ahead_hops": 100}]
+)  # fmt: skip
+def test_a_header_that_tells_of_another_network_is_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
+    tensors, header = load_weights(WEIGHTS, KIND)
+    assert dict(header.config) == {"look_ahead_hops": 8}
+    path = tmp_path / "w.safetensors"
+    save_weights(path, tensors, replace(header, config={**header.config, **wrong}))
+    with pytest.raises(WeightsError, match="do not fit"):
+        load_network(path)
+
+
+def test_the_weights_that_ship_are_a_gru_on_log_mel() -> None:
+    shipped = load_network()
+    assert shipped.config == RECIPES["visavis"].config == SpeechConfig(8, "log-mel", "gru")
+    assert str(shipped.config) == "GRU on log-mel"
+    assert str(RECIPES["ifaceuv"].config) == "LSTM on MFCC"
+
+
 @pytest.mark.parametrize("size", [97, 333, 1600])
-def test_a_stream_in_pieces_moves_as_the_whole(size: int) -> None:
-    speech = SpeechToMotion(network()[0])
+def test_a_stream_in_pieces_moves_as_the_whole(size: int, config: SpeechConfig) -> None:
+    speech = SpeechToMotion(network(config)[0])
     sound = vowel(1.0)
     whole, _ = speech.hear(sound)
     state, parts = SpeechState(), []
@@ -209,7 +291,7 @@ def test_voice_opens_and_shuts_smoothly() -> None:
     with torch.no_grad():
         net.head.weight[VOICE] = 0
         net.head.bias[VOICE] = 20
-    speech = SpeechToMotion(SpeechNetwork({n: t.detach().numpy() for n, t in net.state_dict().items()}, 6))
+    speech = SpeechToMotion(numpy_of(net))
     voices = [s.voice for s in speech.hear(vowel(0.3))[0]]
     assert voices[0] < 0.5 < voices[-1]
     assert all(b >= a for a, b in pairwise(voices))

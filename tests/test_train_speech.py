@@ -30,8 +30,18 @@ from scripts.speech.data import (
     recording,
     scaled_to_usual,
 )
-from scripts.speech.task import SpeechNet, correlation
-from scripts.train_speech import Stages, folds_of, late_of, shifted_correlations, train_stages
+from scripts.speech.losses import correlation
+from scripts.speech.recipe import IFACEUV, RECIPES, VISAVIS, Recipe
+from scripts.speech.task import SpeechNet
+from scripts.train_speech import (
+    Stages,
+    folds_of,
+    late_of,
+    load_net,
+    save_net,
+    shifted_correlations,
+    train_stages,
+)
 from scripts.training import loop
 from scripts.training.errors import TrainingError
 from scripts.training.loop import CHECKPOINT
@@ -118,9 +128,9 @@ def test_pauses_are_not_known_and_late_sound_is_taken_out(tmp_path: Path) -> Non
 class Loudness(SpeechNet):
     """Opens the mouth with the loudness of the moment it answers for."""
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        now = torch.exp(features).sum(2).clamp(max=2)
-        out = torch.zeros((*features.shape[:2], OUTPUT_COUNT))
+    def forward(self, heard: torch.Tensor) -> torch.Tensor:
+        now = torch.exp(heard).sum(2).clamp(max=2)
+        out = torch.zeros((*heard.shape[:2], OUTPUT_COUNT))
         back = LOOK_AHEAD_HOPS // 2
         out[:, back:, JAW] = now[:, :-back]
         return out
@@ -167,14 +177,24 @@ def test_folds_leave_everybody_out_once() -> None:
 
 
 def arguments_of(
-    folder: Path, runs: Path, **changes: int
-) -> tuple[list[Recording], list[Recording], Path, Path, Path, Stages]:
+    folder: Path, runs: Path, recipe: Recipe = VISAVIS, **changes: int
+) -> tuple[list[Recording], list[Recording], Path, Path, Path, Stages, Recipe]:
     """What `train_stages` takes, for four people and a few steps."""
     if not (folder / "clips").exists():
         for k, subject in enumerate(("anna", "ben", "cleo", "dan")):
             write_clip(folder, f"clip{k}", subject, seed=k)
     stages = replace(Stages(pretrain_steps=2, steps=2, folds=2, variants=1, quiet=2), **changes)
-    return [spoken("t", "tts")], [spoken("c", "curves")], folder, folder / "clips", runs, stages
+    return [spoken("t", "tts")], [spoken("c", "curves")], folder, folder / "clips", runs, stages, recipe
+
+
+def test_weights_of_another_recipe_are_not_gone_on_from(tmp_path: Path) -> None:
+    path = tmp_path / "pretrained.safetensors"
+    save_net(path, SpeechNet(recipe=IFACEUV), {})
+    assert load_net(path, 0.0, IFACEUV).recipe is IFACEUV
+    with pytest.raises(
+        TrainingError, match=r"\(LSTM on MFCC\) than --recipe visavis \(GRU on log-mel\); give another --runs"
+    ):
+        load_net(path, 0.0, VISAVIS)
 
 
 @pytest.fixture
@@ -192,7 +212,7 @@ def test_training_in_stages_and_going_on(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     arguments = arguments_of(tmp_path, runs)
     train_stages(*arguments)
-    assert load_network(runs / "best.safetensors").look_ahead_hops == LOOK_AHEAD_HOPS
+    assert load_network(runs / "best.safetensors").config == VISAVIS.config
     assert set(json.loads((runs / "late.json").read_text())) == {f"clip{k}" for k in range(4)}
     folds = [runs / "folds" / f"fold{k}.safetensors" for k in range(2)]
     before = [p.stat().st_mtime_ns for p in folds]
@@ -206,11 +226,12 @@ def test_training_in_stages_and_going_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
 def test_a_stage_that_was_cut_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train_stages(*arguments_of(tmp_path, whole, pretrain_steps=6))
+    train_stages(*arguments_of(tmp_path, whole, recipe, pretrain_steps=6))
     advance, calls = Training.advance, 0
 
     def broken(training: Training[Any], batch: object) -> None:
@@ -223,17 +244,18 @@ def test_a_stage_that_was_cut_goes_on_as_if_it_had_not_been(
     monkeypatch.setattr(Training, "advance", broken)
     monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)  # after each step
     with pytest.raises(KeyboardInterrupt):
-        train_stages(*arguments_of(tmp_path, cut, pretrain_steps=6))
+        train_stages(*arguments_of(tmp_path, cut, recipe, pretrain_steps=6))
     assert (cut / "pretrained" / CHECKPOINT).is_file()
-    train_stages(*arguments_of(tmp_path, cut, pretrain_steps=6))
+    train_stages(*arguments_of(tmp_path, cut, recipe, pretrain_steps=6))
     for name in ("pretrained", "folds/fold0", "folds/fold1", "best"):
         a, b = (folder / f"{name}.safetensors" for folder in (whole, cut))
         assert a.read_bytes() == b.read_bytes(), name
+    assert load_network(cut / "best.safetensors").config == recipe.config
     steps = [row["step"] for row in read_table(cut / "pretrained" / "log.csv")]
     assert steps == [1, 6]
     (cut / "pretrained.safetensors").unlink()
     calls = 0
     with pytest.raises(KeyboardInterrupt):
-        train_stages(*arguments_of(tmp_path, cut, pretrain_steps=6))
+        train_stages(*arguments_of(tmp_path, cut, recipe, pretrain_steps=6))
     with pytest.raises(TrainingError, match=r"pretraining in 6 steps, not of .* in 7 steps"):
-        train_stages(*arguments_of(tmp_path, cut, pretrain_steps=7))
+        train_stages(*arguments_of(tmp_path, cut, recipe, pretrain_steps=7))

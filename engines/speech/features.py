@@ -110,6 +110,6 @@ def log_mel(samples: F32, state: FeatureState | None = None) -> tuple[F32, Featu
 
 
 def mfcc(features: F32) -> F32:
-    """(N, MFCC_COUNT) mel-frequency cepstral coefficients: the orthonormal DCT-II of log-mel."""
+    """(…, MFCC_COUNT) mel-frequency cepstral coefficients: the orthonormal DCT-II of log-mel (…, MEL_COUNT)."""
     cosine = np.asarray(dct(np.asarray(features, np.float64), type=2, norm="ortho", axis=-1))
-    return np.ascontiguousarray(cosine[:, :MFCC_COUNT], np.float32)
+    return np.ascontiguousarray(cosine[..., :MFCC_COUNT], np.float32)

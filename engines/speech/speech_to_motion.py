@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engines.geometry import rotation_matrix, rotation_vector
 from engines.motion import ARKIT_NAMES, EXPRESSION_COUNT, Motion
 from engines.speech.features import FRAME_HZ, MEL_COUNT, RATE_HZ, WINDOW, FeatureState, log_mel
+from engines.speech.layer import sigmoid
 from engines.speech.network import (
     ANSWER_HZ,
     CLOSURE,
@@ -28,7 +29,6 @@ from engines.speech.network import (
     NetworkState,
     SpeechNetwork,
     load_network,
-    sigmoid,
 )
 from engines.speech.prosody import HeadState, advance
 
@@ -94,7 +94,7 @@ class SpeechToMotion:
     @property
     def look_ahead_s(self) -> float:
         """How much later than its moment an answer is known, in seconds of sound."""
-        return self._network.look_ahead_hops / FRAME_HZ
+        return self._network.config.look_ahead_hops / FRAME_HZ
 
     @property
     def latency_ms(self) -> float:
@@ -106,7 +106,7 @@ class SpeechToMotion:
         state = state or SpeechState()
         features, after = log_mel(samples, state.features)
         features = np.concatenate([state.waiting, features])
-        network = state.network or NetworkState.fresh(self._network.hidden)
+        network = state.network or self._network.fresh()
         voice, head, usual, answers = state.voice, state.head, state.usual_closure, state.answers
         count = len(features) // HOPS
         spoken: list[Spoken] = []
