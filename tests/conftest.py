@@ -16,7 +16,7 @@ import pytest
 from browser import launched, required_chromium, write_camera
 from clips import DemoClip, render
 from fakes import AT_LAST_S, sine, write_video
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from skimage import data
 from visitor import Visitor
@@ -28,7 +28,9 @@ from engines.renderer import Framing
 from streamer.kept import ENVIRONMENT_FOLDER
 
 # a busy computer must not fail a property; each run draws the same examples
-settings.register_profile("visavis", deadline=None, derandomize=True)
+settings.register_profile(
+    "visavis", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("visavis")
 
 
