@@ -35,7 +35,7 @@ from scripts.generators.store import Store
 from scripts.generators.task import Batch
 from scripts.training.errors import TrainingEnded, TrainingError
 from scripts.training.loop import say_at_once
-from scripts.training.memory import keep_freed_memory
+from scripts.training.memory import denormals_flushed, keep_freed_memory
 from scripts.training.state import Settings, Training
 from scripts.training.step import STEP_MODES
 
@@ -118,7 +118,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Train as the command line says. Raises TrainingError."""
     cv2.setNumThreads(1)
     keep_freed_memory()
-    torch.set_flush_denormal(True)  # before any thread is made: a CPU is a hundred times slower in them
+    with denormals_flushed():
+        _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)

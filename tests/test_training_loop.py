@@ -23,7 +23,7 @@ from scripts.training import diary, loop, profiling, step
 from scripts.training.average import Follower
 from scripts.training.errors import TrainingEnded, TrainingError
 from scripts.training.loop import CHECKPOINT, PROFILE, train
-from scripts.training.memory import is_out_of_memory, keep_freed_memory
+from scripts.training.memory import denormals_flushed, is_out_of_memory, keep_freed_memory
 from scripts.training.optimiser import fused_adamw, load_optimiser, set_rate
 from scripts.training.state import Settings, Training
 from scripts.training.step import CompiledStep, Recorder, StaticStep, Step, Told, Work
@@ -325,6 +325,23 @@ def test_memory_that_is_freed_is_kept() -> None:
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     often, seldom = map(int, told.stdout.split())
     assert seldom < often / 10
+
+
+def test_small_numbers_are_lost_in_a_training_alone() -> None:
+    """Whoever trains in a process that does other things too has its numbers back."""
+    small = torch.tensor([1e-39])
+
+    def train() -> None:
+        with denormals_flushed():
+            assert float(small * 1) == 0
+            raise TrainingError("it ends badly")
+
+    able = torch.set_flush_denormal(False)
+    if not able:
+        pytest.skip("this CPU cannot flush them")
+    with pytest.raises(TrainingError):
+        train()
+    assert float(small * 1) > 0
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
