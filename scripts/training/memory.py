@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -35,7 +35,7 @@ def keep_freed_memory() -> bool:
 
 
 @contextmanager
-def denormals_flushed() -> Iterator[None]:
+def denormals_flushed() -> Generator[None]:
     """Numbers below the smallest normal one are 0 meanwhile: a CPU takes a hundred times as long in them.
 
     In this thread, and for good in those that torch begins meanwhile; others of the process compute as before.
