@@ -117,7 +117,7 @@ class IdmatchBlueprint(Blueprint[IdmatchConfig]):
             losses["geometry"] = w.geometry * terms.l1(stages["coarse"], coarse.flow(), visible).mean()
             losses["cycle"] = w.cycle * cycle(stages).mean()
         if judges.perceptual is not None and lesson.step >= w.perceptual_from:
-            rows = min(terms.PERCEPTUAL_ROWS, len(shown))
+            rows = terms.PERCEPTUAL_ROWS
             far = judges.distance(shown[:rows], truth[:rows])
             losses["perceptual"] = w.perceptual * (lesson.sharpness[:rows] * far).mean()
         return losses

@@ -123,7 +123,7 @@ class MultiguidanceBlueprint(Blueprint[Config]):
         }
         if judges.perceptual is not None:
             features = _once(judges.perceptual)
-            rows = min(terms.PERCEPTUAL_ROWS, len(shown))
+            rows = terms.PERCEPTUAL_ROWS
             sharp, shown, truth = lesson.sharpness[:rows], shown[:rows], truth[:rows]
             near = terms.perceptual(features, shown, truth, scales=SCALES)
             losses["features"] = w.features * (sharp * near).mean()

@@ -119,7 +119,7 @@ class PnccBlueprint(Blueprint[PnccConfig]):
         losses = {f"style_{name}": w.style * terms.l1(x, truth).mean() for name, x in drawn.items()}
         shown = lesson.over(truth)
         if judges.perceptual is not None and "perceptual" not in self.without:
-            rows = min(terms.PERCEPTUAL_ROWS, len(shown))
+            rows = terms.PERCEPTUAL_ROWS
             with torch.no_grad():
                 wanted = judges.perceptual(shown[:rows])
             for name, rgba in drawn.items():

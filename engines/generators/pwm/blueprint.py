@@ -159,7 +159,7 @@ class PwmBlueprint(Blueprint[PwmConfig]):
         """Supplement, eq. 1, for I_o and I_w; and the matte, our alpha's. Eq. 2 to 4: `shown`, `Teaching`."""
         w, truth = self.weights, lesson.truth_at(self.window)
 
-        rows = min(terms.PERCEPTUAL_ROWS, len(truth))
+        rows = terms.PERCEPTUAL_ROWS
         losses: dict[str, Tensor] = {}
         for name, rgba in (("output", made.rgba), ("warped", made.stages["warped"])):
             shown = lesson.over(rgba)

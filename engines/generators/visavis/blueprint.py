@@ -166,7 +166,7 @@ class VisavisBlueprint(Blueprint[NetworkConfig]):
         for name, (ours, real, weight) in crops.items():
             losses[name] = (w.mouth if name == "mouth" else w.eyes) * ((ours - real).abs() * weight).mean()
         if judges.perceptual is not None and lesson.step >= w.perceptual_from:
-            rows = min(terms.PERCEPTUAL_ROWS, len(shown))
+            rows = terms.PERCEPTUAL_ROWS
             sharp = lesson.sharpness[:rows]
             losses["perceptual"] = w.perceptual * (sharp * judges.distance(shown[:rows], truth[:rows])).mean()
             for name, (ours, real, weight) in crops.items():
