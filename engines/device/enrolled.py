@@ -14,6 +14,7 @@ from engines.errors import EngineError
 from engines.generators.geometric.generator import OUTSIDE, PAINTED, GeometricCache
 from engines.generators.geometric.mouth import interior_of
 from engines.head.model import HeadModel, Part
+from engines.raster.conditioning import PreparedMap
 from engines.raster.gbuffer import BEHIND_HU, mouth_interior
 
 F32 = NDArray[np.float32]
@@ -29,7 +30,6 @@ def person_of(cache: GeometricCache, model: HeadModel, triangles: NDArray[np.int
     if (width, height) != (sizes.width_px, sizes.height_px) or cache.canvas.shape[:2] != sizes.canvas:
         raise MisfitError(f"the picture is {width} × {height} pixels, not {sizes.width_px} × {sizes.height_px}")
     source = _channels(cache.source.pieces)
-    colour = np.rint(np.dstack(_channels(cache.colour.pieces)) * 255).astype(np.uint8)
     chosen = np.zeros(len(model.triangles), bool)
     chosen[triangles] = True
     mouth = cache.mouth
@@ -38,7 +38,7 @@ def person_of(cache: GeometricCache, model: HeadModel, triangles: NDArray[np.int
     return Person(
         canvas=packed(torch.from_numpy(cache.canvas)[None]),
         source=_tensor(np.stack(source)),
-        colour=packed(torch.from_numpy(np.dstack([colour, np.zeros_like(colour[..., :1])]))[None]),
+        colour=prepared_bytes(cache.colour, 4)[:, 0],
         chosen=torch.from_numpy(chosen)[None],
         follow=_tensor(cache.body.follow[None]),
         head=_tensor(cache.body.head[None]),
@@ -52,6 +52,20 @@ def person_of(cache: GeometricCache, model: HeadModel, triangles: NDArray[np.int
     )
 
 
+def prepared_bytes(prepared: PreparedMap, channels: int) -> torch.Tensor:
+    """(1, channels / 4, S · S) int32: a map of bytes that was prepared for look-ups, four of its channels a number."""
+    found = np.rint(np.stack(_channels(prepared.pieces), -1) * 255).astype(np.uint8)
+    room = np.zeros((*found.shape[:2], channels), np.uint8)
+    room[..., : found.shape[2]] = found
+    return torch.cat([packed(torch.from_numpy(room[None, ..., k : k + 4])) for k in range(0, channels, 4)])[None]
+
+
+_KINDS = (
+    (Part.SKIN, Part.SOCKET), (Part.EYE,), (Part.MOUTH, Part.TEETH, Part.TONGUE),
+    (Part.MOUTH,), (Part.TEETH,), (Part.TONGUE,),
+)  # fmt: skip
+
+
 @lru_cache(maxsize=4)
 def head_of(model: HeadModel) -> Head:
     """On the CPU, made once."""
@@ -60,7 +74,6 @@ def head_of(model: HeadModel) -> Head:
     flags[0, inside.upper_teeth] = 1
     flags[1, inside.tongue] = 1
     parts = np.arange(256)
-    mouths = [int(p) for p in (Part.MOUTH, Part.TEETH, Part.TONGUE)]
 
     def plain(values: NDArray[np.generic], kind: type[np.generic] = np.float32) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, kind))
@@ -73,8 +86,7 @@ def head_of(model: HeadModel) -> Head:
             behind=plain(mouth_interior(model) * np.float32(BEHIND_HU)),
             skin=plain(OUTSIDE),
             painted=plain(PAINTED),
-            eye=plain(parts == int(Part.EYE)),
-            mouth=plain(np.isin(parts, mouths)),
+            kinds=plain(np.stack([np.isin(parts, [int(p) for p in kind]) for kind in _KINDS], 1)),
             inner=plain(inside.triangles, np.int64),
             arch=plain(inside.colours[..., :2]),
             kind=plain(inside.colours[:, 0, 2]),

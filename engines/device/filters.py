@@ -23,6 +23,16 @@ def area(count: int, to: int) -> F32:
     return (covered / covered.sum(1, keepdims=True)).astype(np.float32)
 
 
+def linear(count: int, to: int) -> F32:
+    """`cv2.INTER_LINEAR` from `count` to any number."""
+    at = np.clip((np.arange(to) + 0.5) * (count / to) - 0.5, 0, count - 1)
+    low = np.floor(at).astype(np.intp)
+    out = np.zeros((to, count), np.float32)
+    np.add.at(out, (np.arange(to), low), 1 - (at - low))
+    np.add.at(out, (np.arange(to), np.minimum(low + 1, count - 1)), at - low)
+    return out
+
+
 def gaussian(count: int, sigma: float, side: int = 0) -> F32:
     """`cv2.GaussianBlur` of floats, the border mirrored; `side` 0: as wide as it takes then."""
     side = side or round(sigma * 8 + 1) | 1

@@ -138,7 +138,8 @@ class Head(Rows):
     """A head model of N vertices and T triangles, for all calls alike.
 
     - `triangles` (T, 3) int64, `uv` (T, 3, 2), `part` (T,) int64, `behind` (T,): how far each counts as further away
-      while it is drawn, in head units. - `skin`, `painted`, `eye`, `mouth` (256,): of each part, 1 where it is such.
+      while it is drawn, in head units. - `skin`, `painted` (256,): of each part, 1 where it is such,
+      and so of face, eye, mouth, cavity, teeth and tongue: `kinds` (256, 6).
     - the mouth's inside: `inner` (I, 3) int64, `arch` (I, 3, 2) places in the teeth's texture, `kind` (I,),
       `upper`, `tongue` (N, 1): 1 at the vertices of either.
     """
@@ -149,8 +150,7 @@ class Head(Rows):
     behind: Tensor
     skin: Tensor
     painted: Tensor
-    eye: Tensor
-    mouth: Tensor
+    kinds: Tensor
     inner: Tensor
     arch: Tensor
     kind: Tensor

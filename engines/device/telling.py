@@ -22,7 +22,7 @@ from engines.raster.gbuffer import HeadMesh
 
 F32 = NDArray[np.float32]
 Values = dict[str, NDArray[np.generic]]
-_Box = tuple[int, int, int, int]
+Box = tuple[int, int, int, int]
 
 
 def tell_geometric(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes: Sizes) -> Values:
@@ -39,7 +39,7 @@ def tell_geometric(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Square:
+class Square:
     """A square of the picture around a box: its corner, whole pixels."""
 
     x: int
@@ -47,13 +47,13 @@ class _Square:
     side: int
 
     @staticmethod
-    def around(box: _Box, side: int, sizes: Sizes) -> _Square:
+    def around(box: Box, side: int, sizes: Sizes) -> Square:
         x0, y0, x1, y1 = box
         if max(x1 - x0, y1 - y0) > side:
             raise MisfitError(f"a part of the face is {x1 - x0} × {y1 - y0} pixels; there is room for {side}")
-        return _Square(min(x0, sizes.width_px - side), min(y0, sizes.height_px - side), side)
+        return Square(min(x0, sizes.width_px - side), min(y0, sizes.height_px - side), side)
 
-    def mask(self, values: F32 | None, box: _Box) -> NDArray[np.uint8]:
+    def mask(self, values: F32 | None, box: Box) -> NDArray[np.uint8]:
         """(side, side) bytes of (h, w, 1) over a box; None: nothing."""
         out = np.zeros((self.side, self.side), np.uint8)
         if values is not None:
@@ -63,7 +63,7 @@ class _Square:
         return out
 
 
-_NOWHERE = (0, 0, 0, 0)
+NOWHERE = (0, 0, 0, 0)
 
 
 def _eyes(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes: Sizes) -> Values:
@@ -78,8 +78,8 @@ def _eyes(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes: Sizes) -
     for plate, (contour, corners, row), skin in zip(cache.eyes, EYES, LID_SKIN, strict=True):
         outline = points[list(contour)]
         lid = falling_lid(plate, [points[list(ring)] for ring in skin], outline, width, height)
-        box = _NOWHERE if lid is None else lid.box
-        square = _Square.around(box, side, sizes)
+        box = NOWHERE if lid is None else lid.box
+        square = Square.around(box, side, sizes)
         curves = np.zeros((3, side))
         if lid is not None:
             curves[:, box[0] - square.x : box[2] - square.x] = lid.curves
@@ -91,8 +91,8 @@ def _eyes(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes: Sizes) -
         eye = open_eye(
             plate, outline, points[list(corners)], cache.pose, mesh.pose, turned[row], width, height
         )
-        box = _NOWHERE if eye is None else eye.box
-        square = _Square.around(box, side, sizes)
+        box = NOWHERE if eye is None else eye.box
+        square = Square.around(box, side, sizes)
         say("eye_corner", (square.x, square.y))
         say("eye_box", box)
         say("eye_affine", np.zeros((2, 3)) if eye is None else eye.affine)
@@ -103,8 +103,8 @@ def _eyes(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes: Sizes) -
 
 def _mouth(cache: GeometricCache, mesh: HeadMesh, sizes: Sizes) -> Values:
     seen = open_mouth(cache.mouth, mesh, cache.pose, sizes.width_px, sizes.height_px)
-    box = _NOWHERE if seen is None else seen.box
-    square = _Square.around(box, sizes.mouth_px, sizes)
+    box = NOWHERE if seen is None else seen.box
+    square = Square.around(box, sizes.mouth_px, sizes)
     none = seen is None
     return {
         "mouth_corner": np.array([square.x, square.y]),

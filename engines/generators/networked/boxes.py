@@ -74,6 +74,21 @@ class TurnedBox:
         return np.column_stack([across, down, origin + (across + down) / 2 - 0.5])
 
 
+    def finer(self, size_px: int) -> int:
+        """How many times finer it is cut before it is averaged."""
+        return max(1, int(self.side_px / size_px / 1.5))
+
+    def reach(self, size_px: int, width: int, height: int, *, mirrored: bool = False) -> tuple[int, int, int, int]:
+        """(x0, y0, x1, y1): the upright rectangle around it in a picture of `width` × `height`."""
+        affine = self.affine(size_px, mirrored=mirrored)
+        low, high = -0.5, size_px - 0.5
+        corners = np.array([[low, low], [high, low], [low, high], [high, high]])
+        places = corners @ affine[:, :2].T + affine[:, 2]
+        x0, y0 = np.maximum(np.floor(places.min(0)), 0).astype(int)
+        x1, y1 = np.minimum(np.ceil(places.max(0)) + 1, (width, height)).astype(int)
+        return int(x0), int(y0), int(x1), int(y1)
+
+
 def where_in_photo(flow: F32, gbuffer: GBuffer, window: Window) -> F32:
     """(32, 32, 2): where in the window of the photo each place of the window comes from, −1 … 1 as `grid_sample`."""
     found = window.from_grid(flow, gbuffer.viewport, WHERE_PX).astype(np.float32)
@@ -89,7 +104,7 @@ def cut_box(
 ) -> NDArray[np.generic]:
     """`box` of `image` as (size, size, …); averaged first where it shrinks to less than half."""
     flags = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
-    finer = 1 if nearest else max(1, int(box.side_px / size_px / 1.5))
+    finer = 1 if nearest else box.finer(size_px)
     affine = box.affine(size_px * finer, mirrored=mirrored)
     size = (size_px * finer, size_px * finer)
     out = cv2.warpAffine(image, affine, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
