@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Rows:
-    """Every field is a tensor (B, …) or `Rows` itself."""
+    """Every field is a tensor (B, …), some of them, or `Rows` itself."""
 
     __slots__ = ()
 
@@ -23,13 +23,21 @@ class Rows:
         """All of them, in the order of the fields."""
         found: list[Tensor] = []
         for _, value in self._each():
-            found += value.tensors() if isinstance(value, Rows) else [value]
+            if isinstance(value, Rows):
+                found += value.tensors()
+            else:
+                found += value if isinstance(value, tuple) else [value]
         return found
 
     def _made(self, tensors: list[Tensor]) -> Self:
         values: dict[str, Any] = {}
         for name, value in self._each():
-            values[name] = value._made(tensors) if isinstance(value, Rows) else tensors.pop(0)
+            if isinstance(value, Rows):
+                values[name] = value._made(tensors)
+            elif isinstance(value, tuple):
+                values[name] = tuple(tensors.pop(0) for _ in cast(tuple[Tensor, ...], value))
+            else:
+                values[name] = tensors.pop(0)
         return cast(Self, type(self)(**values))
 
     def at(self, rows: Tensor) -> Self:
