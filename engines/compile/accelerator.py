@@ -41,6 +41,10 @@ class Accelerator(ABC):
     def description(self) -> str:
         """The name of the card."""
 
+    def free_bytes(self) -> int | None:
+        """How much of its memory nobody uses; None where that is not known."""
+        return None
+
     @abstractmethod
     def warm_up(self, run: Callable[[], object]) -> None:
         """Call `run` until all that happens once has happened; lazy initialisations must not be captured."""
@@ -84,6 +88,9 @@ class NvidiaGpu(Accelerator):
 
     def description(self) -> str:
         return torch.cuda.get_device_name()
+
+    def free_bytes(self) -> int | None:
+        return torch.cuda.mem_get_info()[0]
 
     def warm_up(self, run: Callable[[], object]) -> None:
         # on a stream of its own, as torch's notes on CUDA graphs ask

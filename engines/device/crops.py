@@ -13,9 +13,11 @@ from engines.device.sampling import Patch, bilinear, rounded
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A square crop of each picture, as `TurnedBox`: `centre`, `across` (B, 2), the direction of its x axis (turned
-    round in a mirrored one), `down` (B, 2), `side` (B,) in the picture's pixels, `finer` (B,): how many times finer it is
-    cut before it is averaged."""
+    """A square crop of each picture, as `TurnedBox`.
+
+    `centre`, `across` (B, 2): the direction of its x axis, turned round in a mirrored one; `down` (B, 2); `side` (B,)
+    in the picture's pixels; `finer` (B,): how many times finer it is cut before it is averaged.
+    """
 
     centre: Tensor
     across: Tensor
@@ -33,7 +35,9 @@ class Crop:
         steps = (torch.arange(size, device=self.side.device) + 0.5) / size - 0.5
         across, down = (d * self.side[:, None] for d in (self.across, self.down))
         x, y = (
-            self.centre[:, k, None, None] + across[:, k, None, None] * steps + down[:, k, None, None] * steps[:, None]
+            self.centre[:, k, None, None]
+            + across[:, k, None, None] * steps
+            + down[:, k, None, None] * steps[:, None]
             for k in (0, 1)
         )
         return x - 0.5, y - 0.5
@@ -65,7 +69,8 @@ class Crop:
         dx, dy = patch.x + 0.5 - self.centre[:, 0, None, None], patch.y + 0.5 - self.centre[:, 1, None, None]
         # both directions are unit vectors at right angles
         x, y = (
-            (d[:, 0, None, None] * dx + d[:, 1, None, None] * dy) / self.side[:, None, None] for d in (self.across, self.down)
+            (d[:, 0, None, None] * dx + d[:, 1, None, None] * dy) / self.side[:, None, None]
+            for d in (self.across, self.down)
         )
         here = rounded(bilinear(layers, (x + 0.5) * size - 0.5, (y + 0.5) * size - 0.5, beyond="zeros"))
         here = here * patch.within(box)

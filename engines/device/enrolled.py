@@ -1,4 +1,4 @@
-"""`Person` and `Head` out of what the geometric generator has prepared of a photo: once a person and size, on the CPU."""
+"""`Person` and `Head` out of what the geometric generator has prepared of a photo, on the CPU, once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def person_of(cache: GeometricCache, model: HeadModel, triangles: NDArray[np.int
     """`triangles`: those that ever show. Raises MisfitError when an eye or the mouth is larger than there is room."""
     height, width = cache.base_grid.shape[:2]
     if (width, height) != (sizes.width_px, sizes.height_px) or cache.canvas.shape[:2] != sizes.canvas:
-        raise MisfitError(f"the picture is {width} × {height} pixels, not {sizes.width_px} × {sizes.height_px}")
+        raise MisfitError(
+            f"the picture is {width} × {height} pixels, not {sizes.width_px} × {sizes.height_px}"
+        )
     source = _channels(cache.source.pieces)
     chosen = np.zeros(len(model.triangles), bool)
     chosen[triangles] = True
@@ -57,7 +59,9 @@ def prepared_bytes(prepared: PreparedMap, channels: int) -> torch.Tensor:
     found = np.rint(np.stack(_channels(prepared.pieces), -1) * 255).astype(np.uint8)
     room = np.zeros((*found.shape[:2], channels), np.uint8)
     room[..., : found.shape[2]] = found
-    return torch.cat([packed(torch.from_numpy(room[None, ..., k : k + 4])) for k in range(0, channels, 4)])[None]
+    return torch.cat([packed(torch.from_numpy(room[None, ..., k : k + 4])) for k in range(0, channels, 4)])[
+        None
+    ]
 
 
 _KINDS = (
@@ -97,7 +101,9 @@ def head_of(model: HeadModel) -> Head:
 
 def _channels(pieces: tuple[F32, ...]) -> list[F32]:
     """Each channel of a prepared map (S, S)."""
-    return [c for piece in pieces for c in (piece[..., None] if piece.ndim == 2 else piece).transpose(2, 0, 1)]
+    return [
+        c for piece in pieces for c in (piece[..., None] if piece.ndim == 2 else piece).transpose(2, 0, 1)
+    ]
 
 
 def _padded(image: F32, side: int, how: str) -> F32:

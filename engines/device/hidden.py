@@ -1,4 +1,4 @@
-"""What the photo hides, drawn from the texture: the twin of `_draw_hidden` in `engines.generators.geometric.generator`."""
+"""What the photo hides, drawn from the texture: the twin of `_draw_hidden` in the geometric generator."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Rows:
                 values[name] = tuple(tensors.pop(0) for _ in cast(tuple[Tensor, ...], value))
             else:
                 values[name] = tensors.pop(0)
-        return cast(Self, type(self)(**values))
+        return type(self)(**values)
 
     def at(self, rows: Tensor) -> Self:
         """The rows (n,) int64, copied."""
@@ -59,6 +59,11 @@ class Rows:
             if kept.shape[1:] != new.shape[1:]:
                 raise ValueError(f"a row of {tuple(new.shape[1:])} does not fit {tuple(kept.shape[1:])}")
             kept[row].copy_(new[0])
+
+    def clear(self, row: int) -> None:
+        """Zeros in place of a row."""
+        for kept in self.tensors():
+            kept[row].zero_()
 
     @classmethod
     def stacked(cls, many: Sequence[Self]) -> Self:

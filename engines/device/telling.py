@@ -1,4 +1,4 @@
-"""What the CPU tells a device of a frame of the geometric picture: the posed mesh, and where eyes and mouth are painted.
+"""What the CPU tells a device of a frame of the geometric picture: the mesh, and where eyes and mouth are painted.
 
 The outlines of eyes and lips are drawn here, by OpenCV: a few thousand pixels. All else is done on the device.
 """

@@ -41,10 +41,7 @@ def visavis_person(
 
 def _low(first: int, side: int, count: int) -> F32:
     """(128, count): `inputs.low_picture` along one axis, the edge repeated beyond the picture."""
-    if side >= WINDOW_PX:
-        small = filters.area(side, WINDOW_PX)
-    else:
-        small = filters.linear(side, WINDOW_PX)
+    small = filters.area(side, WINDOW_PX) if side >= WINDOW_PX else filters.linear(side, WINDOW_PX)
     out = np.zeros((WINDOW_PX, count), np.float32)
     at = np.clip(first + np.arange(side), 0, count - 1)
     np.add.at(out.T, at, small.T)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -83,7 +83,12 @@ class VisavisNets:
 
 
 def draw_visavis(
-    head: Head, nets: VisavisNets, person: VisavisPerson, told: Told, sizes: VisavisSizes, seen: Seen | None = None
+    head: Head,
+    nets: VisavisNets,
+    person: VisavisPerson,
+    told: Told,
+    sizes: VisavisSizes,
+    seen: Seen | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(picture (B, 4, H, W), full (B,)) as `draw_geometric`."""
     base = sizes.base

@@ -48,8 +48,8 @@ class WindowSizes:
 class Pasted(Rows):
     """`networked.paste.Paste` of each call.
 
-    - `still` (B, 4, H, W) uint8, `canvas` (B, h · w) int32 pixels, its edge repeated. - `corner` (B, 2): where it begins
-      in the picture. - `step`, `first` (B, 2): canvas pixels are `x · step + first` in the window's.
+    - `still` (B, 4, H, W) uint8, `canvas` (B, h · w) int32 pixels, its edge repeated. - `corner` (B, 2): where it
+      begins in the picture. - `step`, `first` (B, 2): canvas pixels are `x · step + first` in the window's.
     - `rim` (B, 1, H, W): 1 in the window … 0 at its edge and beyond.
     """
 

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,14 +58,14 @@ class NetworkedGenerator(Generator[CacheT]):
             blueprint.kind.name, grid_px, weights.name, past=blueprint.past, ahead=blueprint.ahead
         )
         self._features_name = f"{blueprint.kind.name}/{digest[:16]}"
-        self._served: Sequence[Served] = self.blueprint.served(self.nets)
+        self.served: Sequence[Served] = self.blueprint.served(self.nets)
         self._digest, self._order = digest, engines
         self._built: tuple[BackgroundEngine, ...] | None = None
 
     @property
     def networks(self) -> list[tuple[nn.Module, tuple[Tensor, ...]]]:
         """(module, example inputs) of all that runs in a frame."""
-        return [(s.module, s.example) for s in self._served]
+        return [(s.module, s.example) for s in self.served]
 
     def wait_until_compiled(self, timeout_s: float) -> bool:
         return all(engine.wait(timeout_s) for engine in self.engines())
@@ -72,17 +73,27 @@ class NetworkedGenerator(Generator[CacheT]):
     def engines(self) -> tuple[BackgroundEngine, ...]:
         """Of each served module, in order; building begins when the first person is prepared, not before."""
         if self._built is None:
-            # the same weights in changed code, or without a part, are another network
-            key, name = f"{self._digest[:16]}-{self._code_digest()[:8]}", self.config.name
             self._built = tuple(
-                BackgroundEngine(s.module, s.example, f"{name}-{s.name}-{key}", order=self._order)
-                for s in self._served
+                BackgroundEngine(
+                    s.module, s.example, f"{self.config.name}-{s.name}-{self._key}", order=self._order
+                )
+                for s in self.served
             )
         return self._built
 
+    @property
+    def networks_key(self) -> str:
+        """Of two generators that draw alike it is the same."""
+        return f"{self.config.name}-{self._key}"
+
+    @cached_property
+    def _key(self) -> str:
+        # the same weights in changed code, or without a part, are another network
+        return f"{self._digest[:16]}-{self._code_digest()[:8]}"
+
     def _code_digest(self) -> str:
         """Of all of our code that runs in the served modules, and of the parts left out."""
-        kinds = {*type(self.blueprint).__mro__, *(type(m) for s in self._served for m in s.module.modules())}
+        kinds = {*type(self.blueprint).__mro__, *(type(m) for s in self.served for m in s.module.modules())}
         ours = [
             k for k in kinds if k.__module__.partition(".")[0] not in ("torch", "builtins", "abc", "typing")
         ]

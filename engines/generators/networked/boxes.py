@@ -73,12 +73,13 @@ class TurnedBox:
         origin = self.centre_px - (across + down) * (size_px / 2)
         return np.column_stack([across, down, origin + (across + down) / 2 - 0.5])
 
-
     def finer(self, size_px: int) -> int:
         """How many times finer it is cut before it is averaged."""
         return max(1, int(self.side_px / size_px / 1.5))
 
-    def reach(self, size_px: int, width: int, height: int, *, mirrored: bool = False) -> tuple[int, int, int, int]:
+    def reach(
+        self, size_px: int, width: int, height: int, *, mirrored: bool = False
+    ) -> tuple[int, int, int, int]:
         """(x0, y0, x1, y1): the upright rectangle around it in a picture of `width` × `height`."""
         affine = self.affine(size_px, mirrored=mirrored)
         low, high = -0.5, size_px - 0.5
