@@ -22,22 +22,23 @@ U8 = NDArray[np.uint8]
 
 
 class Batch:
-    """One thread. Whatever it raises, nothing more can be drawn with it."""
+    """One thread. Whatever drawing raises, nothing more can be drawn with it. `state`: a row of each place."""
 
     def __init__(self, drawing: Drawing, most: int = 1, gpu: Accelerator | None = None) -> None:
         """`drawing`: any of those that are drawn alike; `gpu`: where a drawing is recorded; None: the CPU, as it is."""
         self._drawing, self._gpu, self._most = drawing, gpu, most
         self._device = torch.device("cpu") if gpu is None else gpu.device
         self._layout = drawing.layout()
-        self._state: State = drawing.state.room(1).to(self._device)
+        self.state: State = drawing.state.room(1).to(self._device)
         self._free = [0]
         self._recorded: dict[int, _Recorded] = {}
 
     @property
     def capacity(self) -> int:
         """For how many calls there is room now; it grows with them."""
-        return len(self._state.background)
+        return len(self.state.background)
 
+    @torch.inference_mode()
     def enter(self, drawing: Drawing) -> int:
         """Put a call's state on the device; its row. Raises EngineError: no room, or it is drawn otherwise."""
         if drawing.key != self._drawing.key:
@@ -45,7 +46,7 @@ class Batch:
         if not self._free:
             self._grow()
         row = self._free.pop(0)
-        self._state.put(row, drawing.state)
+        self.state.put(row, drawing.state)
         return row
 
     def _grow(self) -> None:
@@ -54,19 +55,22 @@ class Batch:
         if capacity == before:
             raise EngineError(f"all {before} places of a batch are taken")
         self._recorded.clear()
-        self._state = State.stacked([self._state, self._state.room(capacity - before)])
+        self.state = State.stacked([self.state, self.state.room(capacity - before)])
         self._free = list(range(before, capacity))
 
+    @torch.inference_mode()
     def record(self) -> None:
         """Record all that may be asked for, so that no frame waits for it."""
         for size in sizes_of(self.capacity):
             self._for(size)
 
+    @torch.inference_mode()
     def leave(self, row: int) -> None:
         """Free a call's row; nothing of its person stays."""
-        self._state.clear(row)
+        self.state.clear(row)
         self._free = sorted({*self._free, row})
 
+    @torch.inference_mode()
     def draw(self, frames: Mapping[int, U8]) -> dict[int, U8 | None]:
         """Pictures by row of the frames by row; None: this frame is for the CPU. Raises what torch raises."""
         if not frames:
@@ -78,8 +82,7 @@ class Batch:
     def _for(self, count: int) -> _Recorded:
         size = next(s for s in sizes_of(self.capacity) if s >= count)
         if size not in self._recorded:
-            with torch.inference_mode():
-                self._recorded[size] = _Recorded(self._drawing, self._state, self._layout, size, self._gpu)
+            self._recorded[size] = _Recorded(self._drawing, self.state, self._layout, size, self._gpu)
         return self._recorded[size]
 
 
@@ -131,6 +134,5 @@ class _Recorded:
             self._row[k] = row
         # what is drawn beside: again what is drawn first
         sent[len(frames) :] = sent[0]
-        with torch.inference_mode():
-            self._frames.copy_(self._sent, non_blocking=True)
-            return self._run().to("cpu", copy=True).numpy()
+        self._frames.copy_(self._sent, non_blocking=True)
+        return self._run().to("cpu", copy=True).numpy()

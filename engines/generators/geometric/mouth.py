@@ -190,6 +190,7 @@ _KINDS = {Part.MOUTH: CAVITY, Part.TONGUE: TONGUE}
 
 @lru_cache(maxsize=4)
 def interior_of(model: HeadModel) -> Interior:
+    """Made once for each head model."""
     chosen = np.isin(model.part, (Part.MOUTH, Part.TEETH, Part.TONGUE))
     triangles, part = model.triangles[chosen], model.part[chosen]
     colours = np.zeros((len(triangles), 3, 3), np.float32)
