@@ -18,6 +18,9 @@ class Schedule(Generic[Call, Frame]):
         self._calls: set[Call] = set()
         self._waiting: dict[Call, tuple[int, Frame]] = {}
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def enter(self, call: Call) -> None:
         """A call is there: others wait for it."""
         self._calls.add(call)

@@ -50,6 +50,12 @@ class Together:
         """Whether a fault has ended it."""
         return self._fault is not None
 
+    @property
+    def waiting(self) -> int:
+        """How many frames wait to be drawn."""
+        with self._changed:
+            return len(self._schedule)
+
     def enter(self, drawing: Drawing) -> tuple[int, Future[None]]:
         """A call comes: its number, and when it can be drawn; before that nothing may be asked. Raises EngineError."""
         entered: Future[None] = Future()
