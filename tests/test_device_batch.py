@@ -58,6 +58,7 @@ def test_batches_are_recorded_for_powers_of_two_and_for_all() -> None:
     assert sizes_of(128) == [1, 2, 4, 8, 16, 32, 64, 128]
 
 
+@pytest.mark.slow
 def test_each_call_is_drawn_as_if_it_were_alone() -> None:
     calls = [toy_drawing(seed) for seed in range(3)]
     batch = Batch(calls[0], 4)
@@ -105,6 +106,7 @@ def test_a_full_batch_and_another_kind_of_call_are_refused() -> None:
         Batch(call, 2).enter(toy_drawing(size=48))
 
 
+@pytest.mark.slow
 def test_a_drawing_is_recorded_once_and_played_after_that() -> None:
     call, gpu = toy_drawing(), FakeGpu()
     batch = Batch(call, 2, gpu)

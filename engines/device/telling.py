@@ -115,13 +115,13 @@ def _mouth(cache: GeometricCache, mesh: HeadMesh, sizes: Sizes) -> Values:
         "teeth_px": np.zeros(3) if none else seen.teeth_px,
         "tongue_px": np.zeros(3) if none else seen.tongue_px,
         "mouth_affine": np.zeros((2, 3)) if none else seen.affine,
-        "thread": _spans(1 if none else seen.thread_px, sizes.thread_px),
+        "thread": ellipse_spans(1 if none else seen.thread_px, sizes.thread_px),
         "mouth_mask": square.mask(None if none else seen.mask, box),
         "seam": square.mask(None if none else seen.seam, box),
     }
 
 
-def _spans(side: int, reach: int) -> F32:
+def ellipse_spans(side: int, reach: int) -> F32:
     """(2 reach + 1,): how far OpenCV's ellipse of `side` reaches sideways at each height, −1 not at all."""
     if side // 2 > reach:
         raise MisfitError(f"a mouth is closed within {side // 2} pixels; there is room for {reach}")

@@ -46,6 +46,11 @@ class Together:
         self._thread: threading.Thread | None = None
 
     @property
+    def calls(self) -> int:
+        """How many there are."""
+        return self._calls
+
+    @property
     def broken(self) -> bool:
         """Whether a fault has ended it."""
         return self._fault is not None
