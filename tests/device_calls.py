@@ -153,4 +153,11 @@ def toy_frame(drawing: Drawing, seed: int = 0) -> U8:
     reach = Sizes(size, size).thread_px
     values["thread"] = np.where(np.abs(np.arange(-reach, reach + 1)) < 2, 1, -1)
     values["eye_affine"] = np.broadcast_to([[1.1, 0.1, 1.0], [0, 1.2, 1.5]], (2, 2, 3))
+    if "crops" in values:  # of a generator that paints mouth and eyes by networks
+        third = size // 3
+        values["crops"] = np.array(
+            [[place, place, 1, 0, 0, 1, third, 1] for place in (third, third + 9, 2 * third)]
+        )
+        values["crop_corner"] = np.full((3, 2), size // 8)
+        values["crop_box"] = np.array([[size // 8] * 2 + [size // 8 + third] * 2] * 3)
     return packed_frame(drawing.layout(), values)

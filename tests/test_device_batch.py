@@ -34,9 +34,9 @@ def test_a_packed_frame_is_read_as_it_was_told() -> None:
     layout = Layout([Field("a", (2, 3)), Field("mask", (5,), True), Field("b", (1,))])
     random = np.random.default_rng(0)
     frames = np.zeros((3, layout.size), np.uint8)
-    told = [
+    told: list[dict[str, NDArray[np.generic]]] = [
         {"a": random.random((2, 3)).astype(np.float32), "mask": random.integers(0, 9, 5).astype(np.uint8),
-         "b": np.float32([k])} for k in range(3)
+         "b": np.array([k], np.float32)} for k in range(3)
     ]  # fmt: skip
     for values, frame in zip(told, frames, strict=True):
         layout.pack(values, frame)
@@ -123,7 +123,9 @@ def test_a_drawing_is_recorded_once_and_played_after_that() -> None:
     batch.enter(toy_drawing(1))
     batch.record()
     assert gpu.phases[5:] == ["warm_up", "capture"] * 2
-    assert np.array_equal(batch.draw({0: frames[0]})[0], drawn_alone(call, frames[0]))
+    shown = batch.draw({0: frames[0]})[0]
+    assert shown is not None
+    assert np.array_equal(shown, drawn_alone(call, frames[0]))
 
 
 def test_a_frame_without_room_is_not_used() -> None:

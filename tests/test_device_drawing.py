@@ -22,7 +22,7 @@ from engines.device.geometric import draw_geometric
 from engines.device.packet import Layout
 from engines.device.rasteriser import rasterise_fixed
 from engines.device.sampling import Patch, bilinear, bilinear_bytes, bytes_at, packed, resized, resized_bytes
-from engines.device.sizes import Sizes
+from engines.device.sizes import Person, Sizes
 from engines.device.telling import ellipse_spans
 from engines.device.twins import Prepared, Twin, twin_of
 from engines.device.warp import Seen
@@ -241,6 +241,7 @@ def test_the_geometric_picture_is_opencvs_within_the_bound(astronaut: Enrollment
     twin = twin_of(generator, MODEL, box, CPU)
     assert twin is not None
     sizes, layout, person = Sizes(256, 256), Layout(twin.fields()), twin.person()
+    assert isinstance(person, Person)
     for motion in motions_of(astronaut.motion):
         mesh = pose_head(MODEL, astronaut, motion, box.viewport)
         g = rasterise(MODEL, mesh, box.viewport, generator.config.grid_px)
