@@ -61,6 +61,11 @@ class Twin(ABC, Generic[GeneratorT, CacheT]):
 
     @property
     @abstractmethod
+    def sizes(self) -> Any:
+        """All that follows from the sizes of picture and window."""
+
+    @property
+    @abstractmethod
     def key(self) -> Hashable:
         """What two calls must have alike to be drawn at once."""
 
@@ -85,21 +90,21 @@ class GeometricTwin(Twin[GeometricGenerator, GeometricCache]):
     """`geometric`."""
 
     @property
-    def _sizes(self) -> Sizes:
-        return _sizes(self.prepared.viewport)
+    def sizes(self) -> Sizes:
+        return picture_sizes(self.prepared.viewport)
 
     @property
     def key(self) -> Hashable:
-        return "geometric", self.model.name, self.model.vertex_count, self._sizes
+        return "geometric", self.model.name, self.model.vertex_count, self.sizes
 
     def person(self) -> Person:
-        return person_of(self.prepared.cache, self.model, self.prepared.triangles, self._sizes)
+        return person_of(self.prepared.cache, self.model, self.prepared.triangles, self.sizes)
 
     def fields(self) -> list[Field]:
-        return self._sizes.fields(self.model.vertex_count)
+        return self.sizes.fields(self.model.vertex_count)
 
     def draw(self) -> Draw:
-        head, sizes = _head_on(self.model, self.device), self._sizes
+        head, sizes = _head_on(self.model, self.device), self.sizes
 
         def draw(person: Person, told: Told) -> tuple[Tensor, Tensor]:
             drawn = draw_geometric(head, person, told, sizes)
@@ -108,28 +113,28 @@ class GeometricTwin(Twin[GeometricGenerator, GeometricCache]):
         return draw
 
     def tell(self, mesh: HeadMesh, motions: MotionWindow) -> Values:
-        return tell_geometric(self.prepared.cache, mesh, motions.now, self._sizes)
+        return tell_geometric(self.prepared.cache, mesh, motions.now, self.sizes)
 
 
 class VisavisTwin(Twin[VisavisGenerator, VisavisCache]):
     """`visavis`."""
 
     @property
-    def _sizes(self) -> VisavisSizes:
-        return VisavisSizes(_sizes(self.prepared.viewport))
+    def sizes(self) -> VisavisSizes:
+        return VisavisSizes(picture_sizes(self.prepared.viewport))
 
     @property
     def key(self) -> Hashable:
-        return self.generator.networks_key, self._sizes
+        return self.generator.networks_key, self.sizes
 
     def person(self) -> VisavisPerson:
-        return visavis_person(self.prepared.cache, self.model, self.prepared.triangles, self._sizes)
+        return visavis_person(self.prepared.cache, self.model, self.prepared.triangles, self.sizes)
 
     def fields(self) -> list[Field]:
-        return self._sizes.fields(self.model.vertex_count)
+        return self.sizes.fields(self.model.vertex_count)
 
     def draw(self) -> Draw:
-        head, sizes = _head_on(self.model, self.device), self._sizes
+        head, sizes = _head_on(self.model, self.device), self.sizes
         networks = _networks_on(self.generator, self.device)
         nets = VisavisNets(networks["head"], networks["paths"], self.generator.blueprint.without)
 
@@ -139,7 +144,7 @@ class VisavisTwin(Twin[VisavisGenerator, VisavisCache]):
         return draw
 
     def tell(self, mesh: HeadMesh, motions: MotionWindow) -> Values:
-        return tell_visavis(self.prepared.cache, mesh, motions.now, self._sizes)
+        return tell_visavis(self.prepared.cache, mesh, motions.now, self.sizes)
 
 
 class WindowTwin(Twin[WindowGenerator, WindowCache]):
@@ -151,7 +156,7 @@ class WindowTwin(Twin[WindowGenerator, WindowCache]):
         return self.prepared.window
 
     @property
-    def _sizes(self) -> WindowSizes:
+    def sizes(self) -> WindowSizes:
         viewport, config = self.prepared.viewport, self.generator.config
         return WindowSizes(
             viewport.width_px, viewport.height_px, self._window.width_px, self._window.height_px,
@@ -160,16 +165,16 @@ class WindowTwin(Twin[WindowGenerator, WindowCache]):
 
     @property
     def key(self) -> Hashable:
-        return self.generator.networks_key, self._sizes
+        return self.generator.networks_key, self.sizes
 
     def person(self) -> WindowPerson:
-        return window_person(self.prepared.cache, self.model, self.prepared.triangles, self._sizes)
+        return window_person(self.prepared.cache, self.model, self.prepared.triangles, self.sizes)
 
     def fields(self) -> list[Field]:
-        return self._sizes.fields(self.model.vertex_count)
+        return self.sizes.fields(self.model.vertex_count)
 
     def draw(self) -> Draw:
-        head, sizes = _head_on(self.model, self.device), self._sizes
+        head, sizes = _head_on(self.model, self.device), self.sizes
         networks = _networks_on(self.generator, self.device)
         inputs = inputs_of(self.generator.blueprint, networks[""], self.model, self.device)
         network = networks["window"]
@@ -200,7 +205,8 @@ _TWINS: dict[type[Any], type[Twin[Any, Any]]] = {
 }
 
 
-def _sizes(viewport: Viewport) -> Sizes:
+def picture_sizes(viewport: Viewport) -> Sizes:
+    """Of a viewport."""
     return Sizes(viewport.width_px, viewport.height_px)
 
 
