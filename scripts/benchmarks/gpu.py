@@ -4,6 +4,7 @@
     python3 -m scripts.benchmarks.gpu calls.pt --json gpu.json       # where the GPU is
 
 The second needs torch and NumPy; generators with networks also OpenCV and safetensors, and are left out without them.
+Several files can be given: all generators in one are some hundred MiB.
 Latency is from a frame's bytes in memory to its picture in memory. Calls per GPU are what one frame of each in 1/30 s
 leaves room for. Equality is with OpenCV's pictures, which the first command keeps.
 """
@@ -218,10 +219,14 @@ def table(rows: Sequence[Row], card: str) -> str:
     return "\n".join([*lines, *(["", "Left out:", *left_out] if left_out else [])])
 
 
+def _read(path: Path) -> list[Call]:
+    return torch.load(path, map_location="cpu", weights_only=False)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 where there is no GPU to measure."""
     parser = argparse.ArgumentParser(description="measure drawing on a GPU")
-    parser.add_argument("calls", type=Path, help="written by scripts.benchmarks.gpu_calls")
+    parser.add_argument("calls", type=Path, nargs="+", help="written by scripts.benchmarks.gpu_calls")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
@@ -234,10 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(refusal, file=sys.stderr)
         return 2
     card = gpu.description() if gpu is not None else f"CPU, {platform.machine()}"
-    calls: list[Call] = torch.load(asked.calls, map_location="cpu", weights_only=False)
     end_s = time.monotonic() + asked.seconds
     rows: list[Row] = []
-    for call in calls:
+    for call in (call for path in asked.calls for call in _read(path)):
         rows.append(measure(call, gpu, asked.modes, asked.batches, lambda: time.monotonic() > end_s))
         print(table(rows[-1:], card), flush=True)  # what is there when the machine is taken away
         if gpu is not None:
