@@ -14,7 +14,7 @@ from engines.device.drawing import Drawing, State, packed_frame
 from engines.device.geometric import draw_geometric
 from engines.device.packet import Field, Told
 from engines.device.sampling import packed
-from engines.device.sizes import Head, Person, Sizes, body_grid
+from engines.device.sizes import Grids, Head, Person, Sizes, body_grid, grids
 from engines.generators.geometric.limits import CAVITY, LOWER_TEETH, TONGUE, UPPER_TEETH
 
 U8 = NDArray[np.uint8]
@@ -94,9 +94,9 @@ def toy_person(sizes: Sizes, seed: int) -> Person:
     )
 
 
-def draw(head: Head, sizes: Sizes, person: Person, told: Told) -> tuple[Tensor, Tensor]:
+def draw(head: Head, at: Grids, person: Person, told: Told) -> tuple[Tensor, Tensor]:
     """The geometric picture."""
-    drawn = draw_geometric(head, person, told, sizes)
+    drawn = draw_geometric(head, person, told, at)
     return drawn.picture, drawn.full
 
 
@@ -112,11 +112,12 @@ def toy_drawing(
     sizes, head = Sizes(size, size), toy_head()
     there = head.to(torch.device(device))
     random = torch.Generator().manual_seed(seed + 1000)
+    at = grids(sizes, torch.device(device))
     background = (smooth(random, 3, size, size) * 255).to(torch.uint8)
     fields = (*sizes.fields(len(head.upper)), *more)
     key = "toy", size, transparent, device
     return Drawing(
-        key, lambda person, told: draw(there, sizes, person, told), State(toy_person(sizes, seed), background),
+        key, lambda person, told: draw(there, at, person, told), State(toy_person(sizes, seed), background),
         fields, transparent,
     )  # fmt: skip
 

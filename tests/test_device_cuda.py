@@ -25,7 +25,7 @@ from engines.device.batch import Batch
 from engines.device.drawing import Drawing, State
 from engines.device.filters import area
 from engines.device.packet import Field, Told
-from engines.device.sizes import Sizes
+from engines.device.sizes import Sizes, grids
 from engines.device.together import Together
 from engines.device.visavis import MOTION_SIZE, VisavisNets, VisavisPerson, VisavisSizes, draw_visavis
 
@@ -165,10 +165,11 @@ def visavis(device: str) -> Drawing:
         smooth(random, 3, 96, 96), smooth(random, 6, 64, 64).unflatten(1, (2, 3)),
     )  # fmt: skip
     head = toy_head().to(torch.device(device))
+    at = grids(sizes.base, torch.device(device))
     networks = VisavisNets(modules[0], modules[1], frozenset())
 
     def draw(person: Any, told: Told) -> tuple[Tensor, Tensor]:
-        return draw_visavis(head, networks, person, told, sizes)
+        return draw_visavis(head, networks, person, told, sizes, at)
 
     fields: tuple[Field, ...] = base.fields
     assert any(f.shape == (2, MOTION_SIZE) for f in fields)

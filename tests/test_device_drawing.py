@@ -22,7 +22,7 @@ from engines.device.geometric import draw_geometric
 from engines.device.packet import Layout
 from engines.device.rasteriser import rasterise_fixed
 from engines.device.sampling import Patch, bilinear, bilinear_bytes, bytes_at, packed, resized, resized_bytes
-from engines.device.sizes import Person, Sizes
+from engines.device.sizes import Person, Sizes, grids
 from engines.device.telling import ellipse_spans
 from engines.device.twins import Prepared, Twin, twin_of
 from engines.device.warp import Seen
@@ -240,7 +240,7 @@ def test_the_geometric_picture_is_opencvs_within_the_bound(astronaut: Enrollment
     box = prepared(generator, astronaut, 256)
     twin = twin_of(generator, MODEL, box, CPU)
     assert twin is not None
-    sizes, layout, person = Sizes(256, 256), Layout(twin.fields()), twin.person()
+    at, layout, person = grids(Sizes(256, 256), CPU), Layout(twin.fields()), twin.person()
     assert isinstance(person, Person)
     for motion in motions_of(astronaut.motion):
         mesh = pose_head(MODEL, astronaut, motion, box.viewport)
@@ -254,7 +254,7 @@ def test_the_geometric_picture_is_opencvs_within_the_bound(astronaut: Enrollment
         )  # fmt: skip
         with torch.inference_mode():
             told = layout.unpack(torch.from_numpy(frame)[None])
-            drawn = draw_geometric(head_of(MODEL), person, told, sizes, seen)
+            drawn = draw_geometric(head_of(MODEL), person, told, at, seen)
         assert np.abs(last(drawn.picture) - wanted.picture).max() <= BOUND
         assert np.abs(last(drawn.warped.flow) - wanted.flow).max() < 0.01
 

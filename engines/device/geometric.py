@@ -9,7 +9,7 @@ from torch import Tensor
 from engines.device.eyes import with_eyes
 from engines.device.mouth import with_mouth
 from engines.device.packet import Told
-from engines.device.sizes import Head, Person, Sizes
+from engines.device.sizes import Grids, Head, Person
 from engines.device.warp import Seen, Warped, seen_of, warped
 
 
@@ -23,11 +23,9 @@ class Geometric:
     full: Tensor
 
 
-def draw_geometric(
-    head: Head, person: Person, told: Told, sizes: Sizes, seen: Seen | None = None
-) -> Geometric:
+def draw_geometric(head: Head, person: Person, told: Told, at: Grids, seen: Seen | None = None) -> Geometric:
     """`seen`: the head on the grid, where somebody else has rasterised it."""
-    seen = seen_of(head, person, told, sizes) if seen is None else seen
-    found = warped(head, person, told, sizes, seen)
-    picture, full = with_mouth(head, person, told, sizes, with_eyes(person, told, sizes, found.picture))
+    seen = seen_of(head, person, told, at) if seen is None else seen
+    found = warped(head, person, told, at, seen)
+    picture, full = with_mouth(head, person, told, at, with_eyes(person, told, at.sizes, found.picture))
     return Geometric(picture, found, seen.full | full)

@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
-from engines.device.filters import ellipse_most, filtered, gaussian
+from engines.device.filters import ellipse_most, filtered
 from engines.device.packet import Told
 from engines.device.rasteriser import rasterise_fixed
 from engines.device.sampling import Patch, bilinear
-from engines.device.sizes import Head, Person, Sizes
-from engines.generators.geometric.limits import CAVITY, INSIDE_SIGMA_PX, LOWER_TEETH, TONGUE, UPPER_TEETH
+from engines.device.sizes import Grids, Head, Person
+from engines.generators.geometric.limits import CAVITY, LOWER_TEETH, TONGUE, UPPER_TEETH
 
 _PAIRS = 8  # for each pixel of the square
 
 
-def with_mouth(
-    head: Head, person: Person, told: Told, sizes: Sizes, picture: Tensor
-) -> tuple[Tensor, Tensor]:
+def with_mouth(head: Head, person: Person, told: Told, at: Grids, picture: Tensor) -> tuple[Tensor, Tensor]:
     """The seam of closed lips, then what shows between open ones; and (B,) whether there was no room for it."""
+    sizes = at.sizes
     side = sizes.mouth_px
     patch = Patch(told["mouth_corner"], side, sizes.height_px, sizes.width_px)
     box = told["mouth_box"]
     seam = told["seam"][:, None].float() / 255
     under = patch.read(picture[:, :3])
     under = (under * (1 - seam) + person.seam_rgb[:, :, None, None] * seam + 0.5).floor()
-    inside, full = _interior(head, person, told, patch, box)
+    inside, full = _interior(head, person, told, patch, box, at)
     gap, _, _, left, right, _ = (n[:, None, None] for n in told["mouth_numbers"].unbind(1))
     inside = inside * _lip_shadow(patch, box, gap)[:, None] * _corner_shadow(patch, left, right)[:, None]
     m = told["mouth_affine"][:, :, :, None, None]
     x, y = patch.x - box[:, 0, None, None], patch.y - box[:, 1, None, None]
-    at = (m[:, k, 0] * x + m[:, k, 1] * y + m[:, k, 2] for k in (0, 1))
-    own = bilinear(person.own_mouth, *at, beyond="zeros")
+    place = (m[:, k, 0] * x + m[:, k, 1] * y + m[:, k, 2] for k in (0, 1))
+    own = bilinear(person.own_mouth, *place, beyond="zeros")
     inside = inside * (1 - own[:, 3:] / 255) + own[:, :3]
     mask = told["mouth_mask"][:, None].float() / 255
     drawn = (under * (1 - mask) + inside * mask + 0.5).clamp(0, 255).floor()
     return patch.written(picture, drawn), full & (told["mouth_mask"].flatten(1).amax(1) > 0)
 
 
-def _interior(head: Head, person: Person, told: Told, patch: Patch, box: Tensor) -> tuple[Tensor, Tensor]:
+def _interior(
+    head: Head, person: Person, told: Told, patch: Patch, box: Tensor, at: Grids
+) -> tuple[Tensor, Tensor]:
     """Cavity, tongue and teeth (B, 3, side, side) float, not rounded."""
     side = patch.side
     cavity, tongue_rgb = (c[:, :, None, None] for c in (person.cavity_rgb, person.tongue_rgb))
@@ -69,25 +68,18 @@ def _interior(head: Head, person: Person, told: Told, patch: Patch, box: Tensor)
     out = ellipse_most(torch.where(within, out, -torch.inf), told["thread"])
     out = -ellipse_most(torch.where(within, -out, -torch.inf), told["thread"])
     out = torch.where(within & torch.isfinite(out), out, cavity * 0.25)
-    at = (head.arch[number] * drawn.weight[..., None]).sum(3)
+    arch = (head.arch[number] * drawn.weight[..., None]).sum(3)
     for row, code in ((0, UPPER_TEETH), (1, LOWER_TEETH)):
         texture = person.teeth[:, row]
         high, wide = texture.shape[2:]
-        colour = bilinear(texture, at[..., 0] * wide - 0.5, at[..., 1] * high - 0.5)
+        colour = bilinear(texture, arch[..., 0] * wide - 0.5, arch[..., 1] * high - 0.5)
         shown = 1 - hidden if row == 0 else torch.ones_like(hidden)
         out = torch.where(_is(kind, code), out + shown * (colour * (0.25 + 0.75 * light) - out), out)
-    blur = _blur(side, box.device)
-    return filtered(out, blur, blur), drawn.full
+    return filtered(out, at.mouth, at.mouth), drawn.full
 
 
 def _is(kind: Tensor, code: float) -> Tensor:
     return (kind - code).abs() < 0.1
-
-
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
-def _blur(side: int, device: torch.device) -> Tensor:
-    return torch.from_numpy(gaussian(side, INSIDE_SIGMA_PX)).to(device)
 
 
 def _lip_shadow(patch: Patch, box: Tensor, gap_hu: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,7 +11,14 @@ from torch import Tensor
 from engines.device import filters
 from engines.device.packet import Field
 from engines.device.rows import Rows
-from engines.generators.geometric.limits import CONTOUR_DEPTH, GRID_PX, MARGIN, RIM_PX, RIM_SIGMA_PX
+from engines.generators.geometric.limits import (
+    CONTOUR_DEPTH,
+    GRID_PX,
+    INSIDE_SIGMA_PX,
+    MARGIN,
+    RIM_PX,
+    RIM_SIGMA_PX,
+)
 
 # shares of the picture's longer side; faces as large as the head crop ever has them stay within
 _EYE, _PLATE, _MOUTH, _OWN_MOUTH, _THREAD = 0.25, 0.3, 0.36, 0.45, 0.03
@@ -160,8 +166,12 @@ class Head(Rows):
 
 @dataclass(frozen=True, slots=True)
 class Grids:
-    """Numbers that follow from `Sizes` alone, on a device."""
+    """`Sizes`, and the numbers that follow from them alone, on a device.
 
+    What a recorded drawing reads must stay where it is: a drawing holds its own, and no cache may drop it.
+    """
+
+    sizes: Sizes
     step: Tensor  # (3,) from the picture's pixels to the grid's
     source: Tensor  # (1, 2, h, w): canvas place of each grid pixel's middle
     base: Tensor  # (1, 2, H, W): canvas place of each pixel
@@ -181,13 +191,13 @@ class Grids:
     edge_columns: Tensor
     side_rows: Tensor
     side_columns: Tensor
+    mouth: Tensor
     contour: float  # in pixels of the grid
 
 
-@lru_cache(maxsize=8)
 @torch.inference_mode(False)
 def grids(sizes: Sizes, device: torch.device) -> Grids:
-    """Made once."""
+    """For every frame of a drawing."""
     h, w, height, width = sizes.rows, sizes.columns, sizes.height_px, sizes.width_px
     margin = sizes.margin_px
 
@@ -202,6 +212,7 @@ def grids(sizes: Sizes, device: torch.device) -> Grids:
     half = max(1, h // 2), max(1, w // 2)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     return Grids(
+        sizes,
         to([w / width, h / height, (np.float32(w / width) + np.float32(h / height)) / 2]),
         to(middles(w, h) + margin),
         to(np.stack([x, y])[None] + margin),
@@ -221,6 +232,7 @@ def grids(sizes: Sizes, device: torch.device) -> Grids:
         to(filters.banded(w, _EDGE)),
         to(filters.gaussian(h, 1.0, 5)),
         to(filters.gaussian(w, 1.0, 5)),
+        to(filters.gaussian(sizes.mouth_px, INSIDE_SIGMA_PX)),
         CONTOUR_DEPTH * h,
     )
 

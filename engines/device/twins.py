@@ -19,7 +19,7 @@ from engines.device.enrolled import head_of, person_of
 from engines.device.geometric import draw_geometric
 from engines.device.packet import Field, Told
 from engines.device.rows import Rows
-from engines.device.sizes import Head, Person, Sizes
+from engines.device.sizes import Head, Person, Sizes, grids
 from engines.device.telling import Values, tell_geometric
 from engines.device.telling_visavis import tell_visavis, visavis_person
 from engines.device.telling_window import inputs_of, tell_window, window_person
@@ -104,10 +104,10 @@ class GeometricTwin(Twin[GeometricGenerator, GeometricCache]):
         return self.sizes.fields(self.model.vertex_count)
 
     def draw(self) -> Draw:
-        head, sizes = _head_on(self.model, self.device), self.sizes
+        head, at = _head_on(self.model, self.device), grids(self.sizes, self.device)
 
         def draw(person: Person, told: Told) -> tuple[Tensor, Tensor]:
-            drawn = draw_geometric(head, person, told, sizes)
+            drawn = draw_geometric(head, person, told, at)
             return drawn.picture, drawn.full
 
         return draw
@@ -136,10 +136,11 @@ class VisavisTwin(Twin[VisavisGenerator, VisavisCache]):
     def draw(self) -> Draw:
         head, sizes = _head_on(self.model, self.device), self.sizes
         networks = _networks_on(self.generator, self.device)
+        at = grids(sizes.base, self.device)
         nets = VisavisNets(networks["head"], networks["paths"], self.generator.blueprint.without)
 
         def draw(person: VisavisPerson, told: Told) -> tuple[Tensor, Tensor]:
-            return draw_visavis(head, nets, person, told, sizes)
+            return draw_visavis(head, nets, person, told, sizes, at)
 
         return draw
 

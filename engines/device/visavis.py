@@ -13,7 +13,7 @@ from engines.device.geometric import draw_geometric
 from engines.device.packet import Field, Told
 from engines.device.rows import Rows
 from engines.device.sampling import Patch, bilinear, bilinear_bytes, bytes_at, rounded
-from engines.device.sizes import Head, Person, Sizes
+from engines.device.sizes import Grids, Head, Person, Sizes
 from engines.device.warp import Seen
 
 WINDOW_PX, WHERE_PX, FLOW_LEAST_PX = 128, 32, 0.05
@@ -88,11 +88,12 @@ def draw_visavis(
     person: VisavisPerson,
     told: Told,
     sizes: VisavisSizes,
+    at: Grids,
     seen: Seen | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(picture (B, 4, H, W), full (B,)) as `draw_geometric`."""
     base = sizes.base
-    drawn = draw_geometric(head, person.base, told, base, seen)
+    drawn = draw_geometric(head, person.base, told, at, seen)
     picture, seen = drawn.picture, drawn.warped.seen
     window = person.window[:, :, None]
     motions = told["motions"] * float(nets.on("motion"))

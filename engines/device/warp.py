@@ -16,7 +16,7 @@ from engines.device.hidden import with_hidden
 from engines.device.packet import Told
 from engines.device.rasteriser import rasterise_fixed
 from engines.device.sampling import bilinear, bilinear_bytes, resized, resized_bytes, rounded
-from engines.device.sizes import Grids, Head, Person, Sizes, grids
+from engines.device.sizes import Grids, Head, Person
 from engines.generators.geometric.limits import FIXED_POINT_ROUNDS
 
 
@@ -41,9 +41,9 @@ class Warped:
     seen: Seen
 
 
-def seen_of(head: Head, person: Person, told: Told, sizes: Sizes) -> Seen:
+def seen_of(head: Head, person: Person, told: Told, at: Grids) -> Seen:
     """The posed head, rasterised once; the mouth's inside lies behind all skin."""
-    at = grids(sizes, told["vertices"].device)
+    sizes = at.sizes
     points = told["vertices"] * at.step
     corners = points.index_select(1, head.triangles.flatten()).unflatten(1, (-1, 3))
     push = head.behind * (told["scale"] * at.step[2])  # (B, T)
@@ -55,16 +55,16 @@ def seen_of(head: Head, person: Person, told: Told, sizes: Sizes) -> Seen:
     return Seen(uv, part[:, None], drawn.depth[:, None], drawn.full)
 
 
-def warped(head: Head, person: Person, told: Told, sizes: Sizes, seen: Seen) -> Warped:
+def warped(head: Head, person: Person, told: Told, at: Grids, seen: Seen) -> Warped:
     """Both layers lie in one canvas, one above the other, so that a single look-up per pixel draws them."""
-    at = grids(sizes, told["vertices"].device)
+    sizes = at.sizes
     height, width, h, w = sizes.height_px, sizes.width_px, sizes.rows, sizes.columns
     covered = (seen.part > 0).float()
     size = person.source.shape[3], person.source.shape[2]
     found = bilinear(person.source, seen.uv[..., 0] * size[0] - 0.5, seen.uv[..., 1] * size[1] - 0.5)
     flow, visible = (found[:, :2] - at.source) * covered, found[:, 2:] * covered
     behind = resized(_body_flow(person, told, at), h, w)
-    behind = _rim_flow(person, flow, visible, behind, at, sizes)
+    behind = _rim_flow(person, flow, visible, behind, at)
     both = torch.where(covered > 0, flow, behind)
     below = torch.zeros_like(behind)
     below[:, 1] = sizes.canvas[0] // 2
@@ -94,16 +94,14 @@ def _body_flow(person: Person, told: Told, at: Grids) -> Tensor:
     return source - at.body
 
 
-def _rim_flow(
-    person: Person, flow: Tensor, visible: Tensor, behind: Tensor, at: Grids, sizes: Sizes
-) -> Tensor:
+def _rim_flow(person: Person, flow: Tensor, visible: Tensor, behind: Tensor, at: Grids) -> Tensor:
     """`behind`, but along the head's contour the head's own flow, fading outwards; see `geometric.layers.rim_flow`."""
     small = filtered(torch.cat([flow * visible, visible], 1), at.half_rows, at.half_columns)
     total = filtered(small, at.rim_rows, at.rim_columns)
     near = total[:, 2:]
     own = total[:, :2] / near.clamp_min(1e-4)
     rows, columns = near.shape[2:]
-    step = columns / sizes.width_px
+    step = columns / at.sizes.width_px
     x = torch.arange(columns, device=flow.device) + own[:, 0] * step
     y = torch.arange(rows, device=flow.device)[:, None] + own[:, 1] * step
     there = filtered(person.head, at.half_rows, at.half_columns)

@@ -32,7 +32,7 @@ from engines.device.batch import Batch
 from engines.device.drawing import Drawing, State
 from engines.device.geometric import draw_geometric
 from engines.device.packet import Field, Told
-from engines.device.sizes import Head, Person, Sizes
+from engines.device.sizes import Head, Person, grids
 from engines.errors import brief
 
 U8 = NDArray[np.uint8]
@@ -87,10 +87,10 @@ def drawing_of(call: Call, device: torch.device) -> Drawing:
         from scripts.benchmarks.gpu_calls import draw_with_networks
 
         return Drawing(key, draw_with_networks(call, head, device), call.state, call.fields, False)
-    sizes: Sizes = call.sizes
+    at = grids(call.sizes, device)
 
     def draw(person: Person, told: Told) -> tuple[Tensor, Tensor]:
-        drawn = draw_geometric(head, person, told, sizes)
+        drawn = draw_geometric(head, person, told, at)
         return drawn.picture, drawn.full
 
     return Drawing(key, draw, call.state, call.fields, False)

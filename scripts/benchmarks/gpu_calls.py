@@ -24,7 +24,7 @@ from engines.compile.weights import WeightsHeader, arrays_of, save_weights
 from engines.device.drawing import Draw, Drawing, State, packed_frame
 from engines.device.enrolled import head_of
 from engines.device.packet import Told
-from engines.device.sizes import Head
+from engines.device.sizes import Head, grids
 from engines.device.telling_window import inputs_of
 from engines.device.twins import Prepared, twin_of
 from engines.device.visavis import VisavisNets, VisavisPerson, VisavisSizes, draw_visavis
@@ -147,10 +147,11 @@ def draw_with_networks(call: Call, head: Head, device: torch.device) -> Draw:
     served = {s.name: s.module.to(device) for s in blueprint.served(nets)}
     if isinstance(call.sizes, VisavisSizes):
         visavis_sizes = call.sizes
+        at = grids(visavis_sizes.base, device)
         both = VisavisNets(served["head"], served["paths"], blueprint.without)
 
         def draw_both(person: VisavisPerson, told: Told) -> tuple[torch.Tensor, torch.Tensor]:
-            return draw_visavis(head, both, person, told, visavis_sizes)
+            return draw_visavis(head, both, person, told, visavis_sizes, at)
 
         return draw_both
     sizes: WindowSizes = call.sizes
