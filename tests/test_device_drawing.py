@@ -168,6 +168,17 @@ def test_the_fixed_rasteriser_shows_what_the_other_shows() -> None:
     assert float(drawn.depth[shown].max()) < 100 < float(drawn.depth[~shown].min())
 
 
+def test_a_pixel_whose_middle_lies_on_an_edge_is_drawn() -> None:
+    """Two triangles that share a diagonal through middles, and end on middles."""
+    a, b, c, d = ([x, y, 1.0] for x, y in ((2.5, 2.5), (9.5, 2.5), (2.5, 9.5), (9.5, 9.5)))
+    corners = torch.tensor([[[a, c, b], [b, c, d]]])
+    drawn = rasterise_fixed(corners, torch.ones(1, 2, dtype=torch.bool), 12, 12, 400)
+    assert bool((drawn.triangle[0, 2:10, 2:10] >= 0).all())
+    assert int((drawn.triangle >= 0).sum()) == 64
+    # of two that are equally near the first
+    assert drawn.triangle[0, 4, 7] == 0
+
+
 def test_who_has_no_room_says_so_and_the_others_are_drawn() -> None:
     corners = torch.from_numpy(np.stack([some_triangles(60, 0), some_triangles(60, 1)]))
     corners[1] *= 0.1

@@ -113,7 +113,10 @@ def test_a_fault_in_a_call_is_told_once_and_the_call_goes_on(astronaut: Enrollme
     again = made.render(astronaut.motion)
     assert (off(first, again) > 2).mean() < 1e-3
     assert made.notice is not None
+    replays = gpu.phases.count("replay")
+    made.render(astronaut.motion)
     assert made.notice.count("no replay today") == 1
+    assert gpu.phases.count("replay") == replays
     gpu.fails_in = ""
     # who comes later begins anew
     second = renderer_of(astronaut)

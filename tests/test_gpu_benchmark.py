@@ -77,14 +77,14 @@ def test_a_fault_in_one_measurement_leaves_the_others() -> None:
 
 
 def test_calls_are_what_a_thirtieth_of_a_second_leaves_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    spent = {1: 2.0, 4: 5.0, 8: 16.0, 16: 40.0}
+    spent = {1: 2.0, 4: 5.0, 8: 16.0, 64: 40.0}
 
     def pretend(row: Row, call: Call, drawing: object, accelerator: object, count: int) -> None:
         row.batch_ms[count] = spent[count]
 
     monkeypatch.setattr(gpu, "_batch", pretend)
     row = measure(toy_call(), None, [], list(spent), lambda: False)
-    # four in five milliseconds: 26 in a thirtieth of a second; sixteen take longer than that
+    # four in five milliseconds: 26 in a thirtieth of a second; 64 take longer than that
     assert row.calls == 26
     assert "| 26 |" in table([row], "a card")
 

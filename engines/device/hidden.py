@@ -41,8 +41,7 @@ def with_hidden(
     colour = colour[:, :3] * covered * box
     # the rim takes a neighbour's colour, so that none of the emptiness beside it blends in
     colour = torch.where(covered > 0, colour, most(colour, 3))
-    weight = hidden * box
-    filled = torch.cat([colour * weight, weight * 255], 1).floor().clamp(0, 255)
+    filled = torch.cat([colour * hidden, hidden * 255], 1).floor().clamp(0, 255)
     # the box has a place of its own in the picture, in whole pixels
     top, bottom = (y0 * (height / rows)).round(), ((y0 + high) * (height / rows)).round()
     left, right = (x0 * (width / columns)).round(), ((x0 + wide) * (width / columns)).round()

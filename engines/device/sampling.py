@@ -73,8 +73,8 @@ def bytes_at(
 
     `columns`, `rows`: the first and the last of each picture (B, 1) that count.
     """
-    left, right, less, more = _weights(x, *columns, resets=True)
-    top, bottom, upper, lower = _weights(y, *rows, resets=False)
+    left, right, less, more = _weights(x, *columns)
+    top, bottom, upper, lower = _weights(y, *rows)
     whole = values.to(torch.int32)
     channels, high = values.shape[1], values.shape[2]
 
@@ -93,16 +93,11 @@ def bytes_at(
     return ((found + 2) >> 2).clamp(0, 255).float()
 
 
-def _weights(
-    at: Tensor, first: Tensor, last: Tensor, *, resets: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Both neighbours of each place and their weights; beyond the edge the edge alone counts, or (not `resets`) it is
-    both neighbours."""
+def _weights(at: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Both neighbours of each place and their weights; beyond the edge the edge is both."""
     at = at.float()
     before = at.floor()
     share = at - before
-    if resets:
-        share = torch.where((before < first) | (before >= last), 0, share)
     low = torch.minimum(torch.maximum(before, first.float()), last.float())
     high = torch.minimum(torch.maximum(before + 1, first.float()), last.float())
     one = 1 << _BITS
