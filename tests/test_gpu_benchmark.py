@@ -16,7 +16,8 @@ from engines.device.batch import Batch
 from engines.device.sizes import Sizes
 from engines.enrollment import Enrollment, save_enrollment
 from scripts.benchmarks import gpu, gpu_calls
-from scripts.benchmarks.gpu import Call, Row, measure, table
+from scripts.benchmarks.gpu import Row, measure, table
+from scripts.benchmarks.gpu_call import Call
 
 SIZE = 48
 
@@ -63,10 +64,10 @@ def test_what_time_does_not_allow_is_left_out_and_said() -> None:
 
 
 def test_networks_that_cannot_be_made_are_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "scripts.benchmarks.gpu_calls", None)
+    monkeypatch.setitem(sys.modules, "scripts.benchmarks.gpu_networks", None)
     row = measure(toy_call("visavis", b"something"), None, ["graph"], [1], lambda: False)
     assert row.left_out[0].startswith("all of it: ")
-    assert "gpu_calls" in row.left_out[0]
+    assert "gpu_networks" in row.left_out[0]
 
 
 def test_a_fault_in_one_measurement_leaves_the_others() -> None:

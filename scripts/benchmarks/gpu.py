@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,9 +31,10 @@ from engines.compile.accelerator import Accelerator, NvidiaGpu
 from engines.device.batch import Batch
 from engines.device.drawing import Drawing, State
 from engines.device.geometric import draw_geometric
-from engines.device.packet import Field, Told
-from engines.device.sizes import Head, Person, grids
+from engines.device.packet import Told
+from engines.device.sizes import Person, grids
 from engines.errors import brief
+from scripts.benchmarks.gpu_call import Call
 
 U8 = NDArray[np.uint8]
 Mode = Literal["eager", "compiled", "graph"]
@@ -43,25 +44,6 @@ BOUND = 2  # of 255, in fp32
 RATE_HZ = 30.0
 SECONDS = 540.0
 _LEAST_ROUNDS, _MOST_ROUNDS, _ROUND_S = 5, 60, 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call, as it is carried to the GPU: what lies there, frames as they are sent, and OpenCV's pictures of them.
-
-    `networks`: blueprint and networks, by `torch.save`; empty without networks. `told_ms`: the CPU's part of a frame.
-    """
-
-    generator: str
-    size_px: int
-    sizes: Any
-    state: State
-    fields: tuple[Field, ...]
-    frames: list[U8]
-    wanted: list[U8]
-    head: Head
-    networks: bytes
-    told_ms: float
 
 
 @dataclass(slots=True)
@@ -84,7 +66,7 @@ def drawing_of(call: Call, device: torch.device) -> Drawing:
     head = call.head.to(device)
     key = call.generator, call.size_px
     if call.networks:
-        from scripts.benchmarks.gpu_calls import draw_with_networks
+        from scripts.benchmarks.gpu_networks import draw_with_networks
 
         return Drawing(key, draw_with_networks(call, head, device), call.state, call.fields, False)
     at = grids(call.sizes, device)
@@ -254,6 +236,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from scripts.benchmarks import gpu  # what is unpickled is of the module, not of the program
-
-    sys.exit(gpu.main())
+    sys.exit(main())

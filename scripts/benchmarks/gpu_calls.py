@@ -21,25 +21,19 @@ from torch import nn
 
 from engines.compile.torch_engine import TorchEngine
 from engines.compile.weights import WeightsHeader, arrays_of, save_weights
-from engines.device.drawing import Draw, Drawing, State, packed_frame
+from engines.device.drawing import Drawing, State, packed_frame
 from engines.device.enrolled import head_of
-from engines.device.packet import Told
-from engines.device.sizes import Head, grids
-from engines.device.telling_window import inputs_of
 from engines.device.twins import Prepared, twin_of
-from engines.device.visavis import VisavisNets, VisavisPerson, VisavisSizes, draw_visavis
-from engines.device.window import WindowPerson, WindowSizes, draw_window
 from engines.enrollment import Enrollment, head_model_of, load_enrollment
 from engines.errors import VisavisError, WeightsError
 from engines.generators.generator import Generator
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.networked.base import NetworkedGenerator
-from engines.generators.networked.blueprint import Blueprint
 from engines.generators.networked.discriminators import folded
 from engines.generators.networked.window import WindowGenerator
 from engines.generators.registry import GENERATORS
 from engines.generators.visavis.generator import VisavisGenerator
-from engines.head.model import HeadModel, load_head_model
+from engines.head.model import HeadModel
 from engines.motion import Motion
 from engines.motion_window import MotionHistory, MotionWindow
 from engines.picture.composite import composite
@@ -47,7 +41,7 @@ from engines.raster.gbuffer import rasterise, rasterise_triangles, seen_triangle
 from engines.raster.pose import head_viewport, pose_head
 from engines.renderer import range_of_motion
 from engines.retarget import Controls, retarget
-from scripts.benchmarks.gpu import Call
+from scripts.benchmarks.gpu_call import Call
 from streamer.drive.demo import demo_track, looped
 
 U8 = NDArray[np.uint8]
@@ -137,30 +131,6 @@ def _networks(generator: Generator[Any]) -> bytes:
     out = io.BytesIO()
     torch.save((generator.blueprint, generator.nets), out)
     return out.getvalue()
-
-
-def draw_with_networks(call: Call, head: Head, device: torch.device) -> Draw:
-    """How a call's frames are drawn, its networks on the device."""
-    blueprint: Blueprint[Any]
-    nets: nn.Module
-    blueprint, nets = torch.load(io.BytesIO(call.networks), map_location="cpu", weights_only=False)
-    served = {s.name: s.module.to(device) for s in blueprint.served(nets)}
-    if isinstance(call.sizes, VisavisSizes):
-        visavis_sizes = call.sizes
-        at = grids(visavis_sizes.base, device)
-        both = VisavisNets(served["head"], served["paths"], blueprint.without)
-
-        def draw_both(person: VisavisPerson, told: Told) -> tuple[torch.Tensor, torch.Tensor]:
-            return draw_visavis(head, both, person, told, visavis_sizes, at)
-
-        return draw_both
-    sizes: WindowSizes = call.sizes
-    inputs = inputs_of(blueprint, nets, load_head_model(), device)
-
-    def draw(person: WindowPerson, told: Told) -> tuple[torch.Tensor, torch.Tensor]:
-        return draw_window(head.triangles, head.behind, inputs, served["window"], person, told, sizes)
-
-    return draw
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
