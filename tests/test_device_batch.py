@@ -161,6 +161,7 @@ for name in ("cv2", "safetensors", "safetensors.numpy", "av", "mediapipe", "open
 sys.path.insert(0, "tests")
 import engines.device.batch, engines.device.together, engines.device.schedule
 import engines.device.geometric, engines.device.visavis, engines.device.window, device_calls
+import scripts.benchmarks.gpu
 print("fine")
 """
 
