@@ -68,6 +68,7 @@ def onnx_of(
             output_names=[f"output{k}" for k in range(own.count(given))],
             dynamic_shapes=rows,
         )
+        _agree(program.model.graph)
         _fold(program.model)
         model = program.model_proto
         data: bytes = model.SerializeToString()
@@ -120,6 +121,22 @@ class _Answers(nn.Module):
     def count(self, given: Iterable[Tensor]) -> int:
         """How many answers there are."""
         return len(self(*given))
+
+
+def _agree(graph: Any) -> None:
+    """Group norms whose scale and shift are of what they scale's kind: torch mixes them, ONNX may not."""
+    import onnx_ir as ir  # pyright: ignore[reportMissingImports]
+
+    for node in graph:
+        if node.op_type != "GroupNormalization":
+            continue
+        kind = node.inputs[0].dtype
+        for number in (1, 2):
+            if node.inputs[number].dtype != kind:
+                cast = ir.node("Cast", [node.inputs[number]], {"to": kind})
+                cast.outputs[0].dtype, cast.outputs[0].shape = kind, node.inputs[number].shape
+                node.prepend(cast)
+                node.replace_input_with(number, cast.outputs[0])
 
 
 def _fold(model: Any) -> None:
