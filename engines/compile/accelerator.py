@@ -42,6 +42,10 @@ class Accelerator(ABC):
         """The name of the card."""
 
     @abstractmethod
+    def capability(self) -> tuple[int, int]:
+        """The card's compute capability, such as (8, 9)."""
+
+    @abstractmethod
     def warm_up(self, run: Callable[[], object]) -> None:
         """Call `run` until all that happens once has happened; lazy initialisations must not be captured."""
 
@@ -84,6 +88,9 @@ class NvidiaGpu(Accelerator):
 
     def description(self) -> str:
         return torch.cuda.get_device_name()
+
+    def capability(self) -> tuple[int, int]:
+        return torch.cuda.get_device_capability()
 
     def warm_up(self, run: Callable[[], object]) -> None:
         # on a stream of its own, as torch's notes on CUDA graphs ask

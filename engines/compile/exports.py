@@ -10,6 +10,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
+from engines.compile.kept_engine import say_not_kept
 from engines.compile.openvino_import import load_openvino
 from engines.files import write_whole
 
@@ -49,13 +50,7 @@ def keep_export(network: Any, path: Path) -> None:
         write_whole(path, graph)
         write_whole(path.with_suffix(".sha256"), _digest(graph, weights))
     except (OSError, RuntimeError) as error:  # OpenVINO says RuntimeError when the disk is full
-        # one sentence for all networks: a command line tells it once
-        logger.warning(
-            "compiled networks cannot be kept in %s (%s), so each start compiles them anew; set XDG_CACHE_HOME to a "
-            "folder that may be written",
-            path.parent,
-            getattr(error, "strerror", None) or error,
-        )
+        say_not_kept(path.parent, error)
 
 
 def _digest(graph: bytes, weights: bytes) -> str:

@@ -24,7 +24,9 @@ MOST_ROWS = 128  # of a network for any batch
 EXPORT_COMMAND = "pip install 'visavis[export]'"
 # what one compiler or another has no kernel for
 _WITHOUT_KERNELS = ("AffineGrid", "Col2Im", "DFT", "DeformConv")
-_MOST_BYTES = 2**28  # of a constant that is worked out at once: every weight that is stored in another precision
+_MOST_BYTES = (
+    2**28
+)  # of a constant that is worked out at once: every weight that is stored in another precision
 _EXPORTING = threading.Lock()
 
 
@@ -48,7 +50,6 @@ def onnx_of(
     """
     if refusal := export_refusal():
         raise EngineError(refusal)
-    names = Inputs.of(module, example).names
     own, given = _Answers(private_copy(module), precision).eval(), tuple(x.detach() for x in example)
     rows: Any = None
     if any_batch:
@@ -64,8 +65,8 @@ def onnx_of(
             opset_version=OPSET,
             external_data=False,
             verbose=False,
-            input_names=[name.replace("[", "_").rstrip("]") for name in names],
-            output_names=[f"output{k}" for k in range(own.count(given))],
+            input_names=input_names(module, example),
+            output_names=[output_name(k) for k in range(own.count(given))],
             dynamic_shapes=rows,
         )
         _agree(program.model.graph)
@@ -75,6 +76,16 @@ def onnx_of(
     if complaint := complaint_of(model):
         raise EngineError(f"the exported network has {complaint}")
     return data
+
+
+def input_names(module: nn.Module, example: Sequence[Tensor]) -> list[str]:
+    """What `onnx_of` calls the inputs."""
+    return [name.replace("[", "_").rstrip("]") for name in Inputs.of(module, example).names]
+
+
+def output_name(number: int) -> str:
+    """What `onnx_of` calls an output."""
+    return f"output{number}"
 
 
 def complaint_of(model: Any) -> str | None:
