@@ -48,9 +48,9 @@ class KeptEngine:
     def read(self) -> bytes | None:
         """The engine; None where there is none that is whole and this one."""
         path = self.path
-        if not path.is_file():
-            return None
         try:
+            if not path.is_file():
+                return None
             with safe_open(str(path), framework="numpy") as file:
                 said = dict(file.metadata() or {})
                 data: bytes = file.get_tensor("engine").tobytes()
@@ -59,8 +59,10 @@ class KeptEngine:
             if said.get("sha256") != hashlib.sha256(data).hexdigest():
                 raise ValueError("its sha256 does not match")
             return data
-        except Exception as error:  # whatever a damaged file does to a reader
-            logger.warning("the kept engine %s is damaged (%s): it is made again", path, error)
+        except (
+            Exception
+        ) as error:  # whatever a damaged file does to a reader, and a folder that may not be looked into
+            logger.warning("the kept engine %s cannot be read (%s): it is made again", path, error)
             return None
 
     def keep(self, engine: bytes) -> None:
