@@ -8,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engines.compile.network import Network
-from engines.compile.weights import arrays_of, build_network
-from engines.digest import digest_of
+from engines.compile.weights import build_network
 from engines.errors import EngineError, no_such
 from engines.generators.networked.blueprint import Blueprint, load_networks
 from engines.generators.networked.discriminators import folded
 from engines.generators.registry import GENERATORS
-from engines.head.regressor.crop import INPUT_PX
-from engines.head.regressor.file import load_regressor
+from engines.head.regressor.file import load_regressor, regressor_network
 from engines.speech.network import KIND, WEIGHTS, SpeechConfig
 from engines.speech.step import SpeechStep
 
@@ -48,7 +45,7 @@ def networks_of(owner: str) -> list[Network]:
     if owner not in owners():
         raise EngineError(no_such("network", owner, owners()))
     if owner == "regressor":
-        return [_regressor()]
+        return [regressor_network(load_regressor())]
     if owner == "speech":
         return [_speech()]
     return _of_generator(owner)
@@ -72,12 +69,6 @@ def _of_generator(name: str) -> list[Network]:
         also, without = type(blueprint).__mro__, blueprint.without
         found.append(Network.of(f"{name}-encoder", encoder, photo, digest, also, without))
     return found
-
-
-def _regressor() -> Network:
-    network = load_regressor()
-    digest = digest_of(arrays_of(network, np.float32))
-    return Network.of("regressor", network, (torch.zeros(1, 3, INPUT_PX, INPUT_PX),), digest)
 
 
 def _speech() -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -20,6 +21,12 @@ from engines.compile.served_by import ServedBy
 from engines.errors import EngineError
 
 GIVEN = (torch.rand(1, 3, 16, 16),)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return engine_cache_folder()
 
 
 def test_torch_serves_until_an_engine_is_built_and_when_none_can_be() -> None:
@@ -172,21 +179,28 @@ def test_a_device_with_a_precision_of_its_own_is_asked_for_that() -> None:
     assert native.asked == "fp16"
 
 
-def test_what_took_a_network_and_why_others_did_not_is_kept_for_the_doctor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_what_took_a_network_and_why_others_did_not_is_kept_for_the_doctor(cache: Path) -> None:
     order = (Slow("tier"), Failing("build"), CudaGraphEngine(FakeGpu()))
-    assert ServedBy.last("conv") is None
-    assert BackgroundEngine(nn.Conv2d(3, 4, 3), GIVEN, "conv-weights-source", order=order).wait(600)
-    found = ServedBy.last("conv")
-    assert found is not None
+    assert ServedBy.all() == {}
+    assert BackgroundEngine(nn.Conv2d(3, 4, 3), GIVEN, "a-conv-weights-source", order=order).wait(600)
+    found = ServedBy.all()["a-conv"]
     assert (found.tier, [name for name, _ in found.refused]) == ("cuda graphs", ["slow", "failing"])
     assert "ZeroDivisionError: in build" in found.refused[1][1]
-    assert ServedBy.last("con") is None  # of another network
-    (path,) = engine_cache_folder().glob("conv-*.tier.json")
-    path.write_text('{"tier": 3')
-    assert ServedBy.last("conv") is None
+    ServedBy("older").keep("a-conv-before-source")
+    os.utime(cache / "a-conv-before-source.tier.json", (1, 1))
+    ServedBy("torch").keep("b-conv-weights-source")
+    (cache / "c-conv-weights-source.tier.json").write_text('{"tier": 3')
+    assert {name: s.tier for name, s in ServedBy.all().items()} == {
+        "a-conv": "cuda graphs",
+        "b-conv": "torch",
+    }
+
+
+def test_a_cache_that_is_no_folder_is_nobodys_trouble(cache: Path) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache.write_text("a file")
+    ServedBy("torch").keep("a-w-s")
+    assert ServedBy.all() == {}
 
 
 def test_an_order_that_names_no_engine_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

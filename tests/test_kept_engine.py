@@ -114,7 +114,7 @@ def nobody() -> Generator[Path]:
 def test_a_folder_that_may_not_be_written_or_read_stops_nothing(
     nobody: Path, mode: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if os.stat(nobody).st_uid == os.geteuid():
+    if nobody.stat().st_uid == os.geteuid():
         nobody.chmod(mode)
     elif mode == 0:
         os.seteuid(0)

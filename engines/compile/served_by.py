@@ -29,15 +29,17 @@ class ServedBy:
             write_whole(path, json.dumps(told, ensure_ascii=False))
 
     @staticmethod
-    def last(name: str) -> ServedBy | None:
-        """The newest of the network called `name`, whatever its weights; None where there is none that can be read."""
-        try:
-            found = [p for p in engine_cache_folder().glob(f"{name}-*{_ENDING}") if _name_of(p) == name]
-            told = json.loads(max(found, key=lambda p: p.stat().st_mtime_ns).read_bytes())
-            refused = tuple((str(r["engine"]), str(r["reason"])) for r in told["refused"])
-            return ServedBy(str(told["tier"]), refused)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+    def all() -> dict[str, ServedBy]:
+        """The newest of each network by its name, whatever its weights were; without those that cannot be read."""
+        found: dict[str, tuple[int, ServedBy]] = {}
+        for path in engine_cache_folder().glob(f"*{_ENDING}"):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                told = json.loads(path.read_bytes())
+                refused = tuple((str(r["engine"]), str(r["reason"])) for r in told["refused"])
+                name, when = _name_of(path), path.stat().st_mtime_ns
+                if name not in found or found[name][0] < when:
+                    found[name] = when, ServedBy(str(told["tier"]), refused)
+        return {name: served for name, (_, served) in sorted(found.items())}
 
 
 def _path(key: str) -> Path:

@@ -15,8 +15,8 @@ from engines.compile.engine import Compiled, Engine, Precision, Tier, answer_of,
 from engines.compile.exports import engine_cache_folder
 from engines.compile.kept_engine import KeptEngine
 from engines.compile.onnx_export import OPSET, export_refusal, input_names, onnx_of, output_name
-from engines.compile.rtx_library import RtxLibrary, TensorRtRtx, takes, target_of
-from engines.errors import EngineError
+from engines.compile.rtx_library import TARGETS, RtxLibrary, TensorRtRtx, takes, target_of
+from engines.errors import EngineError, no_such
 
 
 class TensorRtRtxEngine(Engine):
@@ -43,6 +43,15 @@ class TensorRtRtxEngine(Engine):
     def builds(self) -> str | None:
         """Why it cannot build for named targets here, with the fix; None where it can. No GPU is needed."""
         return self._library.refusal() or export_refusal()
+
+    def own_target(self) -> str:
+        """The target of this computer's card. Raises EngineError where there is none."""
+        tier = self._device.tier(self.name)
+        if not tier.available:
+            raise EngineError(
+                f"{tier.reason}; to build for other cards name them: --target {','.join(TARGETS)}"
+            )
+        return target_of(self._device.capability())
 
     def build(
         self, module: nn.Module, example: tuple[Tensor, ...], precision: Precision, key: str | None
@@ -80,6 +89,8 @@ class TensorRtRtxEngine(Engine):
         self, target: str, module: nn.Module, example: Sequence[Tensor], precision: Precision
     ) -> bytes:
         """An engine for cards of `target`, on any computer. Raises EngineError."""
+        if target not in TARGETS:
+            raise EngineError(no_such("target", target, TARGETS))
         if not takes(target, precision):
             raise EngineError(f"cards of {target} do not compute in {precision}; choose fp16 or fp32")
         model = onnx_of(module, example, precision)

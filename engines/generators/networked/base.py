@@ -55,14 +55,14 @@ class NetworkedGenerator(Generator[CacheT]):
             blueprint.kind.name, grid_px, weights.name, past=blueprint.past, ahead=blueprint.ahead
         )
         self._features_name = f"{blueprint.kind.name}/{digest[:16]}"
-        self._networks = self.blueprint.compiled(self.nets, digest)
+        self.compiled = self.blueprint.compiled(self.nets, digest)
         self._order = engines
         self._built: tuple[BackgroundEngine, ...] | None = None
 
     @property
     def networks(self) -> list[tuple[nn.Module, tuple[Tensor, ...]]]:
         """(module, example inputs) of all that runs in a frame."""
-        return [(n.module, n.example) for n in self._networks]
+        return [(n.module, n.example) for n in self.compiled]
 
     def wait_until_compiled(self, timeout_s: float) -> bool:
         return all(engine.wait(timeout_s) for engine in self.engines())
@@ -71,7 +71,7 @@ class NetworkedGenerator(Generator[CacheT]):
         """Of each served module, in order; building begins when the first person is prepared, not before."""
         if self._built is None:
             self._built = tuple(
-                BackgroundEngine(n.module, n.example, n.key, order=self._order) for n in self._networks
+                BackgroundEngine(n.module, n.example, n.key, order=self._order) for n in self.compiled
             )
         return self._built
 
