@@ -125,7 +125,7 @@ def test_what_was_built_elsewhere_for_this_card_is_taken(stand_in: StandIn, cach
     module, given = nn.Conv2d(3, 4, 3).eval(), (torch.rand(1, 3, 8, 8),)
     elsewhere = TensorRtRtxEngine(Card(9, 0), stand_in)
     kept = elsewhere.kept("sm89", given, "fp16", "net-w-s")
-    kept.keep(elsewhere.built_for("sm89", module, given, "fp16"))
+    kept.keep(elsewhere.built_for("sm89", elsewhere.exported(module, given, "fp16", ["sm89"])))
     stand_in.built.clear()
     call = TensorRtRtxEngine(FakeGpu(), stand_in).compile(module, given, "fp16", "net-w-s")
     assert stand_in.built == []

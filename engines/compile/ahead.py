@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from engines.compile.engine import Precision
 from engines.compile.exports import engine_cache_folder
@@ -16,8 +16,6 @@ from engines.compile.openvino_engine import OpenVinoEngine, kept_network
 from engines.compile.tensorrt_rtx_engine import TensorRtRtxEngine
 from engines.errors import EngineError, no_such
 from engines.files import write_whole
-
-T = TypeVar("T")
 
 AHEAD_NAMES = ("tensorrt-rtx", "openvino", "onnx")
 
@@ -69,9 +67,8 @@ def _exported(
     for network in networks:
         path = folder / f"{network.name}-{precision}{'-any' if any_batch else ''}.onnx"
         begin = time.monotonic()
-        model = _named(
-            network, lambda n=network: onnx_of(n.module, n.example, precision, any_batch=any_batch)
-        )
+        with _naming(network):
+            model = onnx_of(network.module, network.example, precision, any_batch=any_batch)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, model)
         yield Built(network.name, "any", path, len(model), time.monotonic() - begin)
@@ -83,7 +80,8 @@ def _for_this_cpu(networks: Sequence[Network], folder: Path) -> Iterator[Built]:
         raise EngineError(f"openvino: {tier.reason}")
     for network in networks:
         begin = time.monotonic()
-        path = _named(network, lambda n=network: kept_network(n.module, n.example, n.key, folder))
+        with _naming(network):
+            path = kept_network(network.module, network.example, network.key, folder)
         files = (path, path.with_suffix(".bin"))
         count = sum(file.stat().st_size for file in files)
         yield Built(network.name, "this CPU", path, count, time.monotonic() - begin)
@@ -98,25 +96,25 @@ def _for_cards(
 ) -> Iterator[Built]:
     if refusal := engine.builds():
         raise EngineError(f"tensorrt-rtx: {refusal}")
+    wanted = targets or (engine.own_target(),)
     for network in networks:
-        for target in targets or (engine.own_target(),):
+        model = b""
+        for target in wanted:
             kept = engine.kept(target, network.example, precision, network.key, folder)
-            found, seconds = kept.read(), 0.0
+            found, begin, seconds = kept.read(), time.monotonic(), 0.0
             if found is None:
-                begin = time.monotonic()
-                found = _named(
-                    network,
-                    lambda n=network, t=target: engine.built_for(t, n.module, n.example, precision),
-                    f" for {target} in {precision}",
-                )
+                with _naming(network, f" for {target} in {precision}"):
+                    model = model or engine.exported(network.module, network.example, precision, wanted)
+                    found = engine.built_for(target, model)
                 kept.keep(found)
                 seconds = time.monotonic() - begin
             yield Built(network.name, target, kept.path, len(found), seconds)
 
 
-def _named(network: Network, build: Callable[[], T], where: str = "") -> T:
-    """What `build` gives; whatever it raises names the network."""
+@contextmanager
+def _naming(network: Network, where: str = "") -> Generator[None]:
+    """Whatever is raised inside names the network."""
     try:
-        return build()
+        yield
     except EngineError as error:
         raise EngineError(f"{network.name}{where}: {error}") from error

@@ -58,11 +58,12 @@ class TensorRtRtxEngine(Engine):
     ) -> Compiled:
         device = self._device
         target = target_of(device.capability())
-        if key is None:
-            engine, kept = self.built_for(target, module, example, precision), None
-        else:
-            kept = self.kept(target, example, precision, key)
-            engine = kept.read_or_build(lambda: self.built_for(target, module, example, precision))
+
+        def built() -> bytes:
+            return self.built_for(target, self.exported(module, example, precision, [target]))
+
+        kept = None if key is None else self.kept(target, example, precision, key)
+        engine = built() if kept is None else kept.read_or_build(built)
         cached = None if kept is None else self._kernels(kept)
         with device.building:
             with refusing("loading the engine"):
@@ -85,15 +86,19 @@ class TensorRtRtxEngine(Engine):
 
         return run
 
-    def built_for(
-        self, target: str, module: nn.Module, example: Sequence[Tensor], precision: Precision
+    def exported(
+        self, module: nn.Module, example: Sequence[Tensor], precision: Precision, targets: Sequence[str]
     ) -> bytes:
+        """What `built_for` takes, for all of `targets`. Raises EngineError, also where one does not compute in that."""
+        for target in targets:
+            if target not in TARGETS:
+                raise EngineError(no_such("target", target, TARGETS))
+            if not takes(target, precision):
+                raise EngineError(f"cards of {target} do not compute in {precision}; choose fp16 or fp32")
+        return onnx_of(module, example, precision)
+
+    def built_for(self, target: str, model: bytes) -> bytes:
         """An engine for cards of `target`, on any computer. Raises EngineError."""
-        if target not in TARGETS:
-            raise EngineError(no_such("target", target, TARGETS))
-        if not takes(target, precision):
-            raise EngineError(f"cards of {target} do not compute in {precision}; choose fp16 or fp32")
-        model = onnx_of(module, example, precision)
         with refusing("TensorRT-RTX's compilation"):
             return self._library.build(model, target)
 
