@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from engines.compile.rtx_library import RtxLibrary, RtxSession
 
@@ -48,13 +47,13 @@ class StandIn(RtxLibrary):
 
 class _Session(RtxSession):
     def __init__(self, library: StandIn, model: bytes) -> None:
-        import onnxruntime
+        import onnxruntime  # pyright: ignore[reportMissingImports]
 
         self._library = library
         self._session: Any = onnxruntime.InferenceSession(model)
         self._all = {i.name: torch.zeros(i.shape) for i in self._session.get_inputs()}
-        self.inputs: dict[str, Tensor] = {n: x for n, x in self._all.items() if n != library.without}
-        self.outputs: dict[str, Tensor] = {o.name: torch.zeros(o.shape) for o in self._session.get_outputs()}
+        self.inputs = {n: x for n, x in self._all.items() if n != library.without}
+        self.outputs = {o.name: torch.zeros(o.shape) for o in self._session.get_outputs()}
 
     def run(self) -> None:
         self._library.enter("run")

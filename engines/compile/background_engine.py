@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from engines.compile.engine import Compiled, Engine, private_copy
+from engines.compile.engine import Compiled, Engine, Precision, private_copy
 from engines.compile.open import compile_best, engine_order, open_engine
 from engines.compile.precision import fast_precision
 from engines.compile.served_by import ServedBy
@@ -50,7 +50,7 @@ class BackgroundEngine:
         self._engines = [open_engine(name) for name in engine_order()] if order is None else list(order)
         # Imports OpenVINO, here and not in the builder's thread: the import forks, and a fork while another thread
         # computes in BLAS can hang both.
-        self._precision = fast_precision()
+        self._precision: Precision = fast_precision()
         # copied in the caller's thread: the builder's would read it while the caller may be changing it
         self._module, self._key = private_copy(module), key
         self._example = tuple(x.detach().clone() for x in example_inputs)

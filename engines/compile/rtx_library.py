@@ -88,10 +88,10 @@ class TensorRtRtx(RtxLibrary):
         if not known:
             return f"{_PACKAGE} is not installed; type: {INSTALL_COMMAND}"
         try:
-            told = tuple(int(part) for part in known.split(".")[:2])
+            old = tuple(int(part) for part in known.split(".")[:2]) < LEAST_VERSION
         except ValueError:
-            told = (0,)
-        if told < LEAST_VERSION:
+            old = True
+        if old:
             wanted = ".".join(map(str, LEAST_VERSION))
             return f"{_PACKAGE} {known} is older than {wanted}, the first that works; type: {INSTALL_COMMAND}"
         return None
