@@ -177,7 +177,8 @@ def _draw_compiled(compiled: Kernels, cache: GeometricCache, gbuffer: GBuffer, t
     linear, shift = plane_motion(body.pose, gbuffer.mesh.pose)
     shape = Shape(
         columns, rows, width, height, canvas.shape[1], canvas.shape[0], cache.margin_px, body.below_px,
-        cache.source.pieces[0].shape[0], body.follow.shape[1], body.follow.shape[0], turned,
+        cache.source.pieces[0].shape[0], body.follow.shape[1], body.follow.shape[0],
+        body.head.shape[1], body.head.shape[0], turned,
         tuple(linear.ravel()), tuple(shift),
     )  # fmt: skip
     picture = np.empty((height, width, 4), np.uint8)
