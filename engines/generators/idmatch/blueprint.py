@@ -18,7 +18,7 @@ from engines.generators.idmatch.correspondence import (
     shares_of,
     similarity,
 )
-from engines.generators.idmatch.networks import KIND, IdmatchConfig, IdmatchNetworks, Kept
+from engines.generators.idmatch.networks import FULL_SIZE, KIND, IdmatchConfig, IdmatchNetworks, Kept
 from engines.generators.networked import terms
 from engines.generators.networked.blueprint import Blueprint, Made
 from engines.generators.networked.discriminators import PatchDiscriminator
@@ -56,6 +56,10 @@ class IdmatchBlueprint(Blueprint[IdmatchConfig]):
     switches = ("correspondence", "skips")
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + ALONE)
+
+    @classmethod
+    def width_one(cls) -> IdmatchBlueprint:
+        return cls(FULL_SIZE)
 
     def networks(self) -> IdmatchNetworks:
         return IdmatchNetworks(self.config)

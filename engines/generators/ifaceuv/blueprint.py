@@ -45,7 +45,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engines.generators.ifaceuv.networks import KIND, IFaceUvNetworks, Widths, spread
+from engines.generators.ifaceuv.networks import KIND, PAPER, IFaceUvNetworks, Widths, spread
 from engines.generators.networked import terms
 from engines.generators.networked.blueprint import Blueprint, Made, warped
 from engines.generators.networked.constant import constant, indices
@@ -74,6 +74,10 @@ class IFaceUvBlueprint(Blueprint[Widths]):
     past = 4
     step_px, least_px = 32, 64  # it halves its window five times and norms what is left
     switches = ("refinement", "consistency", "window", "computed_flow")
+
+    @classmethod
+    def width_one(cls) -> IFaceUvBlueprint:
+        return cls(PAPER)
 
     def networks(self) -> IFaceUvNetworks:
         return IFaceUvNetworks(self.config, self.past + 1)

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.compile.weights import NetworkKind
-from engines.generators.multiguidance.networks import Config, MultiguidanceNetworks, fused
+from engines.generators.multiguidance.networks import PAPER, Config, MultiguidanceNetworks, fused
 from engines.generators.networked import terms
 from engines.generators.networked.blueprint import Blueprint, Made, warped
 from engines.generators.networked.lesson import Judges, Lesson
@@ -69,6 +69,10 @@ class MultiguidanceBlueprint(Blueprint[Config]):
     weights: ClassVar[LossWeights] = LossWeights()
 
     # --- what it is -----------------------------------------------------------------------------------
+
+    @classmethod
+    def width_one(cls) -> MultiguidanceBlueprint:
+        return cls(PAPER)
 
     def networks(self) -> MultiguidanceNetworks:
         return MultiguidanceNetworks(self.config)

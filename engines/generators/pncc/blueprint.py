@@ -76,6 +76,10 @@ class PnccBlueprint(Blueprint[PnccConfig]):
     teacher = "mobileface"
     weights: ClassVar[LossWeights] = LossWeights()
 
+    @classmethod
+    def width_one(cls) -> PnccBlueprint:
+        return cls(PnccConfig.paper(), height_px=512)
+
     def networks(self) -> PnccNetworks:
         return PnccNetworks(self.config, residual="residual" not in self.without)
 

@@ -50,7 +50,7 @@ from engines.generators.networked.lesson import Judges, Lesson, Teaching
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
 from engines.generators.pwm.face_mesh import on_face
-from engines.generators.pwm.networks import KIND, TOLD, PwmConfig, PwmNetworks, everywhere
+from engines.generators.pwm.networks import KIND, PAPER, TOLD, PwmConfig, PwmNetworks, everywhere
 from engines.head.model import load_head_model
 
 SCALES = 3  # of pictures: 256, 128, 64
@@ -83,6 +83,10 @@ class PwmBlueprint(Blueprint[PwmConfig]):
     switches = ("displacement", "codes", "whole_head", "progressive")
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + 500)
+
+    @classmethod
+    def width_one(cls) -> PwmBlueprint:
+        return cls(PAPER)
 
     def raster_size(self) -> Size:
         """Half the window: no level that is steered is finer."""
