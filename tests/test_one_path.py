@@ -28,7 +28,7 @@ from engines.generators.registry import GENERATORS, windowed
 from engines.head.model import load_head_model
 from engines.renderer import Renderer
 from scripts import train
-from scripts.evaluation.run import count_gflop
+from scripts.evaluation.cost import opened_work
 from scripts.training.table import read_table
 
 ROOT = Path(__file__).parents[1]
@@ -192,9 +192,9 @@ def test_thirty_lines_are_a_generator(
         for a, b in zip(expected, OpenVinoEngine().compile(module, example, "fp32")(*example), strict=True):
             assert a.shape == b.shape
             assert float((a - b).abs().max()) < 1e-3
-    gflop = count_gflop(model, toy)
-    assert gflop is not None
-    assert 0 < gflop < 0.1
+    work = opened_work(model, toy)
+    assert work is not None
+    assert 0 < work.frame_gflop < 0.1
     assert toy in names.generators_for_calls(2)
     weights.unlink()
     assert toy not in names.generators_for_calls(2)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from engines.generators.networked.base import NetworkedGenerator
 from engines.generators.networked.blueprint import Blueprint, Served
 from engines.generators.open import open_generator
 from engines.generators.registry import GENERATORS
@@ -38,17 +39,21 @@ def gflop(run: Callable[[], object]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def count_gflop(model: HeadModel, name: str) -> float | None:
-    """GFLOP of one frame; 0 for a generator without networks.
+def opened_work(model: HeadModel, name: str) -> Work | None:
+    """Of the generator called `name` with its weights; all 0 for one without networks. Raises WeightsError.
 
     A generator with networks lists them as `networks`: (module, example inputs) of one frame each. None when one
     does not run on its example.
     """
-    networks: Any = getattr(open_generator(name, model), "networks", None) or ()
+    generator = open_generator(name, model)
+    networks: Any = getattr(generator, "networks", None) or ()
     try:
-        return sum(gflop(lambda m=module, x=inputs: m(*x)) for module, inputs in networks)
+        frame = sum(gflop(lambda m=module, x=inputs: m(*x)) for module, inputs in networks)
     except (RuntimeError, TypeError):
         return None
+    if not isinstance(generator, NetworkedGenerator):
+        return Work(frame, 0.0, 0.0)
+    return Work(frame, *_once(generator.blueprint, generator.nets))
 
 
 def work_of(blueprint: Blueprint[Any]) -> Work:
@@ -61,7 +66,7 @@ def work_of(blueprint: Blueprint[Any]) -> Work:
     kept: list[tuple[Tensor, ...]] = []
     once = gflop(lambda: kept.append(blueprint.encode(counted, _shapes(photo))))
     frame = gflop(lambda: blueprint.draw(counted, _shapes(inputs), kept[0]))
-    return Work(frame, once, sum(f.numel() for f in kept[0]) * _KEPT_BYTES / 1e6)
+    return Work(frame, once, _mb(kept[0]))
 
 
 def _shapes(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -75,18 +80,33 @@ def shipped_work(name: str) -> Work | None:
         return None
     blueprint = make()()
     networks = blueprint.networks().eval()
+    frame = sum(gflop(lambda s=s: s.module(*s.example)) for s in blueprint.served(networks))
+    return Work(frame, *_once(blueprint, networks))
+
+
+def _once(blueprint: Blueprint[Any], networks: nn.Module) -> tuple[float, float]:
+    """GFLOP of a photo, and MB that it keeps."""
     with torch.no_grad():
         photo = blueprint.photo_inputs(networks, blueprint.example())
     kept: list[tuple[Tensor, ...]] = []
     once = gflop(lambda: kept.append(blueprint.encode(networks, photo)))
-    frame = sum(gflop(lambda s=s: s.module(*s.example)) for s in blueprint.served(networks))
-    return Work(frame, once, sum(f.numel() for f in kept[0]) * _KEPT_BYTES / 1e6)
+    return once, _mb(kept[0])
+
+
+def _mb(features: Sequence[Tensor]) -> float:
+    return sum(f.numel() for f in features) * _KEPT_BYTES / 1e6
 
 
 def width_one(name: str) -> Blueprint[Any] | None:
-    """The generator called `name` as large as its paper has it; None where there is no such thing."""
+    """The generator called `name` as large as its paper has it; None where there is no such thing, or a part is out."""
     make = GENERATORS[name].blueprint
     return None if make is None else make().width_one()
+
+
+def width_one_ms(name: str) -> float | None:
+    """Milliseconds of a frame at width 1, which may take minutes to find out; None where there is no width 1."""
+    blueprint = width_one(name)
+    return None if blueprint is None else frame_ms(blueprint.served(blueprint.networks().eval()))
 
 
 def frame_ms(served: Sequence[Served], frames: int = 3) -> float:
