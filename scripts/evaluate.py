@@ -3,7 +3,7 @@
     python -m scripts.evaluate DATA -o OUT [--generators geometric,visavis] [--recognition DIR] [--clips N]
 
 DATA is a folder of talking-face clips (.mp4), with portraits/ and manifest.csv where you have them. OUT gets
-table.md, table.csv, grid.png, sheets/ and strips/. docs/evaluation.md says what each figure means.
+table.md, table.csv, grid.png, sheets/, strips/ and tiles/. docs/evaluation.md says what each figure means.
 """
 
 from __future__ import annotations

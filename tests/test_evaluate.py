@@ -380,6 +380,14 @@ def test_evaluate_writes_tables_and_pictures(
         "self-berta_01.png", "back-berta_01.png", "cross-berta_01+carla_01.png",
     }  # fmt: skip
     assert len(list((tmp_path / "out" / "strips").iterdir())) == 2
+    tiles = {
+        p.relative_to(tmp_path / "out" / "tiles").as_posix() for p in (tmp_path / "out").glob("tiles/*/*")
+    }
+    assert tiles == {
+        f"{take}/{name}.png"
+        for take in ("self-berta_01", "back-berta_01", "cross-berta_01+carla_01")
+        for name in ("photo", "driver", SOURCE_COPY, "geometric")
+    }
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from scripts.evaluation.features import PerceptualMeasure, load_recognisers
 from scripts.evaluation.judges import open_judges
 from scripts.evaluation.measure import Drawn, Row, draw, measure
 from scripts.evaluation.metrics import Gaussian, frechet_distance
-from scripts.evaluation.pictures import flicker_strip, grid
+from scripts.evaluation.pictures import DRIVER, PHOTO, TILES, flicker_strip, grid
 from scripts.evaluation.protocols import cross_takes, pair_up, self_takes
 from scripts.evaluation.report import to_markdown, write_csv
 from scripts.evaluation.results import Cost, Fid, Results
@@ -87,7 +87,7 @@ class _Tally:
 
 
 def evaluate(config: Config) -> Results:
-    """Measure all generators and write table.csv, table.md, grid.png, sheets/ and strips/ into `config.out`.
+    """Measure all generators and write table.csv, table.md, grid.png, sheets/, strips/ and tiles/ into `config.out`.
 
     Raises EvaluationError when there is nothing to evaluate on, GeneratorError for an unknown generator,
     WeightsError for one whose weights do not load, PerceptualError when the network is not installed, ModelError for a
@@ -170,10 +170,16 @@ def _evaluate_take(take: Take, config: Config, tools: Instruments, tally: _Tally
         for name, features in measured.pools.items():
             tally.drawn[generator].setdefault(name, []).append(features)
     tools.eye.forget()
-    rows = [_tiles(take, shot, drawn) for shot in telling_shots(take, truth)]
+    shots = telling_shots(take, truth)
+    rows = [_tiles(take, shot, drawn) for shot in shots]
     tally.best.append(rows[0])
     name = f"{take.protocol}-{take.name}.png"
     Image.fromarray(grid(rows)).save(config.out / "sheets" / name)
+    folder = config.out / TILES / f"{take.protocol}-{take.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    best = {g: d.pictures[shots[0].number] for g, d in drawn.items()}
+    for of, picture in {PHOTO: take.photo, DRIVER: shots[0].driver, **best}.items():
+        Image.fromarray(picture).save(folder / f"{of}.png")
     if take.runs:
         run = take.runs[0]
         lines = {g: [d.pictures[s.number] for s in run] for g, d in drawn.items()}
