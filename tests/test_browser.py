@@ -451,10 +451,8 @@ def test_all_emotions_are_seen_and_saved(page: Any, server: Server, tmp_path: Pa
     sheets: dict[str, tuple[int, int]] = {}
     for kind in ("presets", "templates"):
         page.locator(f"input[name=faces][value={kind}]").check(force=True)
-        wait_for(
-            page,
-            "!document.querySelector('#faces-sheet').hidden && document.querySelector('#faces-sheet').naturalWidth",
-        )
+        wait_for(page, "!document.querySelector('#faces-save').disabled")
+        wait_for(page, "document.querySelector('#faces-sheet').naturalWidth > 0")
         with page.expect_download() as found:
             page.click("#faces-save")
         assert found.value.suggested_filename.endswith(f"-{kind}.png")
@@ -466,7 +464,7 @@ def test_all_emotions_are_seen_and_saved(page: Any, server: Server, tmp_path: Pa
         page.click("#faces-save-all")
     found.value.save_as(tmp_path / "faces.zip")
     with zipfile.ZipFile(tmp_path / "faces.zip") as archive:
-        assert len(archive.namelist()) == len(load_templates().emotions)
+        assert len(archive.namelist()) == len(load_templates().by_emotion)
     page.locator("input[name=faces][value=presets]").check(force=True)
     with page.expect_event("requestfailed", lambda asked: asked.url.endswith("/emotions")):
         page.click("#faces-close")
