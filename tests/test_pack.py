@@ -84,7 +84,7 @@ def test_data_is_mixed_alike_each_time_with_its_manifests_first(tmp_path: Path) 
 
 
 def test_the_nets_that_generators_learn_from_are_brought_and_told(tmp_path: Path) -> None:
-    """All of each, as the loader wants them; a training there learns from them, and without them where there are none."""
+    """All of each, as the loader wants them; a training there learns from them where there are any."""
     assert packing.teachers() == ["mobileface"]
     nets, work = tmp_path / "nets", tmp_path / "work"
     nets.mkdir()
