@@ -589,14 +589,3 @@ def test_engines_draw_the_same(weights: Path) -> None:
     assert [x.shape for x in ours] == [(1, 4, 128, 128), (1, 2, 32, 32)]
     for a, b in zip(ours, theirs, strict=True):
         assert float((a - b).abs().max()) < 5e-3
-
-
-def test_without_weights_geometry_draws(
-    astronaut: Enrollment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(IFaceUvBlueprint, "weights_path", lambda: tmp_path / "ifaceuv.safetensors")
-    renderer = Renderer(astronaut, generator="ifaceuv", size_px=64)
-    assert renderer.generator_name == "geometric"
-    assert renderer.notice is not None
-    assert "drawing with geometric" in renderer.notice
-    assert "ifaceuv.safetensors" in renderer.notice

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from engines.generators.idmatch.correspondence import (
     CELL_PX,
-    carried,
+    around,
     cell_places,
     gathered,
     shares_of,
@@ -79,9 +79,9 @@ class IdmatchBlueprint(Blueprint[IdmatchConfig]):
         assert isinstance(networks, IdmatchNetworks)
         coarse = scene.thinned(self._cells())
         guide = torch.cat([scene.pncc(), scene.covered()], 1)
-        around = carried(coarse.flow(), coarse.covered())
-        embedded = networks.key_encoder.embed(guide, cell_places(around) + around)
-        return scene.photo_at(self.window), guide, around, embedded
+        flow = around(coarse.flow(), coarse.covered())
+        embedded = networks.key_encoder.embed(guide, cell_places(flow) + flow)
+        return scene.photo_at(self.window), guide, flow, embedded
 
     def _cells(self) -> Size:
         return Size(self.window.width_px // CELL_PX, self.window.height_px // CELL_PX)

@@ -87,7 +87,10 @@ class NetworkedGenerator(Generator[CacheT]):
             k for k in kinds if k.__module__.partition(".")[0] not in ("torch", "builtins", "abc", "typing")
         ]
         digest = hashlib.sha256(",".join(sorted(self.blueprint.without)).encode())
-        for path in sorted({inspect.getfile(kind) for kind in ours}):
+        shared = {
+            str(path) for path in Path(__file__).parent.glob("*.py")
+        }  # functions, which are no kind of module
+        for path in sorted({inspect.getfile(kind) for kind in ours} | shared):
             digest.update(Path(path).read_bytes())
         return digest.hexdigest()
 
