@@ -189,7 +189,7 @@ def test_one_table_has_costs_and_the_papers_beside() -> None:
     assert len({line.count("|") for line in lines}) == 1
     papers = [line for line in lines if line.startswith("| *other data*")]
     heads = lines[0].split(" | ")
-    (iface,) = [line.split(" | ") for line in papers if "IFaceUV, theirs, VoxCeleb |" in line]
+    (iface,) = [line.split(" | ") for line in papers if "Lee et al.: theirs, VoxCeleb |" in line]
     assert iface[heads.index("cross FID, to drivers")] == "45.26"  # that paper's side
     (warping,) = [line.split(" | ") for line in papers if "PWM + NMFC, VoxCeleb2" in line]
     assert warping[heads.index("cross FID, to sources")] == "10.68"

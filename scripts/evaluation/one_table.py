@@ -42,7 +42,7 @@ def one_table(results: Results, table: Table) -> list[str]:
         own, cross = (found.get(protocol, {}) for protocol in ("self", "cross"))
         cells = [*(own.get(name, "") for name, _ in _SELF), own.get("FID", "")]
         cells += [*(cross.get(name, "") for name, _ in _CROSS), *_theirs_fid(paper, cross)]
-        lines.append(f"| {OTHER_DATA}: {paper}, {method}, {data} | {' | '.join([*cells, *blank])} |")
+        lines.append(f"| {OTHER_DATA}: {paper.partition(",")[0]}: {method}, {data} | {' | '.join([*cells, *blank])} |")
     return lines
 
 
@@ -111,6 +111,8 @@ def _theirs() -> dict[tuple[str, str, str], dict[str, Mapping[str, str]]]:
 
 
 def _is_own(row: Published) -> bool:
+    if row.method.endswith("(FLAME)"):  # the same network judged once more
+        return False
     return row.method == "theirs" or row.method.startswith(("PWM", "base", "default"))
 
 
