@@ -42,7 +42,8 @@ def one_table(results: Results, table: Table) -> list[str]:
         own, cross = (found.get(protocol, {}) for protocol in ("self", "cross"))
         cells = [*(own.get(name, "") for name, _ in _SELF), own.get("FID", "")]
         cells += [*(cross.get(name, "") for name, _ in _CROSS), *_theirs_fid(paper, cross)]
-        lines.append(f"| {OTHER_DATA}: {paper.partition(",")[0]}: {method}, {data} | {' | '.join([*cells, *blank])} |")
+        name = f"{OTHER_DATA}: {paper.partition(',')[0]}: {method}, {data}"
+        lines.append(f"| {name} | {' | '.join([*cells, *blank])} |")
     return lines
 
 
