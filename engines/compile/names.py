@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 # The declared order: the first that is available and accepts a network serves it.
-ENGINE_NAMES = ("tensorrt", "cuda graphs", "openvino", "torch")
+ENGINE_NAMES = ("tensorrt", "tensorrt-rtx", "cuda graphs", "openvino", "torch")
+ENGINES_SETTING = "VISAVIS_ENGINES"  # names in another order, or fewer, separated by commas

@@ -137,7 +137,7 @@ def answers(own_shares: Tensor, places: Tensor) -> Tensor:
     `Σ_j A(i, j) y(j) = x(i)`, by `y ← y + (x − A y)`: then at the photo's own pose nothing moves. No gradient.
     """
     shares = own_shares.detach()
-    x = places.expand(len(shares), -1, -1, -1).flatten(2)
+    x = places.expand(shares.shape[0], -1, -1, -1).flatten(2)
     y = x
     for _ in range(_ROUNDS):
         y = y + (x - _expected(shares, y))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ from engines.compile.engine import Engine
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
 from engines.generators.generator import Generator, GeneratorConfig
-from engines.generators.networked.blueprint import Blueprint, Served, load_networks
+from engines.generators.networked.blueprint import Blueprint, load_networks
 from engines.head.model import HeadModel
 from engines.head.names import OWN_HEAD_MODEL
 
@@ -57,14 +55,14 @@ class NetworkedGenerator(Generator[CacheT]):
             blueprint.kind.name, grid_px, weights.name, past=blueprint.past, ahead=blueprint.ahead
         )
         self._features_name = f"{blueprint.kind.name}/{digest[:16]}"
-        self._served: Sequence[Served] = self.blueprint.served(self.nets)
-        self._digest, self._order = digest, engines
+        self.compiled = self.blueprint.compiled(self.nets, digest)
+        self._order = engines
         self._built: tuple[BackgroundEngine, ...] | None = None
 
     @property
     def networks(self) -> list[tuple[nn.Module, tuple[Tensor, ...]]]:
         """(module, example inputs) of all that runs in a frame."""
-        return [(s.module, s.example) for s in self._served]
+        return [(n.module, n.example) for n in self.compiled]
 
     def wait_until_compiled(self, timeout_s: float) -> bool:
         return all(engine.wait(timeout_s) for engine in self.engines())
@@ -72,27 +70,10 @@ class NetworkedGenerator(Generator[CacheT]):
     def engines(self) -> tuple[BackgroundEngine, ...]:
         """Of each served module, in order; building begins when the first person is prepared, not before."""
         if self._built is None:
-            # the same weights in changed code, or without a part, are another network
-            key, name = f"{self._digest[:16]}-{self._code_digest()[:8]}", self.config.name
             self._built = tuple(
-                BackgroundEngine(s.module, s.example, f"{name}-{s.name}-{key}", order=self._order)
-                for s in self._served
+                BackgroundEngine(n.module, n.example, n.key, order=self._order) for n in self.compiled
             )
         return self._built
-
-    def _code_digest(self) -> str:
-        """Of all of our code that runs in the served modules, and of the parts left out."""
-        kinds = {*type(self.blueprint).__mro__, *(type(m) for s in self._served for m in s.module.modules())}
-        ours = [
-            k for k in kinds if k.__module__.partition(".")[0] not in ("torch", "builtins", "abc", "typing")
-        ]
-        digest = hashlib.sha256(",".join(sorted(self.blueprint.without)).encode())
-        shared = {
-            str(path) for path in Path(__file__).parent.glob("*.py")
-        }  # functions, which are no kind of module
-        for path in sorted({inspect.getfile(kind) for kind in ours} | shared):
-            digest.update(Path(path).read_bytes())
-        return digest.hexdigest()
 
     @property
     def engine_name(self) -> str:

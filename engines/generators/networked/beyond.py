@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Level = tuple[
-    float, Tensor
-]  # what it counts, and (B, 3, h, w): flow where it is known, and how much is known
+# what it counts, and (B, 3, h, w): flow where it is known, and how much is known
+Level = tuple[float, Tensor]
 
 
 def carried(flow: Tensor, covered: Tensor, levels: Iterator[Level], still: float) -> Tensor:
