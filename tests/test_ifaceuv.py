@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from engines.compile.network import source_digest
 from engines.compile.openvino_engine import OpenVinoEngine
 from engines.compile.torch_engine import TorchEngine
 from engines.compile.weights import WeightsHeader, arrays_of, save_weights
 from engines.enrollment import Enrollment
+from engines.generators import networked
 from engines.generators.ifaceuv import blueprint as module
 from engines.generators.ifaceuv.blueprint import IFaceUvBlueprint, looked_up, overlaid, texture_of, unlike
 from engines.generators.ifaceuv.networks import KIND, PAPER, Decoder, IFaceUvNetworks, Widths, spread
@@ -279,6 +281,20 @@ def test_without_the_computed_flow_the_photo_stays_where_it_is_at_first(lesson: 
     with_it = drawn(small(), small().networks(), lesson).flow
     assert with_it is not None
     assert with_it.any()
+
+
+def test_an_engine_is_kept_by_the_code_of_functions_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of classes alone: what carries the flow runs in the served module."""
+    read, original = list[str](), Path.read_bytes
+
+    def watch(path: Path) -> bytes:
+        read.append(path.name)
+        return original(path)
+
+    monkeypatch.setattr(Path, "read_bytes", watch)
+    source_digest(small().networks())
+    assert {"networks.py", "layers.py", "beyond.py"} <= set(read)
+    assert all((Path(networked.__file__).parent / name).is_file() or name == "networks.py" for name in read)
 
 
 def test_a_flow_is_kept_where_it_is_known_and_fades_beyond() -> None:

@@ -51,7 +51,8 @@ def source_digest(module: nn.Module, also: Collection[type] = (), without: Colle
     files = {inspect.getfile(kind) for kind in ours}
     for name in {kind.__module__ for kind in ours}:
         imported = vars(sys.modules[name]).values()
-        files |= {inspect.getfile(f) for f in imported if isinstance(f, FunctionType) and _is_ours(f)}
+        functions = [inspect.unwrap(f) for f in imported if isinstance(f, FunctionType)]
+        files |= {inspect.getfile(f) for f in functions if _is_ours(f)}
     for path in sorted(files):
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()
