@@ -80,6 +80,11 @@ class NetworkedGenerator(Generator[CacheT]):
         return self._built
 
     @property
+    def networks_key(self) -> str:
+        """Of two generators that draw alike it is the same."""
+        return "+".join(n.key for n in self.compiled)
+
+    @property
     def engine_name(self) -> str:
         """The tier that runs the networks now."""
         return self.engines()[0].tier_name
