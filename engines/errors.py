@@ -41,6 +41,10 @@ class EngineError(VisavisError):
     """An engine refused a network, so that the next is tried; or a compiled one its inputs, or it failed in a call."""
 
 
+class EngineFailed(EngineError):
+    """A compiled network failed in a call, by no fault of its inputs: the next tier may serve."""
+
+
 class ModelError(VisavisError):
     """A head model file is truncated, of another format, or lacks a field; the message names what was expected."""
 

@@ -128,8 +128,8 @@ tell_size() {
     local takes="downloads 3.1 GB and takes 6.1 GB of disk (with torch's CPU build 0.5 and 2.0 GB)"
     compgen -G "$VENV/lib/python3*/site-packages/torch/__init__.py" >/dev/null && return
     if [[ "$1" == dev ]]; then
-        least_mb=3300 most_mb=9900
-        takes="downloads 3.3 GB and takes 6.6 GB of disk (with torch's CPU build 0.7 and 2.6 GB)"
+        least_mb=3450 most_mb=10100
+        takes="downloads 3.4 GB and takes 6.8 GB of disk (with torch's CPU build 0.7 and 2.8 GB)"
     fi
     free_mb="$(df -Pm -- "$ROOT" 2>/dev/null | awk 'NR == 2 { print $4 }')"
     [[ "$free_mb" =~ ^[0-9]+$ ]] || free_mb="$most_mb"

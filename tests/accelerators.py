@@ -38,6 +38,10 @@ class FakeGpu(Accelerator):
     def description(self) -> str:
         return "a CPU in disguise"
 
+    def capability(self) -> tuple[int, int]:
+        self._enter("capability")
+        return 8, 9
+
     def move(self, module: nn.Module, precision: Precision) -> nn.Module:
         self._enter("move")
         return super().move(module, precision)

@@ -37,7 +37,7 @@ from streamer.cli.terminal import log_to_terminal
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "enroll", "animate", "run", "serve", "avatars", "emotions", "frontalize", "edit", "settings", "latency", "doctor",
-    "devices",
+    "devices", "compile",
 )  # fmt: skip
 # started as users start it; every run is a real process, so only whole flows are
 VISAVIS = [sys.executable, "-m", "streamer.cli.main"]

@@ -295,3 +295,32 @@ def test_rendering() -> None:
         "detail": "not here",
         "fix": command,
     }
+
+
+def test_what_serves_each_network_and_what_refused_it_though_it_works_here() -> None:
+    tiers = [
+        {"name": "tensorrt", "available": False, "reason": "no NVIDIA GPU"},
+        {"name": "tensorrt-rtx", "available": True, "reason": "a card"},
+        {"name": "openvino", "available": True, "reason": ""},
+    ]
+    refused = [["tensorrt", "no NVIDIA GPU"], ["tensorrt-rtx", "building failed: the operator Col2Im"]]
+    networks = [
+        {"name": "visavis-head", "tier": "openvino", "refused": refused},
+        {"name": "visavis-paths", "tier": "tensorrt-rtx", "refused": []},
+    ]
+    checks = doctor.engine_checks({"error": None, "tiers": tiers, "networks": networks})
+    found = {c.name: c.detail for c in checks if c.name.startswith("network ")}
+    assert found == {
+        "network visavis-head": (
+            "served by openvino (tensorrt-rtx: building failed: the operator Col2Im; 1 refused as above)"
+        ),
+        "network visavis-paths": "served by tensorrt-rtx",
+    }
+
+
+def test_a_setting_that_names_no_engine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISAVIS_ENGINES", "hat")
+    report = run_probes([["+engines"]], AT_LAST_S)
+    (check,) = doctor.engine_checks(report["+engines"])
+    assert (check.status, check.fix) == ("warn", "correct or unset it")
+    assert "there is no engine 'hat'" in check.detail

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from engines.compile.cuda_graph_engine import CudaGraphEngine
 from engines.compile.engine import Compiled, Engine, Precision, Tier, answer_of
 from engines.compile.exports import engine_cache_folder
-from engines.compile.names import ENGINE_NAMES
-from engines.compile.open import ENGINES, compile_best, open_engine, tiers
+from engines.compile.names import ENGINE_NAMES, ENGINES_SETTING
+from engines.compile.open import ENGINES, compile_best, engine_order, open_engine, tiers
 from engines.compile.openvino_engine import OpenVinoEngine
 from engines.compile.tensorrt_engine import TensorRtEngine
 from engines.compile.torch_engine import TorchEngine
@@ -99,13 +99,15 @@ def test_parity_with_eager(
 def test_engines_are_opened_by_name() -> None:
     assert tuple(ENGINES) == ENGINE_NAMES
     assert [open_engine(name).name for name in ENGINE_NAMES] == list(ENGINE_NAMES)
-    with pytest.raises(EngineError, match=r"no engine 'hat'.*tensorrt, cuda graphs, openvino, torch"):
+    with pytest.raises(
+        EngineError, match=r"no engine 'hat'.*tensorrt, tensorrt-rtx, cuda graphs, openvino, torch"
+    ):
         open_engine("hat")
 
 
 def test_tiers_are_in_the_declared_order_with_reasons() -> None:
     found = tiers()
-    assert [t.name for t in found] == ["tensorrt", "cuda graphs", "openvino", "torch"]
+    assert [t.name for t in found] == ["tensorrt", "tensorrt-rtx", "cuda graphs", "openvino", "torch"]
     assert found[-1].available
     assert all(t.reason for t in found)
 
@@ -115,7 +117,22 @@ def test_cpu_machines_end_on_openvino_or_torch(inputs: tuple[Tensor, Tensor]) ->
         pytest.skip("this computer has a GPU")
     _, name, reasons = compile_best(TinyWarp(), inputs)
     assert name == "openvino"
-    assert [reason.split(":")[0] for reason in reasons] == ["tensorrt", "cuda graphs"]
+    assert [reason.split(":")[0] for reason in reasons] == ["tensorrt", "tensorrt-rtx", "cuda graphs"]
+
+
+def test_another_order_is_a_setting(inputs: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENGINES_SETTING, " torch, openvino,torch,, ")
+    assert engine_order() == ("torch", "openvino")
+    assert compile_best(TinyWarp(), inputs)[1:] == ("torch", [])
+    found = tiers()
+    assert [t.name for t in found] == ["torch", "openvino", "tensorrt", "tensorrt-rtx", "cuda graphs"]
+    assert all("left out of VISAVIS_ENGINES" in t.reason for t in found[2:])
+    monkeypatch.setenv(ENGINES_SETTING, " , ")
+    assert engine_order() == ENGINE_NAMES
+    monkeypatch.setenv(ENGINES_SETTING, "torch,hat")
+    for ask in (engine_order, tiers, lambda: compile_best(TinyWarp(), inputs)):
+        with pytest.raises(EngineError, match="VISAVIS_ENGINES: there is no engine 'hat'"):
+            ask()
 
 
 # --- the caller's module --------------------------------------------------------------------------

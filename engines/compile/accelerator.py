@@ -16,7 +16,7 @@ from engines.errors import brief
 T = TypeVar("T")
 
 _WARM_UPS = 3
-_DTYPES: dict[Precision, torch.dtype] = {
+DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
@@ -46,6 +46,10 @@ class Accelerator(ABC):
         return None
 
     @abstractmethod
+    def capability(self) -> tuple[int, int]:
+        """The card's compute capability, such as (8, 9)."""
+
+    @abstractmethod
     def warm_up(self, run: Callable[[], object]) -> None:
         """Call `run` until all that happens once has happened; lazy initialisations must not be captured."""
 
@@ -65,11 +69,11 @@ class Accelerator(ABC):
 
     def move(self, module: nn.Module, precision: Precision) -> nn.Module:
         """`module` itself, its weights on the device in `precision`: for a copy of one's own."""
-        return module.to(self.device, _DTYPES[precision])
+        return module.to(self.device, DTYPES[precision])
 
     def place(self, tensor: Tensor, precision: Precision) -> Tensor:
         """A copy of `tensor` on the device, numbers with a fraction in `precision`, others in their dtype."""
-        dtype = _DTYPES[precision] if tensor.is_floating_point() else tensor.dtype
+        dtype = DTYPES[precision] if tensor.is_floating_point() else tensor.dtype
         return tensor.to(self.device, dtype, copy=True)
 
 
@@ -88,6 +92,9 @@ class NvidiaGpu(Accelerator):
 
     def description(self) -> str:
         return torch.cuda.get_device_name()
+
+    def capability(self) -> tuple[int, int]:
+        return torch.cuda.get_device_capability()
 
     def free_bytes(self) -> int | None:
         return torch.cuda.mem_get_info()[0]

@@ -13,9 +13,9 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from engines.errors import EngineError, brief
+from engines.errors import EngineError, EngineFailed, brief
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Compiled = Callable[..., tuple[Tensor, ...]]
 
 
@@ -29,9 +29,17 @@ class Tier:
 
 
 class Engine(ABC):
-    """Compiles one module for fixed shapes. `compile` may take long; the callable it gives is for one thread."""
+    """Compiles one module for fixed shapes. `compile` may take long; the callable it gives is for one thread.
+
+    - `native`: the precision that its device is fast in, whatever the CPU's is; None: the caller's.
+    - `eight_bits`: computes a network in int8 that knows its ranges (`int8.know_ranges`).
+    - `slow`: building takes so long that a faster built tier should serve meanwhile.
+    """
 
     name: str
+    native: Precision | None = None
+    eight_bits: bool = False
+    slow: bool = False
 
     @abstractmethod
     def tier(self) -> Tier:
@@ -62,7 +70,8 @@ class Engine(ABC):
 
         `key` names the network and its weights: an engine that can keeps what it exported under it for the next
         start. Raises EngineError with the reason when the module cannot be compiled or fails on the example. The
-        callable raises it for inputs of another number, shape or dtype than the example's, and when a call fails.
+        callable raises it for inputs of another number, shape or dtype than the example's, and EngineFailed when a call
+        fails.
         """
         with refusing("asking whether it works here"):
             tier = self.tier()
@@ -94,7 +103,7 @@ class _Checked:
         try:
             return self._run(*given)
         except Exception as error:
-            raise EngineError(f"the engine {self._name} failed in a call: {brief(error)}") from error
+            raise EngineFailed(f"the engine {self._name} failed in a call: {brief(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)

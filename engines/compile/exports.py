@@ -10,6 +10,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
+from engines.compile.kept_engine import say_not_kept
 from engines.compile.openvino_import import load_openvino
 from engines.files import write_whole
 
@@ -37,25 +38,24 @@ def read_export(core: Any, path: Path) -> Any | None:
 
 def keep_export(network: Any, path: Path) -> None:
     """Keep `network` at `path` (.xml); a cache that cannot be written is no reason to stop."""
-    ov = load_openvino()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder) / path.name
-            ov.save_model(network, made, compress_to_fp16=False)
-            graph, weights = made.read_bytes(), made.with_suffix(".bin").read_bytes()
-        # the digest last: a set that is not whole does not match it
-        write_whole(path.with_suffix(".bin"), weights)
-        write_whole(path, graph)
-        write_whole(path.with_suffix(".sha256"), _digest(graph, weights))
+        write_export(network, path)
     except (OSError, RuntimeError) as error:  # OpenVINO says RuntimeError when the disk is full
-        # one sentence for all networks: a command line tells it once
-        logger.warning(
-            "compiled networks cannot be kept in %s (%s), so each start compiles them anew; set XDG_CACHE_HOME to a "
-            "folder that may be written",
-            path.parent,
-            getattr(error, "strerror", None) or error,
-        )
+        say_not_kept(path.parent, error)
+
+
+def write_export(network: Any, path: Path) -> None:
+    """Write `network` to `path` (.xml) and beside it, as `read_export` reads it. Raises OSError, RuntimeError."""
+    ov = load_openvino()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / path.name
+        ov.save_model(network, made, compress_to_fp16=False)
+        graph, weights = made.read_bytes(), made.with_suffix(".bin").read_bytes()
+    # the digest last: a set that is not whole does not match it
+    write_whole(path.with_suffix(".bin"), weights)
+    write_whole(path, graph)
+    write_whole(path.with_suffix(".sha256"), _digest(graph, weights))
 
 
 def _digest(graph: bytes, weights: bytes) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor, nn
 
 from engines.compile.engine import Compiled, Engine, Precision, Tier
-from engines.compile.names import ENGINE_NAMES
+from engines.compile.names import ENGINE_NAMES, ENGINES_SETTING
 from engines.errors import EngineError, no_such
 
 
@@ -16,6 +17,12 @@ def _tensorrt() -> Engine:
     from engines.compile.tensorrt_engine import TensorRtEngine
 
     return TensorRtEngine()
+
+
+def _tensorrt_rtx() -> Engine:
+    from engines.compile.tensorrt_rtx_engine import TensorRtRtxEngine
+
+    return TensorRtRtxEngine()
 
 
 def _cuda_graphs() -> Engine:
@@ -38,6 +45,7 @@ def _torch() -> Engine:
 
 ENGINES: dict[str, Callable[[], Engine]] = {
     "tensorrt": _tensorrt,
+    "tensorrt-rtx": _tensorrt_rtx,
     "cuda graphs": _cuda_graphs,
     "openvino": _openvino,
     "torch": _torch,
@@ -51,9 +59,28 @@ def open_engine(name: str) -> Engine:
     return ENGINES[name]()
 
 
+def engine_order() -> tuple[str, ...]:
+    """The engines to try, in order: as `VISAVIS_ENGINES` names them, else as declared.
+
+    Raises EngineError for a name that there is not.
+    """
+    told = [name.strip() for name in os.environ.get(ENGINES_SETTING, "").split(",")]
+    names = tuple(dict.fromkeys(name for name in told if name))
+    for name in names:
+        if name not in ENGINES:
+            raise EngineError(f"{ENGINES_SETTING}: {no_such('engine', name, ENGINES)}")
+    return names or ENGINE_NAMES
+
+
 def tiers() -> list[Tier]:
-    """Every tier in order, with the reason for each refusal (shown by `visavis doctor`)."""
-    return [open_engine(name).tier() for name in ENGINE_NAMES]
+    """Every tier in order, with the reason for each refusal (shown by `visavis doctor`). Raises EngineError as
+    `engine_order` does."""
+    order = engine_order()
+    left_out = f"left out of {ENGINES_SETTING}; name it there to have it"
+    return [
+        *(open_engine(name).tier() for name in order),
+        *(Tier(name, False, left_out) for name in ENGINE_NAMES if name not in order),
+    ]
 
 
 def compile_best(
@@ -65,11 +92,11 @@ def compile_best(
 ) -> tuple[Compiled, str, list[str]]:
     """The compiled module, the name of the tier that took it, and why earlier tiers did not.
 
-    `order` (None: the declared one) is tried one by one, each until it has answered the example. Raises EngineError
+    `order` (None: `engine_order`) is tried one by one, each until it has answered the example. Raises EngineError
     with every reason when no tier takes it.
     """
     reasons: list[str] = []
-    for engine in map(open_engine, ENGINE_NAMES) if order is None else order:
+    for engine in map(open_engine, engine_order()) if order is None else order:
         try:
             return engine.compile(module, example_inputs, precision, key), engine.name, reasons
         except EngineError as error:

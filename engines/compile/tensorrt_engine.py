@@ -15,6 +15,7 @@ class TensorRtEngine(Engine):
     """Moves its copy to the device and has torch-tensorrt compile it."""
 
     name = "tensorrt"
+    slow = True
 
     def __init__(self, device: Accelerator | None = None) -> None:
         self._device = device or NvidiaGpu()

@@ -231,6 +231,7 @@ def _networks_on(generator: NetworkedGenerator[Any], device: torch.device) -> di
     with _kept_lock:
         key = generator.networks_key, str(device)
         if key not in _networks:
-            networks = {"": generator.nets, **{s.name: s.module for s in generator.served}}
+            served = generator.blueprint.served(generator.nets)
+            networks = {"": generator.nets, **{s.name: s.module for s in served}}
             _networks[key] = {name: private_copy(module).to(device) for name, module in networks.items()}
         return _networks[key]

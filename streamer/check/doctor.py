@@ -20,6 +20,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.text import Text
 
+from engines.compile.names import ENGINES_SETTING
 from engines.errors import ModelError, ModelMissing, brief
 from engines.head.names import HEAD_MODEL_SETTING, OWN_HEAD_MODEL
 from engines.model_files import MODELS, find_model
@@ -233,7 +234,8 @@ def engine_checks(engines: Mapping[str, Any] | None) -> list[Check]:
     if engines is None:
         return [Check("engines", "warn", f"not answered within {DEADLINE_S:g} s", _AGAIN)]
     if error := engines.get("error"):
-        return [Check("engines", "warn", f"cannot be listed: {error}", "see the packages above")]
+        fix = "correct or unset it" if ENGINES_SETTING in str(error) else "see the packages above"
+        return [Check("engines", "warn", f"cannot be listed: {error}", fix)]
     tiers: list[dict[str, Any]] = list(engines.get("tiers", []))
     chosen = next((tier["name"] for tier in tiers if tier["available"]), None)
     checks: list[Check] = []
@@ -247,6 +249,23 @@ def engine_checks(engines: Mapping[str, Any] | None) -> list[Check]:
             # refused tiers are no fault where a slower one serves; their reasons are what one looks for
             fix = "" if chosen else "mend what its reason names, or the packages above"
             checks.append(Check(label, "ok" if chosen else "missing", f"refused: {reason}", fix))
+    return [*checks, *network_checks(list(engines.get("networks", [])), {t["name"]: t for t in tiers})]
+
+
+def network_checks(
+    networks: Sequence[Mapping[str, Any]], tiers: Mapping[str, Mapping[str, Any]]
+) -> list[Check]:
+    """What took each network the last time that it was compiled, and why better tiers did not: what an engine says of
+    a network, which it may refuse though it works here."""
+    checks: list[Check] = []
+    for network in networks:
+        refused = [
+            f"{name}: {reason}" for name, reason in network["refused"] if tiers.get(name, {}).get("available")
+        ]
+        others = len(network["refused"]) - len(refused)
+        told = [*refused, *([f"{others} refused as above"] if others else [])]
+        detail = f"served by {network['tier']}" + (f" ({'; '.join(told)})" if told else "")
+        checks.append(Check(f"network {network['name']}", "ok", detail))
     return checks
 
 

@@ -89,9 +89,14 @@ def probe(items: Iterable[str]) -> None:
 
 def _engine_facts() -> dict[str, Any]:
     module: Any = importlib.import_module("engines.compile.open")
+    kept: Any = importlib.import_module("engines.compile.served_by")
     tiers: Any = module.tiers()
     return {
-        "tiers": [{"name": t.name, "available": bool(t.available), "reason": str(t.reason)} for t in tiers]
+        "tiers": [{"name": t.name, "available": bool(t.available), "reason": str(t.reason)} for t in tiers],
+        "networks": [
+            {"name": name, "tier": served.tier, "refused": [list(r) for r in served.refused]}
+            for name, served in kept.ServedBy.all().items()
+        ],
     }
 
 

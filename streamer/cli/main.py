@@ -17,6 +17,7 @@ from engines.files import require_apart, require_writable
 from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
 from streamer.cli.avatars import add_avatar_commands
+from streamer.cli.compile import add_compile_command
 from streamer.cli.computer import add_computer_commands
 from streamer.cli.controls import moved_by, with_controls
 from streamer.cli.explain import explain
@@ -344,6 +345,7 @@ def serve(
 
 app.command()(latency)
 add_computer_commands(app)
+add_compile_command(app)
 add_avatar_commands(app)
 add_still_commands(app)
 

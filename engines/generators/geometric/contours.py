@@ -78,13 +78,23 @@ def part_sides(full: F32, flow: F32, gbuffer: GBuffer, steps: U8, skin: U8, seen
     beside[box] = cv2.dilate(parted, _WIDER)
     pixels = np.flatnonzero(cv2.resize(beside, (width, height), interpolation=cv2.INTER_NEAREST))
     y, x = np.divmod(pixels, width)
-    at_x = ((x + 0.5) * (columns / width) - 0.5 - box[1].start).astype(np.float32)[None]
-    at_y = ((y + 0.5) * (rows / height) - 0.5 - box[0].start).astype(np.float32)[None]
-    found = cv2.remap(values, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
-    side = cv2.remap(sharper, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+    at_x = ((x + 0.5) * (columns / width) - 0.5 - box[1].start).astype(np.float32)
+    at_y = ((y + 0.5) * (rows / height) - 0.5 - box[0].start).astype(np.float32)
+    found, side = _look_up(values, at_x, at_y), _look_up(sharper, at_x, at_y)
     full.reshape(-1, 2)[pixels] = np.where(side[:, None] >= 0, found[:, :2], found[:, 2:])
 
 
+def _look_up(values: NDArray[np.generic], x: F32, y: F32) -> F32:
+    """Values (h, w[, C]) at places (N,): (N[, C]). OpenCV takes fewer than 32 768 in a row."""
+    lines = max(1, -(-len(x) // _LINE_PX))
+    room = np.zeros((2, lines * _LINE_PX), np.float32)
+    room[0, : len(x)], room[1, : len(y)] = x, y
+    places = room.reshape(2, lines, _LINE_PX)
+    found = cv2.remap(values, places[0], places[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return np.asarray(found, np.float32).reshape(lines * _LINE_PX, *values.shape[2:])[: len(x)]
+
+
+_LINE_PX = 4096
 _REACH = 6  # grid pixels around a contour that its two sides are grown from
 
 

@@ -176,7 +176,7 @@ class IdmatchNetworks(nn.Module):
         """Photo (B, 4, H, W), premultiplied, and PNCC with coverage (B, 4, H, W) as the photo shows the head."""
         skip1, skip2, skip4, values = self.photo_encoder(torch.cat([photo, own], 1))
         places = cell_places(values)
-        own_places = places.expand(len(own), -1, -1, -1)
+        own_places = places.expand(own.shape[0], -1, -1, -1)
         keys = self.key_encoder(own, own_places, self.key_encoder.embed(own, own_places))
         answered = answers(shares_of(similarity(keys, keys), 2), places)
         return Kept(keys, answered, values, skip1, skip2, skip4)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +14,11 @@ from torch import Tensor, nn
 
 from engines.compile.background_engine import BackgroundEngine
 from engines.compile.engine import Engine
+from engines.compile.int8 import know_ranges, ranges_of, ranges_path, read_ranges
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
 from engines.generators.generator import Generator, GeneratorConfig
-from engines.generators.networked.blueprint import Blueprint, Served, load_networks
+from engines.generators.networked.blueprint import Blueprint, load_networks
 from engines.head.model import HeadModel
 from engines.head.names import OWN_HEAD_MODEL
 
@@ -58,14 +56,17 @@ class NetworkedGenerator(Generator[CacheT]):
             blueprint.kind.name, grid_px, weights.name, past=blueprint.past, ahead=blueprint.ahead
         )
         self._features_name = f"{blueprint.kind.name}/{digest[:16]}"
-        self.served: Sequence[Served] = self.blueprint.served(self.nets)
-        self._digest, self._order = digest, engines
+        self.compiled = self.blueprint.compiled(self.nets, digest)
+        ranges = read_ranges(ranges_path(weights), digest)
+        for network in self.compiled if ranges else ():
+            know_ranges(network.module, ranges_of(network.module, ranges or {}))
+        self._order = engines
         self._built: tuple[BackgroundEngine, ...] | None = None
 
     @property
     def networks(self) -> list[tuple[nn.Module, tuple[Tensor, ...]]]:
         """(module, example inputs) of all that runs in a frame."""
-        return [(s.module, s.example) for s in self.served]
+        return [(n.module, n.example) for n in self.compiled]
 
     def wait_until_compiled(self, timeout_s: float) -> bool:
         return all(engine.wait(timeout_s) for engine in self.engines())
@@ -74,33 +75,14 @@ class NetworkedGenerator(Generator[CacheT]):
         """Of each served module, in order; building begins when the first person is prepared, not before."""
         if self._built is None:
             self._built = tuple(
-                BackgroundEngine(
-                    s.module, s.example, f"{self.config.name}-{s.name}-{self._key}", order=self._order
-                )
-                for s in self.served
+                BackgroundEngine(n.module, n.example, n.key, order=self._order) for n in self.compiled
             )
         return self._built
 
     @property
     def networks_key(self) -> str:
         """Of two generators that draw alike it is the same."""
-        return f"{self.config.name}-{self._key}"
-
-    @cached_property
-    def _key(self) -> str:
-        # the same weights in changed code, or without a part, are another network
-        return f"{self._digest[:16]}-{self._code_digest()[:8]}"
-
-    def _code_digest(self) -> str:
-        """Of all of our code that runs in the served modules, and of the parts left out."""
-        kinds = {*type(self.blueprint).__mro__, *(type(m) for s in self.served for m in s.module.modules())}
-        ours = [
-            k for k in kinds if k.__module__.partition(".")[0] not in ("torch", "builtins", "abc", "typing")
-        ]
-        digest = hashlib.sha256(",".join(sorted(self.blueprint.without)).encode())
-        for path in sorted({inspect.getfile(kind) for kind in ours}):
-            digest.update(Path(path).read_bytes())
-        return digest.hexdigest()
+        return "+".join(n.key for n in self.compiled)
 
     @property
     def engine_name(self) -> str:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engines.compile.network import Network
 from engines.compile.weights import NetworkKind, WeightsHeader, build_network
 from engines.generators.networked import terms
 from engines.generators.networked.discriminators import folded
@@ -113,6 +114,11 @@ class Blueprint(ABC, Generic[Config]):
     def weights_path(cls) -> Path:
         """Where the weights that ship lie."""
         return weights_file(cls.kind.name)
+
+    @classmethod
+    def width_one(cls) -> Blueprint[Config] | None:
+        """As large as its paper has it, to compare what it costs; None of a generator without a paper."""
+        return None
 
     def raster_size(self) -> Size:
         """The grid on which the head is rasterised."""
@@ -213,6 +219,14 @@ class Blueprint(ABC, Generic[Config]):
         module = ServedWindow(self, networks, len(inputs)).eval()
         photo = scene.photo_at(self.window)
         return [Served("window", module, (photo, *inputs, *features))]
+
+    def compiled(self, networks: nn.Module, weights: str) -> list[Network]:
+        """What is served, as engines take it; `weights`: the digest of `networks`'."""
+        name, kinds = self.kind.name, type(self).__mro__
+        return [
+            Network.of(f"{name}-{s.name}", s.module, s.example, weights, kinds, self.without)
+            for s in self.served(networks)
+        ]
 
     def feature_shapes(self, networks: nn.Module) -> list[tuple[int, ...]]:
         """Of what `encode` gives of one photo, without the batch."""

@@ -74,8 +74,15 @@ class TurnedBox:
         return np.column_stack([across, down, origin + (across + down) / 2 - 0.5])
 
     def finer(self, size_px: int) -> int:
-        """How many times finer it is cut before it is averaged."""
+        """By how much finer than `size_px` the box is read before it is averaged: more than 1 below half its size."""
         return max(1, int(self.side_px / size_px / 1.5))
+
+    def on_grid(self, size_px: int, across: float, down: float, mirrored: bool) -> F64:
+        """As `affine`, to the pixels of a grid with `across` and `down` pixels in one of the viewport."""
+        step = np.array([across, down])
+        affine = self.affine(size_px, mirrored=mirrored) * step[:, None]
+        affine[:, 2] += 0.5 * step - 0.5
+        return affine
 
     def reach(
         self, size_px: int, width: int, height: int, *, mirrored: bool = False

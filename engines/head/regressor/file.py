@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engines.compile.network import Network
 from engines.compile.weights import (
     F32,
     NetworkKind,
@@ -17,6 +18,8 @@ from engines.compile.weights import (
     build_network,
     save_weights,
 )
+from engines.digest import digest_of
+from engines.head.regressor.crop import INPUT_PX
 from engines.head.regressor.network import NetShape, RegressorNet, without_norm
 
 WEIGHTS_PATH = Path(__file__).parents[2] / "data" / "regressor.safetensors"
@@ -32,6 +35,12 @@ def save_regressor(path: Path, net: RegressorNet, licence: str, notes: Mapping[s
 def load_regressor(path: Path = WEIGHTS_PATH) -> RegressorNet:
     """The committed network in eval mode. Raises WeightsError with the fix for a file that does not fit."""
     return build_network(path, KIND, _build)[0].eval()
+
+
+def regressor_network(net: RegressorNet) -> Network:
+    """`net` as engines take it."""
+    example = (torch.zeros(1, 3, INPUT_PX, INPUT_PX),)
+    return Network.of(KIND.name, net, example, digest_of(arrays_of(net, np.float32)))
 
 
 def _build(tensors: dict[str, F32], header: WeightsHeader) -> RegressorNet:

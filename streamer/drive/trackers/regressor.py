@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from calibration.calm import sample_of
 from calibration.neutral import DriverNeutral, NeutralReport
 from calibration.neutral_estimator import NeutralEstimator
 from engines.compile.open import compile_best
+from engines.compile.served_by import ServedBy
 from engines.geometry import Camera
 from engines.head.model import HeadModel, load_head_model
-from engines.head.regressor.crop import CROP_PER_FACE, INPUT_PX, CropBox, box_around, cut
-from engines.head.regressor.file import load_regressor
+from engines.head.regressor.crop import CROP_PER_FACE, CropBox, box_around, cut
+from engines.head.regressor.file import load_regressor, regressor_network
 from engines.head.regressor.network import as_input
 from engines.head.regressor.prediction import (
     FaceBasis,
@@ -79,7 +79,10 @@ def _steps(length: int, side: float) -> list[float]:
 def compiled_reader() -> tuple[Reader, Layout]:
     """The committed network on the best engine of this computer, and what its numbers mean."""
     net = load_regressor()
-    compiled, _, _ = compile_best(net, (torch.zeros(1, 3, INPUT_PX, INPUT_PX),))
+    network = regressor_network(net)
+    compiled, tier, reasons = compile_best(network.module, network.example, key=network.key)
+    refused = (reason.partition(": ") for reason in reasons)
+    ServedBy(tier, tuple((name, why) for name, _, why in refused)).keep(network.key)
 
     def read(crop: U8) -> F32:
         return compiled(as_input(crop))[0][0].numpy()
