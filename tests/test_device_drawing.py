@@ -27,6 +27,7 @@ from engines.device.telling import ellipse_spans
 from engines.device.twins import Prepared, Twin, twin_of
 from engines.device.warp import Seen
 from engines.enrollment import Enrollment
+from engines.errors import EngineError
 from engines.generators.generator import Generator
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.networked.window import WindowGenerator
@@ -34,6 +35,8 @@ from engines.generators.visavis.generator import VisavisGenerator
 from engines.head.model import load_head_model
 from engines.motion import Motion
 from engines.motion_window import MotionWindow
+from engines.native.kernels import Kernels
+from engines.native.loader import Loader
 from engines.picture.moving_box import whole
 from engines.raster.gbuffer import GBuffer, rasterise, rasterise_triangles
 from engines.raster.gbuffer_torch import TorchMesh, visible_triangles
@@ -44,6 +47,18 @@ U8 = NDArray[np.uint8]
 MODEL = load_head_model()
 CPU = torch.device("cpu")
 BOUND = 2  # of 255: docs/architecture.md
+
+
+def nobody() -> Kernels:
+    raise EngineError("OpenCV draws")
+
+
+@pytest.fixture(autouse=True)
+def opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV draws, not the kernels compiled for this computer: they round a few pixels otherwise too."""
+    loader = Loader(nobody)
+    assert loader.wait(60)
+    monkeypatch.setattr("engines.native.loader._loader", loader)
 
 
 def first(image: NDArray[np.generic]) -> Tensor:

@@ -15,6 +15,7 @@ from engines.compile.accelerator import NvidiaGpu
 from engines.device.batch import Batch
 from engines.device.sizes import Sizes
 from engines.enrollment import Enrollment, save_enrollment
+from engines.native.loader import SETTING
 from scripts.benchmarks import gpu, gpu_calls
 from scripts.benchmarks.gpu import Row, measure, table
 from scripts.benchmarks.gpu_call import Call
@@ -101,8 +102,9 @@ def test_without_a_gpu_it_says_so(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["geometric", "visavis", "pwm"])
 def test_calls_of_every_kind_are_written_and_drawn_alike(
-    astronaut: Enrollment, tmp_path: Path, name: str
+    astronaut: Enrollment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    monkeypatch.setenv(SETTING, "")  # which writing calls changes
     avatar, path = tmp_path / "a.avatar", tmp_path / "calls.pt"
     save_enrollment(astronaut, avatar)
     asked = [str(avatar), "-o", str(path), "--sizes", "64", "--frames", "2", "--generators", name]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 import tempfile
 import time
@@ -36,6 +37,7 @@ from engines.generators.visavis.generator import VisavisGenerator
 from engines.head.model import HeadModel
 from engines.motion import Motion
 from engines.motion_window import MotionHistory, MotionWindow
+from engines.native.loader import SETTING
 from engines.picture.composite import composite
 from engines.raster.gbuffer import rasterise, rasterise_triangles, seen_triangles
 from engines.raster.pose import head_viewport, pose_head
@@ -142,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--generators", nargs="+", choices=list(GENERATORS), default=list(GENERATORS))
     parser.add_argument("--frames", type=int, default=FRAMES)
     asked = parser.parse_args(arguments)
+    os.environ[SETTING] = "off"  # OpenCV's pictures are what all others are compared with
     e = load_enrollment(asked.avatar)
     calls = [call_of(e, name, size, asked.frames) for name in asked.generators for size in asked.sizes]
     torch.save(calls, asked.output)
