@@ -15,6 +15,7 @@ from engines.generators.names import DEFAULT_GENERATOR
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.motion import ARKIT_INDEX, Motion
 from engines.motion_window import MotionHistory
+from engines.native.loader import wait_for_kernels
 from engines.picture.background import KEEP, Background, BackgroundError
 from engines.picture.composite import (
     behind_person,
@@ -160,11 +161,12 @@ class Renderer:
         self._history.see(told_beyond(self.enrollment, motion, self._pad))
 
     def wait_until_compiled(self, timeout_s: float = 120.0) -> bool:
-        """Whether the generator's networks were as fast as they will be within `timeout_s`.
+        """Whether drawing and the generator's networks were as fast as they will be within `timeout_s`.
 
         A call draws at once and need not wait; a file does, so that all of it is drawn by one engine.
         """
-        return self._generator.wait_until_compiled(timeout_s)
+        settled = wait_for_kernels(timeout_s)
+        return self._generator.wait_until_compiled(timeout_s) and settled
 
     @property
     def still(self) -> U8:

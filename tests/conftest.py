@@ -24,6 +24,7 @@ from visitor import Visitor
 from calibration import photo_apart
 from calibration.enroll import enroll
 from engines.enrollment import Enrollment
+from engines.native.loader import wait_for_kernels
 from engines.renderer import Framing
 from streamer.kept import ENVIRONMENT_FOLDER
 
@@ -52,6 +53,12 @@ def kept_avatars(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ[ENVIRONMENT_FOLDER] = str(folder)
     yield folder
     del os.environ[ENVIRONMENT_FOLDER]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _settled() -> None:
+    """The compiled drawing is there before the first picture, so that no two of one test are drawn by two hands."""
+    assert wait_for_kernels()
 
 
 @pytest.fixture(scope="session")

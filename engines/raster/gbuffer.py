@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engines.geometry import F64, Similarity
 from engines.head.model import HeadModel, Part
+from engines.native.loader import kernels
 
 F32 = NDArray[np.float32]
 
@@ -105,16 +106,43 @@ def rasterise(
     points = mesh.vertices_px.copy()
     points[:, :2] *= step_xy
     points[:, 2] *= float(step_xy.mean())
+    push = BEHIND_HU * mesh.pose.scale * float(step_xy.mean())
+    compiled = kernels()
+    if compiled is not None:
+        uv, part, depth = compiled.rasterise(
+            points, *_drawable(model, chosen), push, model.uv, model.part, width, height
+        )
+    else:
+        uv, part, depth = _rasterise(model, points, chosen, push, width, height)
+    depth -= cv2.LUT(part, _INTERIOR) * np.float32(push)
+    return GBuffer(uv, part, depth, mesh, viewport)
+
+
+def _drawable(
+    model: HeadModel, chosen: NDArray[np.intp] | None
+) -> tuple[NDArray[np.int32], NDArray[np.int64] | None, NDArray[np.uint8]]:
+    """Triangles, which of them, and which of them are the mouth's inside, as the compiled rasteriser takes them."""
+    wanted = None if chosen is None else np.ascontiguousarray(chosen, np.int64)
+    return model.triangles, wanted, _mouth_bytes(model)
+
+
+@lru_cache(maxsize=4)
+def _mouth_bytes(model: HeadModel) -> NDArray[np.uint8]:
+    return mouth_interior(model).astype(np.uint8)
+
+
+def _rasterise(
+    model: HeadModel, points: F32, chosen: NDArray[np.intp] | None, push: float, width: int, height: int
+) -> tuple[F32, NDArray[np.uint8], F32]:
+    """(uv (h, w, 2), part (h, w), depth (h, w)) by OpenCV: as `raster.c`."""
     triangles = model.triangles if chosen is None else model.triangles[chosen]
     facing = np.flatnonzero(front_facing(points, triangles))
     kept = facing if chosen is None else chosen[facing]
     corners = points[triangles[facing].reshape(-1)]
-    push = BEHIND_HU * mesh.pose.scale * float(step_xy.mean())
     corners[:, 2] += np.repeat(mouth_interior(model)[kept], 3) * np.float32(push)
     colour, depth = draw_triangles(corners, _atlas_colours(model)[kept].reshape(-1, 3), width, height)
-    part = cv2.convertScaleAbs(colour[..., 2], alpha=_PART_SCALE)
-    depth -= cv2.LUT(part, _INTERIOR) * np.float32(push)
-    return GBuffer(np.ascontiguousarray(colour[..., :2]), np.asarray(part, np.uint8), depth, mesh, viewport)
+    part = np.asarray(cv2.convertScaleAbs(colour[..., 2], alpha=_PART_SCALE), np.uint8)
+    return np.ascontiguousarray(colour[..., :2]), part, depth
 
 
 def rasterise_triangles(

@@ -16,13 +16,22 @@ from engines.enrollment import Enrollment
 from engines.generators.generator import Generator, GeneratorConfig
 from engines.generators.geometric.contours import grow, part_sides, soften_contours, steps_between
 from engines.generators.geometric.eyes import EyePlate, make_eyes, paint_eyes
-from engines.generators.geometric.layers import Body, body_flow, head_mask, make_body, rim_flow
+from engines.generators.geometric.layers import (
+    Body,
+    body_flow,
+    head_mask,
+    make_body,
+    plane_motion,
+    rim_flow,
+)
 from engines.generators.geometric.masks import pixel_grid
 from engines.generators.geometric.mouth import Mouth, make_mouth, paint_mouth
 from engines.geometry import Similarity, rotation_vector
 from engines.head.model import HeadModel, Part
 from engines.motion import Motion
 from engines.motion_window import MotionWindow
+from engines.native.kernels import Kernels, Shape
+from engines.native.loader import kernels
 from engines.raster.conditioning import PreparedMap, lookup_map, prepare_map
 from engines.raster.gbuffer import GBuffer, Viewport
 from engines.raster.pose import pose_head
@@ -127,6 +136,10 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> Layers:
 
     Both layers lie in one canvas, one above the other, so that a single lookup per pixel draws them.
     """
+    turned = turn_weight(cache.pose, gbuffer.mesh.pose)
+    compiled = kernels()
+    if compiled is not None and min(cache.canvas.shape[:2]) > 1:
+        return _draw_compiled(compiled, cache, gbuffer, turned)
     height, width = cache.base_grid.shape[:2]
     size = (width, height)
     covered = np.asarray(cv2.min(gbuffer.part, 1), np.uint8)
@@ -150,11 +163,31 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> Layers:
     where = cv2.add(where, cache.base_grid)
     image = cv2.remap(cache.canvas, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
     picture = np.asarray(image, np.uint8)
-    turned = turn_weight(cache.pose, gbuffer.mesh.pose)
     if turned > 0:
         _draw_hidden(cache, gbuffer, covered, seen, picture, turned)
     soften_contours(picture, gbuffer, flow, behind, cache.body.below_px)
     return Layers(picture, both, seen)
+
+
+def _draw_compiled(compiled: Kernels, cache: GeometricCache, gbuffer: GBuffer, turned: float) -> Layers:
+    """`draw_layers` in one call."""
+    height, width = cache.base_grid.shape[:2]
+    rows, columns = gbuffer.part.shape
+    body, canvas = cache.body, cache.canvas
+    linear, shift = plane_motion(body.pose, gbuffer.mesh.pose)
+    shape = Shape(
+        columns, rows, width, height, canvas.shape[1], canvas.shape[0], cache.margin_px, body.below_px,
+        cache.source.pieces[0].shape[0], body.follow.shape[1], body.follow.shape[0], turned,
+        tuple(linear.ravel()), tuple(shift),
+    )  # fmt: skip
+    picture = np.empty((height, width, 4), np.uint8)
+    flow, seen = np.empty((rows, columns, 2), np.float32), np.empty((rows, columns), np.float32)
+    compiled.layers(
+        shape, uv=gbuffer.uv, part=gbuffer.part, depth=gbuffer.depth_px, source=cache.source.pieces[0],
+        colour=cache.colour.pieces[0], canvas=canvas, follow=body.follow, head=body.head, outside=_OUTSIDE,
+        painted=_PAINTED, picture=picture, both=flow, seen=seen,
+    )  # fmt: skip
+    return Layers(picture, flow, seen)
 
 
 def flow_and_occlusion(cache: GeometricCache, gbuffer: GBuffer, covered: U8) -> tuple[F32, F32]:

@@ -101,7 +101,7 @@ def body_flow(body: Body, pose: Similarity, viewport: Viewport) -> F32:
     step = np.array([viewport.width_px / columns, viewport.height_px / rows])
     y, x = np.mgrid[0:rows, 0:columns]
     target = np.stack([(x + 0.5) * step[0], (y + 0.5) * step[1]], -1)
-    linear, shift = _plane_motion(body.pose, pose)
+    linear, shift = plane_motion(body.pose, pose)
     source = target
     for _ in range(_FIXED_POINT_ROUNDS):
         at = (source / step - 0.5).astype(np.float32)
@@ -141,7 +141,7 @@ def rim_flow(body: Body, flow: F32, seen: F32, behind: F32) -> F32:
 _RIM_SIGMA_PX = 3.0  # of the G-buffer's grid
 
 
-def _plane_motion(photo_pose: Similarity, pose: Similarity) -> tuple[F64, F64]:
+def plane_motion(photo_pose: Similarity, pose: Similarity) -> tuple[F64, F64]:
     """The motion in the picture of the head's middle plane: `M s = linear s + shift`."""
     linear = np.asarray(np.linalg.inv(planar_map(photo_pose, pose)), np.float64)
     middle = np.array([[0.0, 0.0, _BODY_DEPTH_HU]])

@@ -9,6 +9,7 @@ from engines.enrollment import Enrollment
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.networked.boxes import Window, where_in_photo
 from engines.motion import Motion
+from engines.native.loader import wait_for_kernels
 from engines.raster.gbuffer import HeadMesh, rasterise
 from engines.raster.pose import head_viewport
 
@@ -22,6 +23,7 @@ class BasePicture:
     """One photo, ready to be driven by geometry. Pairs and calls draw with the same, so that both agree."""
 
     def __init__(self, generator: GeometricGenerator, enrollment: Enrollment) -> None:
+        wait_for_kernels()  # all pairs of a photo are drawn by one hand
         self._generator = generator
         self.viewport = head_viewport(enrollment, BASE_PX)
         self._window = Window.of(enrollment, self.viewport)

@@ -73,6 +73,17 @@ class TurnedBox:
         origin = self.centre_px - (across + down) * (size_px / 2)
         return np.column_stack([across, down, origin + (across + down) / 2 - 0.5])
 
+    def finer(self, size_px: int) -> int:
+        """By how much finer than `size_px` the box is read before it is averaged: more than 1 below half its size."""
+        return max(1, int(self.side_px / size_px / 1.5))
+
+    def on_grid(self, size_px: int, across: float, down: float, mirrored: bool) -> F64:
+        """As `affine`, to the pixels of a grid with `across` and `down` pixels in one of the viewport."""
+        step = np.array([across, down])
+        affine = self.affine(size_px, mirrored=mirrored) * step[:, None]
+        affine[:, 2] += 0.5 * step - 0.5
+        return affine
+
 
 def where_in_photo(flow: F32, gbuffer: GBuffer, window: Window) -> F32:
     """(32, 32, 2): where in the window of the photo each place of the window comes from, −1 … 1 as `grid_sample`."""
@@ -89,7 +100,7 @@ def cut_box(
 ) -> NDArray[np.generic]:
     """`box` of `image` as (size, size, …); averaged first where it shrinks to less than half."""
     flags = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
-    finer = 1 if nearest else max(1, int(box.side_px / size_px / 1.5))
+    finer = 1 if nearest else box.finer(size_px)
     affine = box.affine(size_px * finer, mirrored=mirrored)
     size = (size_px * finer, size_px * finer)
     out = cv2.warpAffine(image, affine, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]

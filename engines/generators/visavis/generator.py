@@ -17,15 +17,18 @@ from engines.enrollment import Enrollment
 from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
 from engines.generators.networked.base import NetworkedGenerator
 from engines.generators.networked.blend import blend_box, blend_window, move
-from engines.generators.networked.boxes import Window, cut_box, where_in_photo
+from engines.generators.networked.boxes import TurnedBox, Window, cut_box, where_in_photo
 from engines.generators.visavis import inputs
 from engines.generators.visavis.blueprint import VisavisBlueprint
+from engines.generators.visavis.compiled import can_draw, complete, paint, see_eye, see_head, see_mouth
 from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX
 from engines.generators.visavis.networks import VisavisNetworks
 from engines.geometry import Similarity
 from engines.head.model import HeadModel
 from engines.motion import Motion
 from engines.motion_window import MotionWindow
+from engines.native.kernels import Kernels
+from engines.native.loader import kernels
 from engines.raster.conditioning import PreparedMap
 from engines.raster.gbuffer import GBuffer, Viewport, rasterise
 from engines.raster.pose import head_viewport, pose_head
@@ -107,44 +110,72 @@ class VisavisGenerator(NetworkedGenerator[VisavisCache]):
         picture, window = layers.picture, cache.window
         vector = inputs.motion_vector(cache.motion, motion, cache.pose, gbuffer.mesh.pose)
         vector *= np.float32(self._on("motion"))
-        guide, part = inputs.guides(cache.guides, gbuffer, window)
-        flow, synthesis = self.engines()[0](
-            _tensor(inputs.low_picture(picture, window)),
-            _channels_first(inputs.head_guide(guide, part)),
-            torch.from_numpy(where_in_photo(layers.flow, gbuffer, window)[None]),
-            cache.features,
-            torch.from_numpy(vector[None]),
-        )
-        if self._on("flow"):
-            picture = move(picture, _channels_last(flow), window)
-        if self._on("layers"):
-            blend_window(picture, _bytes(synthesis[0]), window)
+        compiled = kernels() if can_draw(window) else None
+        if compiled is not None:
+            seen = see_head(compiled, picture, layers.flow, cache.guides, gbuffer, window)
+        else:
+            guide, part = inputs.guides(cache.guides, gbuffer, window)
+            seen = (
+                _tensor(inputs.low_picture(picture, window)),
+                _channels_first(inputs.head_guide(guide, part)),
+                torch.from_numpy(where_in_photo(layers.flow, gbuffer, window)[None]),
+            )
+        flow, synthesis = self.engines()[0](*seen, cache.features, torch.from_numpy(vector[None]))
+        if compiled is not None:
+            on = (flow if self._on("flow") else None, synthesis if self._on("layers") else None)
+            picture = complete(compiled, picture, window, *on)
+        else:
+            if self._on("flow"):
+                picture = move(picture, _channels_last(flow), window)
+            if self._on("layers"):
+                blend_window(picture, _bytes(synthesis[0]), window)
         if self._on("mouth") or self._on("eyes"):
-            self._paint_paths(picture, cache, gbuffer, vector)
+            self._paint_paths(picture, cache, gbuffer, vector, compiled)
         return picture
 
-    def _paint_paths(self, picture: U8, cache: VisavisCache, gbuffer: GBuffer, vector: F32) -> None:
+    def _paint_paths(
+        self, picture: U8, cache: VisavisCache, gbuffer: GBuffer, vector: F32, compiled: Kernels | None
+    ) -> None:
         """Mouth and eyes, in place."""
         mouth = inputs.mouth_box(gbuffer.mesh)
         eyes = list(zip(inputs.eye_boxes(gbuffer.mesh), (False, True), strict=True))
-        vectors = np.stack([vector, inputs.mirror_motion(vector)])
-        mouth_part = inputs.part_crop(gbuffer, mouth, MOUTH_PX)
-        eye_parts = [inputs.part_crop(gbuffer, b, EYE_PX, mirrored=m) for b, m in eyes]
+        if compiled is not None:
+            mouth_seen = see_mouth(compiled, picture, gbuffer, mouth)
+            eyes_seen = [see_eye(compiled, picture, gbuffer, b, mirrored=m) for b, m in eyes]
+        else:
+            mouth_seen, eyes_seen = (
+                _see_mouth(picture, gbuffer, mouth),
+                [_see_eye(picture, gbuffer, *e) for e in eyes],
+            )
         mouth_layers, eye_layers = self.engines()[1](
-            _tensor(cut_box(picture, mouth, MOUTH_PX)[..., :3]),
+            mouth_seen[0],
             cache.mouth_photo,
-            _channels_first(inputs.mouth_guide(mouth_part)),
+            mouth_seen[1],
             torch.from_numpy(vector[None]),
-            torch.cat([_tensor(cut_box(picture, b, EYE_PX, mirrored=m)[..., :3]) for b, m in eyes]),
+            torch.cat([crop for crop, _ in eyes_seen]),
             cache.eyes_photo,
-            torch.cat([_channels_first(inputs.eye_guide(p)) for p in eye_parts]),
-            torch.from_numpy(vectors),
+            torch.cat([guide for _, guide in eyes_seen]),
+            torch.from_numpy(np.stack([vector, inputs.mirror_motion(vector)])),
         )
-        if self._on("mouth"):
-            blend_box(picture, _bytes(mouth_layers[0]), mouth)
+        drawn = [(mouth_layers[0], mouth, False)] if self._on("mouth") else []
         if self._on("eyes"):
-            for k, (box, mirrored) in enumerate(eyes):
-                blend_box(picture, _bytes(eye_layers[k]), box, mirrored=mirrored)
+            drawn += [(eye_layers[k], box, mirrored) for k, (box, mirrored) in enumerate(eyes)]
+        for layers, box, mirrored in drawn:
+            if compiled is not None:
+                paint(compiled, picture, layers, box, mirrored=mirrored)
+            else:
+                blend_box(picture, _bytes(layers), box, mirrored=mirrored)
+
+
+def _see_mouth(picture: U8, gbuffer: GBuffer, box: TurnedBox) -> tuple[Tensor, Tensor]:
+    part = inputs.part_crop(gbuffer, box, MOUTH_PX)
+    return _tensor(cut_box(picture, box, MOUTH_PX)[..., :3]), _channels_first(inputs.mouth_guide(part))
+
+
+def _see_eye(picture: U8, gbuffer: GBuffer, box: TurnedBox, mirrored: bool) -> tuple[Tensor, Tensor]:
+    part = inputs.part_crop(gbuffer, box, EYE_PX, mirrored=mirrored)
+    crop = cut_box(picture, box, EYE_PX, mirrored=mirrored)[..., :3]
+    return _tensor(crop), _channels_first(inputs.eye_guide(part))
 
 
 def _channels_first(values: F32) -> Tensor:

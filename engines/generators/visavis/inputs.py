@@ -89,10 +89,8 @@ def low_picture(picture: U8, window: Window) -> U8:
 def part_crop(gbuffer: GBuffer, box: TurnedBox, size_px: int, *, mirrored: bool = False) -> U8:
     """(size, size) parts of the G-buffer in a crop, nearest."""
     rows, columns = gbuffer.part.shape
-    step = np.array([columns / gbuffer.viewport.width_px, rows / gbuffer.viewport.height_px])
-    affine = box.affine(size_px, mirrored=mirrored)
-    affine = affine * step[:, None]
-    affine[:, 2] += 0.5 * step - 0.5
+    viewport = gbuffer.viewport
+    affine = box.on_grid(size_px, columns / viewport.width_px, rows / viewport.height_px, mirrored)
     return cv2.warpAffine(
         gbuffer.part, affine, (size_px, size_px), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     ).astype(np.uint8)
