@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.device.renderer import DeviceRenderer, open_device_renderer
 from engines.enrollment import Enrollment, head_model_of
+from engines.errors import EngineError
 from engines.generators.kept import KeptGenerators
 from engines.generators.names import DEFAULT_GENERATOR
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.motion import ARKIT_INDEX, Motion
-from engines.motion_window import MotionHistory
+from engines.motion_window import MotionHistory, MotionWindow
 from engines.native.loader import wait_for_kernels
 from engines.picture.background import KEEP, Background, BackgroundError
 from engines.picture.composite import (
@@ -36,6 +38,9 @@ from engines.raster.gbuffer import (
     seen_triangles,
 )
 from engines.raster.pose import head_viewport, photo_viewport, pose_head, wide_viewport
+
+if TYPE_CHECKING:
+    from engines.device.twins import Prepared
 
 U8 = NDArray[np.uint8]
 Framing = Literal["head", "photo"]
@@ -81,6 +86,12 @@ class _PreparedBox:
     cache: Any
     triangles: NDArray[np.intp]
     background: U8
+
+    def on_device(self) -> Prepared[Any]:
+        """The same for what draws on a GPU."""
+        from engines.device.twins import Prepared
+
+        return Prepared(self.cache, self.viewport, self.there, self.window, self.triangles)
 
 
 class Renderer:
@@ -141,6 +152,8 @@ class Renderer:
         ]
         self._moving = self._prepare_box(moving_box(self._model, self.viewport, rest, self._range))
         self._whole: _PreparedBox | None = None
+        self._device: DeviceRenderer | None = None
+        self._draw_on_gpu(self._moving)
 
     @property
     def generator_name(self) -> str:
@@ -165,6 +178,8 @@ class Renderer:
 
         A call draws at once and need not wait; a file does, so that all of it is drawn by one engine.
         """
+        if self._device is not None and not self._device.wait(timeout_s):
+            return False
         settled = wait_for_kernels(timeout_s)
         return self._generator.wait_until_compiled(timeout_s) and settled
 
@@ -191,15 +206,47 @@ class Renderer:
             prepared = self._whole_frame()
             mesh = pose_head(self._model, self.enrollment, motion, prepared.viewport)
         mark("fitted")
-        gbuffer = self._rasterise(mesh, prepared)
-        mark("rasterised")
         # the generator knows the photo as it was continued
         asked, *later = (told_beyond(self.enrollment, m, self._pad) for m in (motion, *coming))
-        person = self._generator.render(prepared.cache, gbuffer, self._history.window(asked, later))
-        mark("generated")
-        picture = self._compose(person, prepared)
+        motions = self._history.window(asked, later)
+        drawn = self._drawn_on_gpu(mesh, motions) if prepared is self._moving else None
+        if drawn is None:
+            gbuffer = self._rasterise(mesh, prepared)
+            mark("rasterised")
+            person = self._generator.render(prepared.cache, gbuffer, motions)
+            mark("generated")
+            drawn = straight(person) if self._transparent else composite(person, prepared.background)
+        else:
+            # all of it is one thing there
+            mark("rasterised")
+            mark("generated")
+        picture = self._framed(drawn, prepared.box)
         mark("composited")
         return picture
+
+    def _draw_on_gpu(self, prepared: _PreparedBox) -> None:
+        """Where there is a GPU, have it draw this box."""
+        found = open_device_renderer(
+            self._generator, self._model, prepared.on_device, prepared.background, self._transparent
+        )
+        if isinstance(found, str):
+            self._note(found)
+        else:
+            self._device = found
+
+    def _drawn_on_gpu(self, mesh: HeadMesh, motions: MotionWindow) -> U8 | None:
+        """None: the CPU has to draw this frame."""
+        if self._device is None:
+            return None
+        try:
+            return self._device.draw(mesh, motions)
+        except EngineError as error:
+            self._device = None
+            self._note(f"no longer drawing on the GPU: {error}")
+            return None
+
+    def _note(self, notice: str) -> None:
+        self.notice = "; ".join(n for n in (self.notice, notice) if n)
 
     def _rasterise(self, mesh: HeadMesh, prepared: _PreparedBox) -> GBuffer:
         if prepared.window is None:
@@ -208,12 +255,10 @@ class Renderer:
         seen = mesh.seen_in(prepared.there, prepared.window)
         return rasterise_triangles(self._model, seen, prepared.window, prepared.triangles)
 
-    def _compose(self, person: U8, prepared: _PreparedBox) -> U8:
-        drawn = straight(person) if self._transparent else composite(person, prepared.background)
+    def _framed(self, drawn: U8, box: Box) -> U8:
         if drawn.shape[:2] == self._still.shape[:2]:
             return drawn
         picture = self._still.copy()
-        box = prepared.box
         picture[box.top : box.bottom, box.left : box.right] = drawn
         return picture
 

@@ -3,7 +3,7 @@
     python -m scripts.evaluate DATA -o OUT [--generators geometric,visavis] [--recognition DIR] [--clips N]
 
 DATA is a folder of talking-face clips (.mp4), with portraits/ and manifest.csv where you have them. OUT gets
-table.md, table.csv, grid.png, sheets/ and strips/. docs/evaluation.md says what each figure means.
+table.md, table.csv, grid.png, sheets/, strips/ and tiles/. docs/evaluation.md says what each figure means.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import cv2
 import torch
 
-from engines.errors import VisavisError
+from engines.errors import GeneratorError, VisavisError
 from engines.generators.names import generators_with_weights
 from scripts.evaluation.bars import BASELINE
 from scripts.evaluation.run import Config, evaluate
@@ -36,6 +36,13 @@ def parse(arguments: list[str] | None = None) -> tuple[Config, int]:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--generators", help=f"by commas, of: {', '.join(known_names())} (default: all that have weights)"
+    )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="a weights file to judge, under this name in the tables; a generator's own name replaces what ships",
     )
     parser.add_argument("--variants", default="", help="further ones by commas, as an ablation table")
     parser.add_argument("--clips", type=_positive, help="at most so many clips, evenly spread (default: all)")
@@ -55,18 +62,27 @@ def parse(arguments: list[str] | None = None) -> tuple[Config, int]:
         metavar="MODEL",
         help="head model of somebody else's that judges expression and pose too: ict:FILE, flame:FILE or bfm:FILE",
     )
+    parser.add_argument(
+        "--width-one-ms", action="store_true", help="time each as large as its paper has it, too (minutes)"
+    )
     parser.add_argument("--everyone", action="store_true", help="all people, not the held-out fifth alone")
     parser.add_argument(
         "--tracks", type=Path, default=Path("runs/evaluation/tracks"), help="cache of landmarks"
     )
     parser.add_argument("--threads", type=_positive, default=1, help="of torch and OpenCV (default: 1)")
     given = parser.parse_args(arguments)
+    weights = _weights(parser, given.weights)
     named = given.generators.split(",") if given.generators else sorted(generators_with_weights())
+    named += weights
     named += given.variants.split(",") if given.variants else []
     names = tuple(dict.fromkeys([SOURCE_COPY, BASELINE, *(n.strip() for n in named)]))
-    unknown = sorted(set(names) - set(known_names()))
+    try:
+        known = known_names(weights)
+    except GeneratorError as error:
+        parser.error(str(error))
+    unknown = sorted(set(names) - set(known))
     if unknown:
-        parser.error(f"there is no generator {', '.join(unknown)}; choose of: {', '.join(known_names())}")
+        parser.error(f"there is no generator {', '.join(unknown)}; choose of: {', '.join(known)}")
     if not given.data.is_dir():
         parser.error(f"{given.data} is no folder; give one with talking-face clips (.mp4)")
     config = Config(
@@ -82,8 +98,21 @@ def parse(arguments: list[str] | None = None) -> tuple[Config, int]:
         everyone=given.everyone,
         both_ways=given.both_ways,
         second_head=given.second_head,
+        weights=weights,
+        width_one_ms=given.width_one_ms,
     )
     return config, given.threads
+
+
+def _weights(parser: argparse.ArgumentParser, told: list[str]) -> dict[str, Path]:
+    """NAME=FILE, each."""
+    out: dict[str, Path] = {}
+    for text in told:
+        name, sign, path = text.partition("=")
+        if not sign or not name or "," in name or not Path(path).is_file():
+            parser.error(f"--weights {text}: give NAME=FILE with a file that scripts.train has written")
+        out[name] = Path(path)
+    return out
 
 
 def _positive(text: str) -> int:

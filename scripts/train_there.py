@@ -25,6 +25,7 @@ from pathlib import Path
 
 PACK_FORMAT, PACK_VERSION = "visavis-pack", 1
 PACK = "pack.json"
+RECOGNITION = "recognition"  # folder of nets that generators learn from, where they were brought
 PART_BYTES = 15 << 20
 FIRST_PAIRS_S = 600.0  # so long a training waits for the first of them
 
@@ -200,10 +201,7 @@ def train(work: Path, generator: str, seconds: float, more: list[str], environme
     """Train `generator` for so long, from where it stopped before. Raises ThereError."""
     folder = work / "runs" / generator
     folder.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable, "-m", "scripts.train", str(work / "pairs"), "--generator", generator,
-        "--runs", str(folder), "-o", str(folder / "best.safetensors"), "--minutes", "1e9", *more,
-    ]  # fmt: skip
+    command = training(work, generator, folder, more)
     say(f"{generator}: training for {seconds:.0f} s")
     with (work / f"train-{generator}.log").open("ab") as log:
         child = subprocess.Popen(
@@ -221,6 +219,15 @@ def train(work: Path, generator: str, seconds: float, more: list[str], environme
         say(f"  {line}")
     if child.returncode not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
         raise ThereError(f"{generator}: training ended with {child.returncode}: {tail[-1] if tail else ''}")
+
+
+def training(work: Path, generator: str, folder: Path, more: list[str]) -> list[str]:
+    """The command that trains `generator`; `more` has the last word."""
+    nets = ["--recognition", str((work / RECOGNITION).resolve())] if (work / RECOGNITION).is_dir() else []
+    return [
+        sys.executable, "-m", "scripts.train", str(work / "pairs"), "--generator", generator,
+        "--runs", str(folder), "-o", str(folder / "best.safetensors"), "--minutes", "1e9", *nets, *more,
+    ]  # fmt: skip
 
 
 def end(child: subprocess.Popen[bytes]) -> None:

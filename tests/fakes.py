@@ -284,8 +284,11 @@ class FakeGenerator(Generator[tuple[int, int]]):
 def entry(make: Callable[[HeadModel], Generator[Any]]) -> Entry:
     """A generator for the registry that has no parts to leave out."""
 
-    def opened(model: HeadModel, *, without: Collection[str] = ()) -> Generator[Any]:
+    def opened(
+        model: HeadModel, *, without: Collection[str] = (), weights: Path | None = None
+    ) -> Generator[Any]:
         assert not without
+        assert weights is None
         return make(model)
 
     return Entry(opened)

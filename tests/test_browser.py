@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from engines.enrollment import Enrollment, save_enrollment
 from engines.motion import read_motion
 from engines.presets import preset_names
 from engines.retarget import Controls
+from engines.templates import load_templates
 from streamer.latency.trace import read_trace
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
@@ -439,6 +441,35 @@ def test_settings_fit_the_window(chromium: Any, studio: Studio, width: int, heig
         assert stage["y"] >= 0, "the avatar stays in sight"
         assert stage["y"] + stage["height"] <= box["y"] or stage["x"] + stage["width"] <= box["x"]
     context.close()
+
+
+def test_all_emotions_are_seen_and_saved(page: Any, server: Server, tmp_path: Path) -> None:
+    """Ready-made faces first; those of people with another sheet; both can be saved; closing ends what is drawn."""
+    page.goto(f"{server.url}/?drive=demo&size=128")
+    wait_for(page, PLAYING)
+    page.click("#faces")
+    sheets: dict[str, tuple[int, int]] = {}
+    for kind in ("presets", "templates"):
+        page.locator(f"input[name=faces][value={kind}]").check(force=True)
+        wait_for(page, "!document.querySelector('#faces-save').disabled")
+        wait_for(page, "document.querySelector('#faces-sheet').naturalWidth > 0")
+        with page.expect_download() as found:
+            page.click("#faces-save")
+        assert found.value.suggested_filename.endswith(f"-{kind}.png")
+        found.value.save_as(tmp_path / f"{kind}.png")
+        with Image.open(tmp_path / f"{kind}.png") as sheet:
+            sheets[kind] = sheet.size
+    assert sheets["presets"][1] > sheets["templates"][1] > 256  # 22 and 18 of them
+    with page.expect_download() as found:
+        page.click("#faces-save-all")
+    found.value.save_as(tmp_path / "faces.zip")
+    with zipfile.ZipFile(tmp_path / "faces.zip") as archive:
+        assert len(archive.namelist()) == len(load_templates().by_emotion)
+    page.locator("input[name=faces][value=presets]").check(force=True)
+    with page.expect_event("requestfailed", lambda asked: asked.url.endswith("/emotions")):
+        page.click("#faces-close")
+    page.wait_for_selector("#faces-dialog", state="hidden")
+    assert page.is_hidden("#faces-error")
 
 
 def test_a_call_is_recorded_and_downloaded(page: Any, server: Server, tmp_path: Path) -> None:

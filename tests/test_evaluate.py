@@ -17,7 +17,6 @@ from fakes import FakeGenerator, entry
 from numpy.typing import NDArray
 from PIL import Image
 from test_head_models import FIELDS, write
-from torch import nn
 
 from calibration.enroll import enroll
 from calibration.neutral import DriverNeutral
@@ -42,7 +41,7 @@ from scripts.evaluation.clips import (
 from scripts.evaluation.measure import draw, driver_head
 from scripts.evaluation.pictures import LABEL_PX, differences, flicker_strip, grid
 from scripts.evaluation.protocols import absolute_motions, driven, pair_up, png_of
-from scripts.evaluation.run import Config, count_gflop, evaluate
+from scripts.evaluation.run import Config, evaluate
 from scripts.evaluation.take import turn_deg
 from scripts.evaluation.variants import DRIVER_IDENTITY, SOURCE_COPY, known_names, registered
 from scripts.people.tracks import Tracked, is_held_out
@@ -123,7 +122,10 @@ def test_variants_are_known_to_the_evaluation_alone(
     before = sorted(GENERATORS)
     left_out: list[Collection[str]] = []
 
-    def opened(model: HeadModel, *, without: Collection[str] = ()) -> GeometricGenerator:
+    def opened(
+        model: HeadModel, *, without: Collection[str] = (), weights: Path | None = None
+    ) -> GeometricGenerator:
+        assert weights is None
         left_out.append(without)
         return GeometricGenerator(model)
 
@@ -141,24 +143,6 @@ def test_variants_are_known_to_the_evaluation_alone(
     assert sorted(GENERATORS) == sorted([*before, "plain"])
     with pytest.raises(GeneratorError, match="nobody"), registered(["nobody"]):
         pass
-
-
-@pytest.mark.slow
-def test_gflop_of_the_networks_that_a_generator_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_head_model()
-    assert count_gflop(model, "geometric") == 0
-
-    class Two(GeometricGenerator):
-        networks = ((nn.Conv2d(3, 8, 3, padding=1, bias=False), (torch.zeros(1, 3, 32, 32),)),) * 2
-
-    monkeypatch.setitem(GENERATORS, "two", entry(Two))
-    assert count_gflop(model, "two") == pytest.approx(2 * 2 * 3 * 8 * 9 * 32 * 32 / 1e9)
-
-    class Wrong(GeometricGenerator):
-        networks = ((nn.Conv2d(3, 8, 3), (torch.zeros(1, 5, 32, 32),)),)
-
-    monkeypatch.setitem(GENERATORS, "wrong", entry(Wrong))
-    assert count_gflop(model, "wrong") is None
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -387,12 +371,23 @@ def test_evaluate_writes_tables_and_pictures(
         assert all(f.value > 0 for f in cost.fids.values())
     text = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert "## source-copy against geometric, the same frames" in text
+    summary = text.partition("## One table")[2].partition("## ")[0]
+    assert summary.count("\n| geometric |") == summary.count("\n| source-copy |") == 1
+    assert summary.count("\n| *other data*:") > 9
     with Image.open(tmp_path / "out" / "grid.png") as picture:
         assert picture.size[0] == 4 * 160  # photo, driver and two generators
     assert {p.name for p in (tmp_path / "out" / "sheets").iterdir()} == {
         "self-berta_01.png", "back-berta_01.png", "cross-berta_01+carla_01.png",
     }  # fmt: skip
     assert len(list((tmp_path / "out" / "strips").iterdir())) == 2
+    tiles = {
+        p.relative_to(tmp_path / "out" / "tiles").as_posix() for p in (tmp_path / "out").glob("tiles/*/*")
+    }
+    assert tiles == {
+        f"{take}/{name}.png"
+        for take in ("self-berta_01", "back-berta_01", "cross-berta_01+carla_01")
+        for name in ("photo", "driver", SOURCE_COPY, "geometric")
+    }
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,11 @@ import pytest
 from scipy.stats import bootstrap
 
 from scripts.evaluation.bars import BARS, BY_KEY, Bar, Table, Verdict
+from scripts.evaluation.cost import Work
 from scripts.evaluation.measure import Row
-from scripts.evaluation.report import Cost, Fid, Results, to_markdown, write_csv
+from scripts.evaluation.one_table import against, one_table
+from scripts.evaluation.report import to_markdown, write_csv
+from scripts.evaluation.results import Cost, Fid, Results
 from scripts.evaluation.statistics import Estimate, compare, mean
 from scripts.evaluation.take import Protocol
 
@@ -151,7 +154,9 @@ def test_csv_and_markdown_say_the_same(tmp_path: Path) -> None:
     assert read[8]["psnr"] == ""
     assert [read[9][key] for key in ("kind", "turn_deg", "bin", "blink_r")] == ["take", "", "", "0.5"]
     costs = {
-        "geometric": Cost(5.0, 9.0, 0.0, {"self": Fid(41.5, 96, 96), "sources": Fid(60.25, 48, 30)}),
+        "geometric": Cost(
+            5.0, 9.0, Work(0.0, 0.0, 0.0), {"self": Fid(41.5, 96, 96), "sources": Fid(60.25, 48, 30)}
+        ),
         "new": Cost(6.0, 10.0, None, {"self": Fid(40.0, 96, 96)}),
     }
     text = to_markdown(Results(rows, costs, 256, about=["four people"], skipped=["e_01: no face"]))
@@ -165,3 +170,46 @@ def test_csv_and_markdown_say_the_same(tmp_path: Path) -> None:
     assert "| 40.00 (96 drawn, 96 real) |  |" in text
     assert "not countable" in text
     assert "Other data, for orientation only" in text
+
+
+def test_one_table_has_costs_and_the_papers_beside() -> None:
+    rows = [row(g, s, 1, v) for s in "abcd" for g, v in (("geometric", 20.0), ("new", 22.0))]
+    costs = {
+        "geometric": Cost(5.0, 9.0, Work(0.0, 0.0, 0.0)),
+        "new": Cost(
+            6.0, 10.0, Work(4.19, 0.82, 2.2), {"self": Fid(40.0, 9, 9)}, Work(137.0, 32.6, 16.9), 950.0
+        ),
+    }
+    text = "\n".join(one_table(Results(rows, costs, 256), Table(rows)))
+    (new,) = [line.split(" | ") for line in text.splitlines() if line.startswith("| new |")]
+    assert [new[k] for k in (2, 11)] == ["22.00", "40.00"]
+    assert new[17:] == ["6.00", "10.00", "4.19", "0.82", "2.2", "137.0", "32.6", "950 |"]
+    assert "| geometric |  | 20.00 |" in text
+    lines = text.splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    papers = [line for line in lines if line.startswith("| *other data*")]
+    heads = lines[0].split(" | ")
+    (iface,) = [line.split(" | ") for line in papers if "Lee et al.: theirs, VoxCeleb |" in line]
+    assert iface[heads.index("cross FID, to drivers")] == "45.26"  # that paper's side
+    (warping,) = [line.split(" | ") for line in papers if "PWM + NMFC, VoxCeleb2" in line]
+    assert warping[heads.index("cross FID, to sources")] == "10.68"
+    # tables 1 and 2 of one paper are of the same method and data: one row
+    assert (
+        sum(
+            "PWM + neural codes, VoxCeleb1" in line and "11.38" in line and "0.793" in line for line in papers
+        )
+        == 1
+    )
+
+
+def test_every_measure_is_compared_with_the_baseline_person_by_person() -> None:
+    rows = [row(g, s, 1, v) for s in "abcd" for g, v in (("geometric", 20.0), ("new", 22.0), ("worse", 19.0))]
+    rows += [row("new", "a", 2, 99.0)]  # no fellow
+    (line,) = against(Table(rows))[2:]
+    assert line == (
+        "| self | PSNR (dB) | above 0 | **+2.00 [+2.00, +2.00]** | **-1.00 [-1.00, -1.00]** worse | 4 / 4 |"
+    )
+    unsure = [
+        row(g, s, 1, v) for k, s in enumerate("abcd") for g, v in (("geometric", 20.0), ("new", 19.0 + k))
+    ]
+    assert "**" not in against(Table(unsure))[2]

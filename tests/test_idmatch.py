@@ -213,13 +213,13 @@ def test_beyond_the_head_the_flow_around_counts() -> None:
     covered, flow = torch.zeros(1, 1, 32, 32), torch.zeros(1, 2, 32, 32)
     covered[..., 10:16, 10:16] = 1
     flow[:, 0, 10:16, 10:16], flow[:, 1, 10:16, 10:16] = 0.1, -0.05
-    found = c.carried(flow + 7 * (1 - covered), covered)
+    found = c.around(flow + 7 * (1 - covered), covered)
     torch.testing.assert_close(found * covered, flow)
     beside, far = found[0, :, 13, 17], found[0, :, 30, 30]
     assert 0.05 < beside[0] < 0.1
     torch.testing.assert_close(beside[1], -beside[0] / 2)
     assert float(far.abs().max()) < 1e-3
-    assert not c.carried(flow, torch.zeros_like(covered)).any()
+    assert not c.around(flow, torch.zeros_like(covered)).any()
 
 
 # --- (2) the softmax ---------------------------------------------------------------------------------
@@ -461,7 +461,7 @@ def test_without_correspondence_the_computed_flow_brings_all(lesson: Lesson) -> 
     run = run_of(lesson, ["correspondence"])
     flow = run.inputs[2]
     coarse = lesson.scene.thinned(Size(8, 8))
-    torch.testing.assert_close(flow, c.carried(coarse.flow(), coarse.covered()))
+    torch.testing.assert_close(flow, c.around(coarse.flow(), coarse.covered()))
     torch.testing.assert_close(run.made.stages["coarse"], flow)
     torch.testing.assert_close(run.made.stages["gathered"], warped(F.avg_pool2d(run.photo[0], 8), flow))
     losses = run.blueprint.losses(run.made, lesson, NO_JUDGES)
@@ -699,13 +699,3 @@ def test_what_a_photo_gives_is_kept_in_the_avatar(learned: Path, astronaut: Enro
         assert float((ours[0] - torch.from_numpy(fresh)).abs().max()) < 2e-3 * max(
             1, float(np.abs(fresh).max())
         )
-
-
-def test_without_weights_geometry_draws(
-    astronaut: Enrollment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(IdmatchBlueprint, "weights_path", lambda: tmp_path / "none.safetensors")
-    renderer = Renderer(astronaut, generator="idmatch", size_px=128)
-    assert renderer.generator_name == "geometric"
-    assert renderer.notice is not None
-    assert "none.safetensors" in renderer.notice

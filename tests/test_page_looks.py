@@ -309,7 +309,7 @@ def test_every_control_is_reached_by_keys_alone(chromium: Any, stage: Stage) -> 
             reached.append(name)
         wanted = [
             "use", "webcam", "voice", "recalibrate", "mirror", "sound", "full", "hud-toggle", "red", "photo",
-            "background", "expression", "keep_lips", "head", "preset", "save", "voice-helps", "trim",
+            "faces", "background", "expression", "keep_lips", "head", "preset", "save", "voice-helps", "trim",
         ]  # fmt: skip
         places = [reached.index(each) for each in wanted]
         assert places == sorted(places), "in the order in which they lie"

@@ -20,16 +20,14 @@ from engines.compile.openvino_engine import OpenVinoEngine
 from engines.compile.torch_engine import TorchEngine
 from engines.compile.weights import WeightsHeader, arrays_of, load_weights, save_weights
 from engines.enrollment import Enrollment
-from engines.errors import WeightsError
+from engines.generators.networked.beyond import filled
 from engines.generators.networked.blueprint import Blueprint, Made
 from engines.generators.networked.discriminators import PatchDiscriminator
 from engines.generators.networked.layers import normed
 from engines.generators.networked.lesson import Lesson
 from engines.generators.networked.picture import Size
 from engines.generators.networked.surface import HeadTables
-from engines.generators.open import open_generator_or_fallback
 from engines.generators.pncc.blueprint import PnccBlueprint
-from engines.generators.pncc.continued import continued
 from engines.generators.pncc.mouth import mouth_mask
 from engines.generators.pncc.networks import AdaInBlock, Encoder, PnccConfig, PnccNetworks, SpadeBlock
 from engines.generators.registry import GENERATORS
@@ -255,7 +253,7 @@ def test_the_first_picture_is_the_photo_moved_by_the_computed_flow(lesson: Lesso
     assert flow is not None
     assert torch.allclose(flow * covered, scene.flow(), atol=1e-6)
     assert (scene.flow().abs() > 0.01).any()
-    assert torch.equal(flow, continued(scene.flow(), covered))
+    assert torch.equal(flow, filled(scene.flow(), covered))
     assert ((flow.abs() > 0.001) & (covered == 0)).any()
     assert torch.allclose(made.rgba, made.stages["warped"].clamp(0, 1), atol=1e-6)
     still = tiny("computed_flow").make(blueprint.networks(), scene)
@@ -345,7 +343,7 @@ def test_a_flow_goes_on_beyond_the_head_as_what_lies_nearest() -> None:
     flow = torch.zeros(1, 2, 48, 36)
     flow[:, 0, 10:20, 10:20] = 0.2
     flow[:, 1, 30:40, 10:20] = -0.1
-    found = continued(flow, covered)
+    found = filled(flow, covered)
     assert torch.equal(found * covered, flow)
     above, below = found[0, :, 5, 15], found[0, :, 44, 15]
     assert above[0] > 4 * above[1].abs()
@@ -639,17 +637,6 @@ def test_engines_draw_the_same(lesson: Lesson, batch: Batch) -> None:
     assert torch.allclose(difference, (made.rgba - made.stages["warped"])[:1], atol=1e-5)
     assert float((difference - theirs[0]).abs().max()) < 2e-3
     assert float((flow - theirs[1]).abs().max()) < 1e-4
-
-
-def test_without_weights_geometry_draws_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PnccBlueprint, "weights_path", lambda: tmp_path / "pncc.safetensors")
-    generator, notice = open_generator_or_fallback("pncc", MODEL)
-    assert generator.config.name == "geometric"
-    assert notice is not None
-    assert "pncc.safetensors are missing" in notice
-    assert "scripts.train" in notice
-    with pytest.raises(WeightsError, match="are missing"):
-        GENERATORS["pncc"].open(MODEL)
 
 
 def test_weights_keep_widths_and_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -646,20 +646,6 @@ def test_weights_say_which_guidance_they_learned(without: tuple[str, ...], tmp_p
         load_networks(PwmBlueprint, path, ("codes",) if "codes" not in without else ("displacement", "x"))
 
 
-def test_without_weights_geometric_draws(
-    astronaut: Enrollment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    missing = tmp_path / "pwm.safetensors"
-    monkeypatch.setattr(PwmBlueprint, "weights_path", lambda: missing)
-    with pytest.raises(WeightsError, match="are missing"):
-        GENERATORS["pwm"].open(MODEL)
-    renderer = Renderer(astronaut, generator="pwm", size_px=128)
-    assert renderer.generator_name == "geometric"
-    assert renderer.notice is not None
-    assert "pwm.safetensors are missing" in renderer.notice
-    assert renderer.render(astronaut.motion).shape == (128, 128, 3)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("without", [(), ("displacement", "codes", "progressive")])
 def test_engines_draw_the_same_picture(without: tuple[str, ...]) -> None:

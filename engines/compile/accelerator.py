@@ -41,6 +41,10 @@ class Accelerator(ABC):
     def description(self) -> str:
         """The name of the card."""
 
+    def free_bytes(self) -> int | None:
+        """How much of its memory nobody uses; None where that is not known."""
+        return None
+
     @abstractmethod
     def capability(self) -> tuple[int, int]:
         """The card's compute capability, such as (8, 9)."""
@@ -91,6 +95,9 @@ class NvidiaGpu(Accelerator):
 
     def capability(self) -> tuple[int, int]:
         return torch.cuda.get_device_capability()
+
+    def free_bytes(self) -> int | None:
+        return torch.cuda.mem_get_info()[0]
 
     def warm_up(self, run: Callable[[], object]) -> None:
         # on a stream of its own, as torch's notes on CUDA graphs ask

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from engines.compile.engine import Compiled, Engine, Precision, private_copy
+from engines.compile.int8 import known_ranges
 from engines.compile.open import compile_best, engine_order, open_engine
-from engines.compile.precision import fast_precision
+from engines.compile.precision import chosen_precision, fast_precision, int8_pays
 from engines.compile.served_by import ServedBy
 from engines.compile.torch_engine import TorchEngine
 from engines.errors import EngineError, EngineFailed
@@ -50,7 +51,9 @@ class BackgroundEngine:
         self._engines = [open_engine(name) for name in engine_order()] if order is None else list(order)
         # Imports OpenVINO, here and not in the builder's thread: the import forks, and a fork while another thread
         # computes in BLAS can hang both.
-        self._precision: Precision = fast_precision()
+        chosen = chosen_precision()
+        self._precision: Precision = fast_precision() if chosen in (None, "int8") else chosen
+        self._eight_bits = chosen == "int8" or (chosen is None and int8_pays())
         # copied in the caller's thread: the builder's would read it while the caller may be changing it
         self._module, self._key = private_copy(module), key
         self._example = tuple(x.detach().clone() for x in example_inputs)
@@ -123,12 +126,17 @@ class BackgroundEngine:
             logger.warning("no engine took %s, torch goes on: %s", self._key, said)
         ServedBy(self.tier_name, told).keep(self._key)
 
+    def _precision_for(self, engine: Engine) -> Precision:
+        if engine.native is None and engine.eight_bits and self._eight_bits and known_ranges(self._module):
+            return "int8"
+        return engine.native or self._precision
+
     def _take(self, engine: Engine, refused: dict[str, str]) -> bool:
         """Whether `engine` takes the network; then it serves."""
         try:
             # the first call, which is slow, is made there and not at the cost of a frame
             call, name, _ = compile_best(
-                self._module, self._example, engine.native or self._precision, (engine,), self._key
+                self._module, self._example, self._precision_for(engine), (engine,), self._key
             )
         except EngineError as error:
             refused[engine.name] = str(error).removeprefix(f"{engine.name}: ")

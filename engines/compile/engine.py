@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from engines.errors import EngineError, EngineFailed, brief
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Compiled = Callable[..., tuple[Tensor, ...]]
 
 
@@ -32,11 +32,13 @@ class Engine(ABC):
     """Compiles one module for fixed shapes. `compile` may take long; the callable it gives is for one thread.
 
     - `native`: the precision that its device is fast in, whatever the CPU's is; None: the caller's.
+    - `eight_bits`: computes a network in int8 that knows its ranges (`int8.know_ranges`).
     - `slow`: building takes so long that a faster built tier should serve meanwhile.
     """
 
     name: str
     native: Precision | None = None
+    eight_bits: bool = False
     slow: bool = False
 
     @abstractmethod

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 
 from torch import Tensor, nn
 
@@ -42,10 +44,20 @@ class Network:
 
 
 def source_digest(module: nn.Module, also: Collection[type] = (), without: Collection[str] = ()) -> str:
-    """Of all of our code that runs in `module`, and of the parts left out."""
+    """Of all of our code that runs in `module`, functions that it imports included, and of the parts left out."""
     kinds = {*also, *(type(m) for m in module.modules())}
-    ours = [kind for kind in kinds if kind.__module__.partition(".")[0] not in _NOT_OURS]
+    ours = [kind for kind in kinds if _is_ours(kind)]
     digest = hashlib.sha256(",".join(sorted(without)).encode())
-    for path in sorted({inspect.getfile(kind) for kind in ours}):
+    files = {inspect.getfile(kind) for kind in ours}
+    for name in {kind.__module__ for kind in ours}:
+        imported = vars(sys.modules[name]).values()
+        functions = [inspect.unwrap(f) for f in imported if isinstance(f, FunctionType)]
+        files |= {inspect.getfile(f) for f in functions if _is_ours(f)}
+    for path in sorted(files):
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()
+
+
+def _is_ours(what: type | FunctionType) -> bool:
+    top = what.__module__.partition(".")[0]
+    return top not in _NOT_OURS and (isinstance(what, type) or top == __name__.partition(".")[0])

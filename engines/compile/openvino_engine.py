@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from engines.compile.engine import Compiled, Engine, Precision, Tier, private_copy, refusing
 from engines.compile.exports import engine_cache_folder, keep_export, read_export, write_export
+from engines.compile.int8 import known_ranges, quantise
 from engines.compile.openvino_import import load_openvino
+from engines.errors import EngineError
 
 _TRACING = threading.Lock()
 
@@ -22,6 +24,7 @@ class OpenVinoEngine(Engine):
     """OpenVINO on the CPU, in any precision; keeps what it exported when it is given a key."""
 
     name = "openvino"
+    eight_bits = True
 
     def tier(self) -> Tier:
         try:
@@ -36,10 +39,16 @@ class OpenVinoEngine(Engine):
         self, module: nn.Module, example: tuple[Tensor, ...], precision: Precision, key: str | None
     ) -> Compiled:
         ov = load_openvino()
-        kind = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[precision]
+        # what no range is known of stays in float32 beside whole numbers
+        kind = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}[precision]
         hints = {"INFERENCE_PRECISION_HINT": kind, "PERFORMANCE_HINT": "LATENCY"}
         core = ov.Core()
-        compiled = core.compile_model(_network(core, module, example, key), "CPU", hints)
+        network = _network(core, module, example, key)
+        if precision == "int8" and not quantise(network, known_ranges(module)):
+            raise EngineError(
+                "nobody has measured this network's ranges; type, in a checkout: python -m scripts.calibrate PAIRS"
+            )
+        compiled = core.compile_model(network, "CPU", hints)
         request = compiled.create_infer_request()
         outputs = list(compiled.outputs)
 

@@ -1,14 +1,17 @@
-"""Which numbers this computer is fast in: `bfloat16_is_fast`, `bfloat16_pays` (to learn in), `fast_precision`."""
+"""Which numbers this computer is fast in: `bfloat16_pays` to learn in, `int8_pays` and `fast_precision` to draw in."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from engines.compile.engine import Precision
+from engines.compile.names import PRECISION_SETTING, PRECISIONS
 from engines.compile.openvino_import import load_openvino
+from engines.errors import EngineError, no_such
 
 
 def bfloat16_is_fast(able: Mapping[str, Any] | None = None) -> bool | None:
@@ -28,6 +31,23 @@ def _capabilities() -> Mapping[str, Any]:
 def bfloat16_pays(device: torch.device) -> bool:
     """Whether a training on `device` is quicker in bfloat16: on a GPU, and on a CPU of which that is known."""
     return device.type != "cpu" or bool(bfloat16_is_fast())
+
+
+def chosen_precision() -> Precision | None:
+    """The one that `VISAVIS_PRECISION` names, None where it names none. Raises EngineError for another word."""
+    told = os.environ.get(PRECISION_SETTING, "")
+    if told not in ("", *PRECISIONS):
+        raise EngineError(f"{PRECISION_SETTING}: {no_such('precision', told, PRECISIONS)}")
+    return cast("Precision", told) if told else None
+
+
+def int8_pays(able: Mapping[str, Any] | None = None) -> bool:
+    """Whether this CPU multiplies eight-bit numbers faster than any others that it is fast in: VNNI without AMX.
+
+    With AMX, bfloat16 is quick already and closer. `able` as above.
+    """
+    told: Mapping[str, Any] = _capabilities() if able is None else able
+    return bool(told.get("avx512_vnni") or told.get("avx_vnni")) and not told.get("amx_bf16")
 
 
 def fast_precision() -> Precision:

@@ -21,8 +21,8 @@ class TorchEngine(Engine):
     def build(
         self, module: nn.Module, example: tuple[Tensor, ...], precision: Precision, key: str | None
     ) -> Compiled:
-        if precision == "fp16":
-            raise EngineError("fp16 is slower than fp32 on CPUs; choose bf16 or fp32")
+        if precision in ("fp16", "int8"):
+            raise EngineError(f"torch is not quicker in {precision} on CPUs; choose bf16 or fp32")
 
         def run(*inputs: Tensor) -> tuple[Tensor, ...]:
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engines.generators.generator import Generator
     from engines.generators.networked.blueprint import Blueprint
     from engines.head.model import HeadModel
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 class Open(Protocol):
     """Makes a generator for a head model, without some of its parts. Raises WeightsError when weights do not load."""
 
-    def __call__(self, model: HeadModel, *, without: Collection[str] = ()) -> Generator[Any]:
-        """`without`: names of the entry's switches."""
+    def __call__(
+        self, model: HeadModel, *, without: Collection[str] = (), weights: Path | None = None
+    ) -> Generator[Any]:
+        """`without`: names of the entry's switches; `weights`: others than those that ship."""
         ...
 
 
@@ -38,17 +42,22 @@ class Entry:
     switches: tuple[str, ...] = ()
 
 
-def _geometric(model: HeadModel, *, without: Collection[str] = ()) -> Generator[Any]:
+def _geometric(
+    model: HeadModel, *, without: Collection[str] = (), weights: Path | None = None
+) -> Generator[Any]:
     from engines.generators.geometric.generator import GeometricGenerator
 
     assert not without
+    assert weights is None
     return GeometricGenerator(model)
 
 
-def _visavis(model: HeadModel, *, without: Collection[str] = ()) -> Generator[Any]:
+def _visavis(
+    model: HeadModel, *, without: Collection[str] = (), weights: Path | None = None
+) -> Generator[Any]:
     from engines.generators.visavis.generator import VisavisGenerator
 
-    return VisavisGenerator(model, without=without)
+    return VisavisGenerator(model, without=without, weights=weights)
 
 
 def _visavis_blueprint() -> type[Blueprint[Any]]:
@@ -90,10 +99,12 @@ def _pwm_blueprint() -> type[Blueprint[Any]]:
 def windowed(blueprint: Callable[[], type[Blueprint[Any]]], switches: tuple[str, ...] = ()) -> Entry:
     """A generator that is its blueprint and nothing else: networks that draw the head's window."""
 
-    def make(model: HeadModel, *, without: Collection[str] = ()) -> Generator[Any]:
+    def make(
+        model: HeadModel, *, without: Collection[str] = (), weights: Path | None = None
+    ) -> Generator[Any]:
         from engines.generators.networked.window import WindowGenerator
 
-        return WindowGenerator(blueprint(), model, without=without)
+        return WindowGenerator(blueprint(), model, without=without, weights=weights)
 
     return Entry(make, blueprint, switches)
 

@@ -12,8 +12,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from engines.errors import EngineError, brief
 from engines.files import write_whole
 
@@ -34,6 +32,8 @@ _WITHIN_S = 120.0
 
 def library_folder() -> Path:
     """Where libraries are kept between starts."""
+    from platformdirs import user_cache_path  # a machine for training has none, nor a compiler
+
     return user_cache_path("visavis", appauthor=False) / "native"
 
 
@@ -54,7 +54,8 @@ def find_compiler() -> list[str]:
 
 
 def library_path(compiler: list[str]) -> Path:
-    """Where the library of these sources, this compiler and this CPU lies or will lie."""
+    """Where the library of these sources, this compiler and this CPU lies or will lie. Raises EngineError where
+    nothing says where libraries are kept."""
     digest = hashlib.sha256()
     for path in sources():
         digest.update(path.name.encode() + b"\0" + path.read_bytes())

@@ -34,7 +34,7 @@ class Shape(ctypes.Structure):
     """Of `layers.c`: sizes of grid, picture, canvas and maps, and how the body moves."""
 
     _fields_ = (
-        *_numbers("w h W H canvas_w canvas_h margin_px below_px map_px follow_w follow_h"),
+        *_numbers("w h W H canvas_w canvas_h margin_px below_px map_px follow_w follow_h head_w head_h"),
         ("turned", _FLOAT), ("linear", ctypes.c_double * 4), ("shift", ctypes.c_double * 2),
     )  # fmt: skip
 
@@ -113,10 +113,12 @@ class Kernels:
         """
         out = np.empty((height, width, 2), np.float32), np.empty((height, width), np.uint8)
         depth = np.empty((height, width), np.float32)
+        count = len(triangles)
         self._library.visavis_rasterise(
             _at(points, np.float32), _at(triangles, np.int32), None if chosen is None else _at(chosen, np.int64),
-            len(triangles) if chosen is None else len(chosen), _at(inner, np.uint8), push, _at(uv, np.float32),
-            _at(part, np.uint8), 64.0 * height, width, height, *(x.ctypes.data for x in (*out, depth)),
+            count if chosen is None else len(chosen), _at(inner, np.uint8, count), push,
+            _at(uv, np.float32, 2 * len(points)), _at(part, np.uint8, count),
+            64.0 * height, width, height, *(x.ctypes.data for x in (*out, depth)),
         )  # fmt: skip
         return *out, depth
 
@@ -125,7 +127,14 @@ class Kernels:
 
         Raises EngineError when there is no memory for it.
         """
-        told = _Buffers(**{name: _at(x, _kind_of(name)) for name, x in buffers.items()})
+        s = shape
+        sizes = {
+            "uv": 2 * s.w * s.h, "part": s.w * s.h, "depth": s.w * s.h, "source": 3 * s.map_px**2,
+            "colour": 3 * s.map_px**2, "canvas": 4 * s.canvas_w * s.canvas_h, "follow": s.follow_w * s.follow_h,
+            "head": s.head_w * s.head_h, "outside": 256, "painted": 256, "picture": 4 * s.W * s.H,
+            "both": 2 * s.w * s.h, "seen": s.w * s.h,
+        }  # fmt: skip
+        told = _Buffers(**{name: _at(buffers[name], _kind_of(name), size) for name, size in sizes.items()})
         self._with_room(lambda: self._library.visavis_layers(ctypes.byref(shape), ctypes.byref(told)), told)
 
     def window(
@@ -146,11 +155,12 @@ class Kernels:
             np.empty((GUIDE_CHANNELS, WINDOW_PX, WINDOW_PX), np.float32),
             np.empty((WHERE_PX, WHERE_PX, 2), np.float32),
         )
+        size, side = grid[1].size, len(maps[0])
         told = _Seen(
-            _at(picture, np.uint8), picture.shape[1], picture.shape[0], *window, _at(grid[0], np.float32),
-            _at(grid[1], np.uint8), _at(grid[2], np.float32), grid[1].shape[1], grid[1].shape[0],
-            _at(maps[0], np.float32), _at(maps[1], np.float32), len(maps[0]),
-            *(_at(x, np.uint8) for x in kinds), *(x.ctypes.data for x in out),
+            _at_picture(picture), picture.shape[1], picture.shape[0], *window, _at(grid[0], np.float32, 2 * size),
+            _at(grid[1], np.uint8), _at(grid[2], np.float32, 2 * size), grid[1].shape[1], grid[1].shape[0],
+            _at(maps[0], np.float32, 4 * side**2), _at(maps[1], np.float32, 3 * side**2), side,
+            *(_at(x, np.uint8, 256) for x in kinds), *(x.ctypes.data for x in out),
         )  # fmt: skip
         self._with_room(lambda: self._library.visavis_window(ctypes.byref(told)), told)
         return out
@@ -159,8 +169,9 @@ class Kernels:
         """A new picture (H, W, 4): moved by `flow` (2, 64, 64), `layers` (9, 128, 128) on it, each where given."""
         out = np.empty_like(picture)
         told = _Blend(
-            _at(picture, np.uint8), out.ctypes.data, picture.shape[1], picture.shape[0], *window,
-            *(None if x is None else _at(x, np.float32) for x in (flow, layers)),
+            _at_picture(picture), out.ctypes.data, picture.shape[1], picture.shape[0], *window,
+            None if flow is None else _at(flow, np.float32, 2 * (WINDOW_PX // 2) ** 2),
+            None if layers is None else _at(layers, np.float32, 9 * WINDOW_PX**2),
         )  # fmt: skip
         self._with_room(lambda: self._library.visavis_blend(ctypes.byref(told)), told)
         return out
@@ -169,15 +180,15 @@ class Kernels:
         """(3, size, size) 0 … 1 of a picture (H, W, 4)."""
         out = np.empty((3, crop.size, crop.size), np.float32)
         height, width = picture.shape[:2]
-        self._library.visavis_crop(_at(picture, np.uint8), width, height, ctypes.byref(crop), out.ctypes.data)
+        self._library.visavis_crop(_at_picture(picture), width, height, ctypes.byref(crop), out.ctypes.data)
         return out
 
     def crop_parts(self, part: U8, crop: Crop, kinds: U8) -> F32:
         """(count, size, size) 0 or 1 of parts (h, w); `kinds` (256, count) which of them count."""
         out = np.empty((kinds.shape[1], crop.size, crop.size), np.float32)
         self._library.visavis_crop_parts(
-            _at(part, np.uint8), part.shape[1], part.shape[0], ctypes.byref(crop), _at(kinds, np.uint8),
-            kinds.shape[1], out.ctypes.data,
+            _at(part, np.uint8), part.shape[1], part.shape[0], ctypes.byref(crop),
+            _at(kinds, np.uint8, 256 * kinds.shape[1]), kinds.shape[1], out.ctypes.data,
         )  # fmt: skip
         return out
 
@@ -185,7 +196,7 @@ class Kernels:
         """Blend `layers` (7, size, size) into a picture (H, W, 4), in place, within the person."""
         height, width = picture.shape[:2]
         self._library.visavis_blend_crop(
-            _at(picture, np.uint8), width, height, ctypes.byref(crop), _at(layers, np.float32)
+            _at_picture(picture), width, height, ctypes.byref(crop), _at(layers, np.float32, 7 * crop.size**2)
         )
 
     def _with_room(self, call: Callable[[], int], told: _Buffers | _Seen | _Blend) -> None:
@@ -201,6 +212,10 @@ class Kernels:
         raise EngineError("a picture of this size has no room in the compiled drawing")
 
 
+def _at_picture(picture: U8) -> int:
+    return _at(picture, np.uint8, 4 * picture.shape[0] * picture.shape[1])
+
+
 _BYTES = frozenset(("part", "canvas", "outside", "painted", "picture"))
 
 
@@ -208,7 +223,9 @@ def _kind_of(name: str) -> type[np.generic]:
     return np.uint8 if name in _BYTES else np.float32
 
 
-def _at(values: NDArray[np.generic], kind: type[np.generic]) -> int:
-    if not values.flags.c_contiguous or values.dtype != kind:
-        raise TypeError(f"the compiled drawing takes {kind.__name__} in one piece, not {values.dtype}")
+def _at(values: NDArray[np.generic], kind: type[np.generic], size: int | None = None) -> int:
+    """Where `values` lie, `size` of them where that is told."""
+    if not values.flags.c_contiguous or values.dtype != kind or (size is not None and values.size != size):
+        wanted = f"{kind.__name__} in one piece" + (f", {size} of them" if size is not None else "")
+        raise TypeError(f"the compiled drawing takes {wanted}, not {values.size} of {values.dtype}")
     return values.ctypes.data

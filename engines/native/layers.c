@@ -10,7 +10,7 @@ typedef struct {
     int32_t canvas_w, canvas_h;    // of the canvas, photo and body together
     int32_t margin_px, below_px;   // around the picture; where the body begins
     int32_t map_px;                // side of the UV maps
-    int32_t follow_w, follow_h;
+    int32_t follow_w, follow_h, head_w, head_h;
     f32 turned;                    // 0 … 1: how much of what the photo hides is drawn
     double linear[4], shift[2];    // motion of the head's middle plane in the picture
 } Shape;
@@ -19,7 +19,7 @@ typedef struct {
     const f32 *uv; const u8 *part; const f32 *depth;          // (h, w, 2), (h, w), (h, w)
     const f32 *source, *colour;                                // (s, s, 3)
     const u8 *canvas;                                          // (canvas_h, canvas_w, 4)
-    const f32 *follow, *head;                                  // (follow_h, follow_w), (h, w)
+    const f32 *follow, *head;                                  // (follow_h, follow_w), (head_h, head_w)
     const u8 *outside, *painted;                               // (256,): no mouth; the texture shows
     u8 *picture; f32 *both, *seen;                             // (H, W, 4), (h, w, 2), (h, w)
     u8 *room; int64_t room_bytes;
@@ -64,7 +64,7 @@ static int rim_flow(const Shape *s, const Buffers *b, const f32 *flow, f32 *behi
     size_t n = (size_t)w * h, half = (size_t)hw * hh;
     f32 *known = FLOATS(&room, 3 * n), *small = FLOATS(&room, 3 * half), *rows = FLOATS(&room, 3 * half);
     f32 *total = FLOATS(&room, 3 * half), *there = FLOATS(&room, half), *low = FLOATS(&room, 2 * half);
-    f32 *extra = FLOATS(&room, 2 * half), *full = FLOATS(&room, 2 * n), *line = FLOATS(&room, 3 * w), kernel[13];
+    f32 *extra = FLOATS(&room, 2 * half), *full = FLOATS(&room, 2 * n), *line = FLOATS(&room, most(3 * w, s->head_w)), kernel[13];
     Shares *columns = (Shares *)take(&room, sizeof(Shares) * (size_t)hw);
     if (!columns) return -1;
     for (size_t i = 0; i < n; i++) {
@@ -74,7 +74,8 @@ static int rim_flow(const Shape *s, const Buffers *b, const f32 *flow, f32 *behi
     }
     shrink(known, w, h, 3, columns, line, small, hw, hh);
     convolve(small, hw, hh, 3, kernel, gaussian(1.5f, 6, kernel), rows, total);
-    shrink(b->head, w, h, 1, columns, line, there, hw, hh);
+    if (s->head_w >= hw && s->head_h >= hh) shrink(b->head, s->head_w, s->head_h, 1, columns, line, there, hw, hh);
+    else enlarge(b->head, s->head_w, s->head_h, 1, there, hw, hh);
     shrink(behind, w, h, 2, columns, line, low, hw, hh);
     f32 shares = (f32)hw / (f32)s->W;
     for (int y = 0; y < hh; y++)

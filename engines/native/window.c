@@ -116,15 +116,18 @@ int visavis_blend(const Blend *b) {
     Pairs small = {numbers, numbers + W, (f32 *)(numbers + 2 * W)}, large = {numbers + 3 * W, numbers + 4 * W, (f32 *)(numbers + 5 * W)};
     u8 busy[WINDOW_PX] = {0}, any[WINDOW_PX * WINDOW_PX];  // rows and places in which a layer says something
     if (b->layers) {
-        memset(layers, 0, sizeof(f32) * CELL * cells);
-        for (int k = 0; k < LAYERS; k++) {
-            int place = k < 4 ? k : k == 4 ? 8 : k - 1;
-            const f32 *from = b->layers + k * cells;
-            for (size_t i = 0; i < cells; i++) layers[CELL * i + place] = (f32)to_byte(from[i] * 255.0f);
-        }
         for (size_t i = 0; i < cells; i++) {
-            const f32 *v = layers + CELL * i;
-            any[i] = v[0] + v[1] + v[2] + v[3] + v[4] + v[5] + v[6] + v[7] + v[8] > 0;
+            f32 *to = layers + CELL * i;
+            const f32 *from = b->layers + i;
+            for (int k = 0; k < 4; k++) to[k] = from[k * cells];
+            for (int k = 0; k < 4; k++) to[4 + k] = from[(5 + k) * cells];
+            to[8] = from[4 * cells];
+            to[9] = to[10] = to[11] = 0;
+        }
+        for (size_t i = 0; i < CELL * cells; i++) layers[i] = floorf(within(layers[i] * 255.0f, 0.0f, 255.0f) + 0.5f);
+        for (size_t i = 0; i < cells; i++) {
+            f32x4 sum = loaded(layers + CELL * i) + loaded(layers + CELL * i + 4) + loaded(layers + CELL * i + 8);
+            any[i] = sum[0] + sum[1] + sum[2] + sum[3] > 0;
             busy[i / WINDOW_PX] |= any[i];
         }
     }
@@ -175,16 +178,21 @@ int visavis_blend(const Blend *b) {
         for (int i = 0; i < WINDOW_PX * CELL; i++) line[i] = up[i] + v.t * (down[i] - up[i]);
         u8 active[WINDOW_PX];
         for (int x = 0; x < WINDOW_PX; x++) active[x] = any[v.a * WINDOW_PX + x] | any[v.b * WINDOW_PX + x];
-        for (int i = 0; i < x1 - x0; i++) {
-            int p = large.a[i], q = large.b[i];
-            if (!(active[p] | active[q])) continue;
-            const f32 *left = line + CELL * p, *right = line + CELL * q;
-            f32 t = large.t[i];
-            u8 *at = to + 4 * (x0 + i);
-            f32x4 added = rounded(blended(loaded(left), loaded(right), t));
-            f32x4 taken = rounded(blended(loaded(left + 4), loaded(right + 4), t));
-            f32 stays = (f32)(int)(255.5f - (left[8] + t * (right[8] - left[8]))) * (1.0f / 255);
-            put_four(at, bounded(bounded(rounded(four(at) * stays) + added) - taken));
+        for (int i = 0; i < x1 - x0;) {
+            int p = large.a[i], q = large.b[i], end = i + 1;
+            while (end < x1 - x0 && large.a[end] == p) end++;  // the pixels between two places
+            if (active[p] | active[q]) {
+                const f32 *left = line + CELL * p, *right = line + CELL * q;
+                f32x4 more = loaded(left), less = loaded(left + 4), more_on = loaded(right) - more, less_on = loaded(right + 4) - less;
+                f32 mask = 255.5f - left[8], mask_on = left[8] - right[8];
+                for (int k = i; k < end; k++) {
+                    f32 t = large.t[k], stays = (f32)(int)(mask + t * mask_on) * (1.0f / 255);
+                    u8 *at = to + 4 * (x0 + k);
+                    f32x4 under = rounded(four(at) * stays) + rounded(more + t * more_on);
+                    put_four(at, bounded(bounded(under) - rounded(less + t * less_on)));
+                }
+            }
+            i = end;
         }
     }
     return 0;

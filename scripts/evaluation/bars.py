@@ -173,14 +173,26 @@ class Table:
         self, bar: Bar, generator: str, baseline: str = BASELINE, turn: str | None = None
     ) -> Estimate:
         """The bar's difference or ratio over the frames, runs or takes that both have."""
-        ours = self._having(bar.protocol, generator, bar.key, turn)
-        theirs = self._having(bar.protocol, baseline, bar.key, turn)
+        return self.paired(bar.protocol, bar.key, generator, baseline, bar.kind, turn)
+
+    def paired(
+        self,
+        protocol: Protocol,
+        key: str,
+        generator: str,
+        baseline: str = BASELINE,
+        kind: Kind = "difference",
+        turn: str | None = None,
+    ) -> Estimate:
+        """A measure less the baseline's, or over it, over the frames, runs or takes that both have."""
+        ours = self._having(protocol, generator, key, turn)
+        theirs = self._having(protocol, baseline, key, turn)
         both = [k for k in ours if k in theirs]
 
         def values(of: Mapping[tuple[str, str, int], Row]) -> F64:
-            return np.array([of[k].values[bar.key] for k in both], np.float64)
+            return np.array([of[k].values[key] for k in both], np.float64)
 
-        return compare(values(ours), values(theirs), [ours[k].subject for k in both], bar.kind)
+        return compare(values(ours), values(theirs), [ours[k].subject for k in both], kind)
 
     def verdicts(self, generator: str, baseline: str = BASELINE) -> list[Verdict]:
         """Every bar for which there are values."""

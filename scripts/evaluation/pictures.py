@@ -13,6 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 U8 = NDArray[np.uint8]
 
 LABEL_PX = 22
+# one shot of each take, picture by picture: a folder for each take, and what photo and driver are called there
+TILES, PHOTO, DRIVER = "tiles", "photo", "driver"
 STRIP_TILE_PX = 160
 DIFFERENCE_GAIN = 6.0
 _INK = (235, 235, 235)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,10 @@ import numpy as np
 from scripts.evaluation import published
 from scripts.evaluation.bars import BASELINE, BY_KEY, MEASURES, Measure, Table, Verdict
 from scripts.evaluation.measure import Row
+from scripts.evaluation.one_table import against, one_table
+from scripts.evaluation.results import FIDS, Results
 from scripts.evaluation.statistics import Estimate
 from scripts.evaluation.take import BINS_DEG, Protocol, bin_of
-from scripts.evaluation.truth import SEGMENTED, TO_DRIVERS, TO_SOURCES
 
 TITLES: Mapping[Protocol, str] = {
     "self": "Self-reenactment: a clip's first frame driven by its other frames",
@@ -22,49 +22,6 @@ TITLES: Mapping[Protocol, str] = {
     "cross": "Cross-identity: a photo driven by another person, relative motion",
 }
 BINNED = ("psnr", "head_psnr", "lpips", "mouth", "eyes", "akd", "aed", "aed_shape", "csim_faceres", "apd")
-
-
-# what each FID is called in the table, in this order
-FIDS: Mapping[str, str] = {
-    "self": "self",
-    SEGMENTED: "self, person only",
-    "back": "backward",
-    TO_SOURCES: "cross, to the sources",
-    TO_DRIVERS: "cross, to the drivers",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Fid:
-    """A Fréchet distance, and how many drawn and real pictures it is of."""
-
-    value: float
-    drawn: int
-    real: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one generator costs: median milliseconds of `Generator.render` and of a whole frame, GFLOP; and its FIDs.
-
-    `gflop` is None when the networks could not be counted; `fids` are those that were measured, named as in `FIDS`.
-    """
-
-    generate_ms: float
-    frame_ms: float
-    gflop: float | None
-    fids: Mapping[str, Fid] = field(default_factory=dict[str, Fid])
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """Everything a report needs. `about` are lines on data and networks, `skipped` what was left out and why."""
-
-    rows: Sequence[Row]
-    costs: Mapping[str, Cost]
-    size_px: int
-    about: Sequence[str] = ()
-    skipped: Sequence[str] = field(default_factory=list[str])
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
@@ -98,6 +55,9 @@ def to_markdown(results: Results) -> str:
     lines = ["# Evaluation", "", *(f"- {line}" for line in results.about), ""]
     lines += ["Means with 95 % intervals; whole people are drawn for them, because frames of one person are alike.",
               "Definitions: docs/evaluation.md.", ""]  # fmt: skip
+    lines += ["## One table", "", *one_table(results, table), "", published.NOTE, ""]
+    if BASELINE in table.generators:
+        lines += [f"## Every measure less {BASELINE}'s, the same frames", "", *against(table), ""]
     for protocol, title in TITLES.items():
         measures = table.measured(protocol)
         if measures:
@@ -179,7 +139,7 @@ def _costs(results: Results) -> list[str]:
         "| --- | ---: | ---: | ---: |" + " ---: |" * len(titles),
     ]
     for name, c in results.costs.items():
-        gflop = "not countable" if c.gflop is None else f"{c.gflop:.2f}"
+        gflop = "not countable" if c.work is None else f"{c.work.frame_gflop:.2f}"
         fids = [
             f"{f.value:.2f} ({f.drawn} drawn, {f.real} real)" if f is not None else ""
             for f in (c.fids.get(key) for key in named)

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from engines.generators.open import open_generator
 from engines.geometry import F64
-from engines.head.model import HeadModel, load_head_model
+from engines.head.model import load_head_model
 from scripts.evaluation.clips import EvaluationError, find_clips, find_portraits, load_clips, spread_indices
+from scripts.evaluation.cost import Work, opened_work, width_one, width_one_ms, work_of
 from scripts.evaluation.eye import Eye
 from scripts.evaluation.features import PerceptualMeasure, load_recognisers
 from scripts.evaluation.judges import open_judges
 from scripts.evaluation.measure import Drawn, Row, draw, measure
 from scripts.evaluation.metrics import Gaussian, frechet_distance
-from scripts.evaluation.pictures import flicker_strip, grid
+from scripts.evaluation.pictures import DRIVER, PHOTO, TILES, flicker_strip, grid
 from scripts.evaluation.protocols import cross_takes, pair_up, self_takes
-from scripts.evaluation.report import Cost, Fid, Results, to_markdown, write_csv
+from scripts.evaluation.report import to_markdown, write_csv
+from scripts.evaluation.results import Cost, Fid, Results
 from scripts.evaluation.take import Shot, Take
 from scripts.evaluation.truth import Instruments, Truth, look_at_truth
-from scripts.evaluation.variants import SOURCE_COPY, registered
+from scripts.evaluation.variants import SOURCE_COPY, registered, variants
 
 U8 = NDArray[np.uint8]
 GRID_ROWS = 10
@@ -40,6 +38,8 @@ class Config:
     """What to evaluate. `clips` None: all; `pairs` of the cross protocol (0: none); `frames` of each clip.
 
     `both_ways`: self-reenactment backward too. `second_head`: a head model that judges too, as users name it.
+    `weights`: files to judge, by the names that they have among `generators`. `width_one_ms`: how long each takes as
+    large as its paper has it.
     """
 
     data: Path
@@ -54,6 +54,8 @@ class Config:
     everyone: bool = False
     both_ways: bool = False
     second_head: str | None = None
+    weights: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    width_one_ms: bool = False
 
 
 Pools = dict[str, list[F64]]
@@ -85,16 +87,17 @@ class _Tally:
 
 
 def evaluate(config: Config) -> Results:
-    """Measure all generators and write table.csv, table.md, grid.png, sheets/ and strips/ into `config.out`.
+    """Measure all generators and write table.csv, table.md, grid.png, sheets/, strips/ and tiles/ into `config.out`.
 
     Raises EvaluationError when there is nothing to evaluate on, GeneratorError for an unknown generator,
     WeightsError for one whose weights do not load, PerceptualError when the network is not installed, ModelError for a
     second head model that does not open.
     """
     model = load_head_model()
-    with registered(config.generators):
+    with registered(config.generators, config.weights):
         # first of all: a generator whose weights do not load must not be judged by its fallback
-        gflop = {name: count_gflop(model, name) for name in config.generators if name != SOURCE_COPY}
+        works = {name: opened_work(model, name) for name in config.generators if name != SOURCE_COPY}
+        wide = {name: _width_one(name, config) for name in works}
         perceptual = PerceptualMeasure()
         recognisers, no_csim = load_recognisers(config.recognition)
         judges, no_second = open_judges(config.second_head)
@@ -128,7 +131,10 @@ def evaluate(config: Config) -> Results:
     subjects = len({c.subject for c in clips})
     results = Results(
         rows=tally.rows,
-        costs={g: _cost(g, gflop.get(g, 0.0), tally) for g in config.generators},
+        costs={
+            g: _cost(g, works.get(g, Work(0.0, 0.0, 0.0)), wide.get(g, (None, None)), tally)
+            for g in config.generators
+        },
         size_px=config.size_px,
         about=(
             f"{len(clips)} clips of {subjects} {'people' if config.everyone else 'held-out people'}, "
@@ -148,25 +154,6 @@ def evaluate(config: Config) -> Results:
     return results
 
 
-def count_gflop(model: HeadModel, name: str) -> float | None:
-    """GFLOP of one frame (a multiply-add counts two), by torch's counter; 0 for a generator without networks.
-
-    A generator with networks lists them as `networks`: (module, example inputs) of one frame each. None when one
-    does not run on its example.
-    """
-    networks: Any = getattr(open_generator(name, model), "networks", None) or ()
-    total = 0
-    for module, inputs in networks:
-        counter = FlopCounterMode(display=False)
-        try:
-            with counter, torch.no_grad():
-                module(*inputs)
-        except (RuntimeError, TypeError):
-            return None
-        total += counter.get_total_flops()
-    return total / 1e9
-
-
 def _evaluate_take(take: Take, config: Config, tools: Instruments, tally: _Tally) -> None:
     truth = look_at_truth(take, tools)
     if truth.no_matte:
@@ -183,10 +170,16 @@ def _evaluate_take(take: Take, config: Config, tools: Instruments, tally: _Tally
         for name, features in measured.pools.items():
             tally.drawn[generator].setdefault(name, []).append(features)
     tools.eye.forget()
-    rows = [_tiles(take, shot, drawn) for shot in telling_shots(take, truth)]
+    shots = telling_shots(take, truth)
+    rows = [_tiles(take, shot, drawn) for shot in shots]
     tally.best.append(rows[0])
     name = f"{take.protocol}-{take.name}.png"
     Image.fromarray(grid(rows)).save(config.out / "sheets" / name)
+    folder = config.out / TILES / f"{take.protocol}-{take.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    best = {g: d.pictures[shots[0].number] for g, d in drawn.items()}
+    for of, picture in {PHOTO: take.photo, DRIVER: shots[0].driver, **best}.items():
+        Image.fromarray(picture).save(folder / f"{of}.png")
     if take.runs:
         run = take.runs[0]
         lines = {g: [d.pictures[s.number] for s in run] for g, d in drawn.items()}
@@ -215,14 +208,22 @@ def _tiles(take: Take, shot: Shot, drawn: Mapping[str, Drawn]) -> dict[str, U8]:
     }
 
 
-def _cost(generator: str, gflop: float | None, tally: _Tally) -> Cost:
+def _width_one(name: str, config: Config) -> tuple[Work | None, float | None]:
+    """What it costs as large as its paper has it; nothing of a generator with a part left out."""
+    blueprint = None if name in variants() else width_one(name)
+    if blueprint is None:
+        return None, None
+    return work_of(blueprint), width_one_ms(name) if config.width_one_ms else None
+
+
+def _cost(generator: str, work: Work | None, wide: tuple[Work | None, float | None], tally: _Tally) -> Cost:
     fids: dict[str, Fid] = {}
     for name, pool in tally.drawn[generator].items():
         ours, real = np.concatenate(pool), np.concatenate(tally.real[name])
         if min(len(ours), len(real)) >= 2:
             value = frechet_distance(Gaussian.of(ours), Gaussian.of(real))
             fids[name] = Fid(value, len(ours), len(real))
-    return Cost(_median(tally.generate_ms[generator]), _median(tally.frame_ms[generator]), gflop, fids)
+    return Cost(_median(tally.generate_ms[generator]), _median(tally.frame_ms[generator]), work, fids, *wide)
 
 
 def _median(values: Sequence[float]) -> float:

@@ -8,20 +8,18 @@ import torch
 from torch import Tensor
 
 from engines.generators.networked.blueprint import Blueprint
-from engines.generators.networked.constant import constant, indices
+from engines.generators.networked.constant import indices
 from engines.generators.networked.lesson import Lesson
+from engines.generators.networked.mirrored import mirrored
 from engines.generators.networked.picture import Picture, Size, Tint, place_in_square
 from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables, Surface
-from engines.motion_descriptor import SCALE, SHIFT, mirror_matrix
+from engines.motion_descriptor import SCALE, SHIFT
 from scripts.generators.item import STORED_PX, VERTEX_STEPS
 
 Batch = dict[str, Tensor]
 
 _MIRRORED_POINTS = (1, 0, 2, 4, 3)
-_MIRROR = mirror_matrix()
-_MIRROR_SOURCE = abs(_MIRROR).argmax(0).tolist()
-_MIRROR_SIGN = _MIRROR.sum(0).tolist()
 
 
 def lesson_of(batch: Batch, tables: HeadTables, blueprint: Blueprint[Any], step: int = 0) -> Lesson:
@@ -41,7 +39,7 @@ def lesson_of(batch: Batch, tables: HeadTables, blueprint: Blueprint[Any], step:
         tables, size, Picture(batch["photo"], window, flip, tint, "straight"),
         surface("posed", "vertices"), surface("own", "own_vertices"),
         batch["maps"],
-        _mirrored(motions, flip[:, None, None]), _mirrored(own, flip[:, None]),
+        mirrored(motions, flip), mirrored(own, flip),
         past=blueprint.past, flip=flip, tint=tint, where=batch.get("where"),
         picture=None if picture is None else Picture(picture, beside, flip, tint),
     )  # fmt: skip
@@ -60,7 +58,7 @@ def _way_back(batch: Batch, tables: HeadTables, blueprint: Blueprint[Any], tint:
     window = window_in_stored(crop, blueprint.window)
     return Scene(
         tables, size, Picture(batch["back_photo"], window, flip, tint, "straight"), own, own, batch["back_maps"],
-        _mirrored(motions, flip[:, None, None]), _mirrored(in_window(batch["back_own_motion"], crop), flip[:, None]),
+        mirrored(motions, flip), mirrored(in_window(batch["back_own_motion"], crop), flip),
         past=blueprint.past, flip=flip, tint=tint,
     )  # fmt: skip
 
@@ -101,9 +99,3 @@ def in_window(descriptors: Tensor, crop: Tensor) -> Tensor:
     scale = (descriptors[..., SCALE : SCALE + 1] / side).clamp_min(1e-6).log()
     shift = (descriptors[..., SHIFT] - middle) * (2 / side)
     return torch.cat([descriptors[..., :SCALE], scale, shift], -1)
-
-
-def _mirrored(descriptors: Tensor, flip: Tensor) -> Tensor:
-    """Descriptors told in the window, of the mirrored picture where `flip` says so: `d @ mirror_matrix()`."""
-    turned = descriptors.index_select(-1, indices(_MIRROR_SOURCE, descriptors))
-    return torch.where(flip, turned * constant(_MIRROR_SIGN, descriptors), descriptors)

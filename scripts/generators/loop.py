@@ -161,7 +161,7 @@ class OnPairs(Task[Batch]):
 
     def _to_judge(self) -> NDArray[np.int64]:
         held_out = self._pairs.held_out
-        return _spread(held_out if len(held_out) else self._pairs.train, self._judged_count)
+        return spread(held_out if len(held_out) else self._pairs.train, self._judged_count)
 
     def score(self, figures: Mapping[str, float]) -> float:
         """Figures over those of what must be beaten."""
@@ -173,13 +173,13 @@ class OnPairs(Task[Batch]):
         )
 
     def picture(self, average: nn.Module) -> NDArray[np.uint8]:
-        return self._generator.grid(average, self._held_out(_spread(self._judged_rows, GRID_ROWS)))
+        return self._generator.grid(average, self._held_out(spread(self._judged_rows, GRID_ROWS)))
 
     def _held_out(self, rows: NDArray[np.int64]) -> Batch:
         return on_device(self._generator.batch(self._pairs, rows, None), self.device)
 
 
-def _spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """At most `count` of rows (n, 2), evenly spaced."""
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)]
 

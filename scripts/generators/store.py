@@ -18,7 +18,7 @@ from torch import Tensor
 from engines.generators.networked.blueprint import Blueprint
 from engines.head.model import load_head_model
 from scripts.generators.held import Held, entries_of
-from scripts.generators.item import SUFFIX, load_item
+from scripts.generators.item import SUFFIX, load_item, read_about
 from scripts.generators.kept import Kept, free_bytes
 from scripts.generators.on_device import OnDevice, sent
 from scripts.training.errors import TrainingError
@@ -48,16 +48,17 @@ class Store:
         *,
         memory_bytes: int | None = None,
         decoded: bool | None = None,
+        judging: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Reads what is there. Raises TrainingError when there is nobody to train on.
 
-        `decoded`: whether everything lies decoded on the device (None: on a GPU); `say` is told of each file that is
-        left out.
+        `decoded`: whether everything lies decoded on the device (None: on a GPU); `judging`: of held-out people alone,
+        and raises where there is none; `say` is told of each file that is left out.
         """
         self.folder, self.device, self.left_out = folder, device, dict[str, str]()
         self._blueprint, self._model, self._say = blueprint, load_head_model(), say
-        self._entries = entries_of(blueprint)
+        self._entries, self._judging = entries_of(blueprint), judging
         self._held: list[Held] = []
         self._makers = ThreadPoolExecutor(torch.get_num_threads(), "pictures")
         self._seen: dict[str, tuple[int, int]] = {}
@@ -69,7 +70,7 @@ class Store:
         self._looked_s = time.monotonic()
         self.train = self.held_out = np.zeros((0, 2), np.int64)
         self.refresh()
-        if not len(self.train):
+        if not len(self.held_out if judging else self.train):
             raise TrainingError(self._why_nobody())
 
     # --- what there is --------------------------------------------------------------------------------
@@ -124,6 +125,8 @@ class Store:
 
     def _read(self, path: Path) -> bool:
         try:
+            if self._judging and not read_about(path).held_out:
+                return False
             item = load_item(path)
             if item.head_model != self._model.digest:
                 raise TrainingError(
@@ -152,6 +155,8 @@ class Store:
 
     def _why_nobody(self) -> str:
         make = f"make pairs with: python -m scripts.generators.pairs DATA -o {self.folder}"
+        if self._judging:
+            return f"{self.folder} has no held-out person to judge by; {make}"
         if self._held:
             return (
                 f"{self.folder} has no person to train on (all {len(self._held)} are held out by name); "

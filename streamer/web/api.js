@@ -106,6 +106,14 @@ export async function keepAvatar(name, called) {
   return (await request(`${avatarPath(name)}/keep`, { method: "POST", ...json({ name: called }) })).json();
 }
 
+/**
+ * Draws all emotions of an avatar: a PNG sheet, or a ZIP with a picture each.
+ * @param {{faces: "presets" | "templates", give: "sheet" | "pictures", generator?: string}} wanted @returns {Promise<Blob>}
+ */
+export async function drawEmotions(name, wanted, signal) {
+  return (await request(`${avatarPath(name)}/emotions`, { method: "POST", ...json(wanted), signal })).blob();
+}
+
 /** Another name for a kept avatar. @returns {Promise<{name: string, title: string}>} */
 export async function renameAvatar(name, called) {
   return (await request(avatarPath(name), { method: "PATCH", ...json({ name: called }) })).json();

@@ -12,6 +12,7 @@ import { Controls } from "./controls.js";
 import { el } from "./dom.js";
 import { Drive } from "./drive.js";
 import { Enroll, consentNotice } from "./enroll.js";
+import { Faces } from "./faces.js";
 import { Gallery } from "./gallery.js";
 import { Hud } from "./hud.js";
 import { Keeping } from "./keeping.js";
@@ -334,6 +335,14 @@ new UseIt({
     generator: choices.asked.generator,
     bareHref: bareHref(),
     secret: keptToken(),
+  }),
+});
+
+new Faces({
+  now: () => ({
+    avatar: gallery.chosen,
+    title: gallery.titleOf(gallery.chosen) ?? "",
+    generator: choices.asked.generator,
   }),
 });
 

@@ -10,15 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.generators.geometric.limits import CONTOUR_DEPTH, CONTOUR_PX, SEEN, STEP_PX
 from engines.raster.gbuffer import GBuffer
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
-_CONTOUR_DEPTH = 0.05  # a depth step of this share of the grid's height is one surface before another
-_CONTOUR_PX = 1.5  # what moves less than this against each other needs no contour
-_STEP_PX = 5.0  # below this a contour's two sides may as well be interpolated
-_SEEN = 0.5
 _TWO = np.ones((2, 2), np.uint8)  # the two grid pixels on either side of a contour, no more
 _WIDER, _TWO_WIDER = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)
 
@@ -35,11 +32,11 @@ def steps_between(gbuffer: GBuffer, flow: F32, skin: U8) -> U8:
     """(h, w) 1 where one surface of the head passes before another and the two move apart; `skin` (h, w) is 1 on
     the surfaces that count, `flow` (h, w, 2) continued beyond them."""
     nearest, furthest = _range(gbuffer.depth_px, skin, _TWO)
-    inner = furthest - nearest > _CONTOUR_DEPTH * skin.shape[0]
+    inner = furthest - nearest > CONTOUR_DEPTH * skin.shape[0]
     if not inner.any():
         return inner.astype(np.uint8)
     across, down = cv2.split(cv2.morphologyEx(flow, cv2.MORPH_GRADIENT, _TWO))
-    return (inner & (cv2.max(across, down) > _STEP_PX)).astype(np.uint8)
+    return (inner & (cv2.max(across, down) > STEP_PX)).astype(np.uint8)
 
 
 def _range(depth: F32, skin: U8, kernel: U8) -> tuple[F32, F32]:
@@ -68,7 +65,7 @@ def part_sides(full: F32, flow: F32, gbuffer: GBuffer, steps: U8, skin: U8, seen
     band = np.asarray(cv2.dilate(steps[box], _TWO_WIDER), np.uint8) & on_skin
     before = (gbuffer.depth_px[box] < middle).astype(np.uint8) & band
     after = band ^ before
-    unknown = np.asarray(cv2.dilate(after & (seen[box] < _SEEN).astype(np.uint8), _TWO_WIDER), np.uint8)
+    unknown = np.asarray(cv2.dilate(after & (seen[box] < SEEN).astype(np.uint8), _TWO_WIDER), np.uint8)
     parted = steps[box] & (unknown ^ np.uint8(1))
     if not parted.any():
         return
@@ -81,13 +78,23 @@ def part_sides(full: F32, flow: F32, gbuffer: GBuffer, steps: U8, skin: U8, seen
     beside[box] = cv2.dilate(parted, _WIDER)
     pixels = np.flatnonzero(cv2.resize(beside, (width, height), interpolation=cv2.INTER_NEAREST))
     y, x = np.divmod(pixels, width)
-    at_x = ((x + 0.5) * (columns / width) - 0.5 - box[1].start).astype(np.float32)[None]
-    at_y = ((y + 0.5) * (rows / height) - 0.5 - box[0].start).astype(np.float32)[None]
-    found = cv2.remap(values, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
-    side = cv2.remap(sharper, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+    at_x = ((x + 0.5) * (columns / width) - 0.5 - box[1].start).astype(np.float32)
+    at_y = ((y + 0.5) * (rows / height) - 0.5 - box[0].start).astype(np.float32)
+    found, side = _look_up(values, at_x, at_y), _look_up(sharper, at_x, at_y)
     full.reshape(-1, 2)[pixels] = np.where(side[:, None] >= 0, found[:, :2], found[:, 2:])
 
 
+def _look_up(values: NDArray[np.generic], x: F32, y: F32) -> F32:
+    """Values (h, w[, C]) at places (N,): (N[, C]). OpenCV takes fewer than 32 768 in a row."""
+    lines = max(1, -(-len(x) // _LINE_PX))
+    room = np.zeros((2, lines * _LINE_PX), np.float32)
+    room[0, : len(x)], room[1, : len(y)] = x, y
+    places = room.reshape(2, lines, _LINE_PX)
+    found = cv2.remap(values, places[0], places[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return np.asarray(found, np.float32).reshape(lines * _LINE_PX, *values.shape[2:])[: len(x)]
+
+
+_LINE_PX = 4096
 _REACH = 6  # grid pixels around a contour that its two sides are grown from
 
 
@@ -107,10 +114,10 @@ def soften_contours(image: U8, gbuffer: GBuffer, flow: F32, behind: F32, below_p
     """
     covered = np.asarray(cv2.min(gbuffer.part, 1), np.uint8)
     step = cv2.morphologyEx(gbuffer.depth_px, cv2.MORPH_GRADIENT, _TWO)
-    inner = (step > _CONTOUR_DEPTH * covered.shape[0]) & (cv2.erode(covered, _WIDER) > 0)
+    inner = (step > CONTOUR_DEPTH * covered.shape[0]) & (cv2.erode(covered, _WIDER) > 0)
     rim = cv2.morphologyEx(covered, cv2.MORPH_GRADIENT, _TWO) > 0
     step_x, step_y = cv2.split(cv2.absdiff(flow, cv2.add(behind, (0, -float(below_px), 0, 0))))
-    apart = cv2.max(step_x, step_y) > _CONTOUR_PX
+    apart = cv2.max(step_x, step_y) > CONTOUR_PX
     jump = inner | (rim & apart)
     if not jump.any():
         return

@@ -24,8 +24,10 @@ from engines.generators.geometric.layers import (
     plane_motion,
     rim_flow,
 )
+from engines.generators.geometric.limits import GRID_PX, LEAST_WEIGHT, MARGIN, RIM_PX
 from engines.generators.geometric.masks import pixel_grid
-from engines.generators.geometric.mouth import Mouth, make_mouth, paint_mouth
+from engines.generators.geometric.mouth import Mouth, make_mouth
+from engines.generators.geometric.mouth_inside import paint_mouth
 from engines.geometry import Similarity, rotation_vector
 from engines.head.model import HeadModel, Part
 from engines.motion import Motion
@@ -39,10 +41,6 @@ from engines.raster.resample import resample
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
-
-MARGIN = (
-    0.12  # the source canvas reaches beyond the viewport by this share, so that edges have something to show
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ class GeometricGenerator(Generator[GeometricCache]):
 
     def __init__(self, model: HeadModel) -> None:
         self.model = model
-        self.config = GeneratorConfig("geometric", grid_px=160)
+        self.config = GeneratorConfig("geometric", grid_px=GRID_PX)
 
     def prepare(self, enrollment: Enrollment, viewport: Viewport) -> GeometricCache:
         margin = round(MARGIN * max(viewport.width_px, viewport.height_px))
@@ -114,7 +112,7 @@ def draw_canvas(enrollment: Enrollment, viewport: Viewport, margin_px: int) -> U
 
 
 @lru_cache(maxsize=8)
-def _source_grid(viewport: Viewport, columns: int, rows: int, margin_px: int) -> F32:
+def source_grid(viewport: Viewport, columns: int, rows: int, margin_px: int) -> F32:
     """Canvas position of the middle of each pixel of a G-buffer (h, w, 3), the third channel 0."""
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32) + np.float32(0.5)
     x, y = x * viewport.width_px / columns + margin_px, y * viewport.height_px / rows + margin_px
@@ -152,7 +150,7 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> Layers:
     cv2.copyTo(flow, covered, both)
     behind[..., 1] += cache.body.below_px
     # the mouth's inside is painted afterwards: up to the lips' edge, and a little beyond, all is lip
-    skin = np.asarray(cv2.LUT(gbuffer.part, _OUTSIDE), np.uint8)
+    skin = np.asarray(cv2.LUT(gbuffer.part, OUTSIDE), np.uint8)
     flow = np.asarray(cv2.copyTo(flow, skin), np.float32)
     grow(flow, skin)
     steps = steps_between(gbuffer, flow, skin)
@@ -177,15 +175,16 @@ def _draw_compiled(compiled: Kernels, cache: GeometricCache, gbuffer: GBuffer, t
     linear, shift = plane_motion(body.pose, gbuffer.mesh.pose)
     shape = Shape(
         columns, rows, width, height, canvas.shape[1], canvas.shape[0], cache.margin_px, body.below_px,
-        cache.source.pieces[0].shape[0], body.follow.shape[1], body.follow.shape[0], turned,
+        cache.source.pieces[0].shape[0], body.follow.shape[1], body.follow.shape[0],
+        body.head.shape[1], body.head.shape[0], turned,
         tuple(linear.ravel()), tuple(shift),
     )  # fmt: skip
     picture = np.empty((height, width, 4), np.uint8)
     flow, seen = np.empty((rows, columns, 2), np.float32), np.empty((rows, columns), np.float32)
     compiled.layers(
         shape, uv=gbuffer.uv, part=gbuffer.part, depth=gbuffer.depth_px, source=cache.source.pieces[0],
-        colour=cache.colour.pieces[0], canvas=canvas, follow=body.follow, head=body.head, outside=_OUTSIDE,
-        painted=_PAINTED, picture=picture, both=flow, seen=seen,
+        colour=cache.colour.pieces[0], canvas=canvas, follow=body.follow, head=body.head, outside=OUTSIDE,
+        painted=PAINTED, picture=picture, both=flow, seen=seen,
     )  # fmt: skip
     return Layers(picture, flow, seen)
 
@@ -194,17 +193,17 @@ def flow_and_occlusion(cache: GeometricCache, gbuffer: GBuffer, covered: U8) -> 
     """F_c (h, w, 2) in canvas pixels and O_c (h, w), 0 uncovered, by one lookup (paper 001, eqs. 3 and 4)."""
     found = lookup_map(cache.source, gbuffer.uv)
     rows, columns = covered.shape
-    found = cv2.subtract(found, _source_grid(gbuffer.viewport, columns, rows, cache.margin_px))
+    found = cv2.subtract(found, source_grid(gbuffer.viewport, columns, rows, cache.margin_px))
     found = np.asarray(cv2.copyTo(found, covered), np.float32)
     return np.ascontiguousarray(found[..., :2]), np.ascontiguousarray(found[..., 2])
 
 
 # eyes and the mouth's inside are painted afterwards: there the texture must not show through
 _OWN_PAINT = (int(Part.EYE), int(Part.MOUTH), int(Part.TEETH), int(Part.TONGUE))
-_PAINTED = np.array([0 if part in _OWN_PAINT else 1 for part in range(256)], np.uint8)
+PAINTED = np.array([0 if part in _OWN_PAINT else 1 for part in range(256)], np.uint8)
 
 
-_OUTSIDE = np.array(
+OUTSIDE = np.array(
     [0 if p in (Part.NONE, Part.MOUTH, Part.TEETH, Part.TONGUE) else 1 for p in range(256)], np.uint8
 )
 
@@ -229,14 +228,14 @@ def _draw_hidden(
     height, width = picture.shape[:2]
     rows, columns = covered.shape
     hidden = covered - seen
-    hidden *= cv2.LUT(gbuffer.part, _PAINTED)
-    inner = cv2.erode(covered, np.ones((_RIM_PX, _RIM_PX), np.uint8), borderValue=1).astype(np.float32)
-    inner = cv2.blur(inner, (_RIM_PX, _RIM_PX)) * covered
+    hidden *= cv2.LUT(gbuffer.part, PAINTED)
+    inner = cv2.erode(covered, np.ones((RIM_PX, RIM_PX), np.uint8), borderValue=1).astype(np.float32)
+    inner = cv2.blur(inner, (RIM_PX, RIM_PX)) * covered
     alpha = cv2.resize(picture[..., 3], (columns, rows), interpolation=cv2.INTER_AREA)
     hidden = cv2.max(hidden, inner * (1 - alpha * np.float32(1 / 255)))
     hidden = cv2.GaussianBlur(hidden * np.float32(turned), (0, 0), 0.8)
     # only the box that holds what is hidden
-    x0, y0, wide, high = cv2.boundingRect((hidden > _LEAST_WEIGHT).astype(np.uint8))
+    x0, y0, wide, high = cv2.boundingRect((hidden > LEAST_WEIGHT).astype(np.uint8))
     if wide == 0:
         return
     y1, x1 = y0 + high, x0 + wide
@@ -258,7 +257,3 @@ def _draw_hidden(
     clear = cv2.bitwise_not(cv2.extractChannel(over, 3))
     under = cv2.multiply(picture[top:bottom, left:right], cv2.merge([clear] * 4), scale=1 / 255)
     picture[top:bottom, left:right] = cv2.add(under, over)
-
-
-_LEAST_WEIGHT = 0.02
-_RIM_PX = 5  # of the grid: the matte's soft rim, which stays transparent along the contour

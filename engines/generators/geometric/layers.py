@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.generators.geometric.limits import FIXED_POINT_ROUNDS, RIM_SIGMA_PX
 from engines.generators.geometric.masks import pixel_grid, planar_map
 from engines.geometry import F64, Similarity
 from engines.head.model import HeadModel
@@ -24,7 +25,6 @@ U8 = NDArray[np.uint8]
 BODY_GRID_PX = 48
 _BODY_DEPTH_HU = 0.3  # the body's own plane, behind the face: about where the ears are
 _FOLLOW_HU = 0.9  # how far from the head the body still moves along
-_FIXED_POINT_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def body_flow(body: Body, pose: Similarity, viewport: Viewport) -> F32:
     target = np.stack([(x + 0.5) * step[0], (y + 0.5) * step[1]], -1)
     linear, shift = plane_motion(body.pose, pose)
     source = target
-    for _ in range(_FIXED_POINT_ROUNDS):
+    for _ in range(FIXED_POINT_ROUNDS):
         at = (source / step - 0.5).astype(np.float32)
         weight = cv2.remap(
             body.follow, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
@@ -123,7 +123,7 @@ def rim_flow(body: Body, flow: F32, seen: F32, behind: F32) -> F32:
     half = (max(1, width // 2), max(1, height // 2))  # smooth as it is, half the grid will do
     known = cv2.merge([*cv2.split(flow * seen[..., None]), seen])
     small = cv2.resize(known, half, interpolation=cv2.INTER_AREA)
-    total = cv2.GaussianBlur(small, (0, 0), _RIM_SIGMA_PX / 2)
+    total = cv2.GaussianBlur(small, (0, 0), RIM_SIGMA_PX / 2)
     near = total[..., 2]
     own = total[..., :2] / np.maximum(near, 1e-4)[..., None]
     place = pixel_grid(*half) + own * np.float32(half[0] / body.width_px)
@@ -136,9 +136,6 @@ def rim_flow(body: Body, flow: F32, seen: F32, behind: F32) -> F32:
     return np.asarray(
         cv2.add(behind, cv2.resize(extra, (width, height), interpolation=cv2.INTER_LINEAR)), np.float32
     )
-
-
-_RIM_SIGMA_PX = 3.0  # of the G-buffer's grid
 
 
 def plane_motion(photo_pose: Similarity, pose: Similarity) -> tuple[F64, F64]:

@@ -1,4 +1,4 @@
-"""The inside of the mouth: teeth, tongue and cavity as shaded geometry; the photo's own teeth where they show."""
+"""What a photo tells of the inside of its mouth: colours, teeth, and the photo's own teeth where they show."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.generators.geometric.masks import planar_map, polygon_mask, region, smooth_lips
+from engines.generators.geometric.limits import CAVITY, LOWER_TEETH, TONGUE, UPPER_TEETH
 from engines.geometry import F64, Similarity
 from engines.head.landmark_names import LIPS_INNER, LOWER_LIP, UPPER_LIP
 from engines.head.model import HeadModel, Part
 from engines.motion import ARKIT_INDEX
-from engines.raster.gbuffer import HeadMesh, draw_triangles, extend, front_facing
+from engines.raster.gbuffer import extend
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -27,7 +27,6 @@ _TEETH_HU = (0.043, 0.033, 0.038, 0.035, 0.035, 0.05, 0.05)
 _ARCH_HU = 0.6  # half the arch that the tooth texture covers
 _ROOM_HU = 0.16  # the texture's height: tooth and gum
 _UPPER_CROWN_HU, _LOWER_CROWN_HU = 0.1, 0.085
-_TEETH_SHOW_HU = 0.032  # the upper teeth show this far below the lip when the mouth opens
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +176,7 @@ def _tooth_texture(crown_hu: float, colour: F32, gum: F32, width_share: float = 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Interior:
+class Interior:
     """Triangles (T, 3) of the mouth's inside, and what to draw at their corners (T, 3, 3): arch, height, kind."""
 
     triangles: NDArray[np.int32]
@@ -186,13 +185,12 @@ class _Interior:
     tongue: NDArray[np.intp]
 
 
-_TONGUE_DOWN_HU = 0.07  # it lies on the floor of an open mouth, behind the lower teeth
-_KINDS = {Part.MOUTH: 0.2, Part.TONGUE: 0.4}
-_UPPER, _LOWER = 0.6, 0.8
+_KINDS = {Part.MOUTH: CAVITY, Part.TONGUE: TONGUE}
 
 
 @lru_cache(maxsize=4)
-def _interior(model: HeadModel) -> _Interior:
+def interior_of(model: HeadModel) -> Interior:
+    """Made once for each head model."""
     chosen = np.isin(model.part, (Part.MOUTH, Part.TEETH, Part.TONGUE))
     triangles, part = model.triangles[chosen], model.part[chosen]
     colours = np.zeros((len(triangles), 3, 3), np.float32)
@@ -205,7 +203,7 @@ def _interior(model: HeadModel) -> _Interior:
         # the lower row is what an opening jaw takes along
         opening = np.linalg.norm(model.expression_hu[ARKIT_INDEX["jawOpen"]], axis=1)
         moves = opening[triangles].mean(1) > 0.02
-        for code, own, sign in ((_UPPER, teeth & ~moves, 1), (_LOWER, teeth & moves, -1)):
+        for code, own, sign in ((UPPER_TEETH, teeth & ~moves, 1), (LOWER_TEETH, teeth & moves, -1)):
             if not own.any():
                 continue
             ids = triangles[own]
@@ -221,152 +219,4 @@ def _interior(model: HeadModel) -> _Interior:
             if sign > 0:
                 upper_ids = np.unique(ids).astype(np.intp)
     tongue = np.unique(triangles[part == Part.TONGUE]).astype(np.intp)
-    return _Interior(triangles, np.clip(colours, 0, 1), upper_ids, tongue)
-
-
-def paint_mouth(image: U8, mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo_pose: Similarity) -> None:
-    """Draw the inside of the mouth between the inner lips of a posed head, in place.
-
-    A small rasterisation of its own at the picture's full resolution: teeth are too fine for the G-buffer's
-    grid. The upper teeth hang on the skull, the lower ones and the tongue on the jaw.
-    """
-    points = mesh.landmarks_px[:, :2].astype(np.float64)
-    inner, pose = smooth_lips(points[list(LIPS_INNER)]), mesh.pose
-    upper_lip, lower_lip = points[UPPER_LIP], points[LOWER_LIP]
-    gap_hu = float(np.linalg.norm(upper_lip - lower_lip)) / pose.scale
-    shown = float(np.clip((gap_hu - 0.008) / 0.02, 0, 1))
-    height, width = image.shape[:2]
-    box = region(inner, 3, width, height)
-    if box is None:
-        return
-    if mouth.has_photo and shown < 1:
-        _close_seam(image, mouth, inner, box, pose.scale, 1 - shown)
-    if shown <= 0:
-        return
-    x0, y0, x1, y1 = box
-    size = (x1 - x0, y1 - y0)
-    inside = _draw_interior(mouth, model, mesh, box)
-    inside *= _lip_shadow(size[1], gap_hu) * _corner_shadow(inner[:, 0] - x0, size[0])
-    if mouth.has_photo:
-        linear = planar_map(photo_pose, pose)
-        anchor = _hang(mouth.photo_lip_hu, pose, upper_lip, gap_hu - mouth.photo_gap_hu)
-        shift = mouth.photo_anchor_px - linear @ (anchor - (x0, y0))
-        affine = np.column_stack([linear, shift - 0.5 + linear @ (0.5, 0.5)])
-        own = cv2.warpAffine(mouth.photo, affine, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        inside *= 1 - own[..., 3:] / 255
-        inside += own[..., :3]
-    mask = polygon_mask(inner - (x0, y0), size[0], size[1])
-    mask = cv2.GaussianBlur(mask, (0, 0), max(0.6, pose.scale / 180))[..., None] * shown
-    under = image[y0:y1, x0:x1, :3]
-    image[y0:y1, x0:x1, :3] = np.clip(under * (1 - mask) + inside * mask + 0.5, 0, 255).astype(np.uint8)
-
-
-def _close_seam(
-    image: U8, mouth: Mouth, inner_px: F64, box: tuple[int, int, int, int], scale: float, weight: float
-) -> None:
-    """Cover what is left of the photo's teeth along the line where its lips now meet, in place."""
-    x0, y0, x1, y1 = box
-    line = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    around = np.rint((inner_px - (x0, y0) - 0.5) * 16).astype(np.int32)
-    cv2.fillPoly(line, [around], 255, cv2.LINE_AA, 4)
-    cv2.polylines(line, [around], True, 255, max(1, round(scale * _SEAM_HU)), cv2.LINE_AA, 4)
-    share = cv2.GaussianBlur(line, (0, 0), max(0.6, scale * _SEAM_HU / 3)).astype(np.float32)[..., None]
-    share *= weight / 255
-    under = image[y0:y1, x0:x1, :3]
-    image[y0:y1, x0:x1, :3] = (under * (1 - share) + mouth.seam_rgb * share + 0.5).astype(np.uint8)
-
-
-_SEAM_HU = 0.018
-
-
-def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, box: tuple[int, int, int, int]) -> F32:
-    """Cavity, tongue and teeth (h, w, 3) float32 0 … 255 in a window (x0, y0, x1, y1) of the picture."""
-    x0, y0, x1, y1 = box
-    interior = _interior(model)
-    vertices = mesh.vertices_px.copy()
-    down = mesh.pose.rotation[:, 1] * mesh.pose.scale
-    # a lip that an opening jaw pulls down hides the teeth on a mesh; on people it draws back over them
-    lip_now = mesh.pose.invert(mesh.landmarks_px[UPPER_LIP][None])[0]
-    lower = max(0.0, float(lip_now[1] - mouth.rest_lip_hu[1])) + _TEETH_SHOW_HU
-    vertices[interior.upper_teeth] += (down * lower).astype(np.float32)
-    vertices[interior.tongue] += (down * _TONGUE_DOWN_HU).astype(np.float32)
-    facing = front_facing(vertices, interior.triangles)
-    corners = vertices[interior.triangles[facing].ravel()] - np.array([x0, y0, 0], np.float32)
-    out = np.empty((y1 - y0, x1 - x0, 3), np.float32)
-    # a head that ends at its lips (FLAME, BFM) has no wall before the dark: then what there is stands for it
-    out[:] = mouth.cavity_rgb * (0.25 if len(interior.triangles) else 0.7)
-    if not facing.any():
-        return out
-    drawn, depth = draw_triangles(corners, interior.colours[facing].reshape(-1, 3), x1 - x0, y1 - y0)
-    kind = drawn[..., 2]
-    lip = float(mesh.landmarks_px[[UPPER_LIP, LOWER_LIP], 2].mean())
-    # the rasteriser counts depth from its own camera: bring it back to pixels behind the lips
-    behind = depth - 64.0 * (y1 - y0) + float(corners[:, 2].mean()) - lip
-    light = np.exp(-np.maximum(behind, 0) / (0.5 * mesh.pose.scale)).astype(np.float32)[..., None]
-    for code, colour in ((0.2, mouth.cavity_rgb), (0.4, mouth.tongue_rgb)):
-        own = np.abs(kind - code) < 0.1
-        out[own] = (colour * light)[own]
-    # the floor before the tongue is as red as it is; no dark thread between it and the wall
-    tongue = np.abs(kind - _KINDS[Part.TONGUE]) < 0.1
-    floor = np.logical_or.accumulate(tongue, 0) & ~tongue
-    out[floor] = (mouth.tongue_rgb * np.maximum(light, 0.5) * 0.8)[floor]
-    out = np.asarray(cv2.morphologyEx(out, cv2.MORPH_CLOSE, _thread(mesh.pose.scale)), np.float32)
-    wider = (float(np.linalg.norm(mesh.landmarks_px[UPPER_LIP, :2] - mesh.landmarks_px[LOWER_LIP, :2]))
-             / mesh.pose.scale - mouth.photo_gap_hu)  # fmt: skip
-    hidden = float(np.clip(wider / _OWN_TEETH_ALONE_HU, 0, 1)) if mouth.own_teeth else 0.0
-    for code, texture in ((_UPPER, mouth.teeth[0]), (_LOWER, mouth.teeth[1])):
-        own = np.abs(kind - code) < 0.1
-        if own.any():
-            rows, columns = texture.shape[:2]
-            colour = cv2.remap(
-                texture,
-                drawn[..., 0] * columns - np.float32(0.5),
-                drawn[..., 1] * rows - np.float32(0.5),
-                cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
-            shown = 1 - hidden if code == _UPPER else 1.0
-            out[own] += shown * ((colour * (0.25 + 0.75 * light))[own] - out[own])
-    return cv2.GaussianBlur(out, (0, 0), 0.7).astype(np.float32)
-
-
-@lru_cache(maxsize=8)
-def _kernel(side: int) -> U8:
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
-
-
-def _thread(scale: float) -> U8:
-    return _kernel(max(3, round(scale * _THREAD_HU)) | 1)
-
-
-_THREAD_HU = 0.05
-_OWN_TEETH_ALONE_HU = 0.05  # lips this much further apart than in the photo: no drawn teeth beside its own
-
-
-def _hang(lip_hu: F32, pose: Similarity, upper_lip_px: F64, wider_hu: float) -> F64:
-    """Where teeth that hang on the skull at `lip_hu` are now; a lip that rises takes them half-way along.
-
-    (Measured smiles show more tooth than the photo has: following a little hides the gap that would open.) A lip that
-    falls covers them, but where the mouth opens wider than the photo's by `wider_hu`: there lips of people draw back.
-    """
-    skull = pose.apply(lip_hu[None])[0, :2]
-    rise = upper_lip_px - skull
-    falls = 0.15 + 0.85 * float(np.clip(wider_hu / _DRAWN_BACK_HU, 0, 1))
-    return skull + rise * (0.5 if rise[1] < 0 else falls)
-
-
-_DRAWN_BACK_HU = 0.15
-
-
-def _lip_shadow(height: int, gap_hu: float) -> F32:
-    """The upper lip shades what is right below it."""
-    rows = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
-    depth = 0.45 if gap_hu > 0.03 else 0.25
-    return (1 - depth * np.exp(-rows / 0.22)).astype(np.float32)
-
-
-def _corner_shadow(contour_x: F64, width: int) -> F32:
-    """(1, width, 1): towards the corners it is dark; what teeth are drawn there do not shine."""
-    left, right = float(contour_x.min()), float(contour_x.max())
-    place = np.abs((np.arange(width) + 0.5 - left) / max(right - left, 1e-3) * 2 - 1)
-    return (1 - 0.6 * np.clip((place - 0.7) / 0.3, 0, 1) ** 2).astype(np.float32)[None, :, None]
+    return Interior(triangles, np.clip(colours, 0, 1), upper_ids, tongue)

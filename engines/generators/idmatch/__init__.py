@@ -32,7 +32,7 @@ Choices, all ours:
   code where the head covers the cell, place elsewhere. f's last layer is zero at first. The correspondence is thus
   right within about a pixel before anything is learned, and no batch of thousands is needed to find one.
 - Hair and shoulders have no PNCC: a driven cell beyond the head is asked for by the place from which the computed flow
-  around it comes (`carried`), which fades to its own place; the encoder may learn better.
+  around it comes (`around`), which fades to its own place; the encoder may learn better.
 - (2) As CoCoSNet (Zhang et al. 2020, in the list), whose α is 100; at 32² where theirs is 64²; cosines without its
   removal of the mean. Full precision always.
 - (3) and (4) share A: the features of a cell and the place it is taken from are means over the same weights. Expected

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from engines.generators.idmatch.correspondence import (
     CELL_PX,
-    carried,
+    around,
     cell_places,
     gathered,
     shares_of,
     similarity,
 )
-from engines.generators.idmatch.networks import KIND, IdmatchConfig, IdmatchNetworks, Kept
+from engines.generators.idmatch.networks import FULL_SIZE, KIND, IdmatchConfig, IdmatchNetworks, Kept
 from engines.generators.networked import terms
 from engines.generators.networked.blueprint import Blueprint, Made
 from engines.generators.networked.discriminators import PatchDiscriminator
@@ -57,6 +57,10 @@ class IdmatchBlueprint(Blueprint[IdmatchConfig]):
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + ALONE)
 
+    @classmethod
+    def width_one(cls) -> IdmatchBlueprint:
+        return cls(FULL_SIZE)
+
     def networks(self) -> IdmatchNetworks:
         return IdmatchNetworks(self.config)
 
@@ -75,9 +79,9 @@ class IdmatchBlueprint(Blueprint[IdmatchConfig]):
         assert isinstance(networks, IdmatchNetworks)
         coarse = scene.thinned(self._cells())
         guide = torch.cat([scene.pncc(), scene.covered()], 1)
-        around = carried(coarse.flow(), coarse.covered())
-        embedded = networks.key_encoder.embed(guide, cell_places(around) + around)
-        return scene.photo_at(self.window), guide, around, embedded
+        flow = around(coarse.flow(), coarse.covered())
+        embedded = networks.key_encoder.embed(guide, cell_places(flow) + flow)
+        return scene.photo_at(self.window), guide, flow, embedded
 
     def _cells(self) -> Size:
         return Size(self.window.width_px // CELL_PX, self.window.height_px // CELL_PX)

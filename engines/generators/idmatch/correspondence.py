@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engines.generators.networked.beyond import carried, in_halves, known
+
 CELL_PX = 8  # pixels of the window to a cell, each way
 TEMPERATURE = 0.01  # of the cosine, as CoCoSNet's α = 100
 _WAVES = 4.0  # how fast they are; at 32 cells a peak's weights then spread over about half a cell
@@ -42,18 +44,10 @@ def in_cells(guide: Tensor) -> tuple[Tensor, Tensor]:
     return mean[:, :3] / covered.clamp_min(_LEAST), covered
 
 
-def carried(flow: Tensor, covered: Tensor) -> Tensor:
+def around(flow: Tensor, covered: Tensor) -> Tensor:
     """The computed flow (B, 2, h, w) of `covered` (B, 1, h, w) places, and of all others what it is around them, the
     nearer the more; far from the head nothing moves."""
-    found, weight = flow * covered, covered
-    total, whole = found, weight
-    share = 1.0
-    while min(found.shape[2:]) > _COARSEST:
-        found, weight, share = F.avg_pool2d(found, 2), F.avg_pool2d(weight, 2), share * _FINER
-        size = flow.shape[2:]
-        total = total + share * F.interpolate(found, size=size, mode="bilinear", align_corners=False)
-        whole = whole + share * F.interpolate(weight, size=size, mode="bilinear", align_corners=False)
-    return covered * flow + (1 - covered) * total / (whole + _STILL)
+    return carried(flow, covered, in_halves(known(flow, covered), _FINER, _COARSEST), _STILL)
 
 
 class Embedding(nn.Module):

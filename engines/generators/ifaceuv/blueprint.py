@@ -45,14 +45,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engines.generators.ifaceuv.networks import KIND, IFaceUvNetworks, Widths, spread
+from engines.generators.ifaceuv.networks import KIND, PAPER, IFaceUvNetworks, Widths, spread
 from engines.generators.networked import terms
 from engines.generators.networked.blueprint import Blueprint, Made, warped
-from engines.generators.networked.constant import constant, indices
 from engines.generators.networked.lesson import Judges, Lesson
+from engines.generators.networked.mirrored import mirrored
 from engines.generators.networked.picture import Picture, Size
 from engines.generators.networked.scene import Scene
-from engines.motion_descriptor import mirror_matrix
 
 LAMBDA_WARP, LAMBDA_TEXTURE, LAMBDA_CONSISTENCY, LAMBDA_EDIT = 2.5, 4.0, 1.0, 4.0  # eq. 12
 LAMBDA_MATTE = 1.0  # ours
@@ -60,9 +59,6 @@ LAMBDA_MATTE = 1.0  # ours
 LEVELS = (1.0, 0.025, 0.015, 0.015, 0.02)
 FLOW_PARTS = 4  # of the window's height to the flow's
 _WARP_MAPS = 4
-_MIRROR = mirror_matrix()
-_MIRROR_SOURCE = abs(_MIRROR).argmax(0).tolist()
-_MIRROR_SIGN = _MIRROR.sum(0).tolist()
 
 
 class IFaceUvBlueprint(Blueprint[Widths]):
@@ -74,6 +70,10 @@ class IFaceUvBlueprint(Blueprint[Widths]):
     past = 4
     step_px, least_px = 32, 64  # it halves its window five times and norms what is left
     switches = ("refinement", "consistency", "window", "computed_flow")
+
+    @classmethod
+    def width_one(cls) -> IFaceUvBlueprint:
+        return cls(PAPER)
 
     def networks(self) -> IFaceUvNetworks:
         return IFaceUvNetworks(self.config, self.past + 1)
@@ -111,10 +111,7 @@ class IFaceUvBlueprint(Blueprint[Widths]):
 
     def _told_unmirrored(self, scene: Scene) -> Tensor:
         told = self._told(scene)
-        if scene.flip is None:
-            return told
-        turned = told.index_select(-1, indices(_MIRROR_SOURCE, told)) * constant(_MIRROR_SIGN, told)
-        return torch.where(scene.flip[:, None, None], turned, told)
+        return told if scene.flip is None else mirrored(told, scene.flip)
 
     # --- what they make -------------------------------------------------------------------------------
 

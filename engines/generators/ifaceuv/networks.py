@@ -22,9 +22,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from engines.compile.weights import NetworkKind
+from engines.generators.networked.beyond import carried, in_boxes, known
 from engines.generators.networked.layers import (
     AdaInResidual,
     AdaInUp,
@@ -185,15 +185,9 @@ class IFaceUvNetworks(nn.Module):
 
 
 def spread(flow: Tensor, covered: Tensor, height: int) -> Tensor:
-    """A flow (B, 2, height, w) known where `covered` (B, 1, height, w) is 1, continued beyond: the mean of what lies
-    around, what is near first, and the less the further away."""
-    known = torch.cat([flow * covered, covered], 1)
-    around, seen = torch.zeros_like(known), known
-    for parts, counts in _SURROUNDINGS:
-        reach = max(1, height // parts)
-        seen = F.avg_pool2d(seen, 2 * reach + 1, 1, reach)
-        around = around + counts * seen
-    return flow * covered + (1 - covered) * around[:, :2] / (around[:, 2:] + _FADE)
+    """A flow (B, 2, height, w) known where `covered` (B, 1, height, w) is 1, carried beyond."""
+    boxes = [(max(1, height // parts), counts) for parts, counts in _SURROUNDINGS]
+    return carried(flow, covered, in_boxes(known(flow, covered), boxes), _FADE)
 
 
 # how far around is looked, in parts of the height, each on top of the last, and what it counts

@@ -38,12 +38,13 @@ import torch
 from torch import Tensor, nn
 
 from engines.compile.weights import NetworkKind
-from engines.generators.multiguidance.networks import Config, MultiguidanceNetworks, fused
+from engines.generators.multiguidance.networks import PAPER, Config, MultiguidanceNetworks, fused
 from engines.generators.networked import terms
 from engines.generators.networked.blueprint import Blueprint, Made, warped
 from engines.generators.networked.lesson import Judges, Lesson
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
+from engines.generators.networked.shown import coloured
 
 SCALES = 4  # j of eq. 8: the picture and it halved three times
 
@@ -69,6 +70,10 @@ class MultiguidanceBlueprint(Blueprint[Config]):
     weights: ClassVar[LossWeights] = LossWeights()
 
     # --- what it is -----------------------------------------------------------------------------------
+
+    @classmethod
+    def width_one(cls) -> MultiguidanceBlueprint:
+        return cls(PAPER)
 
     def networks(self) -> MultiguidanceNetworks:
         return MultiguidanceNetworks(self.config)
@@ -137,7 +142,7 @@ class MultiguidanceBlueprint(Blueprint[Config]):
         assert flow is not None
         return [
             lesson.photo_over(self.window), s["rendered"],
-            _coloured(s["computed_flow"]), _coloured(s["predicted_flow"]), _grey(s["flow_mask"]), _coloured(flow),
+            coloured(s["computed_flow"], 3), coloured(s["predicted_flow"], 3), _grey(s["flow_mask"]), coloured(flow, 3),
             _grey(s["computed_occlusion"]), _grey(s["occlusion_mask"]), _grey(s["occlusion"]),
             lesson.over(s["warped"]), lesson.over(made.rgba), lesson.truth_at(self.window),
         ]  # fmt: skip
@@ -155,11 +160,6 @@ def _once(features: Callable[[Tensor], Sequence[Tensor]]) -> Callable[[Tensor], 
         return found[-1][1]
 
     return look
-
-
-def _coloured(flow: Tensor) -> Tensor:
-    """A flow (B, 2, h, w) as colours: grey where nothing moves, ± a sixth of the window at most."""
-    return torch.cat([flow * 3 + 0.5, torch.full_like(flow[:, :1], 0.5)], 1)
 
 
 def _grey(mask: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from engines.compile.background_engine import BackgroundEngine
 from engines.compile.engine import Engine
+from engines.compile.int8 import know_ranges, ranges_of, ranges_path, read_ranges
 from engines.enrollment import Enrollment
 from engines.errors import WeightsError
 from engines.generators.generator import Generator, GeneratorConfig
@@ -56,6 +57,9 @@ class NetworkedGenerator(Generator[CacheT]):
         )
         self._features_name = f"{blueprint.kind.name}/{digest[:16]}"
         self.compiled = self.blueprint.compiled(self.nets, digest)
+        ranges = read_ranges(ranges_path(weights), digest)
+        for network in self.compiled if ranges else ():
+            know_ranges(network.module, ranges_of(network.module, ranges or {}))
         self._order = engines
         self._built: tuple[BackgroundEngine, ...] | None = None
 
@@ -74,6 +78,11 @@ class NetworkedGenerator(Generator[CacheT]):
                 BackgroundEngine(n.module, n.example, n.key, order=self._order) for n in self.compiled
             )
         return self._built
+
+    @property
+    def networks_key(self) -> str:
+        """Of two generators that draw alike it is the same."""
+        return "+".join(n.key for n in self.compiled)
 
     @property
     def engine_name(self) -> str:

@@ -70,17 +70,14 @@ def blend_box(picture: U8, layers: U8, box: TurnedBox, *, mirrored: bool = False
     size = layers.shape[1]
     more, less = cv2.merge([*layers[:3], cv2.bitwise_not(layers[3])]), cv2.merge(list(layers[4:]))
     affine = box.affine(size, mirrored=mirrored)
-    corners = np.array([[-0.5, -0.5], [size - 0.5, -0.5], [-0.5, size - 0.5], [size - 0.5, size - 0.5]])
-    reach = corners @ affine[:, :2].T + affine[:, 2]
     height, width = picture.shape[:2]
-    x0, y0 = np.maximum(np.floor(reach.min(0)), 0).astype(int)
-    x1, y1 = np.minimum(np.ceil(reach.max(0)) + 1, (width, height)).astype(int)
+    x0, y0, x1, y1 = box.reach(size, width, height, mirrored=mirrored)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return
     # from picture pixels of this rectangle to crop pixels
     inverse = _inverted(affine)
     inverse[:, 2] += inverse[:, :2] @ (float(x0), float(y0))
-    shape = (int(x1 - x0), int(y1 - y0))
+    shape = (x1 - x0, y1 - y0)
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     more = cv2.warpAffine(
         more, inverse, shape, flags=how, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, 255)

@@ -115,6 +115,11 @@ class Blueprint(ABC, Generic[Config]):
         """Where the weights that ship lie."""
         return weights_file(cls.kind.name)
 
+    @classmethod
+    def width_one(cls) -> Blueprint[Config] | None:
+        """As large as its paper has it, to compare what it costs; None of a generator without a paper."""
+        return None
+
     def raster_size(self) -> Size:
         """The grid on which the head is rasterised."""
         return self.raster or self.window

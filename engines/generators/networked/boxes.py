@@ -84,6 +84,18 @@ class TurnedBox:
         affine[:, 2] += 0.5 * step - 0.5
         return affine
 
+    def reach(
+        self, size_px: int, width: int, height: int, *, mirrored: bool = False
+    ) -> tuple[int, int, int, int]:
+        """(x0, y0, x1, y1): the upright rectangle around it in a picture of `width` × `height`."""
+        affine = self.affine(size_px, mirrored=mirrored)
+        low, high = -0.5, size_px - 0.5
+        corners = np.array([[low, low], [high, low], [low, high], [high, high]])
+        places = corners @ affine[:, :2].T + affine[:, 2]
+        x0, y0 = np.maximum(np.floor(places.min(0)), 0).astype(int)
+        x1, y1 = np.minimum(np.ceil(places.max(0)) + 1, (width, height)).astype(int)
+        return int(x0), int(y0), int(x1), int(y1)
+
 
 def where_in_photo(flow: F32, gbuffer: GBuffer, window: Window) -> F32:
     """(32, 32, 2): where in the window of the photo each place of the window comes from, −1 … 1 as `grid_sample`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def indices(values: Sequence[int], like: Tensor) -> Tensor:
     return _kept(tuple(values), like.device, torch.int64)
 
 
-@lru_cache(maxsize=256)
+@cache  # never dropped: a recorded drawing or step reads them where they lie
 def _kept(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     # what is made in inference mode could not be used in training afterwards
     with torch.inference_mode(False):

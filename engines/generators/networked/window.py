@@ -92,7 +92,7 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
         )
 
     def render(self, cache: WindowCache, gbuffer: GBuffer, motions: MotionWindow) -> U8:
-        told = np.stack([self._told(cache.enrollment, m, cache.photo.window) for m in motions.motions])
+        told = np.stack([told_in_window(cache.enrollment, m, cache.photo.window) for m in motions.motions])
         scene = self._scene(cache.photo, _surface(gbuffer), torch.from_numpy(told[None]))
         if cache.base is not None:
             mesh = gbuffer.mesh.seen_in(cache.photo.window, cache.base.viewport)
@@ -121,14 +121,8 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
             Picture(_channels_first(seen), alpha="straight"),
             _surface(rasterise_triangles(self.model, mesh, window)),
             _channels_first(np.dstack([enrollment.uv_colour, enrollment.uv_visibility])),
-            torch.from_numpy(self._told(enrollment, enrollment.motion, window)[None]),
+            torch.from_numpy(told_in_window(enrollment, enrollment.motion, window)[None]),
         )
-
-    @staticmethod
-    def _told(enrollment: Enrollment, motion: Motion, window: Viewport) -> F32:
-        middle = np.array([window.width_px / 2, window.height_px / 2], np.float32)
-        descriptor = describe(motion, pose_in_viewport(enrollment, motion, window))
-        return in_window(descriptor, middle, np.array(window.height_px, np.float32))
 
     def _scene(
         self, photo: EnrolledScene, posed: Surface | None = None, motions: Tensor | None = None
@@ -140,6 +134,13 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
             self._tables, self.blueprint.raster_size(), photo.picture, posed or photo.own, photo.own,
             photo.maps, motions, photo.motion, past=self.config.past, photos=photo.photos,
         )  # fmt: skip
+
+
+def told_in_window(enrollment: Enrollment, motion: Motion, window: Viewport) -> F32:
+    """(65,): the descriptor of a motion, told in the window."""
+    middle = np.array([window.width_px / 2, window.height_px / 2], np.float32)
+    descriptor = describe(motion, pose_in_viewport(enrollment, motion, window))
+    return in_window(descriptor, middle, np.array(window.height_px, np.float32))
 
 
 def _surface(gbuffer: GBuffer) -> Surface:

@@ -19,7 +19,7 @@ Where ours differs:
   a little above the middle (at 0.43 of the height), larger than in the thesis: long hair beyond the sides stays the
   photo's. Shipped at 256 × 192.
 - The flow is told on top of the computed flow (`computed_flow`), which both PNCCs together tell exactly: the thesis'
-  network has two weeks on three GPUs to find it out. It goes on beyond the head (`continued`). Without that switch it
+  network has two weeks on three GPUs to find it out. It goes on beyond the head (`filled`). Without that switch it
   starts at 0.
 - The photo's three convolutions run once and are kept in the avatar.
 - EfficientNet-Lite0 for VGG-19; mobileface for the re-identification net, and another (faceres) then judges. λ 1, 1, 1,
@@ -39,12 +39,13 @@ from torch import Tensor, nn
 
 from engines.compile.weights import NetworkKind
 from engines.generators.networked import terms
+from engines.generators.networked.beyond import filled
 from engines.generators.networked.blueprint import Blueprint, Made, warped
 from engines.generators.networked.discriminators import PatchDiscriminator
 from engines.generators.networked.lesson import Judges, Lesson, Teaching
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
-from engines.generators.pncc.continued import continued
+from engines.generators.networked.shown import coloured
 from engines.generators.pncc.mouth import mouth_mask
 from engines.generators.pncc.networks import PNCC, PnccConfig, PnccNetworks
 
@@ -76,6 +77,10 @@ class PnccBlueprint(Blueprint[PnccConfig]):
     teacher = "mobileface"
     weights: ClassVar[LossWeights] = LossWeights()
 
+    @classmethod
+    def width_one(cls) -> PnccBlueprint:
+        return cls(PnccConfig.paper(), height_px=512)
+
     def networks(self) -> PnccNetworks:
         return PnccNetworks(self.config, residual="residual" not in self.without)
 
@@ -92,7 +97,7 @@ class PnccBlueprint(Blueprint[PnccConfig]):
 
     def inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
         """Photo, driving PNCC, motion and the flow to begin with."""
-        computed = continued(scene.flow(), scene.covered())
+        computed = filled(scene.flow(), scene.covered())
         if "computed_flow" in self.without:
             computed = torch.zeros_like(computed)
         motion = scene.motion
@@ -171,10 +176,10 @@ class PnccBlueprint(Blueprint[PnccConfig]):
         """Photo, source and driving PNCC, flow, warped, what is added, ours, truth."""
         made = self.make(networks, lesson.scene)
         assert made.flow is not None
-        moved, third = made.stages["warped"], torch.full_like(made.flow[:, :1], 0.5)
+        moved = made.stages["warped"]
         return [
             lesson.photo_over(self.window), lesson.scene.own_pncc(), made.stages["pncc"],
-            torch.cat([made.flow * 2 + 0.5, third], 1), lesson.over(moved),
+            coloured(made.flow, 2), lesson.over(moved),
             (made.rgba - moved)[:, :3] + 0.5, lesson.over(made.rgba), lesson.truth_at(self.window),
         ]  # fmt: skip
 

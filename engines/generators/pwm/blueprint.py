@@ -49,8 +49,9 @@ from engines.generators.networked.discriminators import MultiScaleDiscriminator
 from engines.generators.networked.lesson import Judges, Lesson, Teaching
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
+from engines.generators.networked.shown import coloured
 from engines.generators.pwm.face_mesh import on_face
-from engines.generators.pwm.networks import KIND, TOLD, PwmConfig, PwmNetworks, everywhere
+from engines.generators.pwm.networks import KIND, PAPER, TOLD, PwmConfig, PwmNetworks, everywhere
 from engines.head.model import load_head_model
 
 SCALES = 3  # of pictures: 256, 128, 64
@@ -83,6 +84,10 @@ class PwmBlueprint(Blueprint[PwmConfig]):
     switches = ("displacement", "codes", "whole_head", "progressive")
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + 500)
+
+    @classmethod
+    def width_one(cls) -> PwmBlueprint:
+        return cls(PAPER)
 
     def raster_size(self) -> Size:
         """Half the window: no level that is steered is finer."""
@@ -187,7 +192,7 @@ class PwmBlueprint(Blueprint[PwmConfig]):
         made = self.make(networks, lesson.scene)
         flows = [flow for name, flow in made.stages.items() if name.startswith("D")]
         return [
-            lesson.photo_over(self.window), *(_coloured(flow) for flow in flows),
+            lesson.photo_over(self.window), *(coloured(flow, 6) for flow in flows),
             lesson.over(made.stages["warped"]), lesson.over(made.rgba.clamp(0, 1)), lesson.truth_at(self.window),
         ]  # fmt: skip
 
@@ -197,8 +202,3 @@ def first_codes(count: int) -> Tensor:
     places = torch.from_numpy(load_head_model().pncc().astype(np.float32)) * 2 - 1
     directions = F.normalize(torch.randn(3, count), dim=0) * _WAVES
     return (places @ directions + torch.rand(count) * (2 * torch.pi)).sin()
-
-
-def _coloured(flow: Tensor) -> Tensor:
-    """A flow as colours, for people: grey where nothing moves."""
-    return F.pad(flow * 6, (0, 0, 0, 0, 0, 1)) + 0.5

@@ -18,6 +18,7 @@ from engines.generators.networked.discriminators import PatchDiscriminator
 from engines.generators.networked.lesson import Judges, Lesson, Teaching
 from engines.generators.networked.picture import Picture, Size, places
 from engines.generators.networked.scene import Scene
+from engines.generators.networked.shown import coloured
 from engines.generators.visavis import inputs, sight
 from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WINDOW_PX
 from engines.generators.visavis.networks import (
@@ -152,7 +153,6 @@ class VisavisBlueprint(Blueprint[NetworkConfig]):
             small, small_truth = F.avg_pool2d(small, 2), F.avg_pool2d(small_truth, 2)
             losses[f"l1_{scale}"] = w.l1 * 0.5 * (small - small_truth).abs().mean()
         losses["matte"] = w.matte * (head[:, 3:] - lesson.matte_at(self.window)).abs().mean()
-        losses["range"] = (F.relu(head - 1) + F.relu(-head)).mean()
         # where the photo shows the place, no synthesis: outside mouth, lids, what it hides and the rim
         forbidden = 1 - allowed(stages["guide"], stages["picture"])
         losses["mask"] = w.mask * (layers[:, 8:] * forbidden).mean()
@@ -217,11 +217,11 @@ class VisavisBlueprint(Blueprint[NetworkConfig]):
     def grid(self, networks: nn.Module, lesson: Lesson) -> list[Tensor]:
         made = self.make(networks, lesson.scene)
         s = made.stages
-        flow = F.interpolate(s["flow"], scale_factor=2.0, mode="bilinear") * 6 + 0.5
+        flow = coloured(F.interpolate(s["flow"], scale_factor=2.0, mode="bilinear"), 6)
         mouth, eyes = (self._crop(n, made, lesson) for n in ("mouth", "eyes"))
         return [
             lesson.photo_over(self.window), lesson.over(s["picture"]), lesson.over(made.rgba),
-            lesson.truth_at(self.window), torch.cat([flow, torch.full_like(flow[:, :1], 0.5)], 1),
+            lesson.truth_at(self.window), flow,
             s["layers"][:, 8:].expand(-1, 3, -1, -1), s["layers"][:, :3] * 2 + 0.5,
             s["mouth_crop"], mouth[0], mouth[1], s["eyes_crop"][::2], eyes[0][::2], eyes[1][::2],
         ]  # fmt: skip

@@ -1,0 +1,23 @@
+"""The numbers of a geometric picture that its OpenCV drawing and its twin on a device (`engines.device`) share."""
+
+GRID_PX = 160  # of the longer side of the grid on which the head is rasterised
+MARGIN = 0.12  # the canvas reaches beyond the viewport by this share, so that edges have something to show
+
+# what lies behind the head
+FIXED_POINT_ROUNDS = 3
+RIM_SIGMA_PX = 3.0  # of the G-buffer's grid
+
+# where one surface passes before another
+CONTOUR_DEPTH = 0.05  # a depth step of this share of the grid's height is one surface before another
+CONTOUR_PX = 1.5  # what moves less than this against each other needs no contour
+STEP_PX = 5.0  # below this a contour's two sides may as well be interpolated
+SEEN = 0.5
+
+# what the photo hides
+LEAST_WEIGHT = 0.02
+RIM_PX = 5  # of the grid: the matte's soft rim, which stays transparent along the contour
+
+LID_FROM_ABOVE = 0.6  # of the way from a lid's fold to halfway up to the brow
+INSIDE_SIGMA_PX = 0.7  # how soft the mouth's inside is
+# how the mouth's inside is told apart
+CAVITY, TONGUE, UPPER_TEETH, LOWER_TEETH = 0.2, 0.4, 0.6, 0.8
