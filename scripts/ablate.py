@@ -22,18 +22,9 @@ import cv2
 import torch
 
 from engines.errors import VisavisError
-from engines.files import write_whole
-from scripts.ablation.judge import Judged, Tools, judge
-from scripts.ablation.learn import Budget, learn
-from scripts.ablation.plans import ABLATIONS, Ablation
-from scripts.ablation.report import plot, to_markdown
-from scripts.evaluation.features import PerceptualMeasure
-from scripts.evaluation.measure import Row
-from scripts.evaluation.report import write_csv
-from scripts.evaluation.run import Config, evaluate
-from scripts.evaluation.variants import SOURCE_COPY
-from scripts.generators.judges import lent
-from scripts.training.errors import TrainingEnded
+from scripts.ablation.learn import WEIGHTS, Budget, learn
+from scripts.ablation.plans import ABLATIONS
+from scripts.training.errors import TrainingEnded, TrainingError
 
 
 def main() -> None:
@@ -57,6 +48,11 @@ def main() -> None:
         "--recognition", type=Path, help="folder of the recognition nets, to learn from and for CSIM"
     )
     parser.add_argument("--clips", type=Path, help="folder of clips: judge with the whole evaluation too")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--train-only", action="store_true", help="only train: judge later, or elsewhere")
+    only.add_argument(
+        "--judge-only", action="store_true", help="judge the weights that are there, whatever trained them"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch and OpenCV, to judge (default: 1)")
     given = parser.parse_args()
     unknown = sorted(set(given.numbers) - set(ABLATIONS))
@@ -83,57 +79,18 @@ def run(number: str, given: argparse.Namespace) -> None:
     if given.recognition is not None:
         more += ["--recognition", str(given.recognition.resolve())]
     budget = Budget(given.samples, given.size, tuple(more))
-    weights = learn(given.pairs, ablation.generator, arms, budget, out)
-    tools = Tools(
-        PerceptualMeasure(),
-        lent(torch.device("cpu"), perceptual=False, recognition=given.recognition).describe,
-    )
-    judged: dict[str, Judged] = {}
-    for name, path in weights.items():
-        print(f"judging {name}", flush=True)
-        judged |= judge(name, ablation.generator, path, given.pairs, given.rows, tools)
-    rows = [row for name in (SOURCE_COPY, *weights) for row in judged[name].rows]
-    people = len({row.subject for row in rows})
-    about = [
-        f"`{ablation.generator}`: {given.samples} samples an arm at {given.size} px; weights best by held-out people.",
-        f"{len(judged[SOURCE_COPY].rows)} rows of {people} held-out people, the same for all: "
-        "one person's own frames, through the head model; FID of as many pictures.",
-    ]
-    fids = {name: found.fid for name, found in judged.items()}
-    lines = [f"# {number}: {ablation.title}", "", *to_markdown(ablation, rows, fids, about)]
-    if given.clips is not None:
-        lines += ["## Clips", "", *_on_clips(ablation, weights, given, out)]
-    write_csv(rows, out / "rows.csv")
-    write_whole(out / "report.md", "\n".join(lines) + "\n")
-    plot(ablation, rows, out / "plot.png")
-    print(f"{out / 'report.md'}, {out / 'plot.png'}", flush=True)
+    if given.judge_only:
+        weights = {arm.name: out / arm.name / WEIGHTS for arm in arms if (out / arm.name / WEIGHTS).is_file()}
+        if not weights:
+            raise TrainingError(f"{out} has no arm's {WEIGHTS}; train first, without --judge-only")
+    else:
+        weights = learn(given.pairs, ablation.generator, arms, budget, out)
+    if given.train_only:
+        return
+    # on a machine that only trains, what judges may not be installed
+    from scripts.ablation.verdict import judge_all
 
-
-def _on_clips(
-    ablation: Ablation, weights: dict[str, Path], given: argparse.Namespace, out: Path
-) -> list[str]:
-    """The same by the whole evaluation, with what a test-time switch does. Raises EvaluationError."""
-    tested = {name: f"{of}{end}" for name, (of, end) in ablation.at_test_time.items() if of in weights}
-    config = Config(
-        data=given.clips, out=out / "clips", generators=(SOURCE_COPY, *weights, *tested.values()), weights=weights,
-        recognition=given.recognition,
-    )  # fmt: skip
-    results = evaluate(config)
-    called = {generator: name for name, generator in tested.items()}
-    rows = [
-        Row(
-            r.protocol,
-            called.get(r.generator, r.generator),
-            r.take,
-            r.subject,
-            r.kind,
-            r.frame,
-            r.turn_deg,
-            r.values,
-        )
-        for r in results.rows
-    ]
-    return to_markdown(ablation, rows, {}, [*results.about, *results.skipped])
+    print(*judge_all(number, ablation, weights, out, given), sep=", ", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from engines.generators.idmatch.blueprint import IdmatchBlueprint
 from engines.generators.registry import GENERATORS
 from scripts import ablate
 from scripts.ablation import learn as learning
-from scripts.ablation.judge import Tools, drawn, judge, opened
+from scripts.ablation import verdict
+from scripts.ablation.judge import Judged, Tools, drawn, judge, opened
 from scripts.ablation.learn import Budget, is_done, learn
 from scripts.ablation.plans import ABLATIONS, Ablation, Arm
 from scripts.ablation.report import direction, to_markdown
@@ -25,7 +27,10 @@ from scripts.evaluation.bars import BY_KEY
 from scripts.evaluation.features import PerceptualMeasure
 from scripts.evaluation.measure import Row
 from scripts.evaluation.published import PUBLISHED
+from scripts.evaluation.results import Results
+from scripts.evaluation.run import Config
 from scripts.evaluation.statistics import Estimate
+from scripts.evaluation.variants import DRIVER_IDENTITY, SOURCE_COPY
 from scripts.generators.blueprint_task import BlueprintTask
 from scripts.generators.judges import Judges
 from scripts.generators.store import Store
@@ -36,6 +41,7 @@ TINY = (
     "--batch 4 --no-perceptual --threads 1 --device cpu"
 )
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[1]
 
 
 # --- plans ---------------------------------------------------------------------------------------
@@ -220,3 +226,57 @@ def test_differences_are_with_the_arm_that_is_named_and_papers_stand_beside() ->
     assert "| default | 0.515" in text
     assert "+conditioning" not in text  # nothing is known of it
     assert Ablation("idmatch", "", (Arm("all"),)).paper is None
+
+
+def test_a_machine_that_only_trains_needs_nothing_that_judges(tmp_path: Path) -> None:
+    """What scripts.pack does not bring is not imported before all arms are trained."""
+    told = (
+        "import sys; from scripts import ablate; from scripts.ablation import learn; "
+        f"learn._run = lambda told, log: (log.parent / learn.WEIGHTS).touch(); "
+        f"sys.argv = ['ablate', 'pairs', '004', '-o', {str(tmp_path)!r}, '--train-only']; ablate.main(); "
+        "print(sorted({'skimage', 'matplotlib', 'PIL', 'mediapipe', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    arms = ABLATIONS["004"].arms
+    assert all(is_done(tmp_path / "004" / arm.name, arm, Budget(20_000, 128)) for arm in arms)
+
+
+def test_weights_from_elsewhere_are_judged_and_across_people_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is trained; the driver's identity is the arm's own weights, drawn otherwise."""
+    clips, configs = tmp_path / "clips", list[Config]()
+    (tmp_path / "004" / "all").mkdir(parents=True)
+
+    def run(*told: str) -> None:
+        arguments = ["ablate", "pairs", "004", "-o", str(tmp_path), "--judge-only", *told]
+        monkeypatch.setattr(sys, "argv", arguments)
+        ablate.main()
+
+    with pytest.raises(SystemExit, match="train first"):
+        run()
+    (tmp_path / "004" / "all" / learning.WEIGHTS).touch()
+
+    def judged(name: str, *_: object) -> dict[str, Judged]:
+        rows = [Row("self", "", f"{w}_01", w, "frame", 1, 5.0, {"lpips": 1.0, "mouth": 2.0}) for w in "abcd"]
+        none = np.random.default_rng(0).random((4, 3))
+        return {n: Judged([replace(r, generator=n) for r in rows], none, none) for n in (name, SOURCE_COPY)}
+
+    def evaluated(config: Config) -> Results:
+        configs.append(config)
+        rows = [
+            Row("cross", g, f"{w}_01", w, "frame", 1, 5.0, {"apd": float(k)})
+            for k, g in enumerate(config.generators) for w in "abcd"
+        ]  # fmt: skip
+        return Results(rows, {}, 256, skipped=["CSIM: none"])
+
+    monkeypatch.setattr(verdict, "judge", judged)
+    monkeypatch.setattr(verdict, "evaluate", evaluated)
+    run("--clips", str(clips))
+    (config,) = configs
+    assert config.generators == (SOURCE_COPY, "all", f"all{DRIVER_IDENTITY}")
+    assert config.weights == {"all": tmp_path / "004" / "all" / learning.WEIGHTS}
+    text = (tmp_path / "004" / "report.md").read_text(encoding="utf-8")
+    assert "| driver-identity | all | **+1.000 [+1.000, +1.000]** |" in text.partition("## Clips")[2]

@@ -16,11 +16,12 @@ from engines.errors import GeneratorError, WeightsError
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.idmatch.blueprint import IdmatchBlueprint
 from engines.generators.idmatch.networks import IdmatchConfig
+from engines.generators.networked.blueprint import Served
 from engines.generators.networked.discriminators import folded
 from engines.generators.registry import GENERATORS
 from engines.head.model import load_head_model
 from scripts.evaluate import parse
-from scripts.evaluation.cost import opened_work, shipped_work, width_one, work_of
+from scripts.evaluation.cost import frame_ms, opened_work, shipped_work, width_one, width_one_ms, work_of
 from scripts.evaluation.variants import known_names, registered
 
 TINY = IdmatchConfig((4, 4, 4, 4), (4, 4, 4, 8), (4, 4, 4), 32, 1)
@@ -136,3 +137,18 @@ def test_papers_md_says_what_the_networks_cost() -> None:
 
 def _millions(networks: nn.Module) -> float:
     return sum(p.numel() for p in networks.parameters()) / 1e6
+
+
+def test_a_frame_is_timed_after_one_that_does_not_count() -> None:
+    calls: list[int] = []
+
+    class Counted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            calls.append(len(x))
+            return x
+
+    served = [Served("a", Counted(), (torch.zeros(1),)), Served("b", Counted(), (torch.zeros(2),))]
+    assert frame_ms(served, frames=3) >= 0
+    assert calls == [1, 2] * 4
+    assert width_one_ms("visavis") is None  # no paper has it
+    assert width_one_ms("geometric") is None

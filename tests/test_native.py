@@ -35,6 +35,7 @@ from engines.raster import gbuffer as grids
 from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport, rasterise
 from engines.raster.pose import head_viewport, pose_head, wide_viewport
 from engines.renderer import Renderer
+from streamer.check import doctor
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
@@ -377,6 +378,21 @@ def test_nobody_waits_for_the_compiler() -> None:
     assert loading.refusal is None
 
 
+def test_the_doctor_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_folder: Path) -> None:
+    _compiler(monkeypatch, tmp_path, "exit 1")
+    (check,) = doctor.drawing_checks()
+    assert (check.status, check.detail) == ("ok", f"{tmp_path / 'my cc'} will compile it on first use")
+    monkeypatch.setattr("engines.native.loader.is_whole", lambda _: True)
+    assert doctor.drawing_checks()[0].detail == "compiled for this CPU"
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (check,) = doctor.drawing_checks()
+    assert (check.status, check.fix) == ("warn", "sudo apt-get install gcc libc6-dev")
+    monkeypatch.setenv(SETTING, "off")
+    assert doctor.drawing_checks()[0].fix == "unset VISAVIS_NATIVE"
+    assert not own_folder.exists()  # nothing was made
+
+
 def test_off_means_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SETTING, "off")
     loading = Loader(make_kernels)
@@ -388,7 +404,7 @@ def test_off_means_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_compiler_is_said_with_its_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    with pytest.raises(EngineError, match=r"no C compiler, so OpenCV draws.*apt-get install gcc"):
+    with pytest.raises(EngineError, match=r"no C compiler, so OpenCV draws, .*apt-get install gcc"):
         make_kernels()
 
 

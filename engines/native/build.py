@@ -48,9 +48,7 @@ def find_compiler() -> list[str]:
     for command in ([named] if named else []) + [[name] for name in COMPILERS]:
         if shutil.which(command[0]):
             return command
-    raise EngineError(
-        "no C compiler, so OpenCV draws, at half the speed; on Debian: apt-get install gcc libc6-dev"
-    )
+    raise EngineError("no C compiler, so OpenCV draws, which is slower; sudo apt-get install gcc libc6-dev")
 
 
 def library_path(compiler: list[str]) -> Path:

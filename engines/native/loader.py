@@ -65,6 +65,18 @@ def make_kernels() -> Kernels:
 _loader = Loader(make_kernels)
 
 
+def how_drawing_is_compiled() -> str:
+    """Whether it is already, or what will compile it; makes nothing. Raises EngineError where it cannot be."""
+    if os.environ.get(SETTING, "").lower() == "off":
+        raise EngineError(f"{SETTING}=off, so OpenCV draws")
+    compiler = find_compiler()
+    return (
+        "compiled for this CPU"
+        if is_whole(library_path(compiler))
+        else f"{compiler[0]} will compile it on first use"
+    )
+
+
 def kernels() -> Kernels | None:
     """The compiled drawing, or None while it is being made, or for good where it cannot be (`refusal`)."""
     return _loader.get()

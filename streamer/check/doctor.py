@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.text import Text
 
 from engines.compile.names import ENGINES_SETTING
-from engines.errors import ModelError, ModelMissing, brief
+from engines.errors import EngineError, ModelError, ModelMissing, brief
 from engines.head.names import HEAD_MODEL_SETTING, OWN_HEAD_MODEL
 from engines.model_files import MODELS, find_model
+from engines.native.loader import SETTING, how_drawing_is_compiled
 from streamer.check.probes import run_probes
 
 Status = Literal["ok", "missing", "warn"]
@@ -90,6 +91,7 @@ def diagnose() -> list[Check]:
         ("head model", lambda: head_model_checks(os.environ.get(HEAD_MODEL_SETTING, ""))),
         ("GPU", lambda: gpu_checks(report.get("+nvidia"), has_nvidia_card(), report.get("torch"))),
         ("engines", lambda: engine_checks(report.get("+engines"))),
+        ("drawing", drawing_checks),
         ("devices", lambda: device_checks(report.get("+devices"), sys.platform)),
         ("virtual camera", lambda: virtual_camera_checks(report.get("+devices"), sys.platform)),
     ]
@@ -250,6 +252,15 @@ def engine_checks(engines: Mapping[str, Any] | None) -> list[Check]:
             fix = "" if chosen else "mend what its reason names, or the packages above"
             checks.append(Check(label, "ok" if chosen else "missing", f"refused: {reason}", fix))
     return [*checks, *network_checks(list(engines.get("networks", [])), {t["name"]: t for t in tiers})]
+
+
+def drawing_checks() -> list[Check]:
+    """Whether drawing is compiled for this computer: it is quicker so."""
+    try:
+        return [Check("drawing", "ok", how_drawing_is_compiled())]
+    except EngineError as error:
+        reason, _, fix = str(error).partition("; ")
+        return [Check("drawing", "warn", reason, fix or f"unset {SETTING}")]
 
 
 def network_checks(

@@ -90,12 +90,15 @@ def probe(items: Iterable[str]) -> None:
 def _engine_facts() -> dict[str, Any]:
     module: Any = importlib.import_module("engines.compile.open")
     kept: Any = importlib.import_module("engines.compile.served_by")
+    networks: Any = importlib.import_module("engines.networks")
     tiers: Any = module.tiers()
+    owners = tuple(f"{owner}-" for owner in networks.owners())
     return {
         "tiers": [{"name": t.name, "available": bool(t.available), "reason": str(t.reason)} for t in tiers],
         "networks": [
             {"name": name, "tier": served.tier, "refused": [list(r) for r in served.refused]}
             for name, served in kept.ServedBy.all().items()
+            if f"{name}-".startswith(owners)  # not of generators that are gone
         ],
     }
 
