@@ -54,7 +54,8 @@ def fake_tensorrt(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A torch_tensorrt that compiles to the module itself."""
     module = ModuleType("torch_tensorrt")
     module.__spec__ = ModuleSpec("torch_tensorrt", None)
-    module.__dict__["compile"] = lambda module, ir, inputs: module
+    module.__dict__["options"] = asked = list[dict[str, object]]()
+    module.__dict__["compile"] = lambda module, **options: asked.append(options) or module
     monkeypatch.setitem(sys.modules, "torch_tensorrt", module)
     return module
 
@@ -407,6 +408,14 @@ def test_the_next_tier_serves_when_tensorrt_fails(
     name, reasons = served_by((TensorRtEngine(FakeGpu(fails_in=phase)), TorchEngine()), inputs)
     assert name == "torch"
     assert f"no {phase} today" in reasons[0]
+
+
+def test_tensorrt_keeps_its_timings_in_our_cache_and_not_in_a_folder_of_everybody(
+    inputs: tuple[Tensor, Tensor], fake_tensorrt: ModuleType
+) -> None:
+    TensorRtEngine(FakeGpu()).compile(TinyWarp(), inputs, "fp32")
+    (asked,) = fake_tensorrt.__dict__["options"]
+    assert Path(str(asked["timing_cache_path"])).parent == engine_cache_folder()
 
 
 def test_a_module_that_cannot_be_copied_is_refused(inputs: tuple[Tensor, Tensor]) -> None:

@@ -85,7 +85,7 @@ class NvidiaGpu(Accelerator):
 
     def refusal(self) -> str | None:
         if torch.version.cuda is None:
-            return "this torch is a CPU build; install the CUDA build of torch 2.13 (docs/install.md)"
+            return "this torch is a CPU build; type: pip install --force-reinstall 'torch==2.13.*' (docs/install.md)"
         if not torch.cuda.is_available():
             return "no usable NVIDIA GPU; check the driver with: nvidia-smi"
         return None

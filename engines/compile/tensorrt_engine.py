@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.util import find_spec
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from engines.compile.accelerator import Accelerator, NvidiaGpu
 from engines.compile.engine import Compiled, Engine, Precision, Tier, answer_of, refusing
+from engines.compile.exports import engine_cache_folder
 
 
 class TensorRtEngine(Engine):
@@ -37,7 +39,13 @@ class TensorRtEngine(Engine):
             moved = device.move(module, precision)
             inputs = [device.place(x, precision) for x in example]
         with device.building, refusing("TensorRT's compilation"):
-            compiled = torch_tensorrt.compile(moved, ir="dynamo", inputs=inputs)
+            # where its own default is, in the temporary folder, anybody may have left a file
+            timings = engine_cache_folder() / "tensorrt-timings.bin"
+            with suppress(OSError):  # then it is not kept
+                timings.parent.mkdir(parents=True, exist_ok=True)
+            compiled = torch_tensorrt.compile(
+                moved, ir="dynamo", inputs=inputs, timing_cache_path=str(timings)
+            )
 
         def run(*given: Tensor) -> tuple[Tensor, ...]:
             with torch.inference_mode():
