@@ -332,6 +332,43 @@ def test_no_vertex_can_hurt(kernels: Kernels, model: HeadModel, astronaut: Enrol
     assert draw_layers(cache, away).picture[..., 3].max() > 0
 
 
+@pytest.mark.parametrize(
+    ("left", "top", "side", "drawn"),
+    [
+        (0, 0, 300, True),
+        (-299, 399, 300, True),  # a pixel of it
+        (-300, 0, 300, False),
+        (0, 400, 300, False),
+        (500, 0, 300, False),
+        (0, 0, 127, False),
+        (-(2**40), 0, 2**41, False),
+    ],
+)
+def test_windows_that_the_kernels_draw(left: int, top: int, side: int, drawn: bool) -> None:
+    assert compiled.can_draw(Window(left, top, side), Viewport(0, 0, 1, 500, 400)) is drawn
+
+
+@needs_compiler
+@pytest.mark.parametrize("place", [(-299, -200), (499, 399), (-100, 350)])
+def test_a_window_half_beside_the_picture(kernels: Kernels, place: tuple[int, int]) -> None:
+    """Its edge goes on, as when OpenCV cuts it out."""
+    rng = np.random.default_rng(2)
+    picture = np.asarray(
+        cv2.GaussianBlur(rng.integers(0, 256, (400, 500, 4), dtype=np.uint8), (0, 0), 3), np.uint8
+    )
+    window = Window(*place, 300)
+    grid = (
+        np.zeros((40, 50, 2), np.float32),
+        np.zeros((40, 50), np.uint8),
+        np.zeros((40, 50, 2), np.float32),
+    )
+    maps = (np.zeros((8, 8, 4), np.float32), np.zeros((8, 8, 3), np.float32))
+    none = np.zeros(256, np.uint8)
+    low, guide, _ = kernels.window(picture, (*place, 300), grid, maps, (none, none, none))
+    assert np.abs(low * 255 - inputs.low_picture(picture, window).transpose(2, 0, 1)).max() < 1.01
+    assert not guide.any()
+
+
 @needs_compiler
 def test_arrays_of_another_kind_are_refused(kernels: Kernels) -> None:
     crop = Crop.of(np.eye(2, 3), 8)

@@ -147,7 +147,7 @@ int visavis_blend(const Blend *b) {
     double step = (double)side / FLOW_PX;
     int mx0 = most(b->left_px + (int)(most(fx0 - 1, 0) * step), 0), mx1 = least(b->left_px + (int)ceil(least(fx1 + 1, FLOW_PX) * step), W);
     int my0 = most(b->top_px + (int)(most(fy0 - 1, 0) * step), 0), my1 = least(b->top_px + (int)ceil(least(fy1 + 1, FLOW_PX) * step), H);
-    moves = moves && mx1 > mx0 && my1 > my0;
+    moves = moves && mx1 > mx0 && my1 > my0 && W > 1 && H > 1;
     if (moves) pairs_of(mx0 - b->left_px, mx1 - mx0, FLOW_PX, side, small);
     pairs_of(x0 - b->left_px, x1 - x0, WINDOW_PX, side, large);
     for (int y = y0; y < y1; y++) {

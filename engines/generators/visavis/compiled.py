@@ -14,7 +14,7 @@ from engines.generators.networked.boxes import TurnedBox, Window
 from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WINDOW_PX, eye_guide, mouth_guide, one_hot
 from engines.native.kernels import Crop, Kernels
 from engines.raster.conditioning import PreparedMap
-from engines.raster.gbuffer import GBuffer
+from engines.raster.gbuffer import GBuffer, Viewport
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -25,9 +25,15 @@ _IN_MOUTH = np.ascontiguousarray(mouth_guide(_ALL[None])[0], np.uint8)  # (256, 
 _IN_EYE = np.ascontiguousarray(eye_guide(_ALL[None])[0], np.uint8)  # (256, 1)
 
 
-def can_draw(window: Window) -> bool:
-    """Whether the kernels draw this window: a smaller one would have to be enlarged for the networks."""
-    return window.side_px >= WINDOW_PX
+_MOST_PX = 1 << 15
+
+
+def can_draw(window: Window, viewport: Viewport) -> bool:
+    """Whether the kernels draw this window: a smaller one would have to be enlarged for the networks, and one that an
+    odd avatar has beside the picture has no edge to go on from."""
+    across = -window.side_px < window.left_px < viewport.width_px
+    down = -window.side_px < window.top_px < viewport.height_px
+    return across and down and WINDOW_PX <= window.side_px <= _MOST_PX
 
 
 def see_head(

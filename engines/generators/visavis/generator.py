@@ -110,7 +110,7 @@ class VisavisGenerator(NetworkedGenerator[VisavisCache]):
         picture, window = layers.picture, cache.window
         vector = inputs.motion_vector(cache.motion, motion, cache.pose, gbuffer.mesh.pose)
         vector *= np.float32(self._on("motion"))
-        compiled = kernels() if can_draw(window) else None
+        compiled = kernels() if can_draw(window, gbuffer.viewport) else None
         if compiled is not None:
             seen = see_head(compiled, picture, layers.flow, cache.guides, gbuffer, window)
         else:
