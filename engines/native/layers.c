@@ -2,8 +2,6 @@
 // The same as `engines/generators/geometric/generator.py` draws with OpenCV, in one call.
 #include "grid.h"
 
-enum { NONE = 0, EYE = 2, MOUTH = 3, TEETH = 4, TONGUE = 5 };  // places in `kinds`, told by the caller
-
 typedef struct {
     int32_t w, h;                  // of the grid
     int32_t W, H;                  // of the picture

@@ -13,7 +13,7 @@ from scripts.ablation.plans import Ablation
 from scripts.evaluation.bars import BY_KEY, Measure, Table
 from scripts.evaluation.measure import Row
 from scripts.evaluation.published import NOTE, PUBLISHED
-from scripts.evaluation.statistics import Estimate
+from scripts.evaluation.statistics import Estimate, with_interval
 from scripts.evaluation.take import BINS_DEG, Protocol, bin_of
 from scripts.evaluation.variants import SOURCE_COPY
 
@@ -158,9 +158,7 @@ def _interval(e: Estimate, digits: int) -> str:
 def _signed(e: Estimate, digits: int) -> str:
     if not e.count:
         return ""
-    text = f"{e.value:+.{digits}f}"
-    if np.isfinite(e.low):
-        text += f" [{e.low:+.{digits}f}, {e.high:+.{digits}f}]"
+    text = with_interval(e, digits)
     return f"**{text}**" if e.excludes(0) else text
 
 

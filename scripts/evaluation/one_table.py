@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from scripts.evaluation.bars import BASELINE, MEASURES, Measure, Table
 from scripts.evaluation.published import PUBLISHED, Published
 from scripts.evaluation.results import Cost, Results
-from scripts.evaluation.statistics import Estimate
+from scripts.evaluation.statistics import Estimate, with_interval
 from scripts.evaluation.take import Protocol
 from scripts.evaluation.truth import TO_DRIVERS, TO_SOURCES
 
@@ -70,9 +68,7 @@ def against(table: Table) -> list[str]:
 def _difference(e: Estimate, m: Measure) -> str:
     if not e.count:
         return ""
-    text = f"{e.value:+.{m.digits}f}"
-    if np.isfinite(e.low):
-        text += f" [{e.low:+.{m.digits}f}, {e.high:+.{m.digits}f}]"
+    text = with_interval(e, m.digits)
     if not e.excludes(0) or m.better is None:
         return text
     good = (e.value < 0) == (m.better == "low")

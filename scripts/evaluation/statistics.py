@@ -33,6 +33,12 @@ class Estimate:
         return self.low > value or self.high < value
 
 
+def with_interval(e: Estimate, digits: int) -> str:
+    """A difference with its sign and, where it is known, between what it lies."""
+    interval = f" [{e.low:+.{digits}f}, {e.high:+.{digits}f}]" if np.isfinite(e.low) else ""
+    return f"{e.value:+.{digits}f}{interval}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Sums:
     """Per subject (S,): sums of the values, of the baseline's, and how many."""
