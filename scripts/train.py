@@ -22,17 +22,18 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # also when run as a file
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
-from engines.compile.weights import WeightsHeader, arrays_of, save_weights
+from engines.compile.weights import WeightsHeader, arrays_of, load_weights, save_weights
 from engines.errors import VisavisError
-from engines.generators.networked.blueprint import Blueprint
+from engines.generators.networked.blueprint import Blueprint, config_of
 from engines.generators.networked.discriminators import folded
 from engines.generators.registry import GENERATORS
 from scripts.generators.blueprint_task import BlueprintTask
 from scripts.generators.judges import lent
 from scripts.generators.loop import train
 from scripts.generators.store import Store
-from scripts.generators.task import Batch
+from scripts.generators.task import Batch, Before
 from scripts.training.errors import TrainingEnded, TrainingError
 from scripts.training.loop import say_at_once
 from scripts.training.memory import denormals_flushed, keep_freed_memory
@@ -58,6 +59,13 @@ def main() -> None:
     parser.add_argument("--generator", choices=trainable(), default="visavis")
     parser.add_argument(
         "-o", "--output", type=Path, help="weights file for the best weights; left out: runs/…/best"
+    )
+    parser.add_argument(
+        "--from",
+        type=Path,
+        dest="start",
+        metavar="WEIGHTS",
+        help="weights to begin with, such as those that ship, where the runs folder has no checkpoint yet",
     )
     parser.add_argument(
         "--minutes", type=float, help="time budget, resumed time included (60 where no other budget is given)"
@@ -140,7 +148,9 @@ def _run(arguments: argparse.Namespace) -> None:
     teacher = blueprint.teacher if blueprint.teacher in judges.describe else None
     if blueprint.teacher is not None and teacher is None:
         say_at_once(f"without the loss on who it is: {judges.missing[blueprint.teacher]}")
-    task = BlueprintTask(blueprint, device, judges)
+    start, before = _start(arguments.start, blueprint)
+    task = BlueprintTask(blueprint, device, judges, start)
+    task.before = before
     settings = Settings(
         minutes_of(arguments), arguments.batch, arguments.rate, arguments.seed, arguments.steps, arguments.samples,
         workers_of(arguments.workers, device), arguments.step or ("graph" if device.type == "cuda" else "eager"),
@@ -151,7 +161,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
     def keep(training: Training[Batch], figures: dict[str, float]) -> None:
         notes = {
-            "steps": training.step, "minutes": round(training.spent_s / 60, 1), "seed": settings.seed,
+            "steps": task.before.steps + training.step, "samples": task.before.samples + training.samples,
+            "minutes": round(task.before.minutes + training.spent_s / 60, 1), "seed": settings.seed,
             "without": sorted(blueprint.without), "height_px": blueprint.window.height_px, "teacher": teacher,
         }  # fmt: skip
         kind = blueprint.kind
@@ -164,6 +175,22 @@ def _run(arguments: argparse.Namespace) -> None:
     done = train(task, store, settings, folder, device, on_best=keep, profile=arguments.profile)
     print(f"{done.steps} steps, {done.samples} samples in {done.minutes:.1f} minutes; weights: {output}")
     print(f"this run: {done.spent}")
+
+
+def _start(path: Path | None, blueprint: Blueprint[Any]) -> tuple[dict[str, Tensor] | None, Before]:
+    """Tensors to begin with and what was spent on them. Raises WeightsError, TrainingError for other widths."""
+    if path is None:
+        return None, Before()
+    tensors, header = load_weights(path, blueprint.kind)
+    same = (config_of(blueprint.config_type, header.config), sorted(header.notes.get("without", ())))
+    if same != (blueprint.config, sorted(blueprint.without)):
+        raise TrainingError(
+            f"{path} is of other widths or parts than this training ({dict(header.config)}, without "
+            f"{same[1] or 'nothing'}); give the same by --config and --without"
+        )
+    notes = header.notes
+    before = Before(int(notes.get("steps", 0)), int(notes.get("samples", 0)), float(notes.get("minutes", 0)))
+    return {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, before
 
 
 def minutes_of(arguments: argparse.Namespace) -> float:

@@ -18,7 +18,7 @@ from engines.enrollment import Enrollment
 from engines.errors import WeightsError
 from engines.generators.networked import base
 from engines.generators.networked.blueprint import Blueprint, Made, config_of, load_networks, warped
-from engines.generators.networked.discriminators import folded
+from engines.generators.networked.discriminators import folded, load_folded
 from engines.generators.networked.lesson import Judges, Lesson
 from engines.generators.networked.paste import Paste, premultiplied
 from engines.generators.networked.picture import Picture, Size, Tint
@@ -502,6 +502,30 @@ def test_networks_are_built_as_they_were_trained_and_saved(tmp_path: Path) -> No
     save_weights(path, arrays_of(folded(trained), np.float32), odd)
     with pytest.raises(WeightsError):
         load_networks(Normed, path)
+
+
+def test_a_training_goes_on_from_weights_that_were_saved() -> None:
+    """Under spectral norm too: the same is drawn at once, and the norm is a norm again."""
+    trained = Normed(Widths(5)).networks().train()
+    assert isinstance(trained, Unmoved)
+    for _ in range(100):  # as training would: each look comes nearer to the norm
+        _ = trained.flow.weight
+    trained.eval()
+    saved = {name: tensor.clone() for name, tensor in folded(trained).state_dict().items()}
+    torch.manual_seed(7)
+    again = Normed(Widths(5)).networks().train()
+    assert isinstance(again, Unmoved)
+    load_folded(again, saved)
+    assert again.flow.training
+    seen = torch.rand(1, 6, 16, 16)
+    assert torch.allclose(again.flow(seen), trained.flow(seen), atol=1e-4)
+    with torch.no_grad():
+        again.flow.parametrizations["weight"].original.mul_(3)  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue, reportUnknownMemberType]
+    assert torch.allclose(again.flow(seen), trained.flow(seen), atol=1e-4)
+    fewer = {name: tensor for name, tensor in saved.items() if name != "flow.weight"}
+    for odd in (fewer, saved | {"foreign": saved["flow.bias"]}, saved | {"flow.weight": torch.zeros(1)}):
+        with pytest.raises(RuntimeError):
+            load_folded(again, odd)
 
 
 def test_an_engine_is_kept_for_the_parts_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -281,6 +282,47 @@ def test_a_few_steps_make_it_better(drawn_pairs: Path, tmp_path: Path) -> None:
     _, about = load_weights(output, KIND)
     assert about.licence == "mine"
     assert load_networks(VisavisBlueprint, output)[1].training is False
+
+
+@pytest.mark.slow
+def test_a_training_begins_from_weights_and_tells_all_that_was_spent(
+    drawn_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also when it is cut off, and the file that it began from has been written over meanwhile."""
+    given = ["train", str(drawn_pairs), "--batch", "2", "--no-perceptual", "--device", "cpu"]
+    path = tmp_path / "mine.safetensors"
+
+    def go(folder: str, *more: str) -> dict[str, object]:
+        monkeypatch.setattr(sys, "argv", [*given, "--runs", str(tmp_path / folder), "-o", str(path), *more])
+        command.main()
+        capsys.readouterr()
+        return dict(load_weights(path, KIND)[1].notes)
+
+    assert go("first", "--steps", "2")["samples"] == 4
+    first = load_weights(path, KIND)[0]
+    # a rate of nothing: what is judged and saved is what it began from
+    notes = go("second", "--from", str(path), "--steps", "1", "--rate", "0")
+    assert (notes["steps"], notes["samples"]) == (3, 6)
+    again = load_weights(path, KIND)[0]
+    assert all(np.allclose(first[name], again[name], atol=2e-3) for name in first)
+    checkpoint = torch.load(tmp_path / "second" / CHECKPOINT, weights_only=True)
+    assert checkpoint["own"]["before"] == {"steps": 2, "samples": 4, "minutes": pytest.approx(0, abs=60)}
+    checkpoint["best"] = math.inf
+    torch.save(checkpoint, tmp_path / "second" / CHECKPOINT)
+    notes = go("second", "--from", str(path), "--steps", "2")
+    assert (notes["steps"], notes["samples"]) == (4, 8)
+
+
+def test_weights_of_other_parts_are_not_begun_from(
+    drawn_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = VisavisBlueprint.weights_path()
+    for more in (["--without", "mouth"], ["--config", "code=9"]):
+        told = [*more, "--from", str(path), "--runs", str(tmp_path), "--device", "cpu", "--no-perceptual"]
+        monkeypatch.setattr(sys, "argv", ["train", str(drawn_pairs), *told])
+        with pytest.raises(SystemExit):
+            command.main()
+        assert "is of other widths or parts than this training" in capsys.readouterr().err
 
 
 def test_a_size_that_a_generator_does_not_have_is_refused(

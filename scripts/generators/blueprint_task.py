@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from engines.compile.precision import bfloat16_pays
 from engines.generators.networked.blueprint import Blueprint
+from engines.generators.networked.discriminators import load_folded
 from engines.generators.networked.lesson import Judges, Outcome
 from engines.generators.networked.surface import HeadTables
 from engines.head.model import load_head_model
@@ -27,16 +28,26 @@ _TILE_PX = 128  # height of a column's picture in the grid
 class BlueprintTask(GeneratorTask):
     """See the module."""
 
-    def __init__(self, blueprint: Blueprint[Any], device: torch.device, judges: Judges) -> None:
+    def __init__(
+        self,
+        blueprint: Blueprint[Any],
+        device: torch.device,
+        judges: Judges,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """`start`: tensors of a weights file that the networks begin with."""
         self.blueprint, self.name = blueprint, blueprint.kind.name
         self.teaching = blueprint.teaching
         self.window_px = (blueprint.window.width_px, blueprint.window.height_px)
-        self._device, self._judges = device, judges
+        self._device, self._judges, self._start = device, judges, start
         self._bfloat16 = bfloat16_pays(device)
         self._tables = HeadTables.of(load_head_model(), device)
 
     def networks(self) -> nn.Module:
-        return self.blueprint.networks()
+        networks = self.blueprint.networks()
+        if self._start is not None:
+            load_folded(networks, self._start)
+        return networks
 
     def discriminators(self) -> dict[str, nn.Module]:
         return self.blueprint.discriminators()

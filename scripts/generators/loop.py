@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from engines.compile.precision import bfloat16_pays
 from engines.generators.networked import terms
 from engines.generators.networked.lesson import Outcome
 from scripts.generators.rows import Draw, Rows
-from scripts.generators.task import Batch, GeneratorTask
+from scripts.generators.task import Batch, Before, GeneratorTask
 from scripts.training.loop import CHECKPOINT, say_at_once
 from scripts.training.loop import train as run
 from scripts.training.optimiser import fused_adamw, load_optimiser
@@ -135,6 +136,7 @@ class OnPairs(Task[Batch]):
         return {
             "discriminators": {n: d.state_dict() for n, d in self._discriminators.items()},
             "teacher": self._teacher.state_dict() if self._teacher else None,
+            "before": asdict(self._generator.before),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -142,6 +144,7 @@ class OnPairs(Task[Batch]):
             discriminator.load_state_dict(state["discriminators"][name])
         if self._teacher:
             load_optimiser(self._teacher, state["teacher"])
+        self._generator.before = Before(**state.get("before", {}))
 
     # --- held-out people ------------------------------------------------------------------------------
 

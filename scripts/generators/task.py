@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,15 @@ from scripts.generators.rows import Rows
 Batch = dict[str, Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was spent on weights that a training begins from: all trainings before it together."""
+
+    steps: int = 0
+    samples: int = 0
+    minutes: float = 0.0
+
+
 class GeneratorTask(ABC):
     """One generator's training. Stateless but for its settings."""
 
@@ -22,6 +32,8 @@ class GeneratorTask(ABC):
     teaching: Teaching = Teaching()
     # size of the window, (w, h): figures at one size say nothing of those at another
     window_px: tuple[int, int] = (0, 0)
+    # what the weights had learned before this training, to be told in what it saves; kept in its checkpoints
+    before: Before = Before()
 
     @abstractmethod
     def networks(self) -> nn.Module:

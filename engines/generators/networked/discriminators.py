@@ -14,6 +14,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from engines.generators.networked.terms import pyramid
 
+_DIRECTIONS_FOUND = 100  # power iterations, which begin anywhere
+
 Verdict = tuple[Tensor, list[Tensor]]  # of patches, and the features on the way
 
 
@@ -93,3 +95,37 @@ def folded(network: nn.Module) -> nn.Module:
     for module, training in modes:
         module.training = training
     return plain
+
+
+def load_folded(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Fill `network` with the state of a `folded` copy of it, to go on training; it then gives what the copy gave.
+
+    A weight under spectral norm has norm 1 as it comes; its directions are found anew. Raises RuntimeError for tensors
+    that do not fit.
+    """
+    normed = {
+        f"{name}.{weight}" if name else weight: (module, weight)
+        for name, module in network.named_modules()
+        if parametrize.is_parametrized(module)
+        for weight in cast(Mapping[str, nn.Module], module.parametrizations)
+    }
+    given = dict(tensors)
+    with torch.no_grad():
+        for name in normed.keys() & given.keys():
+            module, weight = normed[name]
+            held = cast(Mapping[str, nn.Module], module.parametrizations)[weight]
+            original = cast(Tensor, held.original)
+            value = given.pop(name)
+            if value.shape != original.shape:
+                raise RuntimeError(f"{name} is of shape {tuple(value.shape)}, not {tuple(original.shape)}")
+            original.copy_(value)
+            mode = held.training
+            held.train()
+            for _ in range(_DIRECTIONS_FOUND):  # each look turns them once
+                getattr(module, weight)
+            held.train(mode)
+    missing, foreign = network.load_state_dict(given, strict=False)
+    missing = [name for name in missing if ".parametrizations." not in f".{name}"]
+    unfilled = [*missing, *(name for name in normed if name not in tensors)]
+    if unfilled or foreign:
+        raise RuntimeError(f"missing: {', '.join(unfilled)}; not known: {', '.join(foreign)}")
