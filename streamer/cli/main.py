@@ -31,6 +31,7 @@ from streamer.cli.options import (
     HeadModelSpec,
     HeadMotion,
     Height,
+    MicTo,
     SinkName,
     SourceName,
     TraceFile,
@@ -228,6 +229,7 @@ def run(
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
     loop: Annotated[bool, typer.Option("--loop", help="Repeat a file for ever.")] = False,
+    mic_to: MicTo = None,
     trim_ms: TrimMs = 0.0,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop by itself after this long.")] = None,
     head_motion: HeadMotion = None,
@@ -237,9 +239,10 @@ def run(
 ) -> None:
     """Be the avatar, live: a camera, microphone or file in, a window, virtual camera or file out. Ctrl-C ends it.
 
-    A microphone alone moves the face by the voice. A file's sound goes into a file; a microphone's does not.
+    A microphone alone moves the face by the voice. A file's sound goes into a file, your voice into a virtual
+    microphone.
 
-    Example: `visavis run me.avatar --from webcam --to virtualcam`
+    Example: `visavis run me.avatar --from webcam --to virtualcam --mic-to "visavis mic"`
     """
     require_apart(
         {"--to": sink, "--trace": trace},
@@ -258,6 +261,7 @@ def run(
         options = LiveOptions(
             source=source,
             sink=sink,
+            mic_to=mic_to,
             generator=generator,
             tracker=tracker,
             size_px=height_px(size, aspect),
