@@ -53,15 +53,16 @@ class PulseMicrophone:
             raise SoundError(f"no virtual microphone can be made ({_told(error)}); {_NO_SERVER}") from error
 
     def _make(self, pulse: Any) -> None:
+        # both kinds of quotes: PipeWire takes a backslash for itself, PulseAudio ends a property at a space
         if self.sink not in {sink.name for sink in pulse.sink_list()}:
-            told = f'sink_properties=device.description="{self.name}-in"'.replace(" ", "\\ ")
+            told = f"sink_properties='device.description=\"{self.name} (input)\"'"
             self._made.append(
                 pulse.module_load(
                     "module-null-sink", f"sink_name={self.sink} rate={RATE_HZ} channels=1 {told}"
                 )
             )
         if self.source not in {source.name for source in pulse.source_list()}:
-            told = f'source_properties=device.description="{self.name}"'.replace(" ", "\\ ")
+            told = f"source_properties='device.description=\"{self.name}\"'"
             self._made.append(
                 pulse.module_load(
                     "module-remap-source", f"master={self.sink}.monitor source_name={self.source} {told}"
