@@ -26,6 +26,7 @@ from engines.head.names import HEAD_MODEL_SETTING, OWN_HEAD_MODEL
 from engines.model_files import MODELS, find_model
 from engines.native.loader import SETTING, how_drawing_is_compiled
 from streamer.check.probes import run_probes
+from streamer.check.told_ports import told_ports
 
 Status = Literal["ok", "missing", "warn"]
 Report = Mapping[str, dict[str, Any]]
@@ -93,6 +94,7 @@ def diagnose() -> list[Check]:
         ("engines", lambda: engine_checks(report.get("+engines"))),
         ("drawing", drawing_checks),
         ("devices", lambda: device_checks(report.get("+devices"), sys.platform)),
+        ("motion of others", lambda: [Check("motion of others", *told_ports())]),
         ("virtual camera", lambda: virtual_camera_checks(report.get("+devices"), sys.platform)),
     ]
     checks: list[Check] = []

@@ -1,7 +1,7 @@
 """Motion as datagrams of the VMC protocol: the head's bone and the 52 shapes. Pure.
 
-The protocol: https://protocol.vmc.info/marionette-spec; `streamer.sources.told.vmc` reads it. Names are those of “perfect sync”, ARKit's with a capital; who
-receives them usually minds no case.
+The protocol: https://protocol.vmc.info/marionette-spec; `streamer.sources.told.vmc` reads it. Names are those of
+“perfect sync”, ARKit's with a capital; who receives them usually minds no case.
 """
 
 from __future__ import annotations

@@ -67,8 +67,9 @@ class OpenSeeFace(Dialect):
 def _reading(head: tuple[Any, ...], face: bytes) -> Reading:
     sent_s, _, width, height, right_open, left_open, has_3d = head[:7]
     quaternion, translation = head[8:12], np.array(head[15:18])
-    points = np.frombuffer(face, "<f4", 12, _POINTS_AT + 66 * 12).reshape(4, 3).astype(np.float64)
-    features = np.frombuffer(face, "<f4", len(_FEATURES), _FEATURES_AT).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # what is no number is refused below
+        points = np.frombuffer(face, "<f4", 12, _POINTS_AT + 66 * 12).reshape(4, 3).astype(np.float64)
+        features = np.frombuffer(face, "<f4", len(_FEATURES), _FEATURES_AT).astype(np.float64)
     told_first = [sent_s, width, height, right_open, left_open, *quaternion, *translation]
     used = np.concatenate([told_first, points.ravel(), features])
     if not (np.abs(used) < 1e12).all():  # not NaN either

@@ -51,15 +51,15 @@ class Asking:
 
     keep_s: float | None
     asked_s: float | None = None
-    wait_s: float = FIRST_WAIT_S
+    wait_s: float = 0.0  # of silence since it was asked, until it is asked again
 
     def after(self, now_s: float, heard_s: float | None) -> tuple[Asking, bool]:
         """The same at `now_s`, and whether it is to be asked now; it was heard last at `heard_s`."""
         flows = heard_s is not None and now_s - heard_s < FLOWS_S
-        calm = replace(self, wait_s=FIRST_WAIT_S) if flows else self
+        calm = replace(self, wait_s=0.0) if flows else self
         wait_s = self.keep_s if flows else self.wait_s
         if wait_s is None or (self.asked_s is not None and now_s - self.asked_s < wait_s):
             return calm, False
         if flows:
             return replace(calm, asked_s=now_s), True
-        return replace(self, asked_s=now_s, wait_s=min(2 * self.wait_s, LONGEST_WAIT_S)), True
+        return Asking(self.keep_s, now_s, min(max(2 * self.wait_s, FIRST_WAIT_S), LONGEST_WAIT_S)), True
