@@ -42,7 +42,11 @@ def test_a_whole_diagnosis_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = diagnose()
     names = by_name(checks)
     assert len(names) == len(checks)
-    wanted = {"python", "NVIDIA GPU", "virtual camera", "motion of others"} | {name for name, _ in CORE} | set(MODELS)
+    wanted = (
+        {"python", "NVIDIA GPU", "virtual camera", "motion of others"}
+        | {name for name, _ in CORE}
+        | set(MODELS)
+    )
     assert wanted <= set(names)
     assert names["numpy"].status == "ok"
     assert all(check.fix for check in checks if check.status != "ok")

@@ -119,6 +119,19 @@ def test_a_phone_whose_clock_is_set_back_does_not_turn_time_back() -> None:
     assert np.diff(times) == pytest.approx(np.full(39, 1 / 60), abs=0.002)
 
 
+def test_media_time_never_stands_or_turns_back() -> None:
+    """A way that gets quicker by more than a frame shows that all that came before was earlier than it seemed."""
+    takes = receiver("vts")
+    times: list[float] = []
+    for k in range(40):
+        on_its_way_s = 0.2 if k < 20 else 0.01
+        told = takes.take(vts(Pose(), k / 60), "192.168.1.7", round((5 + k / 60 + on_its_way_s) * S))
+        assert told is not None
+        times.append(told.pts_s)
+    assert min(np.diff(times)) > 0
+    assert times[-1] == pytest.approx(39 / 60 - 0.19, abs=0.01)
+
+
 def test_nobody_but_the_named_sender_is_believed() -> None:
     for kind in ("vts", "ifacialmocap"):
         takes = receiver(kind)

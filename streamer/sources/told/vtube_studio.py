@@ -8,7 +8,7 @@ packet that https://github.com/virtual-puppet-project/vpuppr keeps in its docume
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -86,13 +86,9 @@ def _motion(packet: dict[str, Any]) -> Motion:
 
 def _json(datagram: bytes) -> object:
     try:
-        return json.loads(datagram.decode("utf-8"), parse_constant=_refuse)
+        return json.loads(datagram.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError too
         raise BadDatagram("no JSON") from error
-
-
-def _refuse(_: str) -> NoReturn:
-    raise ValueError("NaN and infinity are no JSON")
 
 
 def _object(value: object, what: str) -> dict[str, Any]:
