@@ -1,7 +1,7 @@
 """iFacialMocap on an iPhone: lines of text over UDP, begun by a greeting.
 
 The protocol: https://www.ifacialmocap.com/for-developer/, versions 1 and 2. Signs are read off the packets that are
-published there and in https://github.com/virtual-puppet-project/vpuppr (docs/TRACKERS.md there; docs/drivers.md here).
+published there and in the documentation of https://github.com/virtual-puppet-project/vpuppr (docs/drivers.md).
 """
 
 from __future__ import annotations
