@@ -42,7 +42,7 @@ class Pose:
     shapes: dict[str, float] = field(default_factory=dict[str, float])
 
 
-def vts(pose: Pose | None, time_s: float = 0.0, **changes: object) -> bytes:
+def vts(pose: Pose | None, time_s: float = 0.0, /, **changes: object) -> bytes:
     """VTube Studio's JSON; None: no face."""
     p = pose or Pose()
     unit_m = 0.04

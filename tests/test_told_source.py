@@ -24,6 +24,7 @@ from streamer.drive.trackers.names import TOLD
 from streamer.sources.open import open_source
 from streamer.sources.source import SourceState
 from streamer.sources.told import receiver as receiver_module
+from streamer.sources.told import udp_source
 from streamer.sources.told.address import ToldAddress, told_address
 from streamer.sources.told.ifacialmocap import GREETING
 from streamer.sources.told.receiver import Counts, Receiver
@@ -318,6 +319,28 @@ def test_a_phone_that_falls_silent_is_asked_again_and_comes_back(phone: Phone) -
         assert source.state is SourceState.READY
         assert source.notice is None
         assert again.pts_s - first.pts_s == pytest.approx(3.6, abs=0.01)
+
+
+def test_a_phone_is_followed_to_another_interface(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a sleep, when this computer has another address; and a way that is gone for a while is waited for."""
+    clock = FakeClock(start_ns=5 * S)
+    with ToldSource(told_address(f"vts://127.0.0.1:{phone.port}"), clock=clock) as source:
+        phone.asked()
+
+        def no_way(*_: object) -> str:
+            raise OSError("no route")
+
+        monkeypatch.setattr(udp_source, "_way_to", no_way)
+        clock.advance(3)
+        assert phone.asked()[1][0] == "127.0.0.1"
+        monkeypatch.setattr(udp_source, "_way_to", lambda *_: "127.0.0.2")
+        clock.advance(3)
+        request, (host, _) = phone.asked()
+        assert host == "127.0.0.2"
+        port = int(json.loads(request)["ports"][0])
+        assert port == source.port
+        phone.tell(vts(Pose()), port, host)
+        assert taken(source).motion is not None
 
 
 def test_what_another_program_sends_is_said_to_be_that(phone: Phone) -> None:

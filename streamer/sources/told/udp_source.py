@@ -47,7 +47,8 @@ class ToldSource(Source):
     """One sender's motion; the newest wins.
 
     Raises DriverError when the port cannot be had. Who says nothing may still begin: `state` is LOST meanwhile, a
-    phone is asked again and again, and moments come as soon as it tells.
+    phone is asked again and again, on another interface where the way to it has changed, and moments come as soon as it
+    tells.
     """
 
     def __init__(
@@ -56,13 +57,13 @@ class ToldSource(Source):
         """`listen_port`: where a phone is to answer, other than usual."""
         self._address = address
         self._clock = clock or SystemClock()
-        dialect = DIALECTS[address.kind]()
+        self._dialect = dialect = DIALECTS[address.kind]()
+        self._listen_port = listen_port
         self._receiver = Receiver(address, dialect)
         self._slot: Slot[Told] = Slot()
         self._stop = threading.Event()
         self._socket = _bound(address, listen_port)
         self._asking = Asking(_KEEP_S.get(address.kind))
-        self._request = dialect.request(self.port)
         self._begin_ns = self._clock.now_ns()
         who = address.host if address.is_phone else f"port {self.port}"
         self._info = SourceInfo(
@@ -140,17 +141,34 @@ class ToldSource(Source):
                 self._slot.put(told)
 
     def _ask(self) -> None:
-        if self._request is None:
+        if not self._address.is_phone:
             return
         heard_ns = self._receiver.heard_ns
         heard_s = None if heard_ns is None else heard_ns / 1e9
         self._asking, due = self._asking.after(self._clock.now_ns() / 1e9, heard_s)
         if not due:
             return
+        if self.state is SourceState.LOST:
+            self._follow_the_way()
+        request = self._dialect.request(self.port)
+        if request is None:
+            return
         try:
-            self._socket.sendto(self._request, (self._address.host, self._address.port))
+            self._socket.sendto(request, (self._address.host, self._address.port))
         except OSError:  # no way there now; asked again
             return
+
+    def _follow_the_way(self) -> None:
+        """Listen where the phone's answers come now: a computer that wakes up may have another address."""
+        try:
+            family = self._socket.family
+            if _way_to(self._address, family) == self._socket.getsockname()[0]:
+                return
+            fresh = _bound(self._address, self._listen_port)
+        except (OSError, DriverError):  # no way there now; looked for again
+            return
+        old, self._socket = self._socket, fresh
+        old.close()
 
 
 def _plain(address: str) -> str:
@@ -181,7 +199,7 @@ def _bound(address: ToldAddress, listen_port: int | None) -> socket.socket:
         ) from error
 
 
-def _way_to(address: ToldAddress, family: socket.AddressFamily) -> str:
+def _way_to(address: ToldAddress, family: int) -> str:
     """Our own address towards a phone; nothing is sent. Raises OSError where there is no way."""
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((address.host, address.port))
