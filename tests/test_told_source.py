@@ -360,6 +360,17 @@ def test_a_port_that_is_taken_is_said_with_the_fix(phone: Phone) -> None:
         open_source(f"vmc://:{phone.port}")
 
 
+def test_a_phone_that_no_way_leads_to_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_way(*_: object) -> str:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr(udp_source, "_way_to", no_way)
+    with pytest.raises(
+        DriverError, match=r"no way to the phone 192\.0\.2\.7 \(Network is unreachable\); connect"
+    ):
+        open_source("vts://192.0.2.7")
+
+
 def test_an_address_that_is_not_this_computers_is_said() -> None:
     with pytest.raises(DriverError, match=r"vmc cannot be listened to on 192\.0\.2\.1"):
         open_source("vmc://192.0.2.1?from=192.0.2.2")

@@ -180,23 +180,27 @@ def _bound(address: ToldAddress, listen_port: int | None) -> socket.socket:
     """A socket on the one interface that is wanted: a phone's is the one that leads to it."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     host, port = address.host, address.port
+    if address.is_phone:
+        try:
+            host, port = _way_to(address, family), _ANSWERS_TO.get(address.kind, 0)
+        except OSError as error:
+            raise DriverError(
+                f"there is no way to the phone {address.host} ({error.strerror or error}); connect this computer to "
+                "the phone's network"
+            ) from error
+    if listen_port is not None:
+        port = listen_port
     wire = socket.socket(family, socket.SOCK_DGRAM)
     try:
-        if address.is_phone:
-            host, port = _way_to(address, family), _ANSWERS_TO.get(address.kind, 0)
-        wire.bind((host, port if listen_port is None else listen_port))
-        wire.settimeout(_LOOK_S)
-        return wire
+        wire.bind((host, port))
     except OSError as error:
         wire.close()
         raise DriverError(
-            f"{address.kind} cannot be listened to on {host} port {port} ({error.strerror or error}); "
-            + (
-                "close the program that has this port"
-                if port
-                else "connect this computer to the phone's network"
-            )
+            f"{address.kind} cannot be listened to on {host} port {port} ({error.strerror or error}); close the "
+            "program that has this port, or name an address of this computer"
         ) from error
+    wire.settimeout(_LOOK_S)
+    return wire
 
 
 def _way_to(address: ToldAddress, family: int) -> str:
