@@ -11,7 +11,7 @@ import pytest
 from fakes import AT_LAST_S
 
 from engines.model_files import MODELS
-from streamer.check import doctor, probes
+from streamer.check import device_checks, doctor, probes
 from streamer.check.doctor import CORE, LIBRARIES, Check, diagnose, render_text, to_json
 from streamer.check.probes import run_probes
 from streamer.check.told_ports import told_ports
@@ -211,7 +211,7 @@ def test_virtual_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     def check(platform: str = "linux", **changes: Any) -> Check:
         return doctor.virtual_camera_checks({**DEVICES, **changes}, platform, parameter)[0]
 
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(device_checks.importlib.util, "find_spec", lambda name: object())
     assert check().status == "ok"
     parameter.write_text("Y,N,N\n")
     assert check() == Check("virtual camera", "ok", "visavis")
@@ -219,7 +219,7 @@ def test_virtual_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert "exclusive_caps=1 card_label=visavis" in check().fix
     assert check(virtual_cameras=[]).fix == DEVICES["driver_fix"]
     assert check("darwin").status == "ok"
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(device_checks.importlib.util, "find_spec", lambda name: None)
     assert check().fix.endswith("-m pip install pyvirtualcam")
 
 
@@ -339,3 +339,12 @@ def test_who_may_tell_motion_is_named_and_taken_ports_are_said() -> None:
     assert status == "warn"
     assert "another program has UDP port 39539 (vmc)" in detail
     assert "--from vmc://:PORT" in fix
+
+
+def test_a_virtual_microphone_is_made_or_the_fix_is_told() -> None:
+    [fine] = device_checks.virtual_microphone_checks("linux", lambda: None)
+    assert (fine.status, "--mic-to" in fine.detail) == ("ok", True)
+    [gone] = device_checks.virtual_microphone_checks("linux", lambda: "no server answers; start one")
+    assert (gone.status, gone.detail, gone.fix) == ("warn", "no server answers", "start one")
+    [cable] = device_checks.virtual_microphone_checks("darwin", lambda: None)
+    assert "BlackHole" in cable.detail

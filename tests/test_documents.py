@@ -213,7 +213,7 @@ def test_every_route_is_documented() -> None:
     text = read(ROOT / "docs/webrtc.md")
     named_routes = {
         (verb, path.replace("NAME", "{name}").replace("SESSION", "{session}"))
-        for verb, path in re.findall(r"(GET|POST|PUT|PATCH|DELETE) (/[\w/.]*)`", text)
+        for verb, path in re.findall(r"(GET|POST|PUT|PATCH|DELETE) (/[\w/.-]*)`", text)
     }
     routes = {
         (verb.upper(), path)

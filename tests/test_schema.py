@@ -46,6 +46,7 @@ OPERATIONS = (
     "GET /api/calls/{session}/recording/trace", "DELETE /api/calls/{session}/recording",
     "PATCH /api/calls/{session}", "PATCH /api/avatars/{name}", "POST /api/avatars/file", "GET /api/avatars/{name}/file",
     "POST /api/avatars/{name}/keep", "POST /api/avatars/{name}/emotions",
+    "GET /api/ice", "POST /api/connection-test",
 )  # fmt: skip
 WANTED = {  # what has to come up among the answers
     "DELETE /api/calls/{session}/recording": {204},
@@ -59,6 +60,7 @@ WANTED = {  # what has to come up among the answers
     "PUT /api/avatars/{name}/controls": {200, 400},
     "DELETE /api/avatars/{name}": {404},
     "POST /api/offer": {200, 400, 422},
+    "POST /api/connection-test": {400, 422},
     "PATCH /api/calls/{session}": {200, 404, 422},
 }
 EXAMPLES, SOAK_EXAMPLES = 20, 1000

@@ -87,7 +87,17 @@ BackgroundText = Annotated[
 TrimMs = Annotated[
     float,
     typer.Option(
-        min=-1000, max=1000, help="In a file, sound this many ms later than the picture (−: earlier)."
+        min=-1000,
+        max=1000,
+        help="Sound this many ms later than the picture (−: earlier), in a file or --mic-to.",
+    ),
+]
+MicTo = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Your voice as well, as late as the picture: a virtual microphone of this name (Linux makes it), or the "
+        "input of a virtual cable.",
     ),
 ]
 TraceFile = Annotated[

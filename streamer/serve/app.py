@@ -28,12 +28,14 @@ from streamer.serve.emotions import emotions
 from streamer.serve.errors import add_error_answers
 from streamer.serve.guard import Guard
 from streamer.serve.numbers import numbers
+from streamer.serve.reach import reach
 from streamer.serve.routes import WEB, router
 from streamer.serve.service import Service
 from streamer.serve.store import AvatarStore, BackgroundStore
 from streamer.serve.uploads import uploads
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import MakeAvatar
+from streamer.webrtc.udp_ports import keep_to
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +50,13 @@ def create_app(
 ) -> FastAPI:
     """The application. `look` is how calls start; `make_avatar` replaces the tracker and generator in tests."""
     aiortc_fixes.apply(offer_loopback=settings.loopback)
+    keep_to(settings.ice.ports)
     metrics = metrics or Metrics()
     aside = Aside()
     calls = Calls(
-        metrics, settings.max_sessions, Capacity(cores_here()), make_avatar, done_beside=lambda: aside.done
-    )
+        metrics, settings.max_sessions, Capacity(cores_here()), make_avatar, ice=settings.ice,
+        done_beside=lambda: aside.done,
+    )  # fmt: skip
     service = Service(
         settings,
         store,
@@ -92,5 +96,6 @@ def create_app(
     app.include_router(avatars)
     app.include_router(emotions)
     app.include_router(camera_help)
+    app.include_router(reach)
     app.mount("/static", StaticFiles(directory=WEB), name="static")
     return app

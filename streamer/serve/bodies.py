@@ -46,6 +46,7 @@ def bodies(settings: ServeSettings) -> dict[tuple[str, str], Body]:
             EMOTIONS_BYTES, JSON, _longer("what says which emotions to draw", EMOTIONS_BYTES)
         ),
         ("POST", "/api/offer"): Body(OFFER_BYTES, JSON, _longer("an offer", OFFER_BYTES)),
+        ("POST", "/api/connection-test"): Body(OFFER_BYTES, JSON, _longer("an offer", OFFER_BYTES)),
         ("PATCH", "/api/calls/{session}"): Body(
             CHANGE_BYTES, JSON, _longer("a change of a call", CHANGE_BYTES)
         ),

@@ -14,7 +14,9 @@ from streamer.latency.metrics import Metrics
 from streamer.serve.capacity import FULL_FPS, CallKind, Capacity, Reading
 from streamer.serve.errors import no_longer
 from streamer.webrtc.call_options import CallOptions
+from streamer.webrtc.ice import NOTHING, IceSettings
 from streamer.webrtc.offer_sdp import check_offer
+from streamer.webrtc.peer import UnreachableError
 from streamer.webrtc.session import CHANGES_PER_S, RETRY_AFTER_S, MakeAvatar, Session
 from streamer.webrtc.wish import Wish
 from streamer.webrtc.workshop import shared_workshop
@@ -37,6 +39,7 @@ class Calls:
         capacity: Capacity,
         make_avatar: MakeAvatar | None,
         *,
+        ice: IceSettings = NOTHING,
         clock: Clock | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         cpu_s: Callable[[], float] = time.process_time,
@@ -53,6 +56,7 @@ class Calls:
         self._metrics = metrics
         self._limit = limit
         self._make_avatar = make_avatar
+        self._ice = ice
         self._clock = clock or SystemClock()
         self._sleep = sleep
         self._cpu_s = cpu_s
@@ -62,7 +66,8 @@ class Calls:
     async def begin(self, enrollment: Enrollment, options: CallOptions, sdp: str) -> tuple[Session, str]:
         """A new session and its SDP answer to an SDP offer.
 
-        Raises OfferError for an offer that makes no sense, HTTPException 503 when there is no room for one more call.
+        Raises OfferError for an offer that makes no sense, HTTPException 503 when there is no room for one more call
+        or no port.
         """
         check_offer(sdp)
         refusal = self._refusal(options, self._awake())
@@ -78,10 +83,14 @@ class Calls:
             on_connected=self._connected,
             on_closed=self._forget,
             make_avatar=self._make_avatar,
+            ice=self._ice,
         )
         self.sessions.append(session)
         self._metrics.session_opened()
-        return session, await session.answer(sdp)
+        try:
+            return session, await session.answer(sdp)
+        except UnreachableError as error:
+            raise HTTPException(503, str(error), headers={"Retry-After": str(RETRY_AFTER_S)}) from error
 
     @property
     def connected(self) -> list[Session]:

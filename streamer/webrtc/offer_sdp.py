@@ -40,10 +40,11 @@ class _Section:
         return [line[len(name) + 3 :].strip() for line in self.attributes if line.startswith(f"a={name}:")]
 
 
-def check_offer(sdp: str) -> None:
+def check_offer(sdp: str, needs: str = "video") -> None:
     """Raises OfferError for an offer that is too large, or that could not become a call (RFC 8866, 8829, 8839).
 
-    What passes may still not be readable. At most `MAX_SDP_CHARS` are expected.
+    What passes may still not be readable. At most `MAX_SDP_CHARS` are expected. `needs`: the section without which it
+    is of no use.
     """
     lines = sdp.splitlines()
     if len(lines) > MAX_LINES or any(len(line) > MAX_LINE_CHARS for line in lines):
@@ -60,8 +61,9 @@ def check_offer(sdp: str) -> None:
     if strange or len(set(kinds)) < len(kinds):
         what = f"a section {strange[0]!r:.40}" if strange else "two sections of one kind"
         raise OfferError(f"the offer has {what}; offer one each of {', '.join(KINDS)} at most")
-    if "video" not in kinds:
-        raise OfferError("the offer has no video section; offer at least to receive video")
+    if needs not in kinds:
+        what = {"video": "offer at least to receive video", "application": "open a data channel first"}[needs]
+        raise OfferError(f"the offer has no {needs} section; {what}")
     for section in sections:
         _check_section(section, session)
 

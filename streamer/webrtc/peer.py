@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
+    RTCIceServer,
     RTCPeerConnection,
     RTCRtpReceiver,
     RTCRtpTransceiver,
@@ -17,8 +19,10 @@ from aiortc import (
 )
 from aiortc.mediastreams import MediaStreamTrack
 
+from engines.errors import VisavisError
 from streamer.clock import Clock
 from streamer.webrtc.aiortc_fixes import close_peer, with_start_bitrate
+from streamer.webrtc.ice import NOTHING, IceServer, IceSettings, UdpPorts
 from streamer.webrtc.messages import one_line
 from streamer.webrtc.offer_sdp import OfferError
 from streamer.webrtc.peer_bounds import PeerBounds, with_bounded_messages
@@ -38,16 +42,41 @@ class PeerEvents:
     ended: Callable[[str], None]
 
 
+class UnreachableError(VisavisError):
+    """A call for which this computer has no port left; another may end soon."""
+
+
+def configuration_of(servers: Sequence[IceServer]) -> RTCConfiguration:
+    """As aiortc takes them: of several STUN and of several TURN servers it asks the first."""
+    return RTCConfiguration(
+        iceServers=[RTCIceServer(list(s.urls), s.username, s.credential) for s in servers]
+    )
+
+
+def reachable(sdp: str, ports: UdpPorts | None) -> str:
+    """`sdp` if it names an address at least. Raises UnreachableError: a peer without one is waited for in vain."""
+    if "a=candidate:" in sdp:
+        return sdp
+    if ports is None:
+        raise UnreachableError(
+            "this computer has no network address that a call could come to; connect it to one"
+        )
+    raise UnreachableError(
+        f"all UDP ports of {ports} are taken by other calls; hang one up, or start the server with a wider --udp-ports"
+    )
+
+
 class Peer:
     """All methods run on the event loop."""
 
-    def __init__(self, clock: Clock, events: PeerEvents) -> None:
+    def __init__(self, clock: Clock, events: PeerEvents, ice: IceSettings = NOTHING) -> None:
         self.connected = False
         self._clock = clock
         self._events = events
         self._bounds = PeerBounds(clock, events.ended)
-        # No STUN: it must work with no network at all.
-        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._ports = ice.ports
+        # none by default: it must work with no network at all
+        self._pc = RTCPeerConnection(configuration_of(ice.servers(time.time(), "visavis")))
         self._bounds.guard(self._pc)
         self._pc.on("datachannel", events.channel)
         self._pc.on("track", events.track)
@@ -79,7 +108,9 @@ class Peer:
             raise OfferError(
                 f"the offer cannot be answered ({one_line(error)}); offer VP8 video, Opus audio"
             ) from error
-        return with_bounded_messages(with_start_bitrate(self._pc.localDescription.sdp))
+        return with_bounded_messages(
+            with_start_bitrate(reachable(self._pc.localDescription.sdp, self._ports))
+        )
 
     def send_back(self, track: MediaStreamTrack) -> None:
         """Send `track` in the section of its kind."""

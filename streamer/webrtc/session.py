@@ -25,6 +25,7 @@ from streamer.webrtc.build_avatar import build_avatar
 from streamer.webrtc.call_avatar import CallAvatar
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.hearing import Hearing
+from streamer.webrtc.ice import NOTHING, IceSettings
 from streamer.webrtc.lip_sync import LipSync
 from streamer.webrtc.media import DelayedAudioTrack, EchoTrack, Outgoing, SlotTrack
 from streamer.webrtc.messages import (
@@ -80,6 +81,7 @@ class Session:
         on_connected: Callable[[Session], str | None] = lambda _: None,
         on_closed: Callable[[Session], None] = lambda _: None,
         make_avatar: MakeAvatar | None = None,
+        ice: IceSettings = NOTHING,
         workshop: Workshop = shared_workshop,
     ) -> None:
         """`on_connected` may say why the call cannot be after all. `sleep`: how the event loop waits.
@@ -93,7 +95,7 @@ class Session:
         self._sleep = sleep
         self._on_connected = on_connected
         self._on_closed = on_closed
-        self._peer = Peer(self.clock, PeerEvents(self._channel, self._track, self._connected, self.end))
+        self._peer = Peer(self.clock, PeerEvents(self._channel, self._track, self._connected, self.end), ice)
         self._talk = Talk(self.clock, self._obey, self.end)
         self._out: Slot[Outgoing] = Slot()
         self._worker: Worker | None = None
@@ -102,8 +104,7 @@ class Session:
         self._tally = Tally()
         self._neutral_news = NeutralNews(options.tracker)
         self._patience = Budget(CHANGES_PER_S, CHANGES_AT_ONCE)
-        self._failed = False
-        self._mesh_at_s = 0.0
+        self._failed, self._mesh_at_s = False, 0.0
         self.recorder = Recorder(self.ledger)
         self._lip_sync = LipSync(options)
         self.hearing = Hearing(options, self.clock)
