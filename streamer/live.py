@@ -80,6 +80,7 @@ class LiveLoop:
         self._rest = RestNotices()
         # a file was turned upright before
         self._watches_posture = source.info.is_live and source.info.size_px is not None
+        self._watches_rest = self._watches_posture or source.info.tells_motion
         self._fps = min(max(source.info.fps, 5.0), 60.0)
         self._moments: Slot[Moment] = Slot()
         self._pictures: Slot[Frame] = Slot()
@@ -154,9 +155,10 @@ class LiveLoop:
         return None if moment is None else (moment, None)
 
     def _give(self, shown: Shown, _: None) -> None:
-        if self._watches_posture and self._source.state is SourceState.READY:
+        if self._watches_rest and self._source.state is SourceState.READY:
             seen = shown.drive.motion if shown.drive.face else None
-            self._posture = self._posture.after(seen, shown.frame.pts_s)
+            if self._watches_posture:
+                self._posture = self._posture.after(seen, shown.frame.pts_s)
             if seen is not None:
                 self._rest = self._rest.after(self._avatar.driver.neutral_report, shown.frame.pts_s)
         if self._pictures.put(shown.frame):

@@ -14,13 +14,15 @@ from engines.files import require_apart
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
 from streamer.drive.open import open_driver
+from streamer.drive.trackers.names import TOLD
 from streamer.latency.account import Account
 from streamer.latency.ledger import Ledger, Snapshot
 from streamer.latency.minute import log_every_s, say_each
 from streamer.live import LiveLoop, Outcome
 from streamer.look import require_opaque
 from streamer.options import AvatarOptions
-from streamer.sinks.names import DEFAULT_SINK, SINK_NAMES
+from streamer.sinks.motion_sender import MotionSender
+from streamer.sinks.names import DEFAULT_SINK, SINK_NAMES, motion_target
 from streamer.sinks.open import open_sink
 from streamer.sound.devices import SoundError
 from streamer.sound.virtual_microphone import open_virtual_microphone
@@ -32,13 +34,17 @@ from streamer.tuning import tune_for_small_pictures
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions(AvatarOptions):
-    """What `visavis run` was asked for; `mic_to`: a virtual microphone. `trim_ms` is for its sound, and a file's."""
+    """What `visavis run` was asked for; `mic_to`: a virtual microphone. `trim_ms` is for its sound, and a file's.
+
+    `motion_to`: where the driver's motion goes too, as `motion_target` reads it.
+    """
 
     source: str = DEFAULT_SOURCE
     sink: str = DEFAULT_SINK
     loop: bool = False
     seconds: float | None = None
     trace: Path | None = None
+    motion_to: str | None = None
     mic_to: str | None = None
 
 
@@ -72,8 +78,11 @@ def run_live(
             stack.enter_context(sound)
         account = Account()
         ledger = stack.enter_context(Ledger(trace_path=options.trace, metrics=account))
-        tracker = options.tracker if source.info.size_px else None
-        driver = open_driver(tracker, lambda error: ledger.fault("tracked", error))
+        tracker = TOLD if source.info.tells_motion else options.tracker if source.info.size_px else None
+        on_drive = None
+        if options.motion_to is not None:
+            on_drive = stack.enter_context(MotionSender(motion_target(options.motion_to), clock=clock)).send
+        driver = open_driver(tracker, lambda error: ledger.fault("tracked", error), on_drive=on_drive)
         stack.callback(driver.close)
         avatar = Avatar(enrollment, driver, options, clock=clock, on_fault=ledger.fault)
         steady = options.sink.partition(":")[0] in SINK_NAMES

@@ -27,6 +27,7 @@ from engines.native.loader import SETTING, how_drawing_is_compiled
 from streamer.check.device_checks import device_checks, virtual_camera_checks, virtual_microphone_checks
 from streamer.check.finding import DEADLINE_S, Check, Status
 from streamer.check.probes import run_probes
+from streamer.check.told_ports import told_ports
 from streamer.sound.pulse import why_no_virtual_microphone
 
 Report = Mapping[str, dict[str, Any]]
@@ -81,6 +82,7 @@ def diagnose() -> list[Check]:
         ("engines", lambda: engine_checks(report.get("+engines"))),
         ("drawing", drawing_checks),
         ("devices", lambda: device_checks(report.get("+devices"), sys.platform)),
+        ("motion of others", lambda: [Check("motion of others", *told_ports())]),
         ("virtual camera", lambda: virtual_camera_checks(report.get("+devices"), sys.platform)),
         ("virtual microphone", lambda: virtual_microphone_checks(sys.platform, why_no_virtual_microphone)),
     ]

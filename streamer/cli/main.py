@@ -32,6 +32,7 @@ from streamer.cli.options import (
     HeadMotion,
     Height,
     MicTo,
+    MotionTo,
     SinkName,
     SourceName,
     TraceFile,
@@ -233,14 +234,15 @@ def run(
     trim_ms: TrimMs = 0.0,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop by itself after this long.")] = None,
     head_motion: HeadMotion = None,
+    motion_to: MotionTo = None,
     trace: TraceFile = None,
     *,
     controls: dict[str, object],
 ) -> None:
     """Be the avatar, live: a camera, microphone or file in, a window, virtual camera or file out. Ctrl-C ends it.
 
-    A microphone alone moves the face by the voice. A file's sound goes into a file, your voice into a virtual
-    microphone.
+    A microphone alone moves the face by the voice; a phone or another program may track it: vts://192.168.1.7,
+    vmc://:39539 (docs/drivers.md). A file's sound goes into a file, your voice into a virtual microphone.
 
     Example: `visavis run me.avatar --from webcam --to virtualcam --mic-to "visavis mic"`
     """
@@ -270,6 +272,7 @@ def run(
             seconds=seconds,
             trace=trace,
             trim_ms=trim_ms,
+            motion_to=motion_to,
             controls=Controls.from_dict(moved_by(head_motion, controls), enrollment.controls),
             head_motion=None if head_motion is None else read_motion(head_motion),
         )
