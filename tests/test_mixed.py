@@ -13,6 +13,7 @@ from engines.compile.cuda_graph_engine import CudaGraphEngine
 from engines.compile.engine import Precision
 from engines.compile.mixed import Mixed, mixed, spelled_out
 from engines.compile.tensorrt_engine import TensorRtEngine
+from engines.compile.torch_compile_engine import TorchCompileEngine
 from engines.errors import EngineError
 from engines.networks import networks_of, owners
 
@@ -108,7 +109,7 @@ def test_changes_of_precision_are_operators_of_their_own() -> None:
 
 
 def test_gpu_tiers_ask_for_half_precision() -> None:
-    assert {e.native for e in (CudaGraphEngine, TensorRtEngine)} == {"fp16"}
+    assert {e.native for e in (CudaGraphEngine, TensorRtEngine, TorchCompileEngine)} == {"fp16"}
 
 
 @pytest.mark.slow
