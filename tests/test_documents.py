@@ -30,6 +30,7 @@ IMPORTS = imports_of_each()
 OTHERS_MODULES = {"ensurepip", "pytest", "venv"}
 # Chromium's, pip's, Homebrew's, OBS's
 OTHERS_OPTIONS = {"--allow-loopback-in-peer-connection", "--no-deps", "--cask", "--enable-media-stream"}
+OTHERS_OPTIONS |= {"--gpus", "--model-repository"}  # of docker and Triton
 
 
 def read(path: Path) -> str:

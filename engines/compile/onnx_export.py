@@ -37,9 +37,15 @@ def export_refusal() -> str | None:
 
 
 def onnx_of(
-    module: nn.Module, example: Sequence[Tensor], precision: Precision = "fp32", *, any_batch: bool = False
+    module: nn.Module,
+    example: Sequence[Tensor],
+    precision: Precision = "fp32",
+    *,
+    any_batch: bool = False,
+    names: Sequence[str] | None = None,
 ) -> bytes:
-    """An ONNX file of `module` for inputs like `example`, named as its `forward` names them; outputs `output0` ….
+    """An ONNX file of `module` for inputs like `example`, called `names` (None: as its `forward` names them); outputs
+    `output0` ….
 
     Inputs and outputs are float32. Within, `precision` is what torch's mixed precision makes of it, as networks are
     trained: convolutions and products in it, coordinates and what code asks for in full precision in float32.
@@ -62,7 +68,7 @@ def onnx_of(
             opset_version=OPSET,
             external_data=False,
             verbose=False,
-            input_names=input_names(module, example),
+            input_names=list(names or input_names(module, example)),
             output_names=[output_name(k) for k in range(len(own(*given)))],
             dynamic_shapes=rows,
         )
