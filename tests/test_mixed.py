@@ -24,20 +24,20 @@ BOUNDS: dict[Precision, float] = {"fp16": 3 / 255, "bf16": 14 / 255}
 
 
 class Parts(nn.Module):
-    """Two convolutions, one of which asks for full precision, and a third that shares its weight."""
+    """Convolutions in low precision, in full, in both, and one that shares the weight of another."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.low, self.full, self.other = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.low, self.full, self.both = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
         self.shared = nn.Conv2d(3, 3, 3, padding=1)
         self.shared.weight = self.full.weight
         self.norm = nn.GroupNorm(1, 3)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        low = self.norm(self.shared(self.low(x)))
+        low = self.norm(self.shared(self.both(self.low(x))))
         with torch.autocast(x.device.type, enabled=False):
-            return self.full(low.float()), self.other(x)
+            return self.full(low.float()), self.both(x)
 
 
 def bits_of(module: nn.Module) -> dict[str, torch.dtype]:
@@ -106,6 +106,15 @@ def test_changes_of_precision_are_operators_of_their_own() -> None:
     assert told_by_name.count("aten._to_copy.default") >= 3
     with torch.inference_mode():
         assert all(torch.equal(a, b) for a, b in zip(network(PICTURE), graph(PICTURE), strict=True))
+
+
+def test_an_example_with_the_same_tensor_twice_has_two_inputs() -> None:
+    class Less(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return a - b
+
+    graph = spelled_out(Mixed(Less(), "fp32"), (PICTURE, PICTURE))
+    assert torch.equal(graph(PICTURE, 2 * PICTURE)[0], -PICTURE)
 
 
 def test_gpu_tiers_ask_for_half_precision() -> None:

@@ -76,9 +76,10 @@ def _store_low(network: Mixed, example: Sequence[Tensor]) -> None:
     finally:
         for hook in hooks:
             hook.remove()
+    own = low - full
     # a weight that something else reads too stays as it is
-    read = {id(p) for m in network.modules() if m not in low - full for p in m.parameters(recurse=False)}
-    for layer in low - full:
+    read = {id(p) for m in network.modules() if m not in own for p in m.parameters(recurse=False)}
+    for layer in own:
         for parameter in layer.parameters(recurse=False):
             if id(parameter) not in read:
                 parameter.data = parameter.data.to(network.dtype)
@@ -91,7 +92,9 @@ def spelled_out(network: nn.Module, example: Sequence[Tensor]) -> nn.Module:
     """
     with EXPORTING, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about itself
-        program = torch.export.export(network, tuple(example)).run_decompositions({})
+        # each a tensor of its own: one that is given twice would be one input
+        given = tuple(x.detach() for x in example)
+        program = torch.export.export(network, given).run_decompositions({})
         for node in program.graph.find_nodes(op="call_function", target=_CHECKED):
             program.graph.erase_node(node)
         return program.module(check_guards=False)

@@ -59,7 +59,7 @@ class TorchCompileEngine(Engine):
         if find_spec("triton") is None:
             how = "Triton, which comes with torch for CUDA on Linux, is not installed; type: pip install "
             return Tier(self.name, False, f"{how}--force-reinstall 'torch==2.13.*' (docs/install.md)")
-        refusal = _compiler_refusal(os.environ.get("CC", ""), ("cc", "gcc", "clang"), "C", "gcc libc6-dev")
+        refusal = _compiler_refusal(os.environ.get("CC", ""), ("gcc", "clang"), "C", "gcc libc6-dev")
         return tier if refusal is None else Tier(self.name, False, refusal)
 
     def build(
