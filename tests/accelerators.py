@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from engines.compile.accelerator import Accelerator
-from engines.compile.engine import Precision
 
 T = TypeVar("T")
 
@@ -42,13 +41,13 @@ class FakeGpu(Accelerator):
         self._enter("capability")
         return 8, 9
 
-    def move(self, module: nn.Module, precision: Precision) -> nn.Module:
+    def move(self, module: nn.Module) -> nn.Module:
         self._enter("move")
-        return super().move(module, precision)
+        return super().move(module)
 
-    def place(self, tensor: Tensor, precision: Precision) -> Tensor:
+    def place(self, tensor: Tensor) -> Tensor:
         self._enter("place")
-        return super().place(tensor, precision)
+        return super().place(tensor)
 
     def warm_up(self, run: Callable[[], object]) -> None:
         self._enter("warm_up")

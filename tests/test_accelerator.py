@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from engines.compile.accelerator import NvidiaGpu
 from engines.compile.cuda_graph_engine import CudaGraphEngine
-from engines.compile.engine import Precision
 from engines.compile.tensorrt_engine import TensorRtEngine
 from engines.errors import EngineError
 
@@ -36,17 +35,17 @@ class Scaled(nn.Module):
 def test_the_phases_come_in_order() -> None:
     gpu = FakeGpu()
     call = CudaGraphEngine(gpu).compile(Scaled(), GIVEN, "fp32")
-    assert gpu.phases == ["refusal", "move", "place", "place", "warm_up", "capture", "replay"]
+    assert gpu.phases == ["refusal", "place", "place", "move", "warm_up", "capture", "replay"]
     gpu.phases.clear()
     call(*GIVEN)
     assert gpu.phases == ["replay"]  # a frame moves no weights and captures nothing
 
 
-def test_numbers_with_a_fraction_take_the_precision_others_keep_their_dtype() -> None:
+def test_inputs_keep_their_dtype_and_lie_in_memory_of_their_own() -> None:
     gpu = FakeGpu()
-    image, times = (gpu.place(x, "bf16") for x in GIVEN)
-    assert (image.dtype, times.dtype) == (torch.bfloat16, torch.int64)
-    assert all(gpu.place(x, "fp32").data_ptr() != x.data_ptr() for x in GIVEN)  # a replay writes there
+    image, times = (gpu.place(x) for x in GIVEN)
+    assert (image.dtype, times.dtype) == (torch.float32, torch.int64)
+    assert all(gpu.place(x).data_ptr() != x.data_ptr() for x in GIVEN)  # a replay writes there
     assert CudaGraphEngine(gpu).compile(Scaled(), GIVEN, "bf16")(*GIVEN)[0].dtype == torch.float32
 
 
@@ -58,8 +57,8 @@ def test_weights_live_as_long_as_what_was_captured() -> None:
 
         moved: weakref.ref[nn.Module]
 
-        def move(self, module: nn.Module, precision: Precision) -> nn.Module:
-            moved = super().move(module, precision)
+        def move(self, module: nn.Module) -> nn.Module:
+            moved = super().move(module)
             self.moved = weakref.ref(moved)
             return moved
 

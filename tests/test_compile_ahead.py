@@ -216,6 +216,8 @@ def test_the_command_compiles_what_draws_an_avatar(
         (["--engine", "torch"], "no engine that compiles ahead 'torch'; choose one of: "),
         (["--engine", "openvino", "--target", "sm89"], "leave --target out"),
         (["--precision", "fp8"], "no precision 'fp8'; choose one of: fp32, fp16, bf16"),
+        (["--engine", "triton", "--target", "sm89"], "leave --target out"),
+        (["--engine", "triton"], "triton needs a model repository; name a folder for it with -o"),
         (["--any-batch"], "tensorrt-rtx builds for one call; leave --any-batch out"),
         (["nobody"], "nobody"),
     ],
@@ -241,7 +243,7 @@ def test_the_command_says_where_it_cannot_write(
 
 
 def test_the_names_that_the_command_offers_are_those_there_are() -> None:
-    assert AHEAD_NAMES == ("tensorrt-rtx", "openvino", "onnx")
+    assert AHEAD_NAMES == ("tensorrt-rtx", "openvino", "onnx", "triton")
     text = (Path(__file__).parents[1] / "streamer/cli/compile.py").read_text(encoding="utf-8")
     assert f'metavar="[{"|".join(AHEAD_NAMES)}]"' in text
 

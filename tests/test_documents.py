@@ -29,7 +29,9 @@ OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]+)")
 IMPORTS = imports_of_each()
 OTHERS_MODULES = {"ensurepip", "pytest", "venv"}
 # Chromium's, pip's, Homebrew's, OBS's
-OTHERS_OPTIONS = {"--allow-loopback-in-peer-connection", "--no-deps", "--cask", "--enable-media-stream"}
+OTHERS_OPTIONS = {"--allow-loopback-in-peer-connection", "--no-deps", "--cask", "--enable-media-stream"} | {
+    "--gpus", "--model-repository",
+}  # fmt: skip
 
 
 def read(path: Path) -> str:

@@ -101,14 +101,17 @@ def test_engines_are_opened_by_name() -> None:
     assert tuple(ENGINES) == ENGINE_NAMES
     assert [open_engine(name).name for name in ENGINE_NAMES] == list(ENGINE_NAMES)
     with pytest.raises(
-        EngineError, match=r"no engine 'hat'.*tensorrt, tensorrt-rtx, cuda graphs, openvino, torch"
+        EngineError,
+        match=r"no engine 'hat'.*tensorrt, tensorrt-rtx, torch compile, cuda graphs, openvino, torch",
     ):
         open_engine("hat")
 
 
 def test_tiers_are_in_the_declared_order_with_reasons() -> None:
     found = tiers()
-    assert [t.name for t in found] == ["tensorrt", "tensorrt-rtx", "cuda graphs", "openvino", "torch"]
+    assert [t.name for t in found] == [
+        "tensorrt", "tensorrt-rtx", "torch compile", "cuda graphs", "openvino", "torch",
+    ]  # fmt: skip
     assert found[-1].available
     assert all(t.reason for t in found)
 
@@ -118,7 +121,12 @@ def test_cpu_machines_end_on_openvino_or_torch(inputs: tuple[Tensor, Tensor]) ->
         pytest.skip("this computer has a GPU")
     _, name, reasons = compile_best(TinyWarp(), inputs)
     assert name == "openvino"
-    assert [reason.split(":")[0] for reason in reasons] == ["tensorrt", "tensorrt-rtx", "cuda graphs"]
+    assert [reason.split(":")[0] for reason in reasons] == [
+        "tensorrt",
+        "tensorrt-rtx",
+        "torch compile",
+        "cuda graphs",
+    ]
 
 
 def test_another_order_is_a_setting(inputs: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +134,9 @@ def test_another_order_is_a_setting(inputs: tuple[Tensor, Tensor], monkeypatch: 
     assert engine_order() == ("torch", "openvino")
     assert compile_best(TinyWarp(), inputs)[1:] == ("torch", [])
     found = tiers()
-    assert [t.name for t in found] == ["torch", "openvino", "tensorrt", "tensorrt-rtx", "cuda graphs"]
+    assert [t.name for t in found] == [
+        "torch", "openvino", "tensorrt", "tensorrt-rtx", "torch compile", "cuda graphs",
+    ]  # fmt: skip
     assert all("left out of VISAVIS_ENGINES" in t.reason for t in found[2:])
     monkeypatch.setenv(ENGINES_SETTING, " , ")
     assert engine_order() == ENGINE_NAMES

@@ -22,6 +22,7 @@ from engines.compile.background_engine import BackgroundEngine
 from engines.compile.cuda_graph_engine import CudaGraphEngine
 from engines.compile.engine import Compiled, Engine, Precision, private_copy
 from engines.compile.open import compile_best
+from engines.compile.torch_compile_engine import TorchCompileEngine
 from engines.compile.torch_engine import TorchEngine
 from engines.errors import EngineError
 from engines.generators.networked.blueprint import load_networks
@@ -243,9 +244,28 @@ def test_the_declared_order_begins_on_the_gpu(networks: dict[str, Network]) -> N
     module, example = networks["paths"]
     call, name, reasons = compile_best(module, example)
     print(f"\n{name}; {reasons}")
-    assert name in ("tensorrt", "cuda graphs")
+    assert name in ("tensorrt", "tensorrt-rtx", "torch compile", "cuda graphs")
     given = like(example, 0)
     assert apart(call(*given), on_cpu(module, given)) < BOUNDS["fp32"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", ["head", "paths"])
+def test_what_torch_compiles_gives_the_same(
+    networks: dict[str, Network], name: str, precision: Precision
+) -> None:
+    engine, (module, example) = TorchCompileEngine(), networks[name]
+    if not engine.tier().available:
+        pytest.skip(engine.tier().reason)
+    start = time.perf_counter()
+    call = engine.compile(module, example, precision)
+    built_s, given = time.perf_counter() - start, like(example, 1)
+    graph = CudaGraphEngine().compile(module, example, precision)
+    print(
+        f"\n{name} {precision}: {median_ms(call, given, 300):.3f} ms compiled in {built_s:.0f} s, "
+        f"{median_ms(graph, given, 300):.3f} ms by CUDA graph alone"
+    )
+    assert apart(call(*given), on_cpu(module, given)) < BOUNDS[precision]
 
 
 # --- last: what fails in a capture could leave a GPU in a state that other tests notice ------------

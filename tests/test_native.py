@@ -23,7 +23,8 @@ from engines.errors import EngineError
 from engines.generators.geometric.generator import GeometricGenerator, draw_layers
 from engines.generators.networked.blend import blend_box, blend_window, move
 from engines.generators.networked.boxes import TurnedBox, Window, cut_box, where_in_photo
-from engines.generators.visavis import compiled, inputs
+from engines.generators.visavis import inputs
+from engines.generators.visavis.compiled import Compiled, can_draw
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.head.model import HeadModel, load_head_model
 from engines.motion import ARKIT_INDEX, Motion
@@ -183,7 +184,7 @@ def test_networks_see_the_same(
     viewport = VIEWS[view](astronaut)
     picture, flow, gbuffer, window, mesh = _drawn(model, astronaut, viewport, which)
     prepared = inputs.prepare_guides(astronaut)
-    low, guide, where = compiled.see_head(kernels, picture, flow, prepared, gbuffer, window)
+    low, guide, where = Compiled(kernels).see_head(picture, flow, prepared, gbuffer, window)
     colours, part = inputs.guides(prepared, gbuffer, window)
     expected = inputs.head_guide(colours, part).transpose(2, 0, 1)
     assert low.shape == (1, 4, 128, 128)
@@ -204,10 +205,10 @@ def test_networks_see_the_same(
         for scale in (1.0, 3.7):  # a large crop is averaged
             box = replace(box, side_px=box.side_px * scale)
             if size == 96:
-                crop, parts = compiled.see_mouth(kernels, picture, gbuffer, box)
+                crop, parts = Compiled(kernels).see_mouth(picture, gbuffer, box)
                 masks = inputs.mouth_guide(inputs.part_crop(gbuffer, box, size))
             else:
-                crop, parts = compiled.see_eye(kernels, picture, gbuffer, box, mirrored=mirrored)
+                crop, parts = Compiled(kernels).see_eye(picture, gbuffer, box, mirrored=mirrored)
                 masks = inputs.eye_guide(inputs.part_crop(gbuffer, box, size, mirrored=mirrored))
             expected = cut_box(picture, box, size, mirrored=mirrored)[..., :3].transpose(2, 0, 1)
             assert np.abs(crop[0].numpy() * 255 - expected).max() < 2.01
@@ -233,13 +234,12 @@ def test_what_networks_say_is_blended_alike(
     layers = np.clip((layers - 0.48) * 20, 0, 1).transpose(2, 0, 1).copy()
     layers[:, :40] = 0
     expected = move(picture, flow, window).copy()
-    moved = compiled.complete(
-        kernels, picture, window, torch.from_numpy(flow.transpose(2, 0, 1)[None].copy()), None
+    moved = Compiled(kernels).complete(
+        picture, window, torch.from_numpy(flow.transpose(2, 0, 1)[None].copy()), None
     )
     assert (strength > 0) == (not np.array_equal(expected, picture))
     assert np.abs(moved.astype(int) - expected).max() <= 1
-    both = compiled.complete(
-        kernels,
+    both = Compiled(kernels).complete(
         picture,
         window,
         torch.from_numpy(flow.transpose(2, 0, 1)[None].copy()),
@@ -269,7 +269,7 @@ def test_crops_are_blended_alike(
     )  # as those of a path, nothing at the rim
     box = TurnedBox(np.array(centre), side, 0.3)
     ours, theirs = picture.copy(), picture.copy()
-    compiled.paint(kernels, ours, torch.from_numpy(layers), box, mirrored=mirrored)
+    Compiled(kernels).paint(ours, torch.from_numpy(layers), box, mirrored=mirrored)
     blend_box(
         theirs,
         cv2.convertScaleAbs(layers.reshape(-1, 96), alpha=255).reshape(7, 96, 96),
@@ -345,7 +345,7 @@ def test_no_vertex_can_hurt(kernels: Kernels, model: HeadModel, astronaut: Enrol
     ],
 )
 def test_windows_that_the_kernels_draw(left: int, top: int, side: int, drawn: bool) -> None:
-    assert compiled.can_draw(Window(left, top, side), Viewport(0, 0, 1, 500, 400)) is drawn
+    assert can_draw(Window(left, top, side), Viewport(0, 0, 1, 500, 400)) is drawn
 
 
 @needs_compiler
@@ -522,6 +522,19 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(building, "library_folder", lambda: tmp_path / "file" / "native")
     with pytest.raises(EngineError, match=r"could not be compiled, so OpenCV draws: .*Not a directory"):
         make_kernels()
+
+
+@needs_compiler
+def test_loading_prunes_what_is_old(own_folder: Path) -> None:
+    for number in range(5):
+        path = own_folder / f"old{number}.so"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+        path.with_suffix(".sha256").write_text("digest")
+        os.utime(path.with_suffix(".sha256"), (0, number))
+    make_kernels()
+    (own,) = [p for p in own_folder.glob("*.so") if not p.name.startswith("old")]
+    assert {p.name for p in own_folder.glob("*.so")} == {own.name, "old2.so", "old3.so", "old4.so"}
 
 
 @needs_compiler

@@ -10,17 +10,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from engines.compile.engine import Precision, Tier
+from engines.compile.engine import Tier
 from engines.errors import brief
 
 T = TypeVar("T")
 
 _WARM_UPS = 3
-DTYPES: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 
 
 class Accelerator(ABC):
@@ -67,14 +62,13 @@ class Accelerator(ABC):
                 name, False, f"the GPU does not answer ({brief(error)}); check the driver with: nvidia-smi"
             )
 
-    def move(self, module: nn.Module, precision: Precision) -> nn.Module:
-        """`module` itself, its weights on the device in `precision`: for a copy of one's own."""
-        return module.to(self.device, DTYPES[precision])
+    def move(self, module: nn.Module) -> nn.Module:
+        """`module` itself, its weights on the device: for a copy of one's own."""
+        return module.to(self.device)
 
-    def place(self, tensor: Tensor, precision: Precision) -> Tensor:
-        """A copy of `tensor` on the device, numbers with a fraction in `precision`, others in their dtype."""
-        dtype = DTYPES[precision] if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(self.device, dtype, copy=True)
+    def place(self, tensor: Tensor) -> Tensor:
+        """A copy of `tensor` on the device, in its dtype."""
+        return tensor.to(self.device, copy=True)
 
 
 class NvidiaGpu(Accelerator):

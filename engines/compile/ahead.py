@@ -14,10 +14,11 @@ from engines.compile.network import Network
 from engines.compile.onnx_export import export_refusal, onnx_of
 from engines.compile.openvino_engine import OpenVinoEngine, kept_network
 from engines.compile.tensorrt_rtx_engine import TensorRtRtxEngine
+from engines.compile.triton_repository import write_model
 from engines.errors import EngineError, no_such
 from engines.files import write_whole
 
-AHEAD_NAMES = ("tensorrt-rtx", "openvino", "onnx")
+AHEAD_NAMES = ("tensorrt-rtx", "openvino", "onnx", "triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,16 @@ def build_ahead(
     """Build each network by `engine`, one of `AHEAD_NAMES`, into `folder` (None: the cache that engines look into).
 
     `targets`: cards, of tensorrt-rtx alone, which is kept as an engine on such a card looks for it; `precision` (None:
-    what its engine asks for); `any_batch`: of onnx alone. Raises EngineError, with the reason and the fix, at the first
+    what its engine asks for); `any_batch`: of onnx alone; of triton, whose models are for any batch, `folder` is the
+    model repository. Raises EngineError, with the reason and the fix, at the first
     network that is refused, and OSError where `folder` cannot be written.
     """
     if engine not in AHEAD_NAMES:
         raise EngineError(no_such("engine that compiles ahead", engine, AHEAD_NAMES))
     if targets and engine != "tensorrt-rtx":
         raise EngineError(f"{engine} builds for any card or this CPU; leave --target out")
+    if engine == "triton":
+        return _served_by_triton(networks, precision or "fp32", folder)
     folder = folder or engine_cache_folder()
     if engine == "onnx":
         return _exported(networks, precision or "fp32", folder, any_batch)
@@ -72,6 +76,20 @@ def _exported(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, model)
         yield Built(network.name, "any", path, len(model), time.monotonic() - begin)
+
+
+def _served_by_triton(
+    networks: Sequence[Network], precision: Precision, repository: Path | None
+) -> Iterator[Built]:
+    if repository is None:
+        raise EngineError("triton needs a model repository; name a folder for it with -o")
+    if refusal := export_refusal():
+        raise EngineError(refusal)
+    for network in networks:
+        begin = time.monotonic()
+        with _naming(network):
+            path, count, written = write_model(network, precision, repository)
+        yield Built(network.name, "triton", path, count, time.monotonic() - begin if written else 0.0)
 
 
 def _for_this_cpu(networks: Sequence[Network], folder: Path) -> Iterator[Built]:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from engines.compile.accelerator import Accelerator, NvidiaGpu
 from engines.compile.engine import Compiled, Engine, Precision, Tier, answer_of, refusing
+from engines.compile.mixed import mixed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Captured:
     """A recorded network: inputs are written where it reads them, results read where it leaves them."""
 
-    module: nn.Module  # never called again, but the graph reads its weights where they lie
+    network: Callable[..., object]  # never called again, but the graph reads its weights where they lie
     inputs: tuple[Tensor, ...]
     result: object
     replay: Callable[[], None]
@@ -29,10 +30,25 @@ class _Captured:
         return answer_of(self.result)
 
 
+def captured(network: Callable[..., object], inputs: tuple[Tensor, ...], device: Accelerator) -> Compiled:
+    """A call of `network` on `inputs`, both on `device`, recorded. The caller holds `device.building`."""
+
+    def once() -> object:
+        return network(*inputs)
+
+    with torch.inference_mode():
+        with refusing("warming up"):
+            device.warm_up(once)
+        with refusing("capturing a CUDA graph"):
+            result, replay = device.capture(once)
+    return _Captured(network, inputs, result, replay)
+
+
 class CudaGraphEngine(Engine):
     """Moves its copy to the device, warms it up, captures one call and replays it."""
 
     name = "cuda graphs"
+    native = "fp16"
 
     def __init__(self, device: Accelerator | None = None) -> None:
         self._device = device or NvidiaGpu()
@@ -45,15 +61,7 @@ class CudaGraphEngine(Engine):
     ) -> Compiled:
         device = self._device
         with refusing("moving it to the GPU"):
-            moved = device.move(module, precision)
-            inputs = tuple(device.place(x, precision) for x in example)
-
-        def once() -> object:
-            return moved(*inputs)
-
-        with device.building, torch.inference_mode():
-            with refusing("warming up"):
-                device.warm_up(once)
-            with refusing("capturing a CUDA graph"):
-                result, replay = device.capture(once)
-        return _Captured(moved, inputs, result, replay)
+            inputs = tuple(device.place(x) for x in example)
+            moved = mixed(device.move(module), inputs, precision)
+        with device.building:
+            return captured(moved, inputs, device)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import threading
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -15,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engines.compile.accelerator import DTYPES
 from engines.compile.engine import Inputs, Precision, private_copy, refusing
+from engines.compile.mixed import EXPORTING, Mixed
 from engines.errors import EngineError
 
 OPSET = 22  # the first in which GridSample takes bfloat16
@@ -27,7 +26,6 @@ _WITHOUT_KERNELS = ("AffineGrid", "Col2Im", "DFT", "DeformConv")
 _MOST_BYTES = (
     2**28
 )  # of a constant that is worked out at once: every weight that is stored in another precision
-_EXPORTING = threading.Lock()
 
 
 def export_refusal() -> str | None:
@@ -39,9 +37,15 @@ def export_refusal() -> str | None:
 
 
 def onnx_of(
-    module: nn.Module, example: Sequence[Tensor], precision: Precision = "fp32", *, any_batch: bool = False
+    module: nn.Module,
+    example: Sequence[Tensor],
+    precision: Precision = "fp32",
+    *,
+    any_batch: bool = False,
+    names: Sequence[str] | None = None,
 ) -> bytes:
-    """An ONNX file of `module` for inputs like `example`, named as its `forward` names them; outputs `output0` ….
+    """An ONNX file of `module` for inputs like `example`, called `names` (None: as its `forward` names them); outputs
+    `output0` ….
 
     Inputs and outputs are float32. Within, `precision` is what torch's mixed precision makes of it, as networks are
     trained: convolutions and products in it, coordinates and what code asks for in full precision in float32.
@@ -50,14 +54,13 @@ def onnx_of(
     """
     if refusal := export_refusal():
         raise EngineError(refusal)
-    own, given = _Answers(private_copy(module), precision).eval(), tuple(x.detach() for x in example)
+    own, given = Mixed(private_copy(module), precision).eval(), tuple(x.detach() for x in example)
     rows: Any = None
     if any_batch:
         batch = torch.export.Dim("rows", min=1, max=MOST_ROWS)
         rows = (tuple({0: batch if len(x) == 1 else len(x) * batch} for x in given),)
         given = tuple(torch.cat([x, x]) for x in given)  # one row alone would be taken for a fixed size
-    # tracing is for one thread at a time
-    with refusing("the export to ONNX"), _EXPORTING, _quiet(), torch.no_grad():
+    with refusing("the export to ONNX"), EXPORTING, _quiet(), torch.no_grad():
         program: Any = torch.onnx.export(
             own,
             given,
@@ -65,8 +68,8 @@ def onnx_of(
             opset_version=OPSET,
             external_data=False,
             verbose=False,
-            input_names=input_names(module, example),
-            output_names=[output_name(k) for k in range(own.count(given))],
+            input_names=list(names or input_names(module, example)),
+            output_names=[output_name(k) for k in range(len(own(*given)))],
             dynamic_shapes=rows,
         )
         _agree(program.model.graph)
@@ -112,26 +115,6 @@ def complaint_of(model: Any) -> str | None:
         if node.op_type == "GridSample" and any(ranks.get(name) != 4 for name in node.input):
             return "a GridSample of other than rank 4"
     return None
-
-
-class _Answers(nn.Module):
-    """A module whose answers are float32 tensors, and nothing but a tuple of them."""
-
-    def __init__(self, module: nn.Module, precision: Precision) -> None:
-        super().__init__()
-        self.module = module
-        self._dtype = DTYPES[precision]
-
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        # no cache: what it keeps of one trace is another's constant
-        low = self._dtype != torch.float32
-        with torch.autocast("cpu", self._dtype if low else torch.bfloat16, enabled=low, cache_enabled=False):
-            result = self.module(*given)
-        return tuple(x.float() for x in (result if isinstance(result, tuple | list) else (result,)))
-
-    def count(self, given: Iterable[Tensor]) -> int:
-        """How many answers there are."""
-        return len(self(*given))
 
 
 def _agree(graph: Any) -> None:

@@ -25,6 +25,13 @@ def _tensorrt_rtx() -> Engine:
     return TensorRtRtxEngine()
 
 
+def _torch_compile() -> Engine:
+    from engines.compile.torch_compile_engine import TorchCompileEngine, TorchCompileOnCpuEngine
+
+    on_gpu = TorchCompileEngine()
+    return on_gpu if on_gpu.name not in _named() or on_gpu.has_gpu() else TorchCompileOnCpuEngine()
+
+
 def _cuda_graphs() -> Engine:
     from engines.compile.cuda_graph_engine import CudaGraphEngine
 
@@ -46,6 +53,7 @@ def _torch() -> Engine:
 ENGINES: dict[str, Callable[[], Engine]] = {
     "tensorrt": _tensorrt,
     "tensorrt-rtx": _tensorrt_rtx,
+    "torch compile": _torch_compile,
     "cuda graphs": _cuda_graphs,
     "openvino": _openvino,
     "torch": _torch,
@@ -64,12 +72,17 @@ def engine_order() -> tuple[str, ...]:
 
     Raises EngineError for a name that there is not.
     """
-    told = [name.strip() for name in os.environ.get(ENGINES_SETTING, "").split(",")]
-    names = tuple(dict.fromkeys(name for name in told if name))
+    names = _named()
     for name in names:
         if name not in ENGINES:
             raise EngineError(f"{ENGINES_SETTING}: {no_such('engine', name, ENGINES)}")
     return names or ENGINE_NAMES
+
+
+def _named() -> tuple[str, ...]:
+    """What `VISAVIS_ENGINES` says, each once."""
+    told = [name.strip() for name in os.environ.get(ENGINES_SETTING, "").split(",")]
+    return tuple(dict.fromkeys(name for name in told if name))
 
 
 def tiers() -> list[Tier]:

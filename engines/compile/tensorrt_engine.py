@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from engines.compile.accelerator import Accelerator, NvidiaGpu
 from engines.compile.engine import Compiled, Engine, Precision, Tier, answer_of, refusing
 from engines.compile.exports import engine_cache_folder
+from engines.compile.mixed import mixed, spelled_out
 
 
 class TensorRtEngine(Engine):
-    """Moves its copy to the device and has torch-tensorrt compile it."""
+    """Moves its copy to the device, spells its precisions out and has torch-tensorrt compile it."""
 
     name = "tensorrt"
+    native = "fp16"
     slow = True
 
     def __init__(self, device: Accelerator | None = None) -> None:
@@ -36,20 +38,23 @@ class TensorRtEngine(Engine):
 
         device = self._device
         with refusing("moving it to the GPU"):
-            moved = device.move(module, precision)
-            inputs = [device.place(x, precision) for x in example]
+            inputs = [device.place(x) for x in example]
+            moved = mixed(device.move(module), inputs, precision)
+        with refusing("the export for TensorRT"):
+            # it computes as it is told, operator by operator, and knows no mixed precision of its own
+            graph = spelled_out(moved, inputs)
         with device.building, refusing("TensorRT's compilation"):
             # where its own default is, in the temporary folder, anybody may have left a file
             timings = engine_cache_folder() / "tensorrt-timings.bin"
             with suppress(OSError):  # then it is not kept
                 timings.parent.mkdir(parents=True, exist_ok=True)
             compiled = torch_tensorrt.compile(
-                moved, ir="dynamo", inputs=inputs, timing_cache_path=str(timings)
+                graph, ir="dynamo", inputs=inputs, timing_cache_path=str(timings)
             )
 
         def run(*given: Tensor) -> tuple[Tensor, ...]:
             with torch.inference_mode():
-                result = compiled(*(device.place(x, precision) for x in given))
+                result = compiled(*(device.place(x) for x in given))
             return answer_of(result)
 
         return run

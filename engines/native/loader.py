@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
 from engines.errors import EngineError
 from engines.native.build import build, find_compiler, is_whole, library_path
 from engines.native.kernels import Kernels
+from engines.native.prune import hold, prune
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +59,13 @@ def make_kernels() -> Kernels:
         raise EngineError(f"{SETTING}=off, so OpenCV draws")
     compiler = find_compiler()
     path = library_path(compiler)
+    hold(path)  # before it is looked at: afterwards another process does not remove it
     if not is_whole(path):
         build(path, compiler)
-    return Kernels(path)
+        hold(path)
+    made = Kernels(path)
+    prune(path, time.time())
+    return made
 
 
 _loader = Loader(make_kernels)

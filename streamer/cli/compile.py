@@ -26,7 +26,7 @@ def compile_networks(
         ),
     ] = None,
     engine: Annotated[
-        str, typer.Option(metavar="[tensorrt-rtx|openvino|onnx]", help="What to compile with.")
+        str, typer.Option(metavar="[tensorrt-rtx|openvino|onnx|triton]", help="What to compile with.")
     ] = "tensorrt-rtx",
     target: Annotated[
         str,
@@ -49,14 +49,15 @@ def compile_networks(
             "-o",
             "--output",
             metavar="DIR",
-            help="Where files go (default: the cache that calls look into).",
+            help="Where files go (default: the cache that calls look into; of triton the model repository).",
             parser=output_file,
         ),
     ] = None,
 ) -> None:
     """Compile networks ahead of time, for this computer or for cards that are not here.
 
-    Example: `visavis compile --engine tensorrt-rtx --target sm89,sm120 -o engines`
+    Example: `visavis compile --engine tensorrt-rtx --target sm89,sm120 -o engines`, or for NVIDIA's Triton Inference
+    Server `visavis compile --engine triton -o models`.
     """
     if precision not in (None, "fp32", "fp16", "bf16"):
         raise VisavisError(f"there is no precision {precision!r:.80}; choose one of: fp32, fp16, bf16")
@@ -76,7 +77,7 @@ def compile_networks(
             raise SinkError(
                 f"{where} cannot be written ({error.strerror or error}); choose another with -o"
             ) from error
-    if output is not None and engine != "onnx":
+    if output is not None and engine not in ("onnx", "triton"):
         say_note(
             "calls look into ~/.cache/visavis/engines (XDG_CACHE_HOME moves it): copy the files there, on the computer "
             "that they are for"

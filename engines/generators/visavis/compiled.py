@@ -1,7 +1,4 @@
-"""`visavis` by the compiled kernels: what its networks see of a frame, and what they say blended into the picture.
-
-The same as `inputs` and `networked.blend`, each in one call.
-"""
+"""`Compiled`: what the networks of `visavis` see and say, by the compiled kernels; as `ByOpenCv`, each in one call."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from torch import Tensor
 
 from engines.generators.networked.boxes import TurnedBox, Window
 from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX, WINDOW_PX, eye_guide, mouth_guide, one_hot
+from engines.generators.visavis.way import Way
 from engines.native.kernels import Crop, Kernels
 from engines.raster.conditioning import PreparedMap
 from engines.raster.gbuffer import GBuffer, Viewport
@@ -36,61 +34,52 @@ def can_draw(window: Window, viewport: Viewport) -> bool:
     return across and down and WINDOW_PX <= window.side_px <= _MOST_PX
 
 
-def see_head(
-    kernels: Kernels, picture: U8, flow: F32, guides: PreparedMap, gbuffer: GBuffer, window: Window
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(1, 4, 128, 128), (1, 10, 128, 128), (1, 32, 32, 2): picture, guide and where, as the head network sees them."""
-    first, second = guides.pieces
-    place = (window.left_px, window.top_px, window.side_px)
-    seen = kernels.window(
-        picture, place, (gbuffer.uv, gbuffer.part, flow), (first, second), (_SKIN, _EYE, _MOUTH)
-    )
-    picture_in, guide, where = (torch.from_numpy(x[None]) for x in seen)
-    return picture_in, guide, where
+class Compiled(Way):
+    """See the module. Windows that it does not draw: `can_draw`."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+
+    def see_head(
+        self, picture: U8, flow: F32, guides: PreparedMap, gbuffer: GBuffer, window: Window
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        first, second = guides.pieces
+        seen = self._kernels.window(
+            picture, _place(window), (gbuffer.uv, gbuffer.part, flow), (first, second), (_SKIN, _EYE, _MOUTH)
+        )
+        picture_in, guide, where = (torch.from_numpy(x[None]) for x in seen)
+        return picture_in, guide, where
+
+    def complete(self, picture: U8, window: Window, flow: Tensor | None, layers: Tensor | None) -> U8:
+        told = [None if x is None else np.ascontiguousarray(x[0].numpy()) for x in (flow, layers)]
+        return self._kernels.blend(picture, _place(window), *told)
+
+    def see_mouth(self, picture: U8, gbuffer: GBuffer, box: TurnedBox) -> tuple[Tensor, Tensor]:
+        return self._see(picture, gbuffer, box, MOUTH_PX, _IN_MOUTH, mirrored=False)
+
+    def see_eye(
+        self, picture: U8, gbuffer: GBuffer, box: TurnedBox, *, mirrored: bool
+    ) -> tuple[Tensor, Tensor]:
+        return self._see(picture, gbuffer, box, EYE_PX, _IN_EYE, mirrored=mirrored)
+
+    def paint(self, picture: U8, layers: Tensor, box: TurnedBox, *, mirrored: bool = False) -> None:
+        crop = Crop.of(box.affine(layers.shape[-1], mirrored=mirrored), layers.shape[-1])
+        self._kernels.blend_crop(picture, crop, np.ascontiguousarray(layers.numpy()))
+
+    def _see(
+        self, picture: U8, gbuffer: GBuffer, box: TurnedBox, size_px: int, kinds: U8, *, mirrored: bool
+    ) -> tuple[Tensor, Tensor]:
+        finer = box.finer(size_px)
+        crop = Crop.of(box.affine(size_px * finer, mirrored=mirrored), size_px, finer)
+        rows, columns = gbuffer.part.shape
+        grid = box.on_grid(
+            size_px, columns / gbuffer.viewport.width_px, rows / gbuffer.viewport.height_px, mirrored
+        )
+        return (
+            torch.from_numpy(self._kernels.crop(picture, crop)[None]),
+            torch.from_numpy(self._kernels.crop_parts(gbuffer.part, Crop.of(grid, size_px), kinds)[None]),
+        )
 
 
-def complete(kernels: Kernels, picture: U8, window: Window, flow: Tensor | None, layers: Tensor | None) -> U8:
-    """The picture moved by `flow` (1, 2, 64, 64), with `layers` (1, 9, 128, 128) on it, each where given."""
-    place = (window.left_px, window.top_px, window.side_px)
-    told = [None if x is None else np.ascontiguousarray(x[0].numpy()) for x in (flow, layers)]
-    return kernels.blend(picture, place, *told)
-
-
-def see_mouth(kernels: Kernels, picture: U8, gbuffer: GBuffer, box: TurnedBox) -> tuple[Tensor, Tensor]:
-    """(1, 3, 96, 96) of the picture and (1, 3, 96, 96) which parts: as the mouth's path sees them."""
-    return _see(kernels, picture, gbuffer, box, MOUTH_PX, _IN_MOUTH, mirrored=False)
-
-
-def see_eye(
-    kernels: Kernels, picture: U8, gbuffer: GBuffer, box: TurnedBox, *, mirrored: bool
-) -> tuple[Tensor, Tensor]:
-    """(1, 3, 64, 64) of the picture and (1, 1, 64, 64) which parts: as an eye's path sees them."""
-    return _see(kernels, picture, gbuffer, box, EYE_PX, _IN_EYE, mirrored=mirrored)
-
-
-def paint(kernels: Kernels, picture: U8, layers: Tensor, box: TurnedBox, *, mirrored: bool = False) -> None:
-    """Blend a path's layers (7, s, s) into the picture, in place."""
-    crop = Crop.of(box.affine(layers.shape[-1], mirrored=mirrored), layers.shape[-1])
-    kernels.blend_crop(picture, crop, np.ascontiguousarray(layers.numpy()))
-
-
-def _see(
-    kernels: Kernels,
-    picture: U8,
-    gbuffer: GBuffer,
-    box: TurnedBox,
-    size_px: int,
-    kinds: U8,
-    *,
-    mirrored: bool,
-) -> tuple[Tensor, Tensor]:
-    finer = box.finer(size_px)
-    crop = Crop.of(box.affine(size_px * finer, mirrored=mirrored), size_px, finer)
-    rows, columns = gbuffer.part.shape
-    grid = box.on_grid(
-        size_px, columns / gbuffer.viewport.width_px, rows / gbuffer.viewport.height_px, mirrored
-    )
-    return (
-        torch.from_numpy(kernels.crop(picture, crop)[None]),
-        torch.from_numpy(kernels.crop_parts(gbuffer.part, Crop.of(grid, size_px), kinds)[None]),
-    )
+def _place(window: Window) -> tuple[int, int, int]:
+    return window.left_px, window.top_px, window.side_px

@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,18 +15,17 @@ from engines.compile.engine import Engine
 from engines.enrollment import Enrollment
 from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
 from engines.generators.networked.base import NetworkedGenerator
-from engines.generators.networked.blend import blend_box, blend_window, move
-from engines.generators.networked.boxes import TurnedBox, Window, cut_box, where_in_photo
+from engines.generators.networked.boxes import Window
 from engines.generators.visavis import inputs
 from engines.generators.visavis.blueprint import VisavisBlueprint
-from engines.generators.visavis.compiled import can_draw, complete, paint, see_eye, see_head, see_mouth
-from engines.generators.visavis.inputs import EYE_PX, MOUTH_PX
+from engines.generators.visavis.by_opencv import ByOpenCv, as_tensor
+from engines.generators.visavis.compiled import Compiled, can_draw
 from engines.generators.visavis.networks import VisavisNetworks
+from engines.generators.visavis.way import Way
 from engines.geometry import Similarity
 from engines.head.model import HeadModel
 from engines.motion import Motion
 from engines.motion_window import MotionWindow
-from engines.native.kernels import Kernels
 from engines.native.loader import kernels
 from engines.raster.conditioning import PreparedMap
 from engines.raster.gbuffer import GBuffer, Viewport, rasterise
@@ -36,6 +34,7 @@ from engines.raster.pose import head_viewport, pose_head
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
+_BY_OPENCV = ByOpenCv()
 _PHOTO_PX = 256  # the photo's own inputs are made at this size, whatever the output's
 
 
@@ -82,7 +81,7 @@ class VisavisGenerator(NetworkedGenerator[VisavisCache]):
         window = Window.of(enrollment, viewport)
         photo = inputs.photo_input(enrollment, viewport, prepared, gbuffer, window)
         with torch.inference_mode():
-            return self.nets.encoder(_tensor(photo))[0].numpy()
+            return self.nets.encoder(as_tensor(photo))[0].numpy()
 
     def _on(self, part: str) -> bool:
         return part not in self.blueprint.without
@@ -98,8 +97,8 @@ class VisavisGenerator(NetworkedGenerator[VisavisCache]):
             guides=inputs.prepare_guides(enrollment),
             window=Window.of(enrollment, viewport),
             features=features * float(self._on("features")),
-            mouth_photo=_tensor(crops[0]) * kept,
-            eyes_photo=torch.cat([_tensor(e) for e in crops[1]]) * kept,
+            mouth_photo=as_tensor(crops[0]) * kept,
+            eyes_photo=torch.cat([as_tensor(e) for e in crops[1]]) * kept,
             pose=placed.pose,
             motion=enrollment.motion,
         )
@@ -110,43 +109,26 @@ class VisavisGenerator(NetworkedGenerator[VisavisCache]):
         picture, window = layers.picture, cache.window
         vector = inputs.motion_vector(cache.motion, motion, cache.pose, gbuffer.mesh.pose)
         vector *= np.float32(self._on("motion"))
-        compiled = kernels() if can_draw(window, gbuffer.viewport) else None
-        if compiled is not None:
-            seen = see_head(compiled, picture, layers.flow, cache.guides, gbuffer, window)
-        else:
-            guide, part = inputs.guides(cache.guides, gbuffer, window)
-            seen = (
-                _tensor(inputs.low_picture(picture, window)),
-                _channels_first(inputs.head_guide(guide, part)),
-                torch.from_numpy(where_in_photo(layers.flow, gbuffer, window)[None]),
-            )
+        way = self._way(window, gbuffer.viewport)
+        seen = way.see_head(picture, layers.flow, cache.guides, gbuffer, window)
         flow, synthesis = self.engines()[0](*seen, cache.features, torch.from_numpy(vector[None]))
-        if compiled is not None:
-            on = (flow if self._on("flow") else None, synthesis if self._on("layers") else None)
-            picture = complete(compiled, picture, window, *on)
-        else:
-            if self._on("flow"):
-                picture = move(picture, _channels_last(flow), window)
-            if self._on("layers"):
-                blend_window(picture, _bytes(synthesis[0]), window)
+        on = (flow if self._on("flow") else None, synthesis if self._on("layers") else None)
+        picture = way.complete(picture, window, *on)
         if self._on("mouth") or self._on("eyes"):
-            self._paint_paths(picture, cache, gbuffer, vector, compiled)
+            self._paint_paths(picture, cache, gbuffer, vector, way)
         return picture
 
-    def _paint_paths(
-        self, picture: U8, cache: VisavisCache, gbuffer: GBuffer, vector: F32, compiled: Kernels | None
-    ) -> None:
+    @staticmethod
+    def _way(window: Window, viewport: Viewport) -> Way:
+        compiled = kernels() if can_draw(window, viewport) else None
+        return _BY_OPENCV if compiled is None else Compiled(compiled)
+
+    def _paint_paths(self, picture: U8, cache: VisavisCache, gbuffer: GBuffer, vector: F32, way: Way) -> None:
         """Mouth and eyes, in place."""
         mouth = inputs.mouth_box(gbuffer.mesh)
         eyes = list(zip(inputs.eye_boxes(gbuffer.mesh), (False, True), strict=True))
-        if compiled is not None:
-            mouth_seen = see_mouth(compiled, picture, gbuffer, mouth)
-            eyes_seen = [see_eye(compiled, picture, gbuffer, b, mirrored=m) for b, m in eyes]
-        else:
-            mouth_seen, eyes_seen = (
-                _see_mouth(picture, gbuffer, mouth),
-                [_see_eye(picture, gbuffer, *e) for e in eyes],
-            )
+        mouth_seen = way.see_mouth(picture, gbuffer, mouth)
+        eyes_seen = [way.see_eye(picture, gbuffer, box, mirrored=mirrored) for box, mirrored in eyes]
         mouth_layers, eye_layers = self.engines()[1](
             mouth_seen[0],
             cache.mouth_photo,
@@ -161,40 +143,4 @@ class VisavisGenerator(NetworkedGenerator[VisavisCache]):
         if self._on("eyes"):
             drawn += [(eye_layers[k], box, mirrored) for k, (box, mirrored) in enumerate(eyes)]
         for layers, box, mirrored in drawn:
-            if compiled is not None:
-                paint(compiled, picture, layers, box, mirrored=mirrored)
-            else:
-                blend_box(picture, _bytes(layers), box, mirrored=mirrored)
-
-
-def _see_mouth(picture: U8, gbuffer: GBuffer, box: TurnedBox) -> tuple[Tensor, Tensor]:
-    part = inputs.part_crop(gbuffer, box, MOUTH_PX)
-    return _tensor(cut_box(picture, box, MOUTH_PX)[..., :3]), _channels_first(inputs.mouth_guide(part))
-
-
-def _see_eye(picture: U8, gbuffer: GBuffer, box: TurnedBox, mirrored: bool) -> tuple[Tensor, Tensor]:
-    part = inputs.part_crop(gbuffer, box, EYE_PX, mirrored=mirrored)
-    crop = cut_box(picture, box, EYE_PX, mirrored=mirrored)[..., :3]
-    return _tensor(crop), _channels_first(inputs.eye_guide(part))
-
-
-def _channels_first(values: F32) -> Tensor:
-    """(h, w, c) → (1, c, h, w)."""
-    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)[None]))
-
-
-def _tensor(image: NDArray[np.generic]) -> Tensor:
-    """(h, w, c) uint8 → (1, c, h, w) float32 0 … 1."""
-    return _channels_first(image.astype(np.float32) * np.float32(1 / 255))
-
-
-def _bytes(values: Tensor) -> U8:
-    """(c, h, w) 0 … 1 → the same 0 … 255, rounded and saturated."""
-    channels, height, width = values.shape
-    flat = values.numpy().reshape(channels * height, width)
-    return cv2.convertScaleAbs(flat, alpha=255).reshape(channels, height, width).astype(np.uint8, copy=False)
-
-
-def _channels_last(values: Tensor) -> F32:
-    """(1, c, h, w) → (h, w, c)."""
-    return np.ascontiguousarray(values[0].permute(1, 2, 0).numpy())
+            way.paint(picture, layers, box, mirrored=mirrored)
