@@ -23,7 +23,7 @@ import aiortc.codecs.opus as opus
 import aiortc.codecs.vpx as vpx
 import av
 import numpy as np
-from aiortc import RTCPeerConnection, RTCRtpReceiver, rtp
+from aiortc import RTCCertificate, RTCPeerConnection, RTCRtpReceiver, rtp
 from aiortc.codecs import HEADER_EXTENSIONS
 from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError, MediaStreamTrack, convert_timebase
 from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
@@ -38,6 +38,12 @@ SUPPORTED = "1.16."
 VIDEO_CLOCK_HZ = 90_000
 PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 CLOSE_STEP_WITHIN_S = 2.0
+# aiortc's own, and the same for a peer whose certificate is RSA, as GStreamer's is (RFC 8827 § 6.5 asks for both)
+CIPHERS = ":".join(
+    f"ECDHE-{kind}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
+    for kind in ("ECDSA", "RSA")
+)
 _NTP_TO_UNIX_S = 2_208_988_800  # RFC 5905: NTP counts from 1900
 
 MIN_BITRATE, START_BITRATE, MAX_BITRATE = 300_000, 2_500_000, 4_000_000
@@ -110,6 +116,19 @@ def apply(*, offer_loopback: bool = False) -> None:
     _keep_time(h264.H264Encoder)
     _keep_sound_time()
     _ask_for_immediate_playout()
+    _take_rsa_certificates()
+
+
+def _take_rsa_certificates() -> None:
+    """DTLS with a peer that has an RSA certificate: where it is the server, we must have offered ECDHE-RSA."""
+    original = RTCCertificate._create_ssl_context
+
+    def create(self: Any, srtp_profiles: Any) -> Any:
+        context = original(self, srtp_profiles)
+        context.set_cipher_list(CIPHERS.encode())
+        return context
+
+    RTCCertificate._create_ssl_context = create
 
 
 def _remember_sender_reports() -> None:
