@@ -32,6 +32,8 @@ from streamer.serve.routes import WEB, router
 from streamer.serve.service import Service
 from streamer.serve.store import AvatarStore, BackgroundStore
 from streamer.serve.uploads import uploads
+from streamer.serve.whep import whep
+from streamer.serve.whip import whip
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import MakeAvatar
 
@@ -92,5 +94,7 @@ def create_app(
     app.include_router(avatars)
     app.include_router(emotions)
     app.include_router(camera_help)
+    app.include_router(whip)
+    app.include_router(whep)
     app.mount("/static", StaticFiles(directory=WEB), name="static")
     return app

@@ -15,6 +15,7 @@ from streamer.serve.aside import Aside
 from streamer.serve.calls import Calls
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore, BackgroundStore
+from streamer.webrtc.ice_links import IceServer
 
 T = TypeVar("T")
 
@@ -23,7 +24,8 @@ T = TypeVar("T")
 class Service:
     """Settings, stores, calls. `look`: how calls start; `generators`: what a page may choose, first the usual one.
 
-    `still_generators`: those that have drawn pictures asked for by HTTP; only in the thread of `work`.
+    `ice_servers`: those that WHIP and WHEP tell in their answers. `still_generators`: those that have drawn pictures
+    asked for by HTTP; only in the thread of `work`.
     """
 
     settings: ServeSettings
@@ -34,6 +36,7 @@ class Service:
     look: Look
     generators: Sequence[str]
     work: Aside
+    ice_servers: Sequence[IceServer] = ()
     still_generators: KeptGenerators = field(default_factory=KeptGenerators)
 
     async def aside(self, work: Callable[[], T]) -> T:
