@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from aiortc import RTCCertificate, RTCPeerConnection, RTCRtpReceiver, rtp
 from aiortc.codecs import depayload
+from aiortc.jitterbuffer import JitterFrame
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcdtlstransport import SRTP_PROFILES, generate_certificate
 from aiortc.rtcrtpparameters import (
@@ -237,6 +238,25 @@ def test_a_key_frame_that_was_asked_for_is_one(encoder: type) -> None:
         payloads, _ = made.encode(frame, k == 2)
         keys.append(look(codec.name, b"".join(depayload(codec, p) for p in payloads)).is_key)
     assert keys == [True, False, True, False, False, False]
+
+
+def test_h264_holds_its_size_and_its_encoder() -> None:
+    """One quick encoder while neither size nor bitrate changes; what comes out is as large as what went in."""
+    fixes.apply()
+    encoder, decoder, codecs, sizes = h264.H264Encoder(), h264.H264Decoder(), list[object](), set[str]()
+    for k in range(12):
+        side_px = 512 if k < 8 else 256
+        picture = np.random.default_rng(k).integers(0, 255, (side_px, side_px, 3), np.uint8)
+        if k == 4:
+            encoder.target_bitrate = fixes.MIN_BITRATE
+        payloads, _ = encoder.encode(video_frame_of(picture, 3000 * k))
+        codecs.append(encoder.codec)
+        data = b"".join(depayload(H264, payload) for payload in payloads)
+        # x264 says its settings with the first picture; its usual preset is subme=7
+        assert (b"subme=2 " in data) == (k in (0, 4, 8))
+        sizes |= {f"{k // 4}: {f.width}x{f.height}" for f in decoder.decode(JitterFrame(data, 3000 * k))}
+    assert sizes == {"0: 512x512", "1: 512x512", "2: 256x256"}
+    assert len({id(codec) for codec in codecs}) == 3
 
 
 def sound(pts: int, samples: int = 960) -> av.AudioFrame:

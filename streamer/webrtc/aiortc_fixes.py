@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib.metadata import version
 from typing import Any
 
@@ -114,6 +115,7 @@ def apply(*, offer_loopback: bool = False) -> None:
     rtp.compute_audio_level_dbov = audio_level_dbov
     _keep_time(vpx.Vp8Encoder)
     _keep_time(h264.H264Encoder)
+    _hasten_h264()
     _keep_sound_time()
     _ask_for_immediate_playout()
     _take_rsa_certificates()
@@ -217,6 +219,30 @@ def _keep_sound_time() -> None:
         return payloads, pts if is_whole and len(payloads) == 1 else time
 
     opus.OpusEncoder.encode = encode
+
+
+def _hasten_h264() -> None:
+    """libx264's own preset takes 12.9 ms for 512², "veryfast" 2.6 ms and 0.4 dB less; libvpx 3.3 ms."""
+    original = h264.H264Encoder._encode_frame
+
+    def encode_frame(self: Any, frame: av.VideoFrame, force_keyframe: bool) -> Iterator[bytes]:
+        wanted = (frame.width, frame.height, self.target_bitrate)
+        codec = self.codec
+        if codec is None or (codec.width, codec.height, codec.bit_rate) != wanted:
+            self.buffer_data, self.buffer_pts, self.codec = b"", None, h264_codec(*wanted)
+        return original(self, frame, force_keyframe)
+
+    h264.H264Encoder._encode_frame = encode_frame
+
+
+def h264_codec(width_px: int, height_px: int, bitrate: int) -> Any:
+    """libx264 as aiortc opens it, but faster."""
+    codec: Any = av.CodecContext.create("libx264", "w")
+    codec.width, codec.height, codec.bit_rate, codec.pix_fmt = width_px, height_px, bitrate, "yuv420p"
+    codec.framerate, codec.time_base = Fraction(h264.MAX_FRAME_RATE), Fraction(1, h264.MAX_FRAME_RATE)
+    codec.options = {"level": "31", "tune": "zerolatency", "preset": "veryfast"}
+    codec.profile = "Baseline"
+    return codec
 
 
 def _step_bitrate(encoder: type, field: str) -> None:
