@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
-from calls import RED, Camera, near, only_loopback, until
+from calls import GREEN, RED, Camera, Client, near, only_loopback, until
 from raw import Running, running
 from whip import SDP, OneWayClient, Tone
 
@@ -61,3 +61,21 @@ async def test_what_a_sender_sends_drives_what_players_see(http: httpx.AsyncClie
             assert all(near(f.colour, RED) for f in player.frames[2:]), "the avatar and never the camera"
             newest = len(camera.sent_s)
             assert (newest - player.frames[-1].number) % 256 < 60, "the picture that was sent just now"
+
+
+async def test_a_call_is_pushed_to_another_server(http: httpx.AsyncClient, server: Running) -> None:
+    """A page's call on one server, pushed to another one, watched there; and the end of it is told."""
+    url = f"http://localhost:{server.port}/whip/green"
+    with running(publish=url, publish_token=TOKEN) as pushing:
+        page = Client(Camera(), audio=True)
+        async with httpx.AsyncClient(base_url=f"http://localhost:{pushing.port}") as near_by:
+            body = {"sdp": await page.offer(), "type": "offer"}
+            await page.accept((await near_by.post("/api/offer", json=body)).json()["sdp"])
+            ingests = server.app.state.service.calls.sessions
+            await until(lambda: any(s.connected for s in ingests), "the other server to be reached")
+            async with OneWayClient(http) as player:
+                assert (await player.post("/whep/green")).status_code == 201
+                await until(lambda: len({f.number for f in player.frames}) > 20, "pictures there")
+                assert all(near(f.colour, GREEN) for f in player.frames[2:])
+                await page.close()
+                await until(lambda: not ingests, "the other server to be told of the end")

@@ -32,6 +32,8 @@ from streamer.cli.options import (
     HeadModelSpec,
     HeadMotion,
     Height,
+    PublishTokenFile,
+    PublishUrl,
     SinkName,
     SourceName,
     TraceFile,
@@ -301,6 +303,8 @@ def serve(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) for https.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    publish: PublishUrl = None,
+    publish_token_file: PublishTokenFile = None,
     head_model: HeadModelSpec = None,
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
@@ -316,9 +320,9 @@ def serve(
     from streamer.serve.config import read_settings
     from streamer.serve.listener import listen
 
-    settings = read_settings(
-        host=host, port=port, token=token, tls_cert=tls_cert, tls_key=tls_key, head_model=head_model
-    )
+    reached = {"host": host, "port": port, "token": token, "tls_cert": tls_cert, "tls_key": tls_key}
+    pushed = {"publish": publish, "publish_token_file": publish_token_file}
+    settings = read_settings(**reached, **pushed, head_model=head_model)
     if not settings.loopback and not token:
         raise VisavisError(
             f"{host} can be reached from other computers: give --token SECRET (and --tls-cert, --tls-key)"

@@ -69,6 +69,8 @@ class Broadcast:
     """
 
     def __init__(self, sent: Callable[[Outgoing], None]) -> None:
+        self.has_pictures = False  # whether there has been one
+        self.has_sound = False
         self._sent = sent
         self._watching: tuple[Watching, ...] = ()  # replaced, never changed: `put` reads it in another thread
         self._is_closed = False
@@ -99,6 +101,7 @@ class Broadcast:
 
     def put(self, outgoing: Outgoing) -> None:
         """The newest picture, for everybody. Each gets a frame of its own, for encoders write times into them."""
+        self.has_pictures = True
         watching = self._watching
         # made before the first is given away: whoever has it changes it
         others = twins_of(outgoing.frame, len(watching) - 1)
@@ -108,6 +111,7 @@ class Broadcast:
 
     def hear(self, piece: av.AudioFrame) -> None:
         """A piece of sound that leaves now: for those who watch beside the page, which sends it itself."""
+        self.has_sound = True
         for watching in self._watching:
             if watching.sound.readyState == "live":
                 watching.sound.put(copy_of(piece))
