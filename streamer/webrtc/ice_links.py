@@ -34,5 +34,5 @@ def _link(server: IceServer) -> str:
 
 
 def _quoted(text: str) -> str:
-    shown = "".join(c for c in text if c.isprintable())
+    shown = "".join(c for c in text if " " <= c <= "~")
     return '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
