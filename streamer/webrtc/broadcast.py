@@ -35,10 +35,10 @@ class SoundTrack(MediaStreamTrack):
 
     async def recv(self) -> av.AudioFrame:
         while not self._pieces:
-            self._come.clear()
-            await self._come.wait()
             if self.readyState == "ended":
                 raise MediaStreamError
+            self._come.clear()
+            await self._come.wait()
         return self._pieces.popleft()
 
     def stop(self) -> None:
