@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import re
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import httpx
+import psutil
 import pytest
 from calls import GREEN, HEIGHT_PX, RED, WIDTH_PX, Camera, Client, near, only_loopback, silence, until
+from fakes import AT_LAST_S
 from fastapi import FastAPI
 from hearing import EchoSpeech
 from raw import Running, running
@@ -18,7 +23,7 @@ from streamer.serve.calls import MOST_PLAYERS
 from streamer.webrtc import aiortc_fixes, hearing
 from streamer.webrtc.ice_links import IceServer
 from streamer.webrtc.peer import TRICKLES_AT_ONCE, Peer
-from streamer.webrtc.session import QUIET_AFTER_S
+from streamer.webrtc.session import GONE_AFTER_S, QUIET_AFTER_S
 
 TOKEN = "an-access-token.0"
 
@@ -361,3 +366,60 @@ async def test_links_to_ice_servers_are_told_where_there_are_any() -> None:
                 '<stun:192.0.2.9>; rel="ice-server"',
                 '<turn:b>; rel="ice-server"; username="u"; credential="p"; credential-type="password"',
             ]
+
+
+# --- what stays -----------------------------------------------------------------------------------------
+
+
+def of_the_server(server: Running) -> tuple[int, int, int]:
+    """This process' descriptors and threads, but those that a loop keeps for the next call; the server's tasks."""
+    counted: list[int] = []
+    done = threading.Event()
+
+    def count() -> None:
+        counted.append(len(asyncio.all_tasks()))
+        done.set()
+
+    server.run(count)
+    assert done.wait(AT_LAST_S)
+    threads = [t for t in threading.enumerate() if not t.name.startswith("asyncio_")]
+    return psutil.Process().num_fds(), len(threads), counted[0]
+
+
+@pytest.mark.slow
+async def test_nothing_of_sessions_stays(http: httpx.AsyncClient, server: Running) -> None:
+    """They end by DELETE of either, by a sender that hangs up, or by one that is gone without a word."""
+    calls = server.app.state.service.calls
+
+    async def one(how: str) -> None:
+        async with OneWayClient(http, Camera(), sound=Tone()) as sender, OneWayClient(http) as player:
+            await sender.post("/whip/red")
+            await until(lambda: calls.connected, "the sender to connect")
+            await player.post("/whep/red")
+            await until(lambda: player.frames, "pictures")
+            session = calls.sessions[0]
+            if how == "delete both":
+                assert (await player.delete()).status_code == 200
+            if how.startswith("delete"):
+                assert (await sender.delete()).status_code == 200
+            elif how == "gone":
+                silence(sender.pc)
+
+                def gone() -> bool:
+                    session._peer._bounds.heard_ns -= int(GONE_AFTER_S * 1e9)
+                    return session.closed
+
+                await until(gone, "it to be missed")
+        await until(lambda: not calls.sessions, "the session to end")
+
+    await one("delete")
+    before = of_the_server(server)
+    for how in ("delete both", "delete", "hang up", "gone", "delete"):
+        await one(how)
+
+    def left() -> bool:
+        gc.collect()
+        now = of_the_server(server)
+        return all(a <= b for a, b in zip(now, before, strict=True))
+
+    await until(left, f"all to be as it was: {before}, now {of_the_server(server)}")
