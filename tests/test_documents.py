@@ -212,7 +212,7 @@ def test_help_of_every_option_can_be_printed() -> None:
 def test_every_route_is_documented() -> None:
     text = read(ROOT / "docs/webrtc.md")
     named_routes = {
-        (verb, path.replace("NAME", "{name}").replace("SESSION", "{session}"))
+        (verb, re.sub("[A-Z]{2,}", lambda found: f"{{{found[0].lower()}}}", path))
         for verb, path in re.findall(r"(GET|POST|PUT|PATCH|DELETE) (/[\w/.]*)`", text)
     }
     routes = {

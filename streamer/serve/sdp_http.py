@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from urllib.parse import quote
 
 from fastapi import HTTPException, Request
@@ -79,7 +80,8 @@ async def trickled(request: Request, if_match: str | None, peer: Peer) -> Respon
         fragment = read_fragment(await text_of(request))
         if fragment.login is not None and fragment.login != peer.login:
             raise HTTPException(422, NO_RESTART)
-        await peer.trickle(fragment)
+        with suppress(TimeoutError):  # it goes on with those that were found
+            await peer.trickle(fragment)
     except FragmentError as error:
         raise HTTPException(400, str(error)) from error
     return Response(status_code=204)

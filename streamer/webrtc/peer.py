@@ -137,19 +137,24 @@ class Peer:
     async def trickle(self, fragment: Fragment) -> None:
         """Take candidates that came after the offer; those for a section that is bundled go to what it is bundled in.
 
-        Raises FragmentError for more than a call may have in all.
+        Raises FragmentError for more than a call may have in all, TimeoutError where names are not found in time.
         """
         self._candidates += fragment.count
         if self._candidates > MAX_CANDIDATES:
             raise FragmentError(
                 f"a call has at most {MAX_CANDIDATES} candidates; it goes on with those it has"
             )
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            await self._take(fragment)
+
+    async def _take(self, fragment: Fragment) -> None:
         heads = [t for t in self._pc.getTransceivers() if not t._bundled]  # pyright: ignore[reportPrivateUsage]
         for section in fragment.sections:
             for head in [t for t in heads if t.mid == section.mid] or heads[:1]:
                 transport = head.receiver.transport.transport
-                for line in section.candidates:
-                    await transport.addRemoteCandidate(candidate_from_sdp(line))
+                # at once: each host name is asked for in the network for up to 1 s
+                candidates = [candidate_from_sdp(line) for line in section.candidates]
+                await asyncio.gather(*(transport.addRemoteCandidate(c) for c in candidates))
                 if section.is_last:
                     await transport.addRemoteCandidate(None)
 
