@@ -49,10 +49,15 @@ class Offer(Asked):
     neutral: str | None = Field(None, max_length=MAX_KEPT_CHARACTERS)
 
 
-def options_of(
+def options_of(body: Offer, service: Service) -> CallOptions:
+    """What a page's offer asks for; raises as `options_for`."""
+    return options_for(body, service, body.drive, body.mode, body.neutral)
+
+
+def options_for(
     body: Asked, service: Service, drive: DrivenBy, mode: Mode = USUAL.mode, neutral: str | None = None
 ) -> CallOptions:
-    """What an offer asks for; what it leaves out is as the server was started.
+    """What is asked for; what it leaves out is as the server was started.
 
     Raises HTTPException for a name that there is not, and what `background_of` raises.
     """

@@ -38,7 +38,7 @@ async def offer(body: Offer, service: Served) -> dict[str, object]:
     """Begin a call."""
     public = service.store.public()
     entry = found(body.avatar or (public[0][0] if public else ""), service)
-    options = options_of(body, service, body.drive, body.mode, body.neutral)
+    options = options_of(body, service)
     try:
         session, sdp = await service.calls.begin(entry.enrollment, options, body.sdp)
     except OfferError as error:

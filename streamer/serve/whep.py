@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from streamer.serve.avatars import found
 from streamer.serve.bodies import FRAGMENT, SDP
 from streamer.serve.errors import documented, no_longer
-from streamer.serve.offer import Asked, options_of
+from streamer.serve.offer import Asked, options_for
 from streamer.serve.requests import StrictRoute
 from streamer.serve.sdp_http import (
     SdpResponse,
@@ -55,7 +55,7 @@ async def play(
     sdp = await text_of(request)
     try:
         if asked.drive == "demo":
-            how = options_of(asked, service, "demo")
+            how = options_for(asked, service, "demo")
             demo, answer = await service.calls.begin(entry.enrollment, how, sdp, DemoPlay, "player")
             return created(answer, "whep", avatar, demo.name, demo.peer, service)
         check_offer(sdp, "player")

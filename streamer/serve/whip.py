@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from streamer.serve.avatars import found
 from streamer.serve.bodies import FRAGMENT, SDP
 from streamer.serve.errors import documented, no_longer
-from streamer.serve.offer import Asked, options_of
+from streamer.serve.offer import Asked, options_for
 from streamer.serve.requests import StrictRoute
 from streamer.serve.sdp_http import (
     SdpResponse,
@@ -63,7 +63,7 @@ async def begin(
     try:
         session, answer = await service.calls.begin(
             entry.enrollment,
-            options_of(asked, service, drive),
+            options_for(asked, service, drive),
             sdp,
             partial(Ingest, stream=avatar),
             "sender",
