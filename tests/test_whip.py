@@ -20,6 +20,7 @@ from raw import Running, running
 from whip import FRAGMENT, SDP, OneWayClient, Tone
 
 from streamer.serve.calls import MOST_PLAYERS
+from streamer.serve.capacity import USABLE_SHARE, CallKind, Capacity
 from streamer.webrtc import aiortc_fixes, hearing
 from streamer.webrtc.ice_links import IceServer
 from streamer.webrtc.peer import TRICKLES_AT_ONCE, Peer
@@ -331,6 +332,26 @@ async def test_a_full_server_says_when_to_come_again() -> None:
             finally:
                 for player in players:
                     await player.close()
+
+
+async def test_players_count_when_it_is_asked_whether_there_is_room(
+    http: httpx.AsyncClient, server: Running
+) -> None:
+    """The first call always may; who watches it costs a core's share, which is not there, or is no longer."""
+    calls = server.app.state.service.calls
+    calls._limit = None
+    async with OneWayClient(http, Camera()) as sender, OneWayClient(http) as one, OneWayClient(http) as other:
+        calls.capacity = Capacity(0.1)
+        await sender.post("/whip/red")
+        await until(lambda: calls.connected, "the sender to connect")
+        refused = await one.post("/whep/red")
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) > 0
+        options = calls.sessions[0].options
+        needed = CallKind.of(options).guessed_cores + 1.5 * CallKind.watching(options).guessed_cores
+        calls.capacity = Capacity(needed / USABLE_SHARE)
+        assert (await one.post("/whep/red")).status_code == 201
+        assert (await other.post("/whep/red")).status_code == 503
 
 
 async def test_players_that_never_come_give_way_to_one_that_does(

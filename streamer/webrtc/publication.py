@@ -89,8 +89,10 @@ class Publication:
             await self._go_on()
         finally:
             self._broadcast.leave(watching)
-            await self._peer.close()
-            await self._delete()
+            try:
+                await self._delete()  # first: when this program ends, there may be no time for both
+            finally:
+                await self._peer.close()
 
     async def _begin(self, watching: Watching) -> None:
         tracks = [watching.pictures, *([watching.sound] if self._broadcast.has_sound else [])]
