@@ -254,7 +254,8 @@ async def test_a_sender_that_comes_back_takes_the_place_of_its_silent_self(
         silence(first.pc)
         await until(lambda: earlier.resting, "it to be silent")
         assert (await second.post("/whip/red")).status_code == 201
-        await until(lambda: calls.ingest("red") is not earlier and earlier.closed, "the first to end")
+        assert earlier.ending, "at once, and not when it has been silent for long enough"
+        assert calls.ingest("red") is not earlier
 
 
 # --- what is refused ------------------------------------------------------------------------------------
