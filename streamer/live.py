@@ -5,17 +5,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, Pacer
 from streamer.drive.posture import Posture
 from streamer.drive.rest_notices import RestNotices
-from streamer.frame import Frame, Moment
+from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.latency.ledger import Ledger
 from streamer.pipeline import TrackThenDraw
 from streamer.sinks.sink import Sink, SinkClosed, SinkInfo
 from streamer.slot import Slot
 from streamer.sources.source import Source, SourceState
+
+
+class SoundBeside(Protocol):
+    """Sound that leaves with the pictures."""
+
+    def sent(self, trace: LatencyTrace) -> None:
+        """A picture has left."""
+        ...
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What to tell the user."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +59,12 @@ class LiveLoop:
         clock: Clock,
         repeat: bool = False,
         say: Callable[[str], None] | None = None,
+        sound: SoundBeside | None = None,
     ) -> None:
         """How the loop ends in `sink`.
 
         - `repeat`: the sink wants a steady rate (virtual camera, window), so the last picture is repeated;
+        - `sound`: told of each picture that leaves, so that it is heard with it;
         - `say`: told each notice of the source once, when it comes up, by the thread that writes.
         """
         self._source = source
@@ -58,11 +74,13 @@ class LiveLoop:
         self._clock = clock
         self._repeat = repeat
         self._say = say
+        self._sound = sound
         self._said: set[str] = set()
         self._posture = Posture()
         self._rest = RestNotices()
         # a file was turned upright before
         self._watches_posture = source.info.is_live and source.info.size_px is not None
+        self._watches_rest = self._watches_posture or source.info.tells_motion
         self._fps = min(max(source.info.fps, 5.0), 60.0)
         self._moments: Slot[Moment] = Slot()
         self._pictures: Slot[Frame] = Slot()
@@ -137,9 +155,10 @@ class LiveLoop:
         return None if moment is None else (moment, None)
 
     def _give(self, shown: Shown, _: None) -> None:
-        if self._watches_posture and self._source.state is SourceState.READY:
+        if self._watches_rest and self._source.state is SourceState.READY:
             seen = shown.drive.motion if shown.drive.face else None
-            self._posture = self._posture.after(seen, shown.frame.pts_s)
+            if self._watches_posture:
+                self._posture = self._posture.after(seen, shown.frame.pts_s)
             if seen is not None:
                 self._rest = self._rest.after(self._avatar.driver.neutral_report, shown.frame.pts_s)
         if self._pictures.put(shown.frame):
@@ -152,7 +171,8 @@ class LiveLoop:
 
     def _notices(self) -> tuple[str, ...]:
         posture = self._posture.notice
-        return (*self._source.notices, posture) if posture else self._source.notices
+        heard = self._sound.notices if self._sound else ()
+        return (*self._source.notices, *heard, *([posture] if posture else []))
 
     def _tell(self) -> None:
         # what is asked of a person is of no use once the run is over: it is no part of the outcome
@@ -184,5 +204,7 @@ class LiveLoop:
             if fresh:
                 last = picture
             sent = picture.mark("sent", self._clock.now_ns())
+            if fresh and self._sound:
+                self._sound.sent(sent.trace)
             self._ledger.frame(sent.trace, sequence=sent.sequence, pts_s=sent.pts_s, fresh=fresh)
             on_frame(self._count)

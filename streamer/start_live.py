@@ -14,14 +14,18 @@ from engines.files import require_apart
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
 from streamer.drive.open import open_driver
+from streamer.drive.trackers.names import TOLD
 from streamer.latency.account import Account
 from streamer.latency.ledger import Ledger, Snapshot
 from streamer.latency.minute import log_every_s, say_each
 from streamer.live import LiveLoop, Outcome
 from streamer.look import require_opaque
 from streamer.options import AvatarOptions
-from streamer.sinks.names import DEFAULT_SINK, SINK_NAMES
+from streamer.sinks.motion_sender import MotionSender
+from streamer.sinks.names import DEFAULT_SINK, SINK_NAMES, motion_target
 from streamer.sinks.open import open_sink
+from streamer.sound.devices import SoundError
+from streamer.sound.virtual_microphone import open_virtual_microphone
 from streamer.sources.heard import HeardSource, latency_text
 from streamer.sources.names import DEFAULT_SOURCE
 from streamer.sources.open import open_source
@@ -30,13 +34,18 @@ from streamer.tuning import tune_for_small_pictures
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions(AvatarOptions):
-    """What `visavis run` was asked for; `trim_ms` is for a file's sound in a file."""
+    """What `visavis run` was asked for; `mic_to`: a virtual microphone. `trim_ms` is for its sound, and a file's.
+
+    `motion_to`: where the driver's motion goes too, as `motion_target` reads it.
+    """
 
     source: str = DEFAULT_SOURCE
     sink: str = DEFAULT_SINK
     loop: bool = False
     seconds: float | None = None
     trace: Path | None = None
+    motion_to: str | None = None
+    mic_to: str | None = None
 
 
 def run_live(
@@ -50,6 +59,10 @@ def run_live(
     tune_for_small_pictures()
     clock = SystemClock()
     require_apart({"--to": options.sink, "--trace": options.trace}, {"the driving video": options.source})
+    if options.mic_to is not None and Path(options.source).is_file():
+        raise SoundError(
+            "--mic-to is for your voice beside a camera or a microphone; a file's sound goes into a file (--to FILE)"
+        )
     require_opaque(options.look.background, "what `visavis run` sends")
     with ExitStack() as stack:
         source_path = Path(options.source)
@@ -59,14 +72,21 @@ def run_live(
             open_sink(options.sink, audio_from=audio_from, audio_delay_s=options.trim_ms / 1e3)
         )
         source = stack.enter_context(open_source(options.source, loop=options.loop))
+        sound = None
+        if options.mic_to is not None:
+            sound = open_virtual_microphone(options.mic_to, trim_s=options.trim_ms / 1e3)
+            stack.enter_context(sound)
         account = Account()
         ledger = stack.enter_context(Ledger(trace_path=options.trace, metrics=account))
-        tracker = options.tracker if source.info.size_px else None
-        driver = open_driver(tracker, lambda error: ledger.fault("tracked", error))
+        tracker = TOLD if source.info.tells_motion else options.tracker if source.info.size_px else None
+        on_drive = None
+        if options.motion_to is not None:
+            on_drive = stack.enter_context(MotionSender(motion_target(options.motion_to), clock=clock)).send
+        driver = open_driver(tracker, lambda error: ledger.fault("tracked", error), on_drive=on_drive)
         stack.callback(driver.close)
         avatar = Avatar(enrollment, driver, options, clock=clock, on_fault=ledger.fault)
         steady = options.sink.partition(":")[0] in SINK_NAMES
-        loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=steady, say=say)
+        loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=steady, say=say, sound=sound)
         if say and isinstance(source, HeardSource):
             say(latency_text(source))
         timer = threading.Timer(options.seconds, loop.stop) if options.seconds else None

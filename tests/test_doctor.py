@@ -11,9 +11,10 @@ import pytest
 from fakes import AT_LAST_S
 
 from engines.model_files import MODELS
-from streamer.check import doctor, probes
+from streamer.check import device_checks, doctor, probes
 from streamer.check.doctor import CORE, LIBRARIES, Check, diagnose, render_text, to_json
 from streamer.check.probes import run_probes
+from streamer.check.told_ports import told_ports
 
 
 @pytest.fixture
@@ -41,7 +42,11 @@ def test_a_whole_diagnosis_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = diagnose()
     names = by_name(checks)
     assert len(names) == len(checks)
-    wanted = {"python", "NVIDIA GPU", "virtual camera"} | {name for name, _ in CORE} | set(MODELS)
+    wanted = (
+        {"python", "NVIDIA GPU", "virtual camera", "motion of others"}
+        | {name for name, _ in CORE}
+        | set(MODELS)
+    )
     assert wanted <= set(names)
     assert names["numpy"].status == "ok"
     assert all(check.fix for check in checks if check.status != "ok")
@@ -206,7 +211,7 @@ def test_virtual_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     def check(platform: str = "linux", **changes: Any) -> Check:
         return doctor.virtual_camera_checks({**DEVICES, **changes}, platform, parameter)[0]
 
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(device_checks.importlib.util, "find_spec", lambda name: object())
     assert check().status == "ok"
     parameter.write_text("Y,N,N\n")
     assert check() == Check("virtual camera", "ok", "visavis")
@@ -214,7 +219,7 @@ def test_virtual_camera(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert "exclusive_caps=1 card_label=visavis" in check().fix
     assert check(virtual_cameras=[]).fix == DEVICES["driver_fix"]
     assert check("darwin").status == "ok"
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(device_checks.importlib.util, "find_spec", lambda name: None)
     assert check().fix.endswith("-m pip install pyvirtualcam")
 
 
@@ -324,3 +329,22 @@ def test_a_setting_that_names_no_engine_is_told(monkeypatch: pytest.MonkeyPatch)
     (check,) = doctor.engine_checks(report["+engines"])
     assert (check.status, check.fix) == ("warn", "correct or unset it")
     assert "there is no engine 'hat'" in check.detail
+
+
+def test_who_may_tell_motion_is_named_and_taken_ports_are_said() -> None:
+    status, detail, fix = told_ports(lambda _: True)
+    assert (status, fix) == ("ok", "")
+    assert "vts://PHONE" in detail
+    status, detail, fix = told_ports(lambda port: port != 39539)
+    assert status == "warn"
+    assert "another program has UDP port 39539 (vmc)" in detail
+    assert "--from vmc://:PORT" in fix
+
+
+def test_a_virtual_microphone_is_made_or_the_fix_is_told() -> None:
+    [fine] = device_checks.virtual_microphone_checks("linux", lambda: None)
+    assert (fine.status, "--mic-to" in fine.detail) == ("ok", True)
+    [gone] = device_checks.virtual_microphone_checks("linux", lambda: "no server answers; start one")
+    assert (gone.status, gone.detail, gone.fix) == ("warn", "no server answers", "start one")
+    [cable] = device_checks.virtual_microphone_checks("darwin", lambda: None)
+    assert "BlackHole" in cable.detail

@@ -213,7 +213,7 @@ def test_every_route_is_documented() -> None:
     text = read(ROOT / "docs/webrtc.md")
     named_routes = {
         (verb, re.sub("[A-Z]{2,}", lambda found: f"{{{found[0].lower()}}}", path))
-        for verb, path in re.findall(r"(GET|POST|PUT|PATCH|DELETE) (/[\w/.]*)`", text)
+        for verb, path in re.findall(r"(GET|POST|PUT|PATCH|DELETE) (/[\w/.-]*)`", text)
     }
     routes = {
         (verb.upper(), path)

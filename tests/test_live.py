@@ -454,6 +454,22 @@ def test_what_the_face_at_rest_waits_for_is_said_while_it_waits_and_only_to_a_ca
             assert told == []
 
 
+def test_whoever_a_phone_sees_is_told_what_rest_waits_for_and_nothing_of_a_camera(
+    stage: SetUp, astronaut: Enrollment
+) -> None:
+    lying = replace(astronaut.motion, rotation_rad=rotation_from_degrees(0, 0, 90).astype(np.float32))
+    told: list[str] = []
+    source = StepSource(fps=FPS, is_live=True, count=80)
+    source._info = replace(source.info, size_px=None, tells_motion=True)
+    it = stage(source, script=[lying])
+    it.loop._say = told.append
+    it.tracker.report = NeutralReport("waiting", ("moving",), 0)
+    it.start()
+    it.give(70)
+    it.end()
+    assert told == ["waiting for your face at rest: hold your head still"]
+
+
 def test_a_camera_that_lies_on_its_side_is_said_once_and_only_of_cameras(
     stage: SetUp, astronaut: Enrollment
 ) -> None:

@@ -520,7 +520,7 @@ def test_a_training_goes_on_from_weights_that_were_saved() -> None:
     seen = torch.rand(1, 6, 16, 16)
     assert torch.allclose(again.flow(seen), trained.flow(seen), atol=1e-4)
     with torch.no_grad():
-        again.flow.parametrizations["weight"].original.mul_(3)  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue, reportUnknownMemberType]
+        again.flow.parametrizations["weight"].original.mul_(3)  # pyright: ignore
     assert torch.allclose(again.flow(seen), trained.flow(seen), atol=1e-4)
     fewer = {name: tensor for name, tensor in saved.items() if name != "flow.weight"}
     for odd in (fewer, saved | {"foreign": saved["flow.bias"]}, saved | {"flow.weight": torch.zeros(1)}):

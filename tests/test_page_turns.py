@@ -256,3 +256,22 @@ def test_on_a_phone_the_statistics_are_whole_in_full_screen(phone: Visitor) -> N
         }"""
     )
     assert inside == [True, True]
+
+
+def test_the_page_finds_its_way_to_the_server_and_says_what_stands_in_it(visitor: Visitor) -> None:
+    """Beside a call that goes on."""
+    page = visitor.page
+    visitor.until(PLAYING)
+    page.click("#connection summary")
+    page.click("#reach")
+    visitor.until("document.querySelector('#reach-state').textContent === 'Nothing stands in the way.'")
+    lines = page.locator("#reach-findings li").all_inner_texts()
+    assert len(lines) == 2
+    assert lines[0].startswith("The server answers in")
+    assert lines[1].endswith("by way of this network.")
+    page.route(
+        "**/api/connection-test", lambda route: route.fulfill(status=503, body='{"error": "Not now."}')
+    )
+    page.click("#reach")
+    visitor.until("document.querySelector('#reach-state').textContent === 'Something stands in the way:'")
+    assert page.locator("#reach-findings li[data-good=false]").all_inner_texts() == ["Not now."]

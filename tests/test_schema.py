@@ -50,6 +50,7 @@ OPERATIONS = (
     "DELETE /whip/{avatar}/{session}", "OPTIONS /whip/{avatar}/{session}",
     "POST /whep/{avatar}", "OPTIONS /whep/{avatar}", "PATCH /whep/{avatar}/{session}",
     "DELETE /whep/{avatar}/{session}", "OPTIONS /whep/{avatar}/{session}",
+    "GET /api/ice", "POST /api/connection-test",
 )  # fmt: skip
 WANTED = {  # what has to come up among the answers
     "DELETE /api/calls/{session}/recording": {204},
@@ -63,6 +64,7 @@ WANTED = {  # what has to come up among the answers
     "PUT /api/avatars/{name}/controls": {200, 400},
     "DELETE /api/avatars/{name}": {404},
     "POST /api/offer": {200, 400, 422},
+    "POST /api/connection-test": {400, 422},
     "PATCH /api/calls/{session}": {200, 404, 422},
     "POST /whip/{avatar}": {201, 404, 422},
     "POST /whep/{avatar}": {201, 404, 422},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.metadata
-import importlib.util
 import io
 import json
 import os
@@ -13,9 +12,9 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -25,12 +24,13 @@ from engines.errors import EngineError, ModelError, ModelMissing, brief
 from engines.head.names import HEAD_MODEL_SETTING, OWN_HEAD_MODEL
 from engines.model_files import MODELS, find_model
 from engines.native.loader import SETTING, how_drawing_is_compiled
+from streamer.check.device_checks import device_checks, virtual_camera_checks, virtual_microphone_checks
+from streamer.check.finding import DEADLINE_S, Check, Status
 from streamer.check.probes import run_probes
+from streamer.check.told_ports import told_ports
+from streamer.sound.pulse import why_no_virtual_microphone
 
-Status = Literal["ok", "missing", "warn"]
 Report = Mapping[str, dict[str, Any]]
-
-DEADLINE_S = 4.0  # for the probes; the rest takes some tenths, and `diagnose` promises 5 s
 
 # (distribution, module); PortAudio's and the virtual camera's are checked with their devices
 CORE: tuple[tuple[str, str], ...] = (
@@ -63,20 +63,9 @@ LIBRARIES: dict[str, tuple[str, str]] = {
     "libportaudio.so.2": ("libportaudio2", "microphones"),
 }
 _OTHER_OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python-headless")
-_LOOPBACK_PARAMETER = Path("/sys/module/v4l2loopback/parameters/exclusive_caps")
 _PCI_FOLDER = Path("/sys/bus/pci/devices")
 _AGAIN = "run `visavis doctor` again when the computer is less busy"
 _PYTHON = shlex.quote(sys.executable)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding. `missing`: visavis does not work without it; `warn`: something is worse or off."""
-
-    name: str
-    status: Status
-    detail: str
-    fix: str = ""  # the one command or sentence, for a status other than ok
 
 
 def diagnose() -> list[Check]:
@@ -93,7 +82,9 @@ def diagnose() -> list[Check]:
         ("engines", lambda: engine_checks(report.get("+engines"))),
         ("drawing", drawing_checks),
         ("devices", lambda: device_checks(report.get("+devices"), sys.platform)),
+        ("motion of others", lambda: [Check("motion of others", *told_ports())]),
         ("virtual camera", lambda: virtual_camera_checks(report.get("+devices"), sys.platform)),
+        ("virtual microphone", lambda: virtual_microphone_checks(sys.platform, why_no_virtual_microphone)),
     ]
     checks: list[Check] = []
     for name, part in parts:
@@ -278,60 +269,6 @@ def network_checks(
         detail = f"served by {network['tier']}" + (f" ({'; '.join(told)})" if told else "")
         checks.append(Check(f"network {network['name']}", "ok", detail))
     return checks
-
-
-def device_checks(devices: Mapping[str, Any] | None, platform: str) -> list[Check]:
-    """Cameras and microphones."""
-    if devices is None or devices.get("error"):
-        reason = (devices or {}).get("error") or f"not answered within {DEADLINE_S:g} s"
-        return [Check("devices", "warn", f"cannot be listed: {reason}", "try `visavis devices`")]
-    cameras: list[str] = list(devices["cameras"])
-    refused: list[str] = list(devices["refused"])
-    if not platform.startswith("linux"):
-        how = "AVFoundation" if platform == "darwin" else "DirectShow"
-        checks = [Check("cameras", "ok", f"through {how}; `visavis devices` opens each to list them")]
-    elif refused:
-        detail = f"{', '.join(refused)} may not be opened by this user"
-        fix = "sudo usermod -aG video $USER, then log out and in"
-        checks = [Check("cameras", "warn", detail, fix)]
-    elif cameras:
-        checks = [Check("cameras", "ok", ", ".join(cameras))]
-    else:
-        fix = "plug in a camera, drive with a video file, or use the browser's camera through `visavis serve`"
-        checks = [Check("cameras", "warn", "none found", fix)]
-    microphones: list[str] = list(devices["microphones"])
-    if microphones:
-        checks.append(Check("microphones", "ok", ", ".join(microphones)))
-    else:
-        fix = "plug in a microphone, or drive with a sound file or the browser's microphone (`visavis serve`)"
-        checks.append(Check("microphones", "warn", str(devices.get("audio_note") or "none found"), fix))
-    return checks
-
-
-def virtual_camera_checks(
-    devices: Mapping[str, Any] | None, platform: str, parameter: Path = _LOOPBACK_PARAMETER
-) -> list[Check]:
-    """What `--to virtualcam` needs: the optional package, and a driver with the right option."""
-    name = "virtual camera"
-    if importlib.util.find_spec("pyvirtualcam") is None:
-        fix = f"{_PYTHON} -m pip install pyvirtualcam"
-        return [Check(name, "warn", "optional package pyvirtualcam is not installed", fix)]
-    driver_fix = str((devices or {}).get("driver_fix") or "see what `visavis devices` says")
-    if not platform.startswith("linux"):
-        return [Check(name, "ok", f"pyvirtualcam with OBS's camera; if it does not open: {driver_fix}")]
-    virtual: list[str] = list((devices or {}).get("virtual_cameras", []))
-    if not virtual:
-        return [Check(name, "warn", "v4l2loopback gives no camera", driver_fix)]
-    try:
-        exclusive = parameter.read_text().strip().split(",")[0] != "N"
-    except OSError:
-        exclusive = True  # not v4l2loopback's, or not readable: nothing to complain of
-    if exclusive:
-        return [Check(name, "ok", ", ".join(virtual))]
-    fix = "sudo modprobe -r v4l2loopback && sudo modprobe v4l2loopback exclusive_caps=1 card_label=visavis"
-    return [
-        Check(name, "warn", f"{', '.join(virtual)}: browsers will not see it without exclusive_caps=1", fix)
-    ]
 
 
 # ---- the facts

@@ -1,4 +1,4 @@
-"""The command line: enroll, animate, run, serve, latency, doctor, devices; stills are in `stills`."""
+"""The command line: enroll, animate, run; the other commands are beside it, each group in a module of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
-from engines.errors import VisavisError
 from engines.files import require_apart, require_writable
 from engines.generators.names import DEFAULT_GENERATOR
 from streamer import __version__
@@ -32,8 +31,8 @@ from streamer.cli.options import (
     HeadModelSpec,
     HeadMotion,
     Height,
-    PublishTokenFile,
-    PublishUrl,
+    MicTo,
+    MotionTo,
     SinkName,
     SourceName,
     TraceFile,
@@ -42,6 +41,7 @@ from streamer.cli.options import (
     head_model_file,
     height_px,
 )
+from streamer.cli.serve import add_serve_command
 from streamer.cli.stills import add_still_commands
 from streamer.cli.terminal import (
     log_to_terminal,
@@ -54,7 +54,7 @@ from streamer.cli.terminal import (
     working,
 )
 from streamer.drive.trackers.names import DEFAULT_TRACKER
-from streamer.places import avatar_file, input_file, output_file
+from streamer.places import input_file, output_file
 from streamer.sinks.names import DEFAULT_SINK
 from streamer.sources.names import DEFAULT_SOURCE
 
@@ -230,18 +230,21 @@ def run(
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
     loop: Annotated[bool, typer.Option("--loop", help="Repeat a file for ever.")] = False,
+    mic_to: MicTo = None,
     trim_ms: TrimMs = 0.0,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop by itself after this long.")] = None,
     head_motion: HeadMotion = None,
+    motion_to: MotionTo = None,
     trace: TraceFile = None,
     *,
     controls: dict[str, object],
 ) -> None:
     """Be the avatar, live: a camera, microphone or file in, a window, virtual camera or file out. Ctrl-C ends it.
 
-    A microphone alone moves the face by the voice. A file's sound goes into a file; a microphone's does not.
+    A microphone alone moves the face by the voice; a phone or another program may track it: vts://192.168.1.7,
+    vmc://:39539 (docs/drivers.md). A file's sound goes into a file, your voice into a virtual microphone.
 
-    Example: `visavis run me.avatar --from webcam --to virtualcam`
+    Example: `visavis run me.avatar --from webcam --to virtualcam --mic-to "visavis mic"`
     """
     require_apart(
         {"--to": sink, "--trace": trace},
@@ -260,6 +263,7 @@ def run(
         options = LiveOptions(
             source=source,
             sink=sink,
+            mic_to=mic_to,
             generator=generator,
             tracker=tracker,
             size_px=height_px(size, aspect),
@@ -268,6 +272,7 @@ def run(
             seconds=seconds,
             trace=trace,
             trim_ms=trim_ms,
+            motion_to=motion_to,
             controls=Controls.from_dict(moved_by(head_motion, controls), enrollment.controls),
             head_motion=None if head_motion is None else read_motion(head_motion),
         )
@@ -279,74 +284,7 @@ def run(
     print(f"{outcome.frames} frames, {outcome.seconds:.2f} s, {rate:.1f} fps, {outcome.dropped} dropped{lag}")
 
 
-@app.command()
-@with_controls
-def serve(
-    avatar: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="An .avatar file to offer; may be repeated (default: a demo).",
-            parser=avatar_file,
-        ),
-    ] = None,
-    host: Annotated[str, typer.Option(envvar="VISAVIS_HOST", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(envvar="VISAVIS_PORT", min=0, max=65535, help="Port to listen on (0: any free one)."),
-    ] = 8000,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="VISAVIS_TOKEN", help="Secret that callers must present; needed beyond this computer."
-        ),
-    ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) for https.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
-    publish: PublishUrl = None,
-    publish_token_file: PublishTokenFile = None,
-    head_model: HeadModelSpec = None,
-    background: BackgroundText = "keep",
-    aspect: AspectName = AspectChoice.square,
-    *,
-    controls: dict[str, object],
-) -> None:
-    """Serve the page: open it in a browser, press "use my webcam", be the avatar.
-
-    The options of the motion, the background and the shape say how calls start; the page changes them.
-
-    Example: `visavis serve --avatar me.avatar` then open http://localhost:8000
-    """
-    from streamer.serve.config import read_settings
-    from streamer.serve.listener import listen
-
-    reached = {"host": host, "port": port, "token": token, "tls_cert": tls_cert, "tls_key": tls_key}
-    pushed = {"publish": publish, "publish_token_file": publish_token_file}
-    settings = read_settings(**reached, **pushed, head_model=head_model)
-    if not settings.loopback and not token:
-        raise VisavisError(
-            f"{host} can be reached from other computers: give --token SECRET (and --tls-cert, --tls-key)"
-        )
-    if (tls_cert is None) != (tls_key is None):
-        raise VisavisError("https needs both --tls-cert and --tls-key")
-    # before the slow imports, so that a taken port is known at once
-    listener = listen(settings.host, settings.port)
-    with quiet_native():
-        from streamer.look import Look, read_background, require_opaque
-        from streamer.serve.start import serve_forever
-
-        look = Look(read_background(background), aspect.value)
-        require_opaque(look.background, "a video call")
-        serve_forever(
-            settings,
-            [*(avatar or [])],
-            listener,
-            on_ready=lambda url: print(f"visavis is ready: {url}", flush=True),
-            controls=controls,
-            look=look,
-        )
-
-
+add_serve_command(app)
 app.command()(latency)
 add_computer_commands(app)
 add_compile_command(app)

@@ -14,7 +14,7 @@ from engines.generators.names import GENERATOR_NAMES
 from engines.head.names import HEAD_MODEL_SETTING
 from streamer.drive.trackers.names import TRACKER_NAMES
 from streamer.places import avatar_file, input_file, output_file, path_of
-from streamer.sinks.names import SINK_CHOICES, sink_named
+from streamer.sinks.names import MOTION_TO_CHOICES, SINK_CHOICES, motion_target, sink_named
 from streamer.sources.names import SOURCE_CHOICES, source_named
 
 MIN_PX, MAX_PX = 64, 1024
@@ -38,12 +38,25 @@ def _background(text: str) -> str:
     return str(input_file(text)) if text.strip() else text
 
 
+def _motion_to(text: str) -> str:
+    motion_target(text)
+    return text
+
+
 GeneratorName = Annotated[str, _choice("generator", GENERATOR_NAMES, "Which generator draws.")]
 TrackerName = Annotated[str, _choice("tracker", TRACKER_NAMES, "What follows the driver's face.")]
 SourceName = Annotated[
     str, typer.Option("--from", metavar="SOURCE", help=f"{SOURCE_CHOICES}.", parser=source_named)
 ]
 SinkName = Annotated[str, typer.Option("--to", metavar="SINK", help=f"{SINK_CHOICES}.", parser=sink_named)]
+MotionTo = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help=f"Also send the driver's motion to another program: {MOTION_TO_CHOICES}.",
+        parser=_motion_to,
+    ),
+]
 AvatarFile = Annotated[
     Path,
     typer.Argument(
@@ -88,7 +101,17 @@ BackgroundText = Annotated[
 TrimMs = Annotated[
     float,
     typer.Option(
-        min=-1000, max=1000, help="In a file, sound this many ms later than the picture (−: earlier)."
+        min=-1000,
+        max=1000,
+        help="Sound this many ms later than the picture (−: earlier), in a file or --mic-to.",
+    ),
+]
+MicTo = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Your voice as well, as late as the picture: a virtual microphone of this name (Linux makes it), or the "
+        "input of a virtual cable.",
     ),
 ]
 TraceFile = Annotated[

@@ -16,6 +16,7 @@ from streamer.drive.filters import MotionFilter
 from streamer.drive.idle import with_idle
 from streamer.drive.presence import Presence, advance
 from streamer.drive.share import Share
+from streamer.drive.told import Told
 from streamer.drive.trackers.tracker import Track, Tracker
 from streamer.drive.voice_helps import FADE_S, with_voice
 from streamer.frame import Frame, Moment
@@ -54,8 +55,13 @@ class Driver:
         smooth: bool = True,
         on_fault: Callable[[BaseException], None] | None = None,
         said: Callable[[Motion], Motion | None] | None = None,
+        on_drive: Callable[[Drive], None] | None = None,
     ) -> None:
-        """`said`: the motion that a voice asks for now, on top of a rest motion; it helps while no face is seen."""
+        """What a driver may be given.
+
+        - `said`: the motion that a voice asks for now, on top of a rest motion; it helps while no face is seen;
+        - `on_drive`: told each answer as it is given, by the driver's thread; it must neither wait nor raise.
+        """
         self._tracker = tracker
         self._said = said
         self._voices = Share(FADE_S)  # of the mouth
@@ -63,11 +69,12 @@ class Driver:
         self._filter = MotionFilter() if smooth else None
         self._presence = Presence()
         self._on_fault = on_fault
+        self._on_drive = on_drive
         # the newest wish: a neutral to use, or None to take it anew
         self._wished: deque[DriverNeutral | None] = deque(maxlen=1)
 
     def drive(self, moment: Moment) -> Drive:
-        """Motion for `moment`: a `Frame` is tracked, `Heard` brings its own, else there is no face.
+        """Motion for `moment`: a `Frame` is tracked, `Heard` and `Told` bring their own, else there is no face.
 
         A tracker that fails counts as a lost face and is reported.
         """
@@ -79,8 +86,9 @@ class Driver:
             if self._on_fault:
                 self._on_fault(error)
         seen = track.motion if track.motion is not None and track.motion.is_finite() else None
-        # what is heard is smooth by itself
-        if seen is not None and self._filter is not None and not isinstance(moment, Heard):
+        # what is heard is smooth by itself, and what is told may be
+        is_smooth = isinstance(moment, Heard) or (isinstance(moment, Told) and not moment.is_raw)
+        if seen is not None and self._filter is not None and not is_smooth:
             if self._presence.lost_since_s is not None:
                 self._filter.reset()
             seen = self._filter(seen)
@@ -91,12 +99,17 @@ class Driver:
         landmarks = track.landmarks_px
         if landmarks is not None and not np.isfinite(landmarks).all():
             landmarks = None  # nothing that a preview could draw
-        return replace(drive, state=state, landmarks_px=landmarks)
+        return self._given(replace(drive, state=state, landmarks_px=landmarks))
+
+    def _given(self, drive: Drive) -> Drive:
+        if self._on_drive is not None:
+            self._on_drive(drive)
+        return drive
 
     def _look(self, moment: Moment) -> Track:
         if isinstance(moment, Heard):
             return Track(with_idle(moment.motion, moment.pts_s))
-        if not isinstance(moment, Frame):
+        if not isinstance(moment, Frame | Told):
             return Track(None)
         if self._wished:
             neutral = self._wished.popleft()
@@ -104,11 +117,11 @@ class Driver:
                 self._tracker.retake_neutral()
             else:
                 self._tracker.use_neutral(neutral)
-        return self._tracker.track(moment)
+        return self._tracker.told(moment) if isinstance(moment, Told) else self._tracker.track(moment)
 
     def idle(self, time_s: float) -> Drive:
         """Motion for a moment at which nothing came: the camera is gone or late."""
-        return self._answer(None, time_s)
+        return self._given(self._answer(None, time_s))
 
     def _answer(self, seen: Motion | None, time_s: float) -> Drive:
         neutral = self._tracker.neutral or Motion()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engines.motion import Motion
-from streamer.drive.driver import Driver
+from streamer.drive.driver import Drive, Driver
+from streamer.drive.trackers.names import TOLD
 from streamer.drive.trackers.open import open_tracker
-from streamer.drive.trackers.tracker import NoTracker
+from streamer.drive.trackers.tracker import NoTracker, Tracker
 
 
 def open_driver(
@@ -15,9 +16,20 @@ def open_driver(
     on_fault: Callable[[BaseException], None] | None = None,
     *,
     said: Callable[[Motion], Motion | None] | None = None,
+    on_drive: Callable[[Drive], None] | None = None,
 ) -> Driver:
-    """A driver that follows faces with the tracker of that name; None where there is no picture to track.
+    """A driver that follows faces with the tracker of that name; `TOLD` where others do, None where there is no face.
 
-    `said`: see `Driver`. Raises as `open_tracker` does.
+    `said`, `on_drive`: see `Driver`. Raises as `open_tracker` does.
     """
-    return Driver(NoTracker() if tracker is None else open_tracker(tracker), on_fault=on_fault, said=said)
+    return Driver(_tracker(tracker), on_fault=on_fault, said=said, on_drive=on_drive)
+
+
+def _tracker(name: str | None) -> Tracker:
+    if name is None:
+        return NoTracker()
+    if name != TOLD:
+        return open_tracker(name)
+    from streamer.drive.trackers.told import ToldTracker  # loads the head model
+
+    return ToldTracker()

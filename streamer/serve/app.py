@@ -30,6 +30,7 @@ from streamer.serve.guard import Guard
 from streamer.serve.numbers import numbers
 from streamer.serve.publish_target import target_of
 from streamer.serve.publisher import Publisher
+from streamer.serve.reach import reach
 from streamer.serve.routes import WEB, router
 from streamer.serve.service import Service
 from streamer.serve.store import AvatarStore, BackgroundStore
@@ -38,6 +39,7 @@ from streamer.serve.whep import whep
 from streamer.serve.whip import whip
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import MakeAvatar
+from streamer.webrtc.udp_ports import keep_to
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +55,13 @@ def create_app(
     """The application. `look` is how calls start; `make_avatar` replaces the tracker and generator in tests."""
     target = target_of(settings)
     aiortc_fixes.apply(offer_loopback=settings.loopback)
+    keep_to(settings.ice.ports)
     metrics = metrics or Metrics()
     aside = Aside()
     calls = Calls(
-        metrics, settings.max_sessions, Capacity(cores_here()), make_avatar, done_beside=lambda: aside.done
-    )
+        metrics, settings.max_sessions, Capacity(cores_here()), make_avatar, ice=settings.ice,
+        done_beside=lambda: aside.done,
+    )  # fmt: skip
     service = Service(
         settings,
         store,
@@ -74,7 +78,9 @@ def create_app(
         lines = asyncio.create_task(
             log_each(settings.log_every_s, metrics.minute, lambda: len(calls.connected), logger.info)
         )
-        publishing = None if target is None else asyncio.create_task(Publisher(target, calls).run())
+        publishing = (
+            None if target is None else asyncio.create_task(Publisher(target, calls, settings.ice).run())
+        )
         yield
         lines.cancel()
         if publishing is not None:
@@ -103,5 +109,6 @@ def create_app(
     app.include_router(camera_help)
     app.include_router(whip)
     app.include_router(whep)
+    app.include_router(reach)
     app.mount("/static", StaticFiles(directory=WEB), name="static")
     return app

@@ -55,6 +55,7 @@ def bodies(settings: ServeSettings) -> dict[tuple[str, str], Body]:
         ("POST", "/whep/{avatar}"): sdp,
         ("PATCH", "/whip/{avatar}/{session}"): fragment,
         ("PATCH", "/whep/{avatar}/{session}"): fragment,
+        ("POST", "/api/connection-test"): Body(OFFER_BYTES, JSON, _longer("an offer", OFFER_BYTES)),
         ("PATCH", "/api/calls/{session}"): Body(
             CHANGE_BYTES, JSON, _longer("a change of a call", CHANGE_BYTES)
         ),

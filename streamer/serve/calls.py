@@ -15,8 +15,10 @@ from streamer.latency.metrics import Metrics
 from streamer.serve.capacity import FULL_FPS, CallKind, Capacity, Reading
 from streamer.serve.errors import no_longer
 from streamer.webrtc.call_options import CallOptions
+from streamer.webrtc.ice import NOTHING, IceSettings
 from streamer.webrtc.offer_sdp import Caller, check_offer
 from streamer.webrtc.one_way import Ingest
+from streamer.webrtc.peer import UnreachableError
 from streamer.webrtc.player import Player
 from streamer.webrtc.session import CHANGES_PER_S, RETRY_AFTER_S, MakeAvatar, Session
 from streamer.webrtc.wish import Wish
@@ -44,6 +46,7 @@ class Calls:
         capacity: Capacity,
         make_avatar: MakeAvatar | None,
         *,
+        ice: IceSettings = NOTHING,
         clock: Clock | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         cpu_s: Callable[[], float] = time.process_time,
@@ -60,6 +63,7 @@ class Calls:
         self._metrics = metrics
         self._limit = limit
         self._make_avatar = make_avatar
+        self._ice = ice
         self._clock = clock or SystemClock()
         self._sleep = sleep
         self._cpu_s = cpu_s
@@ -76,7 +80,8 @@ class Calls:
     ) -> tuple[Kind, str]:
         """A new session and its SDP answer to an SDP offer of a `caller`. `kind`: what makes the session.
 
-        Raises OfferError for an offer that makes no sense, HTTPException 503 when there is no room for one more call.
+        Raises OfferError for an offer that makes no sense, HTTPException 503 when there is no room for one more call
+        or no port.
         """
         check_offer(sdp, caller)
         refusal = self._refusal(options, self._awake())
@@ -92,10 +97,14 @@ class Calls:
             on_connected=self._connected,
             on_closed=self._forget,
             make_avatar=self._make_avatar,
+            ice=self._ice,
         )
         self.sessions.append(session)
         self._metrics.session_opened()
-        return session, await session.answer(sdp)
+        try:
+            return session, await session.answer(sdp)
+        except UnreachableError as error:
+            raise HTTPException(503, str(error), headers={"Retry-After": str(RETRY_AFTER_S)}) from error
 
     @property
     def connected(self) -> list[Session]:
@@ -130,8 +139,17 @@ class Calls:
         found = [s for s in self.sessions if isinstance(s, Ingest) and s.stream == stream]
         return next((s for s in reversed(found) if not s.ending and not s.failed), None)
 
-    def new_player(self, ingest: Ingest) -> Player:
-        """One more who watches a sender's call. Raises HTTPException 503 where there is no room for one."""
+    async def begin_player(self, ingest: Ingest, sdp: str) -> tuple[Player, str]:
+        """One more who watches a sender's call, and the answer to its SDP offer; raises as `begin`."""
+        check_offer(sdp, "player")
+        self._require_room_for_player(ingest)
+        player = ingest.new_player(self._ice)
+        try:
+            return player, await player.answer(sdp)
+        except UnreachableError as error:
+            raise HTTPException(503, str(error), headers={"Retry-After": str(RETRY_AFTER_S)}) from error
+
+    def _require_room_for_player(self, ingest: Ingest) -> None:
         refusal = None
         if self._limit is None:
             watching = CallKind.watching(ingest.asked.options)
@@ -144,7 +162,6 @@ class Calls:
                 waiting.end("a newer player took its place before it connected")
         if refusal is not None:
             raise HTTPException(503, refusal, headers={"Retry-After": str(RETRY_AFTER_S)})
-        return ingest.new_player()
 
     def _retry_after_s(self) -> int:
         """Sooner where one of the calls that are up may be dead."""
@@ -235,5 +252,6 @@ def _kinds(sessions: Sequence[Session]) -> dict[str, CallKind]:
     kinds: dict[str, CallKind] = {}
     for session in sessions:
         kinds[session.name] = CallKind.of(session.asked.options)
-        kinds |= {player.name: CallKind.watching(session.asked.options) for player in session.players}
+        players = session.players if isinstance(session, Ingest) else ()
+        kinds |= {player.name: CallKind.watching(session.asked.options) for player in players}
     return kinds

@@ -6,13 +6,15 @@ import ipaddress
 import re
 import ssl
 from pathlib import Path
+from typing import Any, cast
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from engines.errors import VisavisError
 from streamer.kept import KeptAvatars, kept_folder
 from streamer.latency.minute import EVERY_S, MOST_S
+from streamer.webrtc.ice import LIFETIME_S, IceError, IceSettings, read_ice
 
 TOKEN_CHARACTERS = 12
 # an address, and what else people copy with it: scheme, brackets, port
@@ -39,6 +41,14 @@ class ServeSettings(BaseSettings):
     publish_token: str | None = Field(default=None, repr=False)
     publish_token_file: Path | None = None
     max_photo_mb: float = Field(default=60, gt=0, le=2000)
+    # addresses by commas; names and secrets of a TURN server come from the environment, where nobody else reads them
+    stun: str = ""
+    turn: str = ""
+    turn_user: str | None = Field(default=None, repr=False)
+    turn_password: str | None = Field(default=None, repr=False)
+    turn_secret: str | None = Field(default=None, repr=False)
+    turn_hours: float = Field(default=LIFETIME_S / 3600, ge=0.1, le=24 * 30)
+    udp_ports: str | None = None
 
     @field_validator("host")
     @classmethod
@@ -67,6 +77,22 @@ class ServeSettings(BaseSettings):
                 "make one: python3 -c 'import secrets; print(secrets.token_urlsafe())'"
             )
         return token
+
+    @model_validator(mode="after")
+    def _ice_goes_together(self) -> ServeSettings:
+        try:
+            _ = self.ice
+        except IceError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def ice(self) -> IceSettings:
+        """How calls find their way through the network."""
+        return read_ice(
+            self.stun, self.turn, self.turn_user, self.turn_password, self.turn_secret, self.udp_ports,
+            3600 * self.turn_hours,
+        )  # fmt: skip
 
     @property
     def max_photo_bytes(self) -> int:
@@ -105,11 +131,13 @@ def _is_ip(text: str) -> bool:
 def read_settings(**given: object) -> ServeSettings:
     """Settings from the command line over those from the environment; raises VisavisError naming a bad one."""
     try:
-        settings = ServeSettings.model_validate(ServeSettings().model_dump() | given)
+        settings = ServeSettings(**cast("dict[str, Any]", given))
     except ValidationError as error:
         first = error.errors()[0]
-        name = f"VISAVIS_{'_'.join(str(part) for part in first['loc'])}".upper()
         said = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:  # of several that do not go together
+            raise VisavisError(said) from error
+        name = f"VISAVIS_{'_'.join(str(part) for part in first['loc'])}".upper()
         raise VisavisError(f"{name} (or its option) is wrong: {said}; correct or unset it") from error
     if settings.tls_cert and settings.tls_key:
         require_certificate(settings.tls_cert, settings.tls_key)

@@ -11,6 +11,7 @@ import httpx
 
 from streamer.clock import Clock, SystemClock
 from streamer.serve.calls import Calls
+from streamer.webrtc.ice import NOTHING, IceSettings
 from streamer.webrtc.publication import Publication, PublicationError, WhipTarget
 from streamer.webrtc.session import Session
 
@@ -44,6 +45,7 @@ class Publisher:
         self,
         target: WhipTarget,
         calls: Calls,
+        ice: IceSettings = NOTHING,
         *,
         clock: Clock | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -53,6 +55,7 @@ class Publisher:
         """`transport`: another way to the server, for tests."""
         self._target = target
         self._calls = calls
+        self._ice = ice
         self._clock = clock or SystemClock()
         self._sleep = sleep
         self._chance = chance
@@ -76,6 +79,7 @@ class Publisher:
                     http,
                     self._clock,
                     is_over=lambda s=session: s.ending or s.failed,
+                    ice=self._ice,
                     sleep=self._sleep,
                 )
                 try:

@@ -15,7 +15,7 @@ from streamer.serve.aside import Aside
 from streamer.serve.calls import Calls
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore, BackgroundStore
-from streamer.webrtc.ice_links import IceServer
+from streamer.webrtc.reach_peer import ReachPeer
 
 T = TypeVar("T")
 
@@ -24,8 +24,8 @@ T = TypeVar("T")
 class Service:
     """Settings, stores, calls. `look`: how calls start; `generators`: what a page may choose, first the usual one.
 
-    `ice_servers`: those that WHIP and WHEP tell in their answers. `still_generators`: those that have drawn pictures
-    asked for by HTTP; only in the thread of `work`.
+    `still_generators`: those that have drawn pictures asked for by HTTP; only in the thread of `work`. `tests`:
+    connections that pages are testing.
     """
 
     settings: ServeSettings
@@ -36,8 +36,8 @@ class Service:
     look: Look
     generators: Sequence[str]
     work: Aside
-    ice_servers: Sequence[IceServer] = ()
     still_generators: KeptGenerators = field(default_factory=KeptGenerators)
+    tests: set[ReachPeer] = field(default_factory=set[ReachPeer])
 
     async def aside(self, work: Callable[[], T]) -> T:
         """What `work`, which must be short, gives: done while the event loop goes on, after what came before it."""
@@ -45,6 +45,8 @@ class Service:
 
     async def aclose(self) -> None:
         """Hang up every call; what is still to be done aside is left."""
+        for peer in list(self.tests):
+            await peer.close()
         await self.calls.close_all()
         self.work.close()
 

@@ -24,7 +24,7 @@ from streamer.serve.sdp_http import (
 )
 from streamer.serve.service import Served, Service
 from streamer.webrtc.offer_sdp import OfferError, check_offer
-from streamer.webrtc.one_way import DemoPlay
+from streamer.webrtc.one_way import DemoPlay, Ingest
 from streamer.webrtc.player import Player
 from streamer.webrtc.session import RETRY_AFTER_S
 
@@ -58,12 +58,11 @@ async def play(
             how = options_for(asked, service, "demo")
             demo, answer = await service.calls.begin(entry.enrollment, how, sdp, DemoPlay, "player")
             return created(answer, "whep", avatar, demo.name, demo.peer, service)
-        check_offer(sdp, "player")
+        check_offer(sdp, "player")  # what is wrong with it is told before that nobody drives
         ingest = service.calls.ingest(avatar)
         if ingest is None or not ingest.connected:
             raise HTTPException(409, NOBODY, headers={"Retry-After": str(RETRY_AFTER_S)})
-        player = service.calls.new_player(ingest)
-        answer = await player.answer(sdp)
+        player, answer = await service.calls.begin_player(ingest, sdp)
     except OfferError as error:
         raise refused(error) from error
     return created(answer, "whep", avatar, player.name, player.peer, service)
@@ -110,7 +109,7 @@ async def ask_session(avatar: str, session: str) -> Response:
 def played(avatar: str, name: str, service: Service) -> Player | DemoPlay:
     """The player's session of that address. Raises 404 where there is none any more."""
     for session in service.calls.sessions:
-        for player in session.players:
+        for player in session.players if isinstance(session, Ingest) else ():
             if player.name == name and not player.ending:
                 return player
         if isinstance(session, DemoPlay) and session.name == name and not session.ending:

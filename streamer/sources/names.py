@@ -6,9 +6,10 @@ from pathlib import Path
 
 from engines.errors import DriverError
 from streamer.places import camera_number, input_file, is_address, is_lost_camera, is_microphone
+from streamer.sources.told.address import TOLD_CHOICES, is_told, told_address
 
 SOURCE_NAMES = ("webcam", "mic")  # any other name is a file's
-SOURCE_CHOICES = "webcam, webcam:N, mic, mic:N, or a file of video or speech"
+SOURCE_CHOICES = f"webcam, webcam:N, mic, mic:N, {TOLD_CHOICES}, or a file of video or speech"
 DEFAULT_SOURCE = "webcam"
 
 _SOUND_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif"}
@@ -18,7 +19,7 @@ _MOTION_SUFFIX = ".jsonl"
 def source_named(spec: str) -> str:
     """`spec` as `open_source` takes it: a source's name as it is, else the path of a file.
 
-    Raises DriverError for a device or an address, naming what to write instead.
+    Raises DriverError for a device or an address that is no source, naming what to write instead.
     """
     if not spec.strip():
         raise DriverError(f"no source was named; choose {SOURCE_CHOICES}")
@@ -32,12 +33,15 @@ def source_named(spec: str) -> str:
             )
             raise DriverError(f"{spec!r} is no {what}; write {how}")
         return spec
+    if is_told(spec):
+        told_address(spec)
+        return spec
     if (number := camera_number(spec)) is not None or (spec.isdigit() and not Path(spec).exists()):
         raise DriverError(f"{spec} is a camera; write webcam:{spec if number is None else number}")
     if is_address(spec):
         raise DriverError(
-            f"{spec} is an address, and there are no network sources: save it as a file, or play it into a virtual "
-            "camera and take that with webcam:N"
+            f"{spec} is an address, and there are no network sources of pictures: save it as a file, or play it into "
+            "a virtual camera and take that with webcam:N"
         )
     if is_lost_camera(spec):
         raise DriverError(f"there is no camera {spec}; write webcam:N with a number from `visavis devices`")

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from streamer.sources.names import SOURCE_NAMES, source_named
 from streamer.sources.source import Source
+from streamer.sources.told.address import is_told, told_address
 
 
 def open_source(spec: str, *, loop: bool = False) -> Source:
     """`webcam`, `webcam:N`, `mic`, `mic:N`, or a file of sound or video, played at its own pace; open.
 
-    A video whose face lies is turned upright.
+    Or one who tells motion: `vts://PHONE`, `vmc://:PORT` and the like. A video whose face lies is turned upright.
 
     Raises DriverError naming the fix.
     """
@@ -26,6 +27,10 @@ def open_source(spec: str, *, loop: bool = False) -> Source:
         from streamer.sources.webcam import WebcamSource
 
         return WebcamSource(int(index or 0))
+    if is_told(spec):
+        from streamer.sources.told.udp_source import ToldSource
+
+        return ToldSource(told_address(spec))
     from streamer.sources.tracks import is_sound_alone
 
     path = Path(spec)

@@ -24,7 +24,7 @@ class SourceInfo:
 
     `size_px`: the displayed (width, height) of its pictures (rotation and pixel aspect applied), None where there
     are none; `fps`: the average rate of its moments; `duration_s` is None where there is no end (a camera, a looped
-    file) or it is unknown; `name` is for people.
+    file) or it is unknown; `name` is for people; `tells_motion`: others track the face, and their motion comes.
     """
 
     size_px: tuple[int, int] | None
@@ -33,6 +33,7 @@ class SourceInfo:
     duration_s: float | None
     has_audio: bool
     name: str
+    tells_motion: bool = False
 
 
 class Source(Closing):
@@ -46,7 +47,7 @@ class Source(Closing):
                 if moment is None:
                     ...  # nothing new: idle motion while `state` is LOST, else just go on
 
-    Sources of pictures read `Frame`s, sources of sound `Heard` moments.
+    Sources of pictures read `Frame`s, sources of sound `Heard` moments, those that tell motion `Told` ones.
 
     A file's `read` waits for the next moment and its None means ENDED, so `while moment := source.read()`
     does for files. A live source never ends by itself and never raises after it was opened: when its

@@ -16,6 +16,7 @@ from engines.errors import DriverError
 from streamer.clock import Clock, SystemClock
 from streamer.frame import Frame, LatencyTrace
 from streamer.slot import Slot
+from streamer.sources.camera_pace import CameraPace
 from streamer.sources.source import Source, SourceInfo, SourceState
 
 U8 = NDArray[np.uint8]
@@ -103,6 +104,7 @@ class WebcamSource(Source):
             has_audio=False,
             name=f"camera {config.index}",
         )
+        self._pace = CameraPace(self._info.fps).after(shot.capture_ns)
         self._slot.put(shot)
         self._thread = threading.Thread(
             target=self._run, args=(capture,), name=f"webcam-{config.index}", daemon=True
@@ -124,10 +126,16 @@ class WebcamSource(Source):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What to tell the user while the camera is away."""
-        if self.state is not SourceState.LOST:
+        """What to tell the user: the camera is away, or slower than it said."""
+        if self.state is SourceState.LOST:
+            return (f"camera {self._config.index} is gone; plug it in again and it goes on by itself",)
+        pace = self._pace
+        if not pace.is_slow:
             return ()
-        return (f"camera {self._config.index} is gone; plug it in again and it goes on by itself",)
+        return (
+            f"camera {self._config.index} gives {pace.fps:.0f} of {pace.promised_fps:.0f} pictures a second, as most "
+            "do in the dark; light your face, or switch its low-light compensation off",
+        )
 
     @property
     def dropped(self) -> int:
@@ -161,9 +169,11 @@ class WebcamSource(Source):
                 if shot is not None:
                     self._last_ns = shot.received_ns
                     self._lost = False
+                    self._pace = self._pace.after(shot.capture_ns)
                     self._slot.put(shot)
                     continue
                 self._lost = True
+                self._pace = CameraPace(self._info.fps)
                 if capture is not None:
                     capture.release()
                     capture = None

@@ -135,6 +135,21 @@ export async function postOffer(offer, signal) {
   return (await request("api/offer", { method: "POST", ...json(offer), signal })).json();
 }
 
+/** STUN and TURN servers, and the server's UDP ports. @returns {Promise<{ice_servers: object[], udp_ports: string | null}>} */
+export async function iceSettings(signal) {
+  return (await request("api/ice", { cache: "no-store", signal })).json();
+}
+
+/** A connection that is no call, to test the way. @returns {Promise<{sdp: string, type: string}>} */
+export async function postConnectionTest(offer, signal) {
+  return (await request("api/connection-test", { method: "POST", ...json(offer), signal })).json();
+}
+
+/** That the server lives. */
+export async function serverHealth(signal) {
+  return (await request("api/health", { cache: "no-store", signal })).json();
+}
+
 /**
  * Changes a running call; null is as the server was started.
  * @returns {Promise<{controls: object | null, change: number}>} how its avatar is saved, and what pictures will say

@@ -3,14 +3,16 @@
  * backoff, and reports what it does through callbacks; it draws nothing.
  */
 
-import { ApiError, changeCall, postOffer } from "./api.js";
+import { ApiError, changeCall, iceSettings, postOffer } from "./api.js";
+import { addMedia, favourMotion, gathered } from "./peer.js";
 import { soundWaitsMs } from "./sound_waits.js";
 import { Wishes, changesBetween } from "./wishes.js";
 
-const GATHER_CAP_MS = 1000;
 const ANSWER_CAP_MS = 15_000;
 const CONNECT_CAP_MS = 9000; // the server gives an offer up after 8 s
 const DISCONNECTED_GRACE_MS = 2500;
+// after another network: a living server has said something by then
+const NETWORK_GRACE_MS = 1000;
 // a healthy server answers each ping, and sends a message per frame even while it repeats one
 const SILENCE_CAP_MS = 5000;
 // the data channel does not resend, so a setting is said again; saying it twice does no harm
@@ -18,12 +20,6 @@ const CONTROLS_REPEAT_MS = [250, 1500];
 
 /** Seconds before the n-th attempt in a row (n from 0): 1, 2, 4, 8, then 10. */
 export const backoffS = (attempt) => Math.min(10, 2 ** attempt);
-
-/** VP8 first, everything else behind it in the browser's own order. */
-export function preferVp8(codecs) {
-  const isVp8 = (codec) => codec.mimeType.toLowerCase() === "video/vp8";
-  return [...codecs.filter(isVp8), ...codecs.filter((codec) => !isVp8(codec))];
-}
 
 export class Call {
   #on;
@@ -103,6 +99,16 @@ export class Call {
     void this.#connect();
   }
 
+  /** The computer is in another network: a call whose packets no longer arrive is begun anew at once (ICE restart). */
+  networkChanged() {
+    if (this.connection !== "connected" && this.connection !== "disconnected") {
+      if (!this.#session) this.retryNow();
+      return;
+    }
+    const sinceMs = performance.now();
+    this.#later(() => this.#heardMs < sinceMs && this.retryNow(), NETWORK_GRACE_MS);
+  }
+
   /** Sends unless the channel is shut, in which case it is not worth keeping. */
   send(message) {
     if (this.#channel?.readyState !== "open") return false;
@@ -175,18 +181,21 @@ export class Call {
     const over = () => abort.signal.aborted;
     this.#on.phase({ name: "connecting" });
     try {
-      const pc = new RTCPeerConnection({ iceServers: [], bundlePolicy: "max-bundle" });
+      const late = this.#later(() => abort.abort("late"), ANSWER_CAP_MS);
+      // anew for each attempt: what lets us into a relay ends some day
+      const { ice_servers: iceServers } = await iceSettings(abort.signal);
+      if (over()) return;
+      const pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
       this.#pc = pc;
       this.#watch(pc, over);
       this.#openChannel(pc, over);
       addMedia(pc, wanted.camera);
       await pc.setLocalDescription(await pc.createOffer());
-      await gathered(pc);
+      await gathered(pc, iceServers);
       if (over()) return;
       const { camera: _, sizePx, ...rest } = wanted;
       const { sdp, type } = pc.localDescription;
       const neutral = this.#on.neutral();
-      const late = this.#later(() => abort.abort("late"), ANSWER_CAP_MS);
       const answer = await postOffer({ sdp, type, size: sizePx, neutral, ...rest }, abort.signal);
       this.#cancel(late);
       if (over()) return;
@@ -355,45 +364,4 @@ export class Call {
     clearTimeout(timer);
     this.#timers.delete(timer);
   }
-}
-
-function addMedia(pc, camera) {
-  for (const track of camera?.getTracks() ?? []) {
-    if (track.kind === "video") track.contentHint = "motion";
-    pc.addTrack(track, camera);
-  }
-  if (!camera?.getVideoTracks().length) pc.addTransceiver("video", { direction: "recvonly" });
-  const codecs = RTCRtpReceiver.getCapabilities?.("video")?.codecs;
-  if (!codecs) return;
-  for (const transceiver of pc.getTransceivers()) {
-    if (transceiver.receiver.track.kind !== "video") continue;
-    transceiver.setCodecPreferences?.(preferVp8(codecs));
-  }
-}
-
-/** A driver wants each moment more than each pixel. */
-async function favourMotion(pc) {
-  for (const sender of pc.getSenders()) {
-    if (sender.track?.kind !== "video") continue;
-    const parameters = sender.getParameters();
-    parameters.degradationPreference = "maintain-framerate";
-    // older browsers refuse the field; the hint on the track still stands
-    await sender.setParameters(parameters).catch(() => {});
-  }
-}
-
-/** Resolves when every candidate is known, or after the cap: without STUN there is nothing to wait for. */
-function gathered(pc) {
-  return new Promise((resolve) => {
-    if (pc.iceGatheringState === "complete") {
-      resolve();
-      return;
-    }
-    const cap = setTimeout(resolve, GATHER_CAP_MS);
-    pc.addEventListener("icegatheringstatechange", () => {
-      if (pc.iceGatheringState !== "complete") return;
-      clearTimeout(cap);
-      resolve();
-    });
-  });
 }

@@ -25,6 +25,7 @@ import { Notices } from "./notices.js";
 import { Origins } from "./origins.js";
 import { SMALL_PX, SlowNotice } from "./pace.js";
 import { Picture } from "./picture.js";
+import { Reach } from "./reach.js";
 import { Record } from "./record.js";
 import { statusOf } from "./status.js";
 import { lasting } from "./store.js";
@@ -338,6 +339,8 @@ new UseIt({
   }),
 });
 
+new Reach();
+
 new Faces({
   now: () => ({
     avatar: gallery.chosen,
@@ -414,7 +417,9 @@ window.addEventListener("keydown", (event) => {
   SHORTCUTS[event.key.toLowerCase()]?.();
 });
 
-window.addEventListener("online", () => now.phase === "waiting" && call.retryNow());
+for (const network of [window, navigator.connection]) {
+  network?.addEventListener(network === window ? "online" : "change", () => call.networkChanged());
+}
 // a closed connection tells the server at once; a page brought back from the history starts afresh
 window.addEventListener("pagehide", () => call.stop());
 window.addEventListener("pageshow", (event) => event.persisted && startCall());

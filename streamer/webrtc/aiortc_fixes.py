@@ -31,7 +31,7 @@ from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
 from aiortc.rtp import RtcpSrPacket
 from av.video.frame import PictureType
 
-from streamer.webrtc import datagrams, reception
+from streamer.webrtc import datagrams, reception, udp_ports
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ def apply(*, offer_loopback: bool = False) -> None:
         return
     reception.improve()
     datagrams.improve()
+    udp_ports.gather_soon()
     _remember_sender_reports()
     _raise_bitrates()
     rtp.compute_audio_level_dbov = audio_level_dbov

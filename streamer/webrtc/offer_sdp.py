@@ -83,10 +83,11 @@ def sends(sdp: str, kind: str) -> bool:
     return any(s.kind == kind and s.direction(session) in ("sendrecv", "sendonly") for s in sections)
 
 
-def check_offer(sdp: str, caller: Caller = "page") -> None:
+def check_offer(sdp: str, caller: Caller = "page", needs: str = "video") -> None:
     """Raises OfferError for an offer that is too large, or that could not become a call (RFC 8866, 8829, 8839).
 
-    What passes may still not be readable. At most `MAX_SDP_CHARS` are expected.
+    What passes may still not be readable. At most `MAX_SDP_CHARS` are expected. `needs`: the section without which it
+    is of no use, unless a sender's.
     """
     lines = sdp.splitlines()
     if len(lines) > MAX_LINES or any(len(line) > MAX_LINE_CHARS for line in lines):
@@ -106,8 +107,9 @@ def check_offer(sdp: str, caller: Caller = "page") -> None:
     if caller == "sender":
         if not any(sends(sdp, kind) for kind in ("video", "audio")):
             raise UnfitOfferError("the offer sends nothing; offer to send a camera, a microphone or both")
-    elif "video" not in kinds:
-        raise UnfitOfferError("the offer has no video section; offer at least to receive video")
+    elif needs not in kinds:
+        what = {"video": "offer at least to receive video", "application": "open a data channel first"}[needs]
+        raise UnfitOfferError(f"the offer has no {needs} section; {what}")
     for section in sections:
         _check_section(section, session)
         if section.kind == "video" and caller != "sender" and section.direction(session) not in _RECEIVES:

@@ -8,6 +8,7 @@ from aiortc import RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamError
 
 from streamer.webrtc import player
+from streamer.webrtc.ice import NOTHING, IceSettings
 from streamer.webrtc.media import DelayedAudioTrack
 from streamer.webrtc.peer import Direction, Peer
 from streamer.webrtc.player import Player
@@ -32,15 +33,16 @@ class Ingest(OneWay):
         """As a `Session`; `stream`: under which name it is found."""
         super().__init__(*arguments, **options)
         self.stream = stream
+        self.players: tuple[Player, ...] = ()
 
     @property
     def resting(self) -> bool:
         """Whether its sender is silent: one that nobody watches keeps its place."""
         return self._failed or self._peer.quiet_s > QUIET_AFTER_S
 
-    def new_player(self) -> Player:
+    def new_player(self, ice: IceSettings = NOTHING) -> Player:
         """One more who watches. It ends with this call."""
-        made = Player(self.broadcast, self.clock, sleep=self._sleep, on_closed=self._left)
+        made = Player(self.broadcast, self.clock, ice, sleep=self._sleep, on_closed=self._left)
         self.players = (*self.players, made)
         return made
 

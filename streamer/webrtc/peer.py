@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ from aiortc import (
     RTCBundlePolicy,
     RTCConfiguration,
     RTCDataChannel,
+    RTCIceServer,
     RTCPeerConnection,
     RTCRtpReceiver,
     RTCRtpSender,
@@ -23,9 +25,11 @@ from aiortc.exceptions import OperationError
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.sdp import candidate_from_sdp
 
+from engines.errors import VisavisError
 from streamer.clock import Clock
 from streamer.webrtc.aiortc_fixes import close_peer, with_start_bitrate
 from streamer.webrtc.budget import Budget
+from streamer.webrtc.ice import NOTHING, IceServer, IceSettings, UdpPorts
 from streamer.webrtc.messages import one_line
 from streamer.webrtc.offer_sdp import MAX_CANDIDATES, IceLogin, OfferError, UnfitOfferError, login_of
 from streamer.webrtc.peer_bounds import PeerBounds, with_bounded_messages
@@ -51,10 +55,36 @@ class PeerEvents:
     ended: Callable[[str], None]
 
 
+class UnreachableError(VisavisError):
+    """A call for which this computer has no port left; another may end soon."""
+
+
+def configuration_of(servers: Sequence[IceServer]) -> RTCConfiguration:
+    """As aiortc takes them: of several STUN and of several TURN servers it asks the first."""
+    return RTCConfiguration(
+        iceServers=[RTCIceServer(list(s.urls), s.username, s.credential) for s in servers]
+    )
+
+
+def reachable(sdp: str, ports: UdpPorts | None) -> str:
+    """`sdp` if it names an address at least. Raises UnreachableError: a peer without one is waited for in vain."""
+    if "a=candidate:" in sdp:
+        return sdp
+    if ports is None:
+        raise UnreachableError(
+            "this computer has no network address that a call could come to; connect it to one"
+        )
+    raise UnreachableError(
+        f"all UDP ports of {ports} are taken by other calls; hang one up, or start the server with a wider --udp-ports"
+    )
+
+
 class Peer:
     """All methods run on the event loop."""
 
-    def __init__(self, clock: Clock, events: PeerEvents, *, offers: bool = False) -> None:
+    def __init__(
+        self, clock: Clock, events: PeerEvents, ice: IceSettings = NOTHING, *, offers: bool = False
+    ) -> None:
         """`offers`: it calls others, and is not called."""
         self.connected = False
         self.tag = secrets.token_hex(8)  # of the ICE session, which lasts as long as the connection
@@ -64,9 +94,12 @@ class Peer:
         self._candidates = 0  # that came after the offer
         self._events = events
         self._bounds = PeerBounds(clock, events.ended)
-        # No STUN: it must work with no network at all.
-        policy = RTCBundlePolicy.MAX_BUNDLE if offers else RTCBundlePolicy.BALANCED
-        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=policy))
+        self._ports = ice.ports
+        # no STUN by default: it must work with no network at all
+        configuration = configuration_of(ice.servers(time.time(), "visavis"))
+        if offers:
+            configuration.bundlePolicy = RTCBundlePolicy.MAX_BUNDLE
+        self._pc = RTCPeerConnection(configuration)
         self._bounds.guard(self._pc)
         self._pc.on("datachannel", events.channel)
         self._pc.on("track", events.track)
@@ -104,7 +137,9 @@ class Peer:
             raise OfferError(
                 f"the offer cannot be answered ({one_line(error)}); offer VP8 video, Opus audio"
             ) from error
-        return with_bounded_messages(with_start_bitrate(self._pc.localDescription.sdp))
+        return with_bounded_messages(
+            with_start_bitrate(reachable(self._pc.localDescription.sdp, self._ports))
+        )
 
     def sender_of(self, kind: str) -> RTCRtpSender | None:
         """What is to send sound or pictures, where the offer has a section for it; asked before it is answered."""
@@ -115,12 +150,12 @@ class Peer:
         return transceiver.sender
 
     async def offer(self, tracks: Sequence[MediaStreamTrack]) -> str:
-        """An SDP offer to send `tracks`, with all candidates."""
+        """An SDP offer to send `tracks`, with all candidates. Raises UnreachableError where there is none."""
         for track in tracks:
             self._pc.addTransceiver(track, "sendonly")
         self._bounds.install(self._pc)
         await self._pc.setLocalDescription(await self._pc.createOffer())
-        return self._pc.localDescription.sdp
+        return reachable(self._pc.localDescription.sdp, self._ports)
 
     async def accept(self, sdp: str) -> None:
         """Take the answer to the offer. Raises OfferError for one that makes no sense."""

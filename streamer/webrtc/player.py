@@ -11,6 +11,7 @@ from aiortc import RTCRtpSender, RTCRtpTransceiver
 
 from streamer.clock import Clock
 from streamer.webrtc.broadcast import Broadcast, Watching
+from streamer.webrtc.ice import NOTHING, IceSettings
 from streamer.webrtc.peer import Peer, PeerEvents
 
 logger = logging.getLogger(__name__)
@@ -28,12 +29,15 @@ class Player:
         self,
         broadcast: Broadcast,
         clock: Clock,
+        ice: IceSettings = NOTHING,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         on_closed: Callable[[Player], None] = lambda _: None,
     ) -> None:
         self.name = secrets.token_urlsafe(16)  # who knows it may end it
-        self.peer = Peer(clock, PeerEvents(lambda c: c.close(), lambda _: None, self._connected, self.end))
+        self.peer = Peer(
+            clock, PeerEvents(lambda c: c.close(), lambda _: None, self._connected, self.end), ice
+        )
         self._broadcast = broadcast
         self._watching: Watching | None = None
         self._pictures: RTCRtpSender | None = None

@@ -13,9 +13,10 @@ import httpx
 from engines.errors import VisavisError
 from streamer.clock import Clock
 from streamer.webrtc.broadcast import Broadcast, Watching
+from streamer.webrtc.ice import NOTHING, IceSettings
 from streamer.webrtc.messages import one_line
 from streamer.webrtc.offer_sdp import MAX_SDP_CHARS, OfferError
-from streamer.webrtc.peer import Peer, PeerEvents
+from streamer.webrtc.peer import Peer, PeerEvents, UnreachableError
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Publication:
         clock: Clock,
         *,
         is_over: Callable[[], bool],
+        ice: IceSettings = NOTHING,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`is_over`: whether the call has ended, and the publication with it."""
@@ -73,7 +75,10 @@ class Publication:
         self._ended: str | None = None
         self._location: str | None = None
         self._peer = Peer(
-            clock, PeerEvents(lambda c: c.close(), lambda _: None, self._connected, self._end), offers=True
+            clock,
+            PeerEvents(lambda c: c.close(), lambda _: None, self._connected, self._end),
+            ice,
+            offers=True,
         )
 
     async def run(self) -> None:
@@ -96,7 +101,11 @@ class Publication:
 
     async def _begin(self, watching: Watching) -> None:
         tracks = [watching.pictures, *([watching.sound] if self._broadcast.has_sound else [])]
-        answer = await self._post(await self._peer.offer(tracks))
+        try:
+            offer = await self._peer.offer(tracks)
+        except UnreachableError as error:
+            raise PublicationError(str(error)) from error
+        answer = await self._post(offer)
         try:
             await self._peer.accept(answer)
         except OfferError as error:

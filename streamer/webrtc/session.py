@@ -25,6 +25,7 @@ from streamer.webrtc.build_avatar import build_avatar
 from streamer.webrtc.call_avatar import CallAvatar
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.hearing import Hearing
+from streamer.webrtc.ice import NOTHING, IceSettings
 from streamer.webrtc.lip_sync import LipSync
 from streamer.webrtc.media import DelayedAudioTrack, EchoTrack, Outgoing
 from streamer.webrtc.messages import (
@@ -42,7 +43,6 @@ from streamer.webrtc.messages import (
 )
 from streamer.webrtc.neutral_news import NeutralNews
 from streamer.webrtc.peer import Direction, Peer, PeerEvents
-from streamer.webrtc.player import Player
 from streamer.webrtc.reception import watch
 from streamer.webrtc.recorder import Recorder
 from streamer.webrtc.talk import Talk
@@ -72,7 +72,6 @@ class Session:
 
     DIRECTION: Direction = "sendrecv"
     QUIET_AFTER_S, GONE_AFTER_S = QUIET_AFTER_S, GONE_AFTER_S
-    players: tuple[Player, ...] = ()  # who watches it beside its own page
 
     def __init__(
         self,
@@ -85,6 +84,7 @@ class Session:
         on_connected: Callable[[Session], str | None] = lambda _: None,
         on_closed: Callable[[Session], None] = lambda _: None,
         make_avatar: MakeAvatar | None = None,
+        ice: IceSettings = NOTHING,
         workshop: Workshop = shared_workshop,
     ) -> None:
         """`on_connected` may say why the call cannot be after all. `sleep`: how the event loop waits.
@@ -99,7 +99,9 @@ class Session:
         self._on_connected = on_connected
         self._on_closed = on_closed
         self._talk = Talk(self.clock, self._obey, self.end)
-        self._peer = Peer(self.clock, PeerEvents(self._talk.open, self._track, self._connected, self.end))
+        self._peer = Peer(
+            self.clock, PeerEvents(self._talk.open, self._track, self._connected, self.end), ice
+        )
         self.broadcast = Broadcast(self._sent)
         self._worker: Worker | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,8 +109,7 @@ class Session:
         self._tally = Tally()
         self._neutral_news = NeutralNews(options.tracker)
         self._patience = Budget(CHANGES_PER_S, CHANGES_AT_ONCE)
-        self._failed = False
-        self._mesh_at_s = 0.0
+        self._failed, self._mesh_at_s = False, 0.0
         self.recorder = Recorder(self.ledger)
         self._lip_sync = LipSync(options)
         self.hearing = Hearing(options, self.clock)
@@ -237,9 +238,9 @@ class Session:
     def _track(self, track: MediaStreamTrack) -> None:
         is_driver = self.options.mode == "avatar" and self.options.drive == "webcam"
         is_read = track.kind == "audio" or is_driver or self.options.mode == "echo"
-        tell = self._talk.tell
         drop = self._drop if track.kind == "video" else self._drop_sound
-        watch(self._peer.receiver_of(track), drop, lambda why: tell(notice(why)), is_read=is_read)
+        receiver = self._peer.receiver_of(track)
+        watch(receiver, drop, lambda why: self._talk.tell(notice(why)), is_read=is_read)
         if track.kind == "video" and is_driver:
             self._spawn(self._pump(track))
         elif track.kind == "audio":
@@ -250,12 +251,11 @@ class Session:
         self._peer.send_back(sound)
 
     def _send_video(self, transceiver: RTCRtpTransceiver) -> None:
+        receiver, send = transceiver.receiver, transceiver.sender.replaceTrack
         if self.options.mode == "echo":
-            receiver = transceiver.receiver
-            track: MediaStreamTrack = EchoTrack(receiver.track, receiver, self._sent, self._drop)
+            send(EchoTrack(receiver.track, receiver, self._sent, self._drop))
         else:
-            track = self.broadcast.join().pictures
-        transceiver.sender.replaceTrack(track)
+            send(self.broadcast.join().pictures)
 
     def _connected(self) -> None:
         """Only now is there somebody to draw for."""
@@ -365,8 +365,7 @@ class Session:
             return
         self._mesh_at_s = now_s
         size = self._worker.camera_size_px
-        if size is not None:
-            # made here: the event loop only sends it
+        if size is not None:  # made here: the event loop only sends it
             self._loop.call_soon_threadsafe(self._talk.say_text, text_of(mesh_message(points, size)))
 
     def _fault(self, stage: str, error: BaseException) -> None:

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { bareAddress, parseAddress, withoutToken } from "../../streamer/web/address.js";
-import { backoffS, preferVp8 } from "../../streamer/web/call.js";
+import { backoffS } from "../../streamer/web/call.js";
+import { preferVp8 } from "../../streamer/web/peer.js";
 import { objection } from "../../streamer/web/enroll.js";
 import { askedLook, saneLook } from "../../streamer/web/look.js";
 import { statusOf } from "../../streamer/web/status.js";

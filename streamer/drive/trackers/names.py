@@ -4,3 +4,4 @@ from __future__ import annotations
 
 TRACKER_NAMES = ("mediapipe", "regressor")
 DEFAULT_TRACKER = "mediapipe"
+TOLD = "told"  # follows no picture: others tell the motion; nobody chooses it

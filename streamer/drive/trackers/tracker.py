@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from calibration.neutral import DriverNeutral, NeutralReport
 from engines.motion import Motion
 from streamer.closing import Closing
+from streamer.drive.told import Told
 from streamer.frame import Frame
 
 _MOST_OUTSIDE = 0.05  # of the landmarks; a chin or an ear at the edge is no half face
@@ -35,6 +36,10 @@ class Tracker(Closing):
     @abstractmethod
     def track(self, frame: Frame) -> Track:
         """Motion in `frame`; never raises for a picture without a face."""
+
+    def told(self, moment: Told) -> Track:
+        """Motion that another tells; who follows pictures believes nobody."""
+        return Track(None)
 
     @property
     @abstractmethod
