@@ -388,7 +388,8 @@ async def test_links_to_ice_servers_are_told_where_there_are_any() -> None:
             answer = await sender.post("/whip/red")
             assert answer.headers.get_list("link") == [
                 '<stun:192.0.2.9:3478>; rel="ice-server"',
-                '<turn:b:3478?transport=udp>; rel="ice-server"; username="u"; credential="p"; credential-type="password"',
+                '<turn:b:3478?transport=udp>; rel="ice-server"; username="u"; credential="p"; '
+                'credential-type="password"',
             ]
 
 
