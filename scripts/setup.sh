@@ -201,6 +201,21 @@ install_chromium() {
     say "no Chromium: the browser tests will be skipped; to have them, type: sudo apt-get install chromium"
 }
 
+# Another maker's WHIP and WHEP client; its tests skip, with this reason, where it is missing.
+install_gstreamer() {
+    local packages="gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice"
+    packages+=" python3-gi gir1.2-gst-plugins-bad-1.0"
+    has_gstreamer && return
+    if can_apt; then
+        say "installing GStreamer for the tests of WHIP and WHEP"
+        # shellcheck disable=SC2086  # a list of names
+        apt_install $packages && return
+    fi
+    say "no GStreamer: its tests will be skipped; to have it, type: sudo apt-get install $packages"
+}
+
+has_gstreamer() { /usr/bin/python3 "$ROOT/tests/gstreamer_whip.py" 2>/dev/null | grep -q '"missing": \[\]'; }
+
 # ---- all of it
 
 # One line that changes when the set-up has to run again.
@@ -243,7 +258,7 @@ setup() {
             ensure_venv
             install_packages "$target"
             check_libraries
-            if [[ "$kind" == dev ]]; then install_chromium; fi
+            if [[ "$kind" == dev ]]; then install_chromium; install_gstreamer; fi
             say "fetching the model files"
             fetch_models
             fingerprint >"$VENV/visavis-$kind"

@@ -290,10 +290,7 @@ class Client:
     def silence(self) -> None:
         """From now on nothing leaves the page, as if its computer were gone."""
 
-        transports: set[Any] = {t.receiver.transport.transport for t in self.pc.getTransceivers()}
-        for transport in transports:
-            for protocol in transport._connection._protocols:
-                protocol.transport = Mute(protocol.transport)
+        silence(self.pc)
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
         return [m for m in self.messages if m["type"] == kind]
@@ -303,6 +300,14 @@ class Client:
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
+
+
+def silence(pc: RTCPeerConnection) -> None:
+    """From now on nothing leaves `pc`."""
+    transports: set[Any] = {t.receiver.transport.transport for t in pc.getTransceivers()}
+    for transport in transports:
+        for protocol in transport._connection._protocols:
+            protocol.transport = Mute(protocol.transport)
 
 
 async def until(condition: Callable[[], object], what: str, timeout_s: float = AT_LAST_S) -> None:

@@ -60,7 +60,10 @@ def paths_of(app: FastAPI) -> list[str]:
     paths = [str(getattr(route, "path", "")) for route in every_route(app.routes)]
     assert all(paths), "a route of a kind that this test does not know"
     addresses = [
-        p.replace("{name}", "red").replace("{session}", "red").replace("/static", "/static/main.js")
+        p.replace("{name}", "red")
+        .replace("{avatar}", "red")
+        .replace("{session}", "red")
+        .replace("/static", "/static/main.js")
         for p in paths
     ]
     assert not [p for p in addresses if "{" in p]

@@ -11,6 +11,8 @@ import itertools
 import logging
 import math
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 
 import aioice.ice
@@ -21,17 +23,21 @@ import aiortc.rtcrtpreceiver as receiver_module
 import av
 import numpy as np
 import pytest
-from aiortc import RTCPeerConnection, RTCRtpReceiver, rtp
+from aiortc import RTCCertificate, RTCPeerConnection, RTCRtpReceiver, rtp
 from aiortc.codecs import depayload
+from aiortc.jitterbuffer import JitterFrame
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcdtlstransport import SRTP_PROFILES, generate_certificate
 from aiortc.rtcrtpparameters import (
     RTCRtpHeaderExtensionParameters,
     RTCRtpParameters,
 )
 from aiortc.rtcrtpreceiver import RemoteStreamTrack
 from aiortc.rtp import RtcpSenderInfo, RtcpSrPacket, RtpPacket
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
+from OpenSSL import SSL
 from receiving import H264, VP8, made_receiver, vp8_delta, vp8_key
 
 from streamer.webrtc import aiortc_fixes as fixes
@@ -179,6 +185,7 @@ def test_apply_twice_is_apply_once() -> None:
         receiver_module.decoder_worker,
         opus.OpusEncoder.encode,
         aioice.ice.StunProtocol.datagram_received,
+        RTCCertificate._create_ssl_context,
     )
     fixes.apply()
     assert before == (
@@ -191,6 +198,7 @@ def test_apply_twice_is_apply_once() -> None:
         receiver_module.decoder_worker,
         opus.OpusEncoder.encode,
         aioice.ice.StunProtocol.datagram_received,
+        RTCCertificate._create_ssl_context,
     )
 
 
@@ -230,6 +238,25 @@ def test_a_key_frame_that_was_asked_for_is_one(encoder: type) -> None:
         payloads, _ = made.encode(frame, k == 2)
         keys.append(look(codec.name, b"".join(depayload(codec, p) for p in payloads)).is_key)
     assert keys == [True, False, True, False, False, False]
+
+
+def test_h264_holds_its_size_and_its_encoder() -> None:
+    """One quick encoder while neither size nor bitrate changes; what comes out is as large as what went in."""
+    fixes.apply()
+    encoder, decoder, codecs, sizes = h264.H264Encoder(), h264.H264Decoder(), list[object](), set[str]()
+    for k in range(12):
+        side_px = 512 if k < 8 else 256
+        picture = np.random.default_rng(k).integers(0, 255, (side_px, side_px, 3), np.uint8)
+        if k == 4:
+            encoder.target_bitrate = fixes.MIN_BITRATE
+        payloads, _ = encoder.encode(video_frame_of(picture, 3000 * k))
+        codecs.append(encoder.codec)
+        data = b"".join(depayload(H264, payload) for payload in payloads)
+        # x264 says its settings with the first picture; its usual preset is subme=7
+        assert (b"subme=2 " in data) == (k in (0, 4, 8))
+        sizes |= {f"{k // 4}: {f.width}x{f.height}" for f in decoder.decode(JitterFrame(data, 3000 * k))}
+    assert sizes == {"0: 512x512", "1: 512x512", "2: 256x256"}
+    assert len({id(codec) for codec in codecs}) == 3
 
 
 def sound(pts: int, samples: int = 960) -> av.AudioFrame:
@@ -289,6 +316,34 @@ async def test_what_we_reach_into_is_still_there() -> None:
         assert hasattr(pc.addTransceiver("video"), "_offerDirection")
     finally:
         await pc.close()
+
+
+def rsa_certificate() -> RTCCertificate:
+    """As GStreamer and others make theirs."""
+    key = rsa.generate_private_key(65537, 2048)
+    return RTCCertificate(key, generate_certificate(key))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("server", [rsa_certificate, RTCCertificate.generateCertificate])
+def test_a_peers_certificate_may_be_of_either_kind(server: Callable[[], RTCCertificate]) -> None:
+    """The whole handshake, in memory; the peer is the DTLS server, and so chooses among what we offer."""
+    fixes.apply()
+    ours = SSL.Connection(RTCCertificate.generateCertificate()._create_ssl_context(SRTP_PROFILES))
+    peers = SSL.Connection(server()._create_ssl_context(SRTP_PROFILES))
+    ours.set_connect_state()
+    peers.set_accept_state()
+    done = set[SSL.Connection]()
+    for _ in range(20):
+        for end, other in ((ours, peers), (peers, ours)):
+            end.set_ciphertext_mtu(1500)
+            with suppress(SSL.WantReadError):
+                end.do_handshake()
+                done.add(end)
+            with suppress(SSL.WantReadError):
+                other.bio_write(end.bio_read(1 << 16))
+    assert done == {ours, peers}
+    assert ours.get_cipher_name() == peers.get_cipher_name()
+    assert ours.get_selected_srtp_profile()
 
 
 @pytest.mark.parametrize("amplitude", [0, 1, 37, 1000, 32767])

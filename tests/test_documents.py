@@ -214,7 +214,7 @@ def test_help_of_every_option_can_be_printed() -> None:
 def test_every_route_is_documented() -> None:
     text = read(ROOT / "docs/webrtc.md")
     named_routes = {
-        (verb, path.replace("NAME", "{name}").replace("SESSION", "{session}"))
+        (verb, re.sub("[A-Z]{2,}", lambda found: f"{{{found[0].lower()}}}", path))
         for verb, path in re.findall(r"(GET|POST|PUT|PATCH|DELETE) (/[\w/.-]*)`", text)
     }
     routes = {
@@ -230,9 +230,12 @@ def test_every_route_is_documented() -> None:
 
 def test_every_field_of_an_offer_is_documented() -> None:
     tree = ast.parse((ROOT / "streamer/serve/offer.py").read_text(encoding="utf-8"))
-    offer = next(n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == "Offer")
+    offer = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name in ("Asked", "Offer")]
     fields = {
-        n.target.id for n in offer.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+        n.target.id
+        for part in offer
+        for n in part.body
+        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
     }
     _, _, table = read(ROOT / "docs/webrtc.md").partition("Fields of an offer")
     table = table.strip().partition("\n\n")[2].partition("\n\n")[0]

@@ -24,8 +24,12 @@ from streamer.webrtc.offer_sdp import (
     MAX_FORMATS,
     MAX_LINE_CHARS,
     MAX_LINES,
+    IceLogin,
     OfferError,
+    UnfitOfferError,
     check_offer,
+    login_of,
+    sends,
 )
 
 
@@ -194,3 +198,60 @@ def test_whatever_an_offer_says_nothing_breaks_behind_its_answer(
     assert not [text for text in refusals if "\n" in text]
     ours = [r for r in caplog.records if r.name.startswith(("aiortc", "streamer"))]
     assert [r.getMessage() for r in ours if "Traceback" in r.getMessage() or r.exc_info] == []
+
+
+def turned(sdp: str, video: str, audio: str) -> str:
+    """`sdp` whose sections go these ways."""
+    before, *sections = re.split("(?=m=)", sdp)
+    ways = {"m=video": video, "m=audio": audio}
+    return before + "".join(
+        re.sub("a=(sendrecv|sendonly|recvonly|inactive)\r\n", ways.get(s[:7], "\\g<0>"), s) for s in sections
+    )
+
+
+WAYS = ("a=sendrecv\r\n", "a=sendonly\r\n", "a=recvonly\r\n", "a=inactive\r\n", "")
+
+
+@pytest.mark.parametrize("video", WAYS)
+@pytest.mark.parametrize("audio", WAYS)
+def test_a_sender_sends_something_and_a_player_receives_pictures(honest: str, video: str, audio: str) -> None:
+    """What a section does not say is `sendrecv` (RFC 8866 § 6.7)."""
+    sdp, sending, receiving = turned(honest, video, audio), ("", *WAYS[:2]), ("", WAYS[0], WAYS[2])
+    assert (sends(sdp, "video"), sends(sdp, "audio")) == (video in sending, audio in sending)
+
+    def passes(caller: Any) -> bool:
+        try:
+            check_offer(sdp, caller)
+        except UnfitOfferError:
+            return False
+        return True
+
+    assert passes("sender") == (video in sending or audio in sending)
+    assert passes("player") == passes("page") == (video in receiving)
+
+
+def test_a_way_that_is_said_for_all_sections_holds_where_one_says_nothing(honest: str) -> None:
+    bare = turned(honest, "", "")
+    assert sends(bare, "video")
+    assert not sends(bare.replace("t=0 0\r\n", "t=0 0\r\na=recvonly\r\n"), "video")
+    assert sends(
+        bare.replace("t=0 0\r\n", "t=0 0\r\na=recvonly\r\n").replace("a=mid:0", "a=sendonly\r\na=mid:0"),
+        "video",
+    )
+
+
+def test_a_microphone_alone_is_a_senders_offer(honest: str) -> None:
+    before, *sections = re.split("(?=m=)", honest)
+    voice = before + next(s for s in sections if s.startswith("m=audio"))
+    check_offer(voice, "sender")
+    with pytest.raises(UnfitOfferError, match="no video"):
+        check_offer(voice, "player")
+
+
+def test_the_login_of_an_offer_is_that_of_its_first_section(honest: str) -> None:
+    ufrag, pwd = (re.findall(rf"a=ice-{name}:(.*)\r", honest)[0] for name in ("ufrag", "pwd"))
+    assert login_of(honest) == IceLogin(ufrag, pwd)
+    for_all = without(honest, "ice-").replace("m=", f"a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\nm=", 1)
+    assert login_of(for_all) == IceLogin(ufrag, pwd)
+    assert login_of(without(honest, "ice-pwd")) is None
+    assert login_of("") is None

@@ -46,6 +46,10 @@ OPERATIONS = (
     "GET /api/calls/{session}/recording/trace", "DELETE /api/calls/{session}/recording",
     "PATCH /api/calls/{session}", "PATCH /api/avatars/{name}", "POST /api/avatars/file", "GET /api/avatars/{name}/file",
     "POST /api/avatars/{name}/keep", "POST /api/avatars/{name}/emotions",
+    "POST /whip/{avatar}", "OPTIONS /whip/{avatar}", "PATCH /whip/{avatar}/{session}",
+    "DELETE /whip/{avatar}/{session}", "OPTIONS /whip/{avatar}/{session}",
+    "POST /whep/{avatar}", "OPTIONS /whep/{avatar}", "PATCH /whep/{avatar}/{session}",
+    "DELETE /whep/{avatar}/{session}", "OPTIONS /whep/{avatar}/{session}",
     "GET /api/ice", "POST /api/connection-test",
 )  # fmt: skip
 WANTED = {  # what has to come up among the answers
@@ -62,6 +66,12 @@ WANTED = {  # what has to come up among the answers
     "POST /api/offer": {200, 400, 422},
     "POST /api/connection-test": {400, 422},
     "PATCH /api/calls/{session}": {200, 404, 422},
+    "POST /whip/{avatar}": {201, 404, 422},
+    "POST /whep/{avatar}": {201, 404, 422},
+    **{f"PATCH /{way}/{{avatar}}/{{session}}": {404} for way in ("whip", "whep")},
+    **{f"DELETE /{way}/{{avatar}}/{{session}}": {404} for way in ("whip", "whep")},
+    **{f"OPTIONS /{way}/{{avatar}}": {204} for way in ("whip", "whep")},
+    **{f"OPTIONS /{way}/{{avatar}}/{{session}}": {204} for way in ("whip", "whep")},
 }
 EXAMPLES, SOAK_EXAMPLES = 20, 1000
 NAMES = st.sampled_from([field.name for field in fields(Controls)])
@@ -71,6 +81,12 @@ CONTROLS = st.dictionaries(
     max_size=2,
 )
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+
+
+@schemathesis.serializer("application/sdp", "application/trickle-ice-sdpfrag")
+def as_text(_: object, value: object) -> bytes:
+    """What is not JSON."""
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
 
 
 class Victim:
@@ -199,6 +215,11 @@ def attack(
             case.path_parameters["name"] = "red"
             if verb == "PUT":
                 case.body = controls
+        if existing and "avatar" in (case.path_parameters or {}):
+            case.path_parameters["avatar"] = "red"
+            if verb == "POST":
+                case.body = sdp or case.body
+                case.query = {"drive": "demo"} if "whep" in path else {}
         if existing and "session" in (case.path_parameters or {}):
             case.path_parameters["session"] = victim.name
             if isinstance(case.body, dict):
@@ -214,7 +235,7 @@ def attack(
         if answer.status_code >= 400:
             assert set(answer.json()) - {"what"} == {"error"}
         assert TOKEN.encode() not in answer.content
-        if path == "/api/offer":
+        if verb == "POST" and path.startswith(("/api/offer", "/whip/", "/whep/")):
             hang_up_others(server, victim.name)
 
     try:

@@ -68,6 +68,20 @@ Height = Annotated[
     int | None,
     typer.Option(min=MIN_PX, max=MAX_PX, help="Height of the picture in pixels (default 512; 720 in 16:9)."),
 ]
+PublishUrl = Annotated[
+    str | None,
+    typer.Option(
+        envvar="VISAVIS_PUBLISH",
+        metavar="URL",
+        help="A WHIP server to push the avatar to: of several calls the oldest. Its token: VISAVIS_PUBLISH_TOKEN.",
+    ),
+]
+PublishTokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="VISAVIS_PUBLISH_TOKEN_FILE", metavar="FILE", help="A file that holds that token instead."
+    ),
+]
 HeadModelSpec = Annotated[
     str | None,
     typer.Option(

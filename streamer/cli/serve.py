@@ -9,7 +9,14 @@ import typer
 
 from engines.errors import VisavisError
 from streamer.cli.controls import with_controls
-from streamer.cli.options import AspectChoice, AspectName, BackgroundText, HeadModelSpec
+from streamer.cli.options import (
+    AspectChoice,
+    AspectName,
+    BackgroundText,
+    HeadModelSpec,
+    PublishTokenFile,
+    PublishUrl,
+)
 from streamer.cli.terminal import quiet_native
 from streamer.places import avatar_file
 
@@ -57,6 +64,8 @@ def serve(
             envvar="VISAVIS_UDP_PORTS", metavar="FROM-TO", help="UDP ports that calls keep to: 50000-50100."
         ),
     ] = None,
+    publish: PublishUrl = None,
+    publish_token_file: PublishTokenFile = None,
     head_model: HeadModelSpec = None,
     background: BackgroundText = "keep",
     aspect: AspectName = AspectChoice.square,
@@ -74,7 +83,7 @@ def serve(
 
     settings = read_settings(
         host=host, port=port, token=token, tls_cert=tls_cert, tls_key=tls_key, head_model=head_model,
-        stun=stun, turn=turn, udp_ports=udp_ports,
+        stun=stun, turn=turn, udp_ports=udp_ports, publish=publish, publish_token_file=publish_token_file,
     )  # fmt: skip
     if not settings.loopback and not token:
         raise VisavisError(

@@ -19,7 +19,7 @@ from streamer.look import AS_IS, Look
 from streamer.serve.aside import Aside
 from streamer.serve.avatars import avatars
 from streamer.serve.call_recording import call_recording
-from streamer.serve.calls import Calls
+from streamer.serve.calls import CLOSE_WITHIN_S, Calls
 from streamer.serve.camera_help import camera_help
 from streamer.serve.capacity import Capacity, cores_here
 from streamer.serve.change import changes
@@ -28,11 +28,15 @@ from streamer.serve.emotions import emotions
 from streamer.serve.errors import add_error_answers
 from streamer.serve.guard import Guard
 from streamer.serve.numbers import numbers
+from streamer.serve.publish_target import target_of
+from streamer.serve.publisher import Publisher
 from streamer.serve.reach import reach
 from streamer.serve.routes import WEB, router
 from streamer.serve.service import Service
 from streamer.serve.store import AvatarStore, BackgroundStore
 from streamer.serve.uploads import uploads
+from streamer.serve.whep import whep
+from streamer.serve.whip import whip
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import MakeAvatar
 from streamer.webrtc.udp_ports import keep_to
@@ -49,6 +53,7 @@ def create_app(
     look: Look = AS_IS,
 ) -> FastAPI:
     """The application. `look` is how calls start; `make_avatar` replaces the tracker and generator in tests."""
+    target = target_of(settings)
     aiortc_fixes.apply(offer_loopback=settings.loopback)
     keep_to(settings.ice.ports)
     metrics = metrics or Metrics()
@@ -73,8 +78,14 @@ def create_app(
         lines = asyncio.create_task(
             log_each(settings.log_every_s, metrics.minute, lambda: len(calls.connected), logger.info)
         )
+        publishing = (
+            None if target is None else asyncio.create_task(Publisher(target, calls, settings.ice).run())
+        )
         yield
         lines.cancel()
+        if publishing is not None:
+            publishing.cancel()
+            await asyncio.wait([publishing], timeout=CLOSE_WITHIN_S)
         await service.aclose()
 
     app = FastAPI(
@@ -96,6 +107,8 @@ def create_app(
     app.include_router(avatars)
     app.include_router(emotions)
     app.include_router(camera_help)
+    app.include_router(whip)
+    app.include_router(whep)
     app.include_router(reach)
     app.mount("/static", StaticFiles(directory=WEB), name="static")
     return app

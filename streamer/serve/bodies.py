@@ -9,6 +9,8 @@ from starlette.routing import compile_path
 
 from calibration.avatar_apart import MAX_AVATAR_BYTES
 from streamer.serve.config import ServeSettings
+from streamer.webrtc.offer_sdp import MAX_SDP_CHARS
+from streamer.webrtc.sdp_fragment import MAX_FRAGMENT_BYTES
 
 OFFER_BYTES = 256 << 10  # the longest SDP, and how JSON writes its line ends
 CONTROLS_BYTES = 16 << 10
@@ -22,6 +24,7 @@ AVATAR_TOO_LARGE = (
 )
 
 JSON, FORM = "application/json", "multipart/form-data"
+SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"  # RFC 8866 § 8.1, RFC 8840 § 10.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Body:
 
 def bodies(settings: ServeSettings) -> dict[tuple[str, str], Body]:
     """By method and path, as the routes are written. What does not stand here takes no body."""
+    sdp = Body(MAX_SDP_CHARS, SDP, _longer("an offer", MAX_SDP_CHARS))
+    fragment = Body(MAX_FRAGMENT_BYTES, FRAGMENT, _longer("a fragment", MAX_FRAGMENT_BYTES))
     picture = Body(settings.max_photo_bytes + FORM_BYTES, FORM, settings.too_large)
     return {
         ("POST", "/api/avatars"): picture,
@@ -46,6 +51,10 @@ def bodies(settings: ServeSettings) -> dict[tuple[str, str], Body]:
             EMOTIONS_BYTES, JSON, _longer("what says which emotions to draw", EMOTIONS_BYTES)
         ),
         ("POST", "/api/offer"): Body(OFFER_BYTES, JSON, _longer("an offer", OFFER_BYTES)),
+        ("POST", "/whip/{avatar}"): sdp,
+        ("POST", "/whep/{avatar}"): sdp,
+        ("PATCH", "/whip/{avatar}/{session}"): fragment,
+        ("PATCH", "/whep/{avatar}/{session}"): fragment,
         ("POST", "/api/connection-test"): Body(OFFER_BYTES, JSON, _longer("an offer", OFFER_BYTES)),
         ("PATCH", "/api/calls/{session}"): Body(
             CHANGE_BYTES, JSON, _longer("a change of a call", CHANGE_BYTES)

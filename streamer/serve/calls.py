@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from fastapi import HTTPException
 
@@ -15,8 +16,10 @@ from streamer.serve.capacity import FULL_FPS, CallKind, Capacity, Reading
 from streamer.serve.errors import no_longer
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.ice import NOTHING, IceSettings
-from streamer.webrtc.offer_sdp import check_offer
+from streamer.webrtc.offer_sdp import Caller, check_offer
+from streamer.webrtc.one_way import Ingest
 from streamer.webrtc.peer import UnreachableError
+from streamer.webrtc.player import Player
 from streamer.webrtc.session import CHANGES_PER_S, RETRY_AFTER_S, MakeAvatar, Session
 from streamer.webrtc.wish import Wish
 from streamer.webrtc.workshop import shared_workshop
@@ -25,8 +28,12 @@ CLOSE_WITHIN_S = 2.0
 # An offer is answered long before its browser is there. Those that wait cost a socket each and take nobody's place;
 # who floods the server with more needs seconds to, and a browser needs less.
 MOST_WAITING = 32
+MOST_PLAYERS = 8  # of one sender's call: each has an encoder of its own
 MOST_CALLS = 64  # however many cores there are: one event loop serves them all
 SAMPLE_EVERY_S = 2.0
+
+
+Kind = TypeVar("Kind", bound=Session)
 
 
 class Calls:
@@ -63,18 +70,25 @@ class Calls:
         self._done_beside = done_beside
         self._sampling: asyncio.Task[None] | None = None
 
-    async def begin(self, enrollment: Enrollment, options: CallOptions, sdp: str) -> tuple[Session, str]:
-        """A new session and its SDP answer to an SDP offer.
+    async def begin(
+        self,
+        enrollment: Enrollment,
+        options: CallOptions,
+        sdp: str,
+        kind: Callable[..., Kind] = Session,
+        caller: Caller = "page",
+    ) -> tuple[Kind, str]:
+        """A new session and its SDP answer to an SDP offer of a `caller`. `kind`: what makes the session.
 
         Raises OfferError for an offer that makes no sense, HTTPException 503 when there is no room for one more call
         or no port.
         """
-        check_offer(sdp)
+        check_offer(sdp, caller)
         refusal = self._refusal(options, self._awake())
         if refusal is not None:
             raise HTTPException(503, refusal, headers={"Retry-After": str(self._retry_after_s())})
         self._make_room()
-        session = Session(
+        session = kind(
             enrollment,
             options,
             metrics=self._metrics,
@@ -114,11 +128,40 @@ class Calls:
 
     def change(self, session: Session, enrollment: Enrollment, options: CallOptions) -> Wish:
         """Go on with another face or look. Raises HTTPException 503 where that takes more than there is."""
-        others = {s.name: CallKind.of(s.asked.options) for s in self._awake() if s is not session}
+        others = _kinds([s for s in self._awake() if s is not session])
         before, asked = CallKind.of(session.asked.options), CallKind.of(options)
         if self._limit is None and (refusal := self.capacity.change_refusal(others, before, asked)):
             raise HTTPException(503, refusal, headers={"Retry-After": str(self._retry_after_s())})
         return session.change(enrollment, options)
+
+    def ingest(self, stream: str) -> Ingest | None:
+        """The sender's call of that name, if there is one; the newest, where an earlier one is silent."""
+        found = [s for s in self.sessions if isinstance(s, Ingest) and s.stream == stream]
+        return next((s for s in reversed(found) if not s.ending and not s.failed), None)
+
+    async def begin_player(self, ingest: Ingest, sdp: str) -> tuple[Player, str]:
+        """One more who watches a sender's call, and the answer to its SDP offer; raises as `begin`."""
+        check_offer(sdp, "player")
+        self._require_room_for_player(ingest)
+        player = ingest.new_player(self._ice)
+        try:
+            return player, await player.answer(sdp)
+        except UnreachableError as error:
+            raise HTTPException(503, str(error), headers={"Retry-After": str(RETRY_AFTER_S)}) from error
+
+    def _require_room_for_player(self, ingest: Ingest) -> None:
+        refusal = None
+        if self._limit is None:
+            watching = CallKind.watching(ingest.asked.options)
+            refusal = self.capacity.refusal(_kinds(self._awake()), watching)
+        if len(ingest.players) >= MOST_PLAYERS and refusal is None:
+            waiting = next((p for p in ingest.players if not p.peer.connected and not p.ending), None)
+            if waiting is None:
+                refusal = f"{MOST_PLAYERS} players watch this avatar already; close one of them"
+            else:
+                waiting.end("a newer player took its place before it connected")
+        if refusal is not None:
+            raise HTTPException(503, refusal, headers={"Retry-After": str(RETRY_AFTER_S)})
 
     def _retry_after_s(self) -> int:
         """Sooner where one of the calls that are up may be dead."""
@@ -134,9 +177,7 @@ class Calls:
             )
         if self._limit is not None:
             return None
-        return self.capacity.refusal(
-            {s.name: CallKind.of(s.asked.options) for s in running}, CallKind.of(options)
-        )
+        return self.capacity.refusal(_kinds(running), CallKind.of(options))
 
     def _awake(self) -> list[Session]:
         """The calls that count. A browser that has been silent for seconds may be the one that asks anew."""
@@ -175,6 +216,8 @@ class Calls:
         self._sampling = None
 
     def _beside(self) -> tuple[int, int] | None:
+        if any(session.broadcast.crowded for session in self._awake()):
+            return None
         done, made = self._done_beside(), shared_workshop.done
         return None if done is None or made is None else (done, made)
 
@@ -202,3 +245,13 @@ class Calls:
             _, late = await asyncio.wait(closing, timeout=CLOSE_WITHIN_S)
             for task in late:
                 task.cancel()
+
+
+def _kinds(sessions: Sequence[Session]) -> dict[str, CallKind]:
+    """What calls cost and what those who watch them do, by name."""
+    kinds: dict[str, CallKind] = {}
+    for session in sessions:
+        kinds[session.name] = CallKind.of(session.asked.options)
+        players = session.players if isinstance(session, Ingest) else ()
+        kinds |= {player.name: CallKind.watching(session.asked.options) for player in players}
+    return kinds

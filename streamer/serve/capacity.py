@@ -38,6 +38,11 @@ class CallKind:
         """The kind of call that `options` ask for."""
         return cls(options.generator, options.size_px, options.drive, options.mode, options.tracker)
 
+    @classmethod
+    def watching(cls, options: CallOptions) -> CallKind:
+        """Who watches such a call beside its page: one encoder more, which an echo has too."""
+        return cls("", options.size_px, "demo", "echo", "")
+
     @property
     def guessed_cores(self) -> float:
         """What it takes at 30 pictures a second on two cores of an AMD EPYC, roughly: README's stages, and codecs.

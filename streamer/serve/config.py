@@ -37,6 +37,9 @@ class ServeSettings(BaseSettings):
     head_model: str | None = None
     log_every_s: float = Field(default=EVERY_S, ge=0, le=MOST_S)  # 0: never
     avatars: Path = Field(default_factory=kept_folder)  # where the page keeps avatars, on loopback alone
+    publish: str | None = None  # a WHIP server's address
+    publish_token: str | None = Field(default=None, repr=False)
+    publish_token_file: Path | None = None
     max_photo_mb: float = Field(default=60, gt=0, le=2000)
     # addresses by commas; names and secrets of a TURN server come from the environment, where nobody else reads them
     stun: str = ""

@@ -1,4 +1,4 @@
-"""`Offer`: what `POST /api/offer` holds, and which call it asks for."""
+"""`Offer`: what `POST /api/offer` holds, and which call it asks for; `Asked`: what of it WHIP and WHEP say too."""
 
 from __future__ import annotations
 
@@ -26,26 +26,38 @@ logger = logging.getLogger(__name__)
 USUAL = CallOptions()
 
 
-class Offer(BaseModel):
-    """`POST /api/offer`."""
+class Asked(BaseModel):
+    """How a call is to look, however it is begun."""
 
-    sdp: str = Field(max_length=MAX_SDP_CHARS)
-    type: Literal["offer"]
-    avatar: str | None = None
     generator: str | None = None
     size: int = Field(USUAL.size_px, ge=64, le=1024)
-    mode: Mode = USUAL.mode
-    drive: DrivenBy = USUAL.drive
     tracker: str | None = None
     trim_ms: float = Field(USUAL.trim_ms, ge=-MOST_TRIM_MS, le=MOST_TRIM_MS)
     voice_helps: bool = USUAL.voice_helps
     background: str | None = Field(None, max_length=64)
     aspect: Aspect | None = None
+
+
+class Offer(Asked):
+    """`POST /api/offer`."""
+
+    sdp: str = Field(max_length=MAX_SDP_CHARS)
+    type: Literal["offer"]
+    avatar: str | None = None
+    mode: Mode = USUAL.mode
+    drive: DrivenBy = USUAL.drive
     neutral: str | None = Field(None, max_length=MAX_KEPT_CHARACTERS)
 
 
 def options_of(body: Offer, service: Service) -> CallOptions:
-    """What an offer asks for; what it leaves out is as the server was started.
+    """What a page's offer asks for; raises as `options_for`."""
+    return options_for(body, service, body.drive, body.mode, body.neutral)
+
+
+def options_for(
+    body: Asked, service: Service, drive: DrivenBy, mode: Mode = USUAL.mode, neutral: str | None = None
+) -> CallOptions:
+    """What is asked for; what it leaves out is as the server was started.
 
     Raises HTTPException for a name that there is not, and what `background_of` raises.
     """
@@ -61,10 +73,10 @@ def options_of(body: Offer, service: Service) -> CallOptions:
             body.aspect or service.look.aspect,
         ),
         trim_ms=body.trim_ms,
-        mode=body.mode,
-        drive=body.drive,
+        mode=mode,
+        drive=drive,
         voice_helps=body.voice_helps,
-        neutral=neutral_of(body.neutral, tracker) if body.drive == "webcam" else None,
+        neutral=neutral_of(neutral, tracker) if drive == "webcam" else None,
     )
 
 

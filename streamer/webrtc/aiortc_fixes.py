@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib.metadata import version
 from typing import Any
 
@@ -23,7 +24,7 @@ import aiortc.codecs.opus as opus
 import aiortc.codecs.vpx as vpx
 import av
 import numpy as np
-from aiortc import RTCPeerConnection, RTCRtpReceiver, rtp
+from aiortc import RTCCertificate, RTCPeerConnection, RTCRtpReceiver, rtp
 from aiortc.codecs import HEADER_EXTENSIONS
 from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError, MediaStreamTrack, convert_timebase
 from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
@@ -38,6 +39,12 @@ SUPPORTED = "1.16."
 VIDEO_CLOCK_HZ = 90_000
 PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 CLOSE_STEP_WITHIN_S = 2.0
+# aiortc's own, and the same for a peer whose certificate is RSA, as GStreamer's is (RFC 8827 § 6.5 asks for both)
+CIPHERS = ":".join(
+    f"ECDHE-{kind}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
+    for kind in ("ECDSA", "RSA")
+)
 _NTP_TO_UNIX_S = 2_208_988_800  # RFC 5905: NTP counts from 1900
 
 MIN_BITRATE, START_BITRATE, MAX_BITRATE = 300_000, 2_500_000, 4_000_000
@@ -109,8 +116,22 @@ def apply(*, offer_loopback: bool = False) -> None:
     rtp.compute_audio_level_dbov = audio_level_dbov
     _keep_time(vpx.Vp8Encoder)
     _keep_time(h264.H264Encoder)
+    _hasten_h264()
     _keep_sound_time()
     _ask_for_immediate_playout()
+    _take_rsa_certificates()
+
+
+def _take_rsa_certificates() -> None:
+    """DTLS with a peer that has an RSA certificate: where it is the server, we must have offered ECDHE-RSA."""
+    original = RTCCertificate._create_ssl_context
+
+    def create(self: Any, srtp_profiles: Any) -> Any:
+        context = original(self, srtp_profiles)
+        context.set_cipher_list(CIPHERS.encode())
+        return context
+
+    RTCCertificate._create_ssl_context = create
 
 
 def _remember_sender_reports() -> None:
@@ -199,6 +220,30 @@ def _keep_sound_time() -> None:
         return payloads, pts if is_whole and len(payloads) == 1 else time
 
     opus.OpusEncoder.encode = encode
+
+
+def _hasten_h264() -> None:
+    """libx264's own preset takes 12.9 ms for 512², "veryfast" 2.6 ms and 0.4 dB less; libvpx 3.3 ms."""
+    original = h264.H264Encoder._encode_frame
+
+    def encode_frame(self: Any, frame: av.VideoFrame, force_keyframe: bool) -> Iterator[bytes]:
+        wanted = (frame.width, frame.height, self.target_bitrate)
+        codec = self.codec
+        if codec is None or (codec.width, codec.height, codec.bit_rate) != wanted:
+            self.buffer_data, self.buffer_pts, self.codec = b"", None, h264_codec(*wanted)
+        return original(self, frame, force_keyframe)
+
+    h264.H264Encoder._encode_frame = encode_frame
+
+
+def h264_codec(width_px: int, height_px: int, bitrate: int) -> Any:
+    """libx264 as aiortc opens it, but faster."""
+    codec: Any = av.CodecContext.create("libx264", "w")
+    codec.width, codec.height, codec.bit_rate, codec.pix_fmt = width_px, height_px, bitrate, "yuv420p"
+    codec.framerate, codec.time_base = Fraction(h264.MAX_FRAME_RATE), Fraction(1, h264.MAX_FRAME_RATE)
+    codec.options = {"level": "31", "tune": "zerolatency", "preset": "veryfast"}
+    codec.profile = "Baseline"
+    return codec
 
 
 def _step_bitrate(encoder: type, field: str) -> None:

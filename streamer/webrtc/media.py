@@ -167,9 +167,9 @@ def start_of(frame: av.AudioFrame) -> int | None:
 class DelayedAudioTrack(MediaStreamTrack):
     """Incoming sound sent back later by `delay_ms`, at the pace at which it comes in, in pieces of at most `PTIME_S`.
 
-    `delay_ms` is asked with the delay in force. `heard` is given every packet as it comes. A longer delay begins
-    with silence, a shorter one leaves sound out: to the sample, so that mouth and voice stay together. Where the
-    incoming sound has a gap, time goes on: what would have been sent meanwhile is left out.
+    `delay_ms` is asked with the delay in force. `heard` is given every packet as it comes, `left` every piece as it
+    leaves. A longer delay begins with silence, a shorter one leaves sound out: to the sample, so that mouth and voice
+    stay together. Where the incoming sound has a gap, time goes on: what would have been sent meanwhile is left out.
     """
 
     kind = "audio"
@@ -179,11 +179,13 @@ class DelayedAudioTrack(MediaStreamTrack):
         source: MediaStreamTrack,
         delay_ms: Callable[[float], float] = lambda _: 0.0,
         heard: Callable[[av.AudioFrame], None] = lambda _: None,
+        left: Callable[[av.AudioFrame], None] = lambda _: None,
     ) -> None:
         super().__init__()
         self._source = source
         self._delay_ms = delay_ms
         self._heard = heard
+        self._left = left
         self._held: NDArray[Any] | None = None  # (S, C): what waits
         self._form: tuple[str, str, int] | None = None  # of the first packet, and of all that leaves
         self._to_form: tuple[tuple[str, str, int], av.AudioResampler] | None = None
@@ -198,7 +200,9 @@ class DelayedAudioTrack(MediaStreamTrack):
             self._heard(frame)
             for same in self._in_form(frame):
                 self._take(same)
-        return self._ready.popleft()
+        piece = self._ready.popleft()
+        self._left(piece)
+        return piece
 
     def _in_form(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
         """The frame, resampled when the codec changed: the encoder takes one form."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from engines.errors import VisavisError
 
@@ -15,11 +16,29 @@ MAX_CANDIDATES = 64
 MAX_FORMATS = 64  # of one section; Chrome offers about 40 of video
 MAX_FEEDBACK = 256  # of one section, over all its formats; Chrome offers about 100
 KINDS = ("audio", "video", "application")
+# what calls: a page, which receives pictures and may send; WHIP's sender; WHEP's player
+Caller = Literal["page", "sender", "player"]
 _MAX_MID_CHARS = 64  # it travels with every packet, in at most 255 bytes (RFC 8285 § 4.3)
 
 
 class OfferError(VisavisError):
     """An offer that cannot be answered."""
+
+
+class UnfitOfferError(OfferError):
+    """An offer that can be read, of what does not happen here."""
+
+
+@dataclass(frozen=True, slots=True)
+class IceLogin:
+    """By what one end's connectivity checks are known: another one is another ICE session (RFC 8839 § 5.4)."""
+
+    ufrag: str
+    pwd: str
+
+
+_DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+_RECEIVES = ("sendrecv", "recvonly")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +54,40 @@ class _Section:
         """Whether `a=name:…` is there and says something."""
         return any(self.values(name))
 
+    def direction(self, session: _Section) -> str:
+        """Which way its media goes, as said here or for all sections."""
+        for part in (self, session):
+            for line in part.attributes:
+                if line.strip().removeprefix("a=") in _DIRECTIONS:
+                    return line.strip().removeprefix("a=")
+        return "sendrecv"
+
     def values(self, name: str) -> list[str]:
         """What `a=name:…` says, each time."""
         return [line[len(name) + 3 :].strip() for line in self.attributes if line.startswith(f"a={name}:")]
 
 
-def check_offer(sdp: str, needs: str = "video") -> None:
+def login_of(sdp: str) -> IceLogin | None:
+    """The ICE login of the first section of an offer; None where it says none."""
+    session, sections = _sections(sdp.splitlines())
+    said = [*sections[:1], session]
+    ufrag, pwd = (
+        next((v for part in said for v in part.values(name) if v), "") for name in ("ice-ufrag", "ice-pwd")
+    )
+    return IceLogin(ufrag, pwd) if ufrag and pwd else None
+
+
+def sends(sdp: str, kind: str) -> bool:
+    """Whether an offer sends sound or pictures: RFC 8866 § 6.7, `sendrecv` where nothing is said."""
+    session, sections = _sections(sdp.splitlines())
+    return any(s.kind == kind and s.direction(session) in ("sendrecv", "sendonly") for s in sections)
+
+
+def check_offer(sdp: str, caller: Caller = "page", needs: str = "video") -> None:
     """Raises OfferError for an offer that is too large, or that could not become a call (RFC 8866, 8829, 8839).
 
     What passes may still not be readable. At most `MAX_SDP_CHARS` are expected. `needs`: the section without which it
-    is of no use.
+    is of no use, unless a sender's.
     """
     lines = sdp.splitlines()
     if len(lines) > MAX_LINES or any(len(line) > MAX_LINE_CHARS for line in lines):
@@ -61,11 +104,18 @@ def check_offer(sdp: str, needs: str = "video") -> None:
     if strange or len(set(kinds)) < len(kinds):
         what = f"a section {strange[0]!r:.40}" if strange else "two sections of one kind"
         raise OfferError(f"the offer has {what}; offer one each of {', '.join(KINDS)} at most")
-    if needs not in kinds:
+    if caller == "sender":
+        if not any(sends(sdp, kind) for kind in ("video", "audio")):
+            raise UnfitOfferError("the offer sends nothing; offer to send a camera, a microphone or both")
+    elif needs not in kinds:
         what = {"video": "offer at least to receive video", "application": "open a data channel first"}[needs]
-        raise OfferError(f"the offer has no {needs} section; {what}")
+        raise UnfitOfferError(f"the offer has no {needs} section; {what}")
     for section in sections:
         _check_section(section, session)
+        if section.kind == "video" and caller != "sender" and section.direction(session) not in _RECEIVES:
+            raise UnfitOfferError(
+                "the offer's video section does not receive; offer at least to receive video"
+            )
 
 
 def _check_section(section: _Section, session: _Section) -> None:
@@ -78,8 +128,6 @@ def _check_section(section: _Section, session: _Section) -> None:
     for said in section.values("extmap"):
         if not _is_number(said.split(" ", 1)[0].split("/", 1)[0], 1, 255):
             raise OfferError(f"the offer's a=extmap:{said:.40} has no number from 1 to 255; reload the page")
-    if section.kind == "video" and {"a=sendonly", "a=inactive"} & {a.strip() for a in section.attributes}:
-        raise OfferError("the offer's video section does not receive; offer at least to receive video")
     if section.kind == "application":
         ports = section.formats[:1] if section.protocol == "DTLS/SCTP" else section.values("sctp-port")
         if not ports or not all(_is_number(port, 1, 65_535) for port in ports):

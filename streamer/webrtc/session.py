@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 
-from aiortc import RTCDataChannel, RTCRtpTransceiver
+from aiortc import RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from engines.enrollment import Enrollment
@@ -18,8 +18,8 @@ from streamer.clock import Clock, SystemClock
 from streamer.freed_memory import give_back_freed_memory
 from streamer.latency.ledger import Ledger
 from streamer.latency.metrics import Metrics
-from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import capture_wall_ms, receive_newest
+from streamer.webrtc.broadcast import Broadcast
 from streamer.webrtc.budget import Budget
 from streamer.webrtc.build_avatar import build_avatar
 from streamer.webrtc.call_avatar import CallAvatar
@@ -27,7 +27,7 @@ from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.hearing import Hearing
 from streamer.webrtc.ice import NOTHING, IceSettings
 from streamer.webrtc.lip_sync import LipSync
-from streamer.webrtc.media import DelayedAudioTrack, EchoTrack, Outgoing, SlotTrack
+from streamer.webrtc.media import DelayedAudioTrack, EchoTrack, Outgoing
 from streamer.webrtc.messages import (
     Command,
     Message,
@@ -42,7 +42,7 @@ from streamer.webrtc.messages import (
     text_of,
 )
 from streamer.webrtc.neutral_news import NeutralNews
-from streamer.webrtc.peer import Peer, PeerEvents
+from streamer.webrtc.peer import Direction, Peer, PeerEvents
 from streamer.webrtc.reception import watch
 from streamer.webrtc.recorder import Recorder
 from streamer.webrtc.talk import Talk
@@ -70,6 +70,9 @@ MakeAvatar = Callable[["Session"], Avatar]
 class Session:
     """A call from offer to close. All methods run on the event loop."""
 
+    DIRECTION: Direction = "sendrecv"
+    QUIET_AFTER_S, GONE_AFTER_S = QUIET_AFTER_S, GONE_AFTER_S
+
     def __init__(
         self,
         enrollment: Enrollment,
@@ -95,9 +98,11 @@ class Session:
         self._sleep = sleep
         self._on_connected = on_connected
         self._on_closed = on_closed
-        self._peer = Peer(self.clock, PeerEvents(self._channel, self._track, self._connected, self.end), ice)
         self._talk = Talk(self.clock, self._obey, self.end)
-        self._out: Slot[Outgoing] = Slot()
+        self._peer = Peer(
+            self.clock, PeerEvents(self._talk.open, self._track, self._connected, self.end), ice
+        )
+        self.broadcast = Broadcast(self._sent)
         self._worker: Worker | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -121,7 +126,7 @@ class Session:
     async def answer(self, sdp: str) -> str:
         """SDP answer for an SDP offer. Raises OfferError for an offer that makes no sense."""
         try:
-            answer = await self._peer.answer(sdp, self._send_video)
+            answer = await self._peer.answer(sdp, self._send_video, self.DIRECTION)
         except BaseException:
             await self.close()
             raise
@@ -203,7 +208,7 @@ class Session:
 
     async def _close(self) -> None:
         try:
-            self._out.close()
+            self.broadcast.close()
             for task in list(self._tasks):
                 task.cancel()
             worker = self._worker
@@ -233,28 +238,24 @@ class Session:
     def _track(self, track: MediaStreamTrack) -> None:
         is_driver = self.options.mode == "avatar" and self.options.drive == "webcam"
         is_read = track.kind == "audio" or is_driver or self.options.mode == "echo"
-        tell = self._talk.tell
         drop = self._drop if track.kind == "video" else self._drop_sound
-        watch(self._peer.receiver_of(track), drop, lambda why: tell(notice(why)), is_read=is_read)
+        receiver = self._peer.receiver_of(track)
+        watch(receiver, drop, lambda why: self._talk.tell(notice(why)), is_read=is_read)
         if track.kind == "video" and is_driver:
             self._spawn(self._pump(track))
         elif track.kind == "audio":
-            self._peer.send_back(DelayedAudioTrack(track, self._lip_sync.delay_ms, self.hearing.put))
+            told = self.hearing.put, self.broadcast.hear
+            self._hear(DelayedAudioTrack(track, self._lip_sync.delay_ms, *told))
 
-    def _channel(self, channel: RTCDataChannel) -> None:
-        self._talk.open(channel)
+    def _hear(self, sound: DelayedAudioTrack) -> None:
+        self._peer.send_back(sound)
 
     def _send_video(self, transceiver: RTCRtpTransceiver) -> None:
+        receiver, send = transceiver.receiver, transceiver.sender.replaceTrack
         if self.options.mode == "echo":
-            track: MediaStreamTrack = EchoTrack(
-                transceiver.receiver.track,
-                transceiver.receiver,
-                self._sent,
-                lambda n: self._drop(n, "received"),
-            )
+            send(EchoTrack(receiver.track, receiver, self._sent, self._drop))
         else:
-            track = SlotTrack(self._out, self._sent)
-        transceiver.sender.replaceTrack(track)
+            send(self.broadcast.join().pictures)
 
     def _connected(self) -> None:
         """Only now is there somebody to draw for."""
@@ -269,7 +270,7 @@ class Session:
         if self.options.mode == "avatar":
             self._worker = Worker(
                 self._prepare,
-                self._out,
+                self.broadcast,
                 self.clock,
                 demo=self.options.drive == "demo",
                 sound=self.hearing.sound if self.options.drive == "voice" else None,
@@ -287,9 +288,9 @@ class Session:
             self._talk.repeat()
             quiet_s = self._peer.quiet_s
             if self._worker is not None:
-                self._worker.rest(quiet_s > QUIET_AFTER_S)
-            if quiet_s > GONE_AFTER_S:
-                self.end(f"nothing came for {GONE_AFTER_S:.0f} s")
+                self._worker.rest(quiet_s > self.QUIET_AFTER_S or not self.broadcast.watched)
+            if quiet_s > self.GONE_AFTER_S:
+                self.end(f"nothing came for {self.GONE_AFTER_S:.0f} s")
 
     async def _give_up_unless_connected(self) -> None:
         await self._sleep(HEARD_WITHIN_S)
@@ -343,7 +344,7 @@ class Session:
         """Called by the tracking thread: a tracked frame gave way to a newer one before it was drawn."""
         self._loop.call_soon_threadsafe(self._drop, 1, "fitted")
 
-    def _drop(self, count: int, stage: str) -> None:
+    def _drop(self, count: int, stage: str = "received") -> None:
         self._tally.drop(count, stage)
         self.ledger.dropped(count, stage=stage)
 
@@ -364,8 +365,7 @@ class Session:
             return
         self._mesh_at_s = now_s
         size = self._worker.camera_size_px
-        if size is not None:
-            # made here: the event loop only sends it
+        if size is not None:  # made here: the event loop only sends it
             self._loop.call_soon_threadsafe(self._talk.say_text, text_of(mesh_message(points, size)))
 
     def _fault(self, stage: str, error: BaseException) -> None:
@@ -373,8 +373,7 @@ class Session:
         self.ledger.fault(stage, error)
         if stage == "prepared":
             self._failed = True
-            text = f"the avatar could not be prepared ({one_line(error)}); reload the page"
-            self._tell(notice(text))
+            self._tell(notice(f"the avatar could not be prepared ({one_line(error)}); reload the page"))
 
     def _sent(self, outgoing: Outgoing) -> None:
         self.ledger.frame(

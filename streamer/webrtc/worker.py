@@ -18,6 +18,7 @@ from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.pipeline import TrackThenDraw
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ
+from streamer.webrtc.broadcast import Broadcast
 from streamer.webrtc.call_sound import CallSound
 from streamer.webrtc.media import Outgoing, rgb_of, video_frame_of
 
@@ -60,7 +61,7 @@ class Worker:
     def __init__(
         self,
         make_avatar: Callable[[], Avatar],
-        out: Slot[Outgoing],
+        out: Broadcast,
         clock: Clock,
         *,
         demo: bool = False,
