@@ -20,6 +20,7 @@ from streamer.webrtc.ice import (
     read_urls,
     timed_credential,
 )
+from streamer.webrtc.offer_sdp import OfferError
 from streamer.webrtc.peer import UnreachableError, configuration_of, reachable
 
 TURN = ("turn", "turns")
@@ -107,7 +108,7 @@ def test_one_name_for_everybody_is_told_as_it_is() -> None:
 )
 def test_what_does_not_go_together_says_what_is_missing(given: tuple[str, ...], said: str) -> None:
     with pytest.raises(IceError, match=said):
-        read_ice(*given, None)  # pyright: ignore[reportArgumentType]
+        read_ice(*given, None)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def test_the_server_reads_them_from_its_settings_and_never_shows_a_secret(
@@ -139,4 +140,6 @@ def test_an_answer_without_an_address_says_why() -> None:
     with pytest.raises(UnreachableError, match="50000-50001"):
         reachable("v=0", UdpPorts(50000, 50001))
     with pytest.raises(UnreachableError, match="network address"):
-        reachable("v=0", None)
+        reachable("v=0", None, list)
+    with pytest.raises(OfferError, match="reload the page"):
+        reachable("v=0", None, lambda: ["192.0.2.1"])

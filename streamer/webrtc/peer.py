@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import aioice.ice
 from aiortc import (
     RTCBundlePolicy,
     RTCConfiguration,
@@ -66,17 +67,29 @@ def configuration_of(servers: Sequence[IceServer]) -> RTCConfiguration:
     )
 
 
-def reachable(sdp: str, ports: UdpPorts | None) -> str:
-    """`sdp` if it names an address at least. Raises UnreachableError: a peer without one is waited for in vain."""
+def reachable(sdp: str, ports: UdpPorts | None, addresses: Callable[[], Sequence[str]] | None = None) -> str:
+    """`sdp` if it names an address at least: a peer without one is waited for in vain.
+
+    Raises UnreachableError where the computer has none to give (`addresses`: those it has), else OfferError: then it is
+    what was offered that nothing can be sent to.
+    """
     if "a=candidate:" in sdp:
         return sdp
-    if ports is None:
+    if ports is not None:
         raise UnreachableError(
-            "this computer has no network address that a call could come to; connect it to one"
+            f"all UDP ports of {ports} are taken by other calls; hang one up, or start the server with a wider "
+            "--udp-ports"
         )
+    if (addresses or host_addresses)():
+        raise OfferError("the offer's sections belong to no connection that can be made; reload the page")
     raise UnreachableError(
-        f"all UDP ports of {ports} are taken by other calls; hang one up, or start the server with a wider --udp-ports"
+        "this computer has no network address that a call could come to; connect it to one"
     )
+
+
+def host_addresses() -> list[str]:
+    """Those of this computer that calls can come to."""
+    return aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=True)
 
 
 class Peer:
