@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -467,6 +468,22 @@ def test_no_tier_left_tells_every_reason(inputs: tuple[Tensor, Tensor]) -> None:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return engine_cache_folder()
+
+
+class AsLargeAs(nn.Module):
+    """Asks for a size, as networks do that take guides of several."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image * 2 if image.shape[2:] == (8, 8) else image
+
+
+def test_a_network_that_asks_for_a_size_is_no_warning_in_a_log() -> None:
+    image = torch.rand(1, 3, 8, 8)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        compiled = OpenVinoEngine().compile(AsLargeAs(), (image,), "fp32")
+    assert [str(w.message) for w in said if w.category is torch.jit.TracerWarning] == []
+    assert torch.allclose(compiled(image)[0], 2 * image)
 
 
 def test_what_was_exported_is_kept_and_made_again_when_damaged(cache: Path) -> None:

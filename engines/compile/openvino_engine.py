@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,6 +97,8 @@ def _converted(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
+    # what a network asks of sizes is answered for good, which is meant: an engine is for one size
+    warnings.simplefilter("ignore", torch.jit.TracerWarning)
     with _TRACING, torch.no_grad():  # tracing is for one thread at a time
         decoder = TorchScriptPythonDecoder(module, example_input=example)
         front_end: Any = FrontEndManager().load_by_framework("pytorch")
