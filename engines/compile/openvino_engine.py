@@ -98,7 +98,7 @@ def _converted(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     # what a network asks of sizes is answered for good, which is meant: an engine is for one size
-    warnings.simplefilter("ignore", torch.jit.TracerWarning)
+    warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
     with _TRACING, torch.no_grad():  # tracing is for one thread at a time
         decoder = TorchScriptPythonDecoder(module, example_input=example)
         front_end: Any = FrontEndManager().load_by_framework("pytorch")
