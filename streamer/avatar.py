@@ -94,6 +94,11 @@ class Avatar:
         """The generator at work."""
         return self._figure.renderer.generator_name
 
+    @property
+    def still(self) -> NDArray[np.uint8]:
+        """The picture at rest, (H, W, 3 or 4) uint8."""
+        return self._figure.rest_picture
+
     def wait_until_compiled(self) -> bool:
         """For a file, which one engine draws from the first picture to the last; see `Renderer`."""
         return self._figure.renderer.wait_until_compiled()

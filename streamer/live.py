@@ -9,6 +9,7 @@ from typing import Protocol
 
 from streamer.avatar import Avatar, Shown
 from streamer.clock import Clock, Pacer
+from streamer.curtain import Curtain
 from streamer.drive.posture import Posture
 from streamer.drive.rest_notices import RestNotices
 from streamer.frame import Frame, LatencyTrace, Moment
@@ -60,11 +61,13 @@ class LiveLoop:
         repeat: bool = False,
         say: Callable[[str], None] | None = None,
         sound: SoundBeside | None = None,
+        curtain: Curtain | None = None,
     ) -> None:
         """How the loop ends in `sink`.
 
         - `repeat`: the sink wants a steady rate (virtual camera, window), so the last picture is repeated;
         - `sound`: told of each picture that leaves, so that it is heard with it;
+        - `curtain`: what leaves in the avatar's place, when the user wants it so;
         - `say`: told each notice of the source once, when it comes up, by the thread that writes.
         """
         self._source = source
@@ -75,6 +78,7 @@ class LiveLoop:
         self._repeat = repeat
         self._say = say
         self._sound = sound
+        self._curtain = curtain or Curtain(lambda: avatar.still)
         self._said: set[str] = set()
         self._posture = Posture()
         self._rest = RestNotices()
@@ -137,7 +141,10 @@ class LiveLoop:
         try:
             while not self._stop.is_set() and self._source.state is not SourceState.ENDED:
                 moment = self._source.read(timeout_s=0.1)
-                if moment is not None and self._moments.put(moment):
+                if moment is None:
+                    continue
+                self._curtain.captured(moment)
+                if self._moments.put(moment):
                     self._ledger.dropped(stage="tracked")
         except Exception as error:
             self._error = error  # raised to the caller, once what was captured has been shown
@@ -194,6 +201,7 @@ class LiveLoop:
                 picture = self._pictures.take(0.2)
             if picture is None and done:
                 break
+            picture = self._curtain.chosen(picture)
             fresh = picture is not None
             if picture is None:
                 if not self._repeat or last is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines.ending import end_at_once, told_to_end
@@ -13,6 +13,7 @@ from engines.enrollment import Enrollment
 from engines.files import require_apart
 from streamer.avatar import Avatar
 from streamer.clock import SystemClock
+from streamer.curtain import Curtain, Scene
 from streamer.drive.open import open_driver
 from streamer.drive.trackers.names import TOLD
 from streamer.latency.account import Account
@@ -25,10 +26,11 @@ from streamer.sinks.motion_sender import MotionSender
 from streamer.sinks.names import DEFAULT_SINK, SINK_NAMES, motion_target
 from streamer.sinks.open import open_sink
 from streamer.sound.devices import SoundError
-from streamer.sound.virtual_microphone import open_virtual_microphone
+from streamer.sound.virtual_microphone import VirtualMicrophone, open_virtual_microphone
 from streamer.sources.heard import HeardSource, latency_text
 from streamer.sources.names import DEFAULT_SOURCE
 from streamer.sources.open import open_source
+from streamer.tell import listening
 from streamer.tuning import tune_for_small_pictures
 
 
@@ -46,6 +48,20 @@ class LiveOptions(AvatarOptions):
     trace: Path | None = None
     motion_to: str | None = None
     mic_to: str | None = None
+
+
+def curtain_of(
+    avatar: Avatar, sound: VirtualMicrophone | None, act: Mapping[str, Callable[[], None]]
+) -> Curtain:
+    """What `visavis tell` does to a run."""
+    spoken = avatar.controls
+
+    def on_scene(scene: Scene) -> None:
+        avatar.controls = replace(spoken, lips=0.0) if scene.muted else spoken
+        if sound is not None:
+            sound.muted = scene.muted
+
+    return Curtain(lambda: avatar.still, on_scene=on_scene, act=act)
 
 
 def run_live(
@@ -86,7 +102,13 @@ def run_live(
         stack.callback(driver.close)
         avatar = Avatar(enrollment, driver, options, clock=clock, on_fault=ledger.fault)
         steady = options.sink.partition(":")[0] in SINK_NAMES
-        loop = LiveLoop(source, avatar, sink, ledger=ledger, clock=clock, repeat=steady, say=say, sound=sound)
+        act = {"recalibrate": driver.recalibrate}
+        curtain = curtain_of(avatar, sound, act)
+        loop = LiveLoop(
+            source, avatar, sink, ledger=ledger, clock=clock, repeat=steady, say=say, sound=sound, curtain=curtain
+        )  # fmt: skip
+        act["quit"] = loop.stop
+        stack.enter_context(listening(curtain.obey))
         if say and isinstance(source, HeardSource):
             say(latency_text(source))
         timer = threading.Timer(options.seconds, loop.stop) if options.seconds else None

@@ -43,6 +43,7 @@ from streamer.cli.options import (
 )
 from streamer.cli.serve import add_serve_command
 from streamer.cli.stills import add_still_commands
+from streamer.cli.tell import add_tell_command
 from streamer.cli.terminal import (
     log_to_terminal,
     progress_bar,
@@ -285,6 +286,7 @@ def run(
 
 
 add_serve_command(app)
+add_tell_command(app)
 app.command()(latency)
 add_computer_commands(app)
 add_compile_command(app)
