@@ -6,6 +6,7 @@ reader or a drawing down, or takes too long, ends here. `calibration.avatar_apar
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -15,6 +16,7 @@ from calibration.photo_child import limit_this_process
 from engines.enrollment import head_model_of
 from engines.errors import VisavisError
 from engines.head.open import open_head_model
+from engines.native.loader import SETTING
 
 TOO_MUCH = "this file needs more memory than an avatar may take; make the avatar again from its photo"
 DRAWN_PX = 256
@@ -26,10 +28,14 @@ CPU_S = 8
 def main() -> None:
     """Answer for what is on stdin: the last two arguments are the server's head model and the most seconds."""
     spec, wall_s = sys.argv[-2] or None, float(sys.argv[-1])
+    # one picture is drawn, and what is compiled would be looked for by a thread that opens files meanwhile
+    os.environ[SETTING] = "off"
     open_head_model(None)  # read now, while files can be opened
     open_head_model(spec)
     from calibration.avatar_apart import read_bounded
     from engines.renderer import Renderer
+
+    importlib.import_module("numpy.ma")  # which some releases of NumPy load when a median first asks for it
 
     given_bytes = os.fstat(0).st_size
     limit_this_process(

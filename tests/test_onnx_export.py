@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from engines.compile.network import Network
 from engines.compile.onnx_export import complaint_of, onnx_of
 from engines.compile.openvino_engine import OpenVinoEngine
 from engines.errors import EngineError
+from engines.generators import weights_file
 from engines.generators.registry import GENERATORS
 from engines.networks import networks_of, owners
 from engines.speech.features import FRAME_HZ
@@ -123,7 +125,11 @@ def test_keys_are_of_weights_and_source() -> None:
     assert one != other
 
 
-def test_networks_that_nobody_has_trained_are_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_that_nobody_has_trained_are_the_same_each_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(weights_file, "DATA", tmp_path)
+
     def numbers() -> list[bytes]:
         return [t.numpy().tobytes() for n in networks_of("pncc") for t in n.module.state_dict().values()]
 
