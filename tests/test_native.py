@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from fakes import AT_LAST_S
 from numpy.typing import NDArray
 
 from engines.compile.names import PRECISION_SETTING
@@ -548,3 +549,13 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     running = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment) for _ in range(3)]
     assert [process.wait() for process in running] == [0, 0, 0]
     assert sorted(p.suffix for p in (tmp_path / "visavis" / "native").iterdir()) == [".sha256", ".so"]
+
+
+def test_files_that_cannot_be_opened_are_a_reason_and_no_traceback() -> None:
+    def make() -> Kernels:
+        raise OSError(24, "Too many open files")
+
+    loading = Loader(make)
+    assert loading.wait(AT_LAST_S)
+    assert loading.get() is None
+    assert "Too many open files" in (loading.refusal or "")

@@ -51,6 +51,9 @@ class Loader:
         except EngineError as error:
             self.refusal = str(error)
             logger.info("%s", error)
+        except OSError as error:  # of files that cannot be opened just now
+            self.refusal = f"the compiled drawing cannot be reached ({error}), so OpenCV draws; start again"
+            logger.info("%s", self.refusal)
 
 
 def make_kernels() -> Kernels:
