@@ -138,11 +138,9 @@ def test_each_network_serves_in_half_precision(owner: str) -> None:
             gpu = FakeGpu()
             call = CudaGraphEngine(gpu).compile(module, network.example, precision)
             off = farthest(expected, call(*given))
-            assert off < BOUNDS[precision] or (network.name, precision) in BEYOND, (
-                network.name,
-                precision,
-                off,
-            )
+            # one that comes within its bound leaves the list
+            is_within = (network.name, precision) not in BEYOND
+            assert (off < BOUNDS[precision]) == is_within, (network.name, precision, off)
             assert gpu.phases[-4:] == ["warm_up", "capture", "replay", "replay"]
         low = mixed(module.eval(), network.example, "bf16")
         graph = spelled_out(low, network.example)

@@ -157,7 +157,7 @@ def test_the_page_is_told_servers_and_ports() -> None:
 
 def test_a_test_takes_no_calls_place_and_only_a_few_are_made_at_once() -> None:
     sdp = asyncio.run(data_offer())
-    check_offer(sdp, needs="application")
+    check_offer(sdp, "test")
     with pytest.raises(OfferError, match="no video section"):
         check_offer(sdp)
     with serving(max_sessions=1) as client:

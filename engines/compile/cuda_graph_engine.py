@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from engines.compile.accelerator import Accelerator, NvidiaGpu
 from engines.compile.engine import Compiled, Engine, Precision, Tier, answer_of, refusing
-from engines.compile.mixed import mixed
+from engines.compile.mixed import Mixed, mixed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +28,15 @@ class _Captured:
                 kept.copy_(x)
             self.replay()
         return answer_of(self.result)
+
+
+def moved(
+    module: nn.Module, example: Sequence[Tensor], precision: Precision, device: Accelerator
+) -> tuple[Mixed, tuple[Tensor, ...]]:
+    """An engine's own copy of a network and its example, on `device`."""
+    with refusing("moving it to the GPU"):
+        inputs = tuple(device.place(x) for x in example)
+        return mixed(device.move(module), inputs, precision), inputs
 
 
 def captured(network: Callable[..., object], inputs: tuple[Tensor, ...], device: Accelerator) -> Compiled:
@@ -60,8 +69,6 @@ class CudaGraphEngine(Engine):
         self, module: nn.Module, example: tuple[Tensor, ...], precision: Precision, key: str | None
     ) -> Compiled:
         device = self._device
-        with refusing("moving it to the GPU"):
-            inputs = tuple(device.place(x) for x in example)
-            moved = mixed(device.move(module), inputs, precision)
+        network, inputs = moved(module, example, precision, device)
         with device.building:
-            return captured(moved, inputs, device)
+            return captured(network, inputs, device)

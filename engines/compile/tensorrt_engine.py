@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from engines.compile.accelerator import Accelerator, NvidiaGpu
+from engines.compile.cuda_graph_engine import moved
 from engines.compile.engine import Compiled, Engine, Precision, Tier, answer_of, refusing
 from engines.compile.exports import engine_cache_folder
-from engines.compile.mixed import mixed, spelled_out
+from engines.compile.mixed import spelled_out
 
 
 class TensorRtEngine(Engine):
@@ -37,19 +38,17 @@ class TensorRtEngine(Engine):
         import torch_tensorrt  # pyright: ignore[reportMissingImports]
 
         device = self._device
-        with refusing("moving it to the GPU"):
-            inputs = [device.place(x) for x in example]
-            moved = mixed(device.move(module), inputs, precision)
+        network, inputs = moved(module, example, precision, device)
         with refusing("the export for TensorRT"):
             # it computes as it is told, operator by operator, and knows no mixed precision of its own
-            graph = spelled_out(moved, inputs)
+            graph = spelled_out(network, inputs)
         with device.building, refusing("TensorRT's compilation"):
             # where its own default is, in the temporary folder, anybody may have left a file
             timings = engine_cache_folder() / "tensorrt-timings.bin"
             with suppress(OSError):  # then it is not kept
                 timings.parent.mkdir(parents=True, exist_ok=True)
             compiled = torch_tensorrt.compile(
-                graph, ir="dynamo", inputs=inputs, timing_cache_path=str(timings)
+                graph, ir="dynamo", inputs=[*inputs], timing_cache_path=str(timings)
             )
 
         def run(*given: Tensor) -> tuple[Tensor, ...]:

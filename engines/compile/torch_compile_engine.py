@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.compile.accelerator import Accelerator, NvidiaGpu
-from engines.compile.cuda_graph_engine import captured
+from engines.compile.cuda_graph_engine import captured, moved
 from engines.compile.engine import Compiled, Engine, Precision, Tier, answer_of, refusing
 from engines.compile.exports import engine_cache_folder
 from engines.compile.mixed import mixed, spelled_out
@@ -66,11 +66,9 @@ class TorchCompileEngine(Engine):
         self, module: nn.Module, example: tuple[Tensor, ...], precision: Precision, key: str | None
     ) -> Compiled:
         device = self._device
-        with refusing("moving it to the GPU"):
-            inputs = tuple(device.place(x) for x in example)
-            moved = mixed(device.move(module), inputs, precision)
+        network, inputs = moved(module, example, precision, device)
         with device.building:
-            return captured(_compiled(moved, inputs), inputs, device)
+            return captured(_compiled(network, inputs), inputs, device)
 
 
 class TorchCompileOnCpuEngine(Engine):

@@ -45,7 +45,7 @@ async def ice(service: Served) -> dict[str, object]:
 @reach.post("/api/connection-test", responses=documented(411, 415, 422, 503))
 async def connection_test(body: TestOffer, service: Served) -> dict[str, object]:
     """A connection of one data channel that gives back what it is told; no call, and it takes no call's place."""
-    check_offer(body.sdp, needs="application")
+    check_offer(body.sdp, "test")
     if len(service.tests) >= MOST_TESTS:
         raise HTTPException(
             503, "other pages are testing their connection; try again in a moment", RETRY_AFTER

@@ -16,8 +16,8 @@ MAX_CANDIDATES = 64
 MAX_FORMATS = 64  # of one section; Chrome offers about 40 of video
 MAX_FEEDBACK = 256  # of one section, over all its formats; Chrome offers about 100
 KINDS = ("audio", "video", "application")
-# what calls: a page, which receives pictures and may send; WHIP's sender; WHEP's player
-Caller = Literal["page", "sender", "player"]
+# what calls: a page, which receives pictures and may send; WHIP's sender; WHEP's player; a test of the connection
+Caller = Literal["page", "sender", "player", "test"]
 _MAX_MID_CHARS = 64  # it travels with every packet, in at most 255 bytes (RFC 8285 § 4.3)
 
 
@@ -83,11 +83,10 @@ def sends(sdp: str, kind: str) -> bool:
     return any(s.kind == kind and s.direction(session) in ("sendrecv", "sendonly") for s in sections)
 
 
-def check_offer(sdp: str, caller: Caller = "page", needs: str = "video") -> None:
+def check_offer(sdp: str, caller: Caller = "page") -> None:
     """Raises OfferError for an offer that is too large, or that could not become a call (RFC 8866, 8829, 8839).
 
-    What passes may still not be readable. At most `MAX_SDP_CHARS` are expected. `needs`: the section without which it
-    is of no use, unless a sender's.
+    What passes may still not be readable. At most `MAX_SDP_CHARS` are expected.
     """
     lines = sdp.splitlines()
     if len(lines) > MAX_LINES or any(len(line) > MAX_LINE_CHARS for line in lines):
@@ -107,9 +106,11 @@ def check_offer(sdp: str, caller: Caller = "page", needs: str = "video") -> None
     if caller == "sender":
         if not any(sends(sdp, kind) for kind in ("video", "audio")):
             raise UnfitOfferError("the offer sends nothing; offer to send a camera, a microphone or both")
-    elif needs not in kinds:
-        what = {"video": "offer at least to receive video", "application": "open a data channel first"}[needs]
-        raise UnfitOfferError(f"the offer has no {needs} section; {what}")
+    elif caller == "test":
+        if "application" not in kinds:
+            raise UnfitOfferError("the offer has no application section; open a data channel first")
+    elif "video" not in kinds:
+        raise UnfitOfferError("the offer has no video section; offer at least to receive video")
     for section in sections:
         _check_section(section, session)
         if section.kind == "video" and caller != "sender" and section.direction(session) not in _RECEIVES:

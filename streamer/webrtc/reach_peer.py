@@ -4,19 +4,14 @@ whether packets get through and by which way."""
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from aiortc import RTCDataChannel, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCDataChannel
 
 from streamer.clock import Clock
-from streamer.webrtc.aiortc_fixes import close_peer
 from streamer.webrtc.ice import IceSettings
-from streamer.webrtc.messages import one_line
-from streamer.webrtc.offer_sdp import OfferError
-from streamer.webrtc.peer import ANSWER_WITHIN_S, UnreachableError, configuration_of, reachable
-from streamer.webrtc.peer_bounds import PeerBounds, with_bounded_messages
+from streamer.webrtc.peer import Peer, PeerEvents
 
 LASTS_S = 15.0  # a way through a relay over TCP is found in less
 MOST_ECHO_CHARS = 256
@@ -34,31 +29,20 @@ class ReachPeer:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         on_closed: Callable[[ReachPeer], None] = lambda _: None,
     ) -> None:
-        self._ports, self._sleep, self._on_closed = ice.ports, sleep, on_closed
-        self._bounds = PeerBounds(clock, lambda _: self._end())
-        self._pc = RTCPeerConnection(configuration_of(ice.servers(time.time(), "visavis")))
-        self._bounds.guard(self._pc)
-        self._pc.on("datachannel", self._echo)
+        self._sleep, self._on_closed = sleep, on_closed
+        events = PeerEvents(self._echo, lambda _: None, lambda: None, lambda _: self._end())
+        self._peer = Peer(clock, events, ice)
         self._echoes = 0
         self._lasting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
     async def answer(self, sdp: str) -> str:
-        """SDP answer for an SDP offer of a data channel. Raises OfferError, UnreachableError."""
+        """SDP answer for an SDP offer of a data channel; raises as `Peer.answer`."""
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                await self._pc.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="offer"))
-                self._bounds.install(self._pc)
-                await self._pc.setLocalDescription(await self._pc.createAnswer())
-            answer = with_bounded_messages(reachable(self._pc.localDescription.sdp, self._ports))
-        except UnreachableError:
+            answer = await self._peer.answer(sdp, lambda _: None, "recvonly")
+        except BaseException:
             await self.close()
             raise
-        except Exception as error:  # aiortc raises whatever the parser stumbled on
-            await self.close()
-            raise OfferError(
-                f"the offer's SDP cannot be read ({one_line(error)}); reload the page"
-            ) from error
         self._lasting = asyncio.create_task(self._last())
         return answer
 
@@ -76,7 +60,7 @@ class ReachPeer:
         if self._lasting is not None:
             self._lasting.cancel()
         try:
-            await close_peer(self._pc)
+            await self._peer.close()
         finally:
             self._on_closed(self)
 
