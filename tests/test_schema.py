@@ -31,7 +31,7 @@ from schemathesis.specs.openapi.checks import (
 
 from engines.picture.background import Background
 from engines.retarget import Controls
-from streamer.serve import emotions, uploads
+from streamer.serve import emotions, reach, uploads
 from streamer.serve.service import Service
 
 pytestmark = pytest.mark.slow
@@ -162,6 +162,8 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "open_avatar_apart", lambda *_, **__: plain_enrollment())
     monkeypatch.setattr(emotions, "drawn", lambda *_: {"happy": np.zeros((64, 64, 3), np.uint8)})
     monkeypatch.setattr(uploads, "as_background", lambda _: Background("colour", colour=(1, 2, 3)))
+    # those of the last seconds are still up: how many may be is tested in test_reach
+    monkeypatch.setattr(reach, "MOST_TESTS", 10_000)
 
 
 def test_every_operation_is_tried(fuzz: tuple[Running, Victim, requests.Session]) -> None:
