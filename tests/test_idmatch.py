@@ -27,6 +27,7 @@ from engines.generators.idmatch.networks import FULL_SIZE, Drawn, IdmatchConfig,
 from engines.generators.networked.blueprint import Made, warped
 from engines.generators.networked.layers import doubled, leaky
 from engines.generators.networked.lesson import Lesson
+from engines.generators.networked.mouth import mouth_mask
 from engines.generators.networked.picture import Picture, Size
 from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables, Surface
@@ -508,17 +509,18 @@ def test_losses_are_those_that_the_docstring_lists(run: Run, lesson: Lesson) -> 
     losses = run.blueprint.losses(run.made, lesson, LOOKING)
     stages, rgba = run.made.stages, run.made.rgba
     truth, behind = lesson.truth.pixels, lesson.background.pixels
-    covered = lesson.scene.covered()
+    counts = 1 + 2 * lesson.scene.covered() + 6 * mouth_mask(lesson.scene)
+    assert 0 < float(mouth_mask(lesson.scene).mean()) < 0.1
 
     def over(x: Tensor) -> Tensor:
         return x[:, :3] + (1 - x[:, 3:]) * behind
 
     coarse = lesson.scene.thinned(Size(8, 8))
     expected = {
-        "l1": ((1 + 2 * covered) * (over(rgba) - truth[:, :3]).abs()).mean(),
+        "l1": (counts * (over(rgba) - truth[:, :3]).abs()).mean(),
         "matte": 0.3 * (rgba[:, 3:] - truth[:, 3:]).abs().mean(),
         "residual": 0.2 * stages["residual"].abs().mean(),
-        "warp": 0.5 * ((1 + 2 * covered) * (over(stages["warped"]) - truth[:, :3]).abs()).mean(),
+        "warp": 0.5 * (counts * (over(stages["warped"]) - truth[:, :3]).abs()).mean(),
         "geometry": 2 * (coarse.occlusion() * (stages["coarse"] - coarse.flow()).abs()).mean(),
         "cycle": 0.1 * cycle(stages).mean(),
         "perceptual": 0.08 * 0.5 * a_distance(over(rgba), truth[:, :3]).mean(),

@@ -25,10 +25,10 @@ from engines.generators.networked.blueprint import Blueprint, Made
 from engines.generators.networked.discriminators import PatchDiscriminator
 from engines.generators.networked.layers import normed
 from engines.generators.networked.lesson import Lesson
+from engines.generators.networked.mouth import mouth_mask
 from engines.generators.networked.picture import Size
 from engines.generators.networked.surface import HeadTables
 from engines.generators.pncc.blueprint import PnccBlueprint
-from engines.generators.pncc.mouth import mouth_mask
 from engines.generators.pncc.networks import AdaInBlock, Encoder, PnccConfig, PnccNetworks, SpadeBlock
 from engines.generators.registry import GENERATORS
 from engines.head.landmark_names import LIPS_OUTER

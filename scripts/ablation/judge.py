@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from engines.generators.networked.blueprint import Blueprint, load_networks
 from engines.generators.networked.lesson import Describe, Lesson
+from engines.generators.networked.mouth import mouth_mask
 from engines.generators.networked.surface import HeadTables
-from engines.generators.pncc.mouth import mouth_mask
 from engines.generators.registry import GENERATORS
 from engines.geometry import F64
 from engines.head.model import load_head_model

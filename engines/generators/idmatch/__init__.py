@@ -42,10 +42,11 @@ Choices, all ours:
 - (6) Skips are warped first, or they would bring the photo's pose; at the level of a quarter by w alone, for Δ follows
   from it. SPADE with its instance norm (Park et al. 2019, in the list); no other norms.
 - (7) What is drawn is added to the warped photo, at first nothing: sharpness is the photo's own.
-- Losses: L1, heavier on the head; L1 of the matte; perceptual (Johnson et al. 2016, in the list) on EfficientNet-Lite0
-  as LPIPS compares; hinge and feature matching of one patch discriminator that sees the rebuilt PNCC beside; L1 of
-  the photo warped; `geometry`, w and the computed flow where the photo shows the place; `cycle`, CoCoSNet's; a small
-  Δ. `geometry` and `cycle` hold the correspondence where few samples say little.
+- Losses: L1, heavier on the head and most so on the mouth; L1 of the matte; perceptual (Johnson et al. 2016, in the
+  list) on EfficientNet-Lite0 as LPIPS compares; hinge and feature matching of one patch discriminator that sees the
+  rebuilt PNCC beside; L1 of the photo warped, weighted alike; `geometry`, w and the computed flow where the photo
+  shows the place; `cycle`, CoCoSNet's; a small Δ. `geometry` and `cycle` hold the correspondence where few samples say
+  little.
 - Sizes: `FULL_SIZE` is as wide as CoCoSNet's and SPADE's generators; the default is what ships.
 
 Switches: `correspondence` (instead: the computed flow, carried beyond the head, by which features are sampled), `skips`

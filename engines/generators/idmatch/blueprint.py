@@ -23,6 +23,7 @@ from engines.generators.networked import terms
 from engines.generators.networked.blueprint import Blueprint, Made
 from engines.generators.networked.discriminators import PatchDiscriminator
 from engines.generators.networked.lesson import Judges, Lesson, Teaching
+from engines.generators.networked.mouth import mouth_mask
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
 
@@ -33,6 +34,7 @@ class LossWeights:
 
     l1: float = 1.0
     head: float = 2.0  # how much more the head counts
+    mouth: float = 6.0  # and the mouth: small, and told by cells of 8 px too coarsely to move
     matte: float = 0.3
     warp: float = 0.5
     geometry: float = 2.0
@@ -108,7 +110,8 @@ class IdmatchBlueprint(Blueprint[IdmatchConfig]):
     def losses(self, made: Made, lesson: Lesson, judges: Judges) -> dict[str, Tensor]:
         w, stages = self.weights, made.stages
         shown, truth = lesson.over(made.rgba), lesson.truth_at(self.window)
-        counts = 1 + w.head * stages["guide"][:, 3:]
+        mouth = F.interpolate(mouth_mask(lesson.scene), shown.shape[2:])
+        counts = 1 + w.head * stages["guide"][:, 3:] + w.mouth * mouth
         losses = {
             "l1": w.l1 * terms.l1(shown, truth, counts).mean(),
             "matte": w.matte * terms.l1(made.rgba[:, 3:], lesson.matte_at(self.window)).mean(),

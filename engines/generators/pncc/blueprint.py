@@ -43,10 +43,10 @@ from engines.generators.networked.beyond import filled
 from engines.generators.networked.blueprint import Blueprint, Made, warped
 from engines.generators.networked.discriminators import PatchDiscriminator
 from engines.generators.networked.lesson import Judges, Lesson, Teaching
+from engines.generators.networked.mouth import mouth_mask
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
 from engines.generators.networked.shown import coloured
-from engines.generators.pncc.mouth import mouth_mask
 from engines.generators.pncc.networks import PNCC, PnccConfig, PnccNetworks
 
 _RGB = 3

@@ -1,4 +1,4 @@
-"""Where the mouth is: the pixels over which the mouth loss of paper 003, § 3.2.7, is taken."""
+"""Where the mouth is: the pixels over which paper 003, § 3.2.7, takes its mouth loss, and that count more in others."""
 
 from __future__ import annotations
 
