@@ -1,8 +1,9 @@
 """Between what ends each convolution's input lies, over prepared pairs: what eight-bit networks are compiled with.
 
-python -m scripts.calibrate PAIRS --only paths        # as shipped: writes engines/data/visavis.ranges.json
+python -m scripts.calibrate PAIRS --generator pncc        # as shipped: writes engines/data/pncc.ranges.json
 
-What is left out stays in the CPU's other numbers: so does the head of visavis, whose flow would move sharp edges.
+Of the parts that the generator names for it (`Blueprint.eight_bits`); what is left out stays in the CPU's other
+numbers: so does what makes a flow, which would move sharp edges.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
         default=DEFAULT_GENERATOR,
     )
     parser.add_argument("--weights", type=Path, help="of the networks (default: those that ship)")
-    parser.add_argument("--only", default="", metavar="PART", help="the networks' part of this name alone")
+    parser.add_argument("--only", default="", metavar="PART", help="the networks' part of this name instead")
     parser.add_argument("--rows", type=int, default=256, help="pairs looked at")
     parser.add_argument("-o", "--output", type=Path, help="default: beside the weights")
     told = parser.parse_args(arguments)
@@ -104,10 +105,14 @@ def main(arguments: list[str] | None = None) -> None:
         ranges, digest = calibrate(told.pairs, told.generator, told.weights, told.rows)
     except VisavisError as error:
         sys.exit(f"visavis: {error}")
-    path = told.output or ranges_path(told.weights or blueprint_of(told.generator).weights_path())
-    ranges = {n: ends for n, ends in ranges.items() if not told.only or f"{n}.".startswith(f"{told.only}.")}
+    kind = blueprint_of(told.generator)
+    path = told.output or ranges_path(told.weights or kind.weights_path())
+    parts = (told.only,) if told.only else kind.eight_bits
+    ranges = {n: ends for n, ends in ranges.items() if any(f"{n}.".startswith(f"{p}.") for p in parts)}
     if not ranges:
-        sys.exit(f"visavis: {told.generator} has no part {told.only} with convolutions")
+        sys.exit(
+            f"visavis: {told.generator} has no part {', '.join(parts) or 'for eight bits'} with convolutions"
+        )
     kept = {"weights": digest, "ranges": {n: [round(x, 4) for x in ends] for n, ends in ranges.items()}}
     write_whole(path, json.dumps(kept) + "\n")
     print(f"{len(ranges)} convolutions over {told.rows} pairs: {path}")

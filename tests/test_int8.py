@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from engines.generators.registry import GENERATORS
 from engines.generators.visavis.blueprint import VisavisBlueprint
 from engines.renderer import Renderer, range_of_motion
 from scripts import calibrate
+
+EIGHT_BITS = [name for name, entry in GENERATORS.items() if entry.blueprint and entry.blueprint().eight_bits]
 
 
 class Two(nn.Module):
@@ -147,28 +150,40 @@ def test_names_are_those_in_the_module_that_serves() -> None:
     assert known_ranges(nn.Conv2d(1, 1, 1)) == {}
 
 
-def test_all_that_ships_is_measured() -> None:
-    """Mouth and eyes, of the weights that ship: each convolution. The head's flow would move edges."""
-    blueprint, networks, digest = load_networks(VisavisBlueprint, VisavisBlueprint.weights_path())
-    kept = read_ranges(ranges_path(VisavisBlueprint.weights_path()), digest)
-    assert kept is not None, "python -m scripts.calibrate PAIRS"
-    for served in blueprint.served(networks):
-        found = ranges_of(served.module, kept)
-        convolutions = {n for n, m in served.module.named_modules() if isinstance(m, nn.Conv2d)}
-        assert set(found) == (convolutions if served.name == "paths" else set())
-        assert all(least <= 0 < most < 1000 for least, most in found.values())
+@pytest.mark.parametrize(
+    "name", sorted(n for n, e in GENERATORS.items() if e.blueprint and e.blueprint().eight_bits)
+)
+def test_all_that_ships_is_measured(name: str) -> None:
+    """Each convolution of the parts that may count in eight bits, of the weights that ship, and no other."""
+    kind = GENERATORS[name].blueprint
+    assert kind is not None
+    blueprint, networks, digest = load_networks(kind(), kind().weights_path())
+    kept = read_ranges(ranges_path(kind().weights_path()), digest)
+    assert kept is not None, f"python -m scripts.calibrate PAIRS --generator {name}"
+    told = {
+        n for n, m in networks.named_modules() if isinstance(m, nn.Conv2d) and _of(n, blueprint.eight_bits)
+    }
+    assert set(kept) == told
+    assert all(least <= 0 < most < 1000 for least, most in kept.values())
+    served = [set(ranges_of(s.module, kept)) for s in blueprint.served(networks)]
+    assert sum(map(len, served)) >= len(told)  # those of the eyes serve twice
+
+
+def _of(name: str, parts: Sequence[str]) -> bool:
+    return any(f"{name}.".startswith(f"{part}.") for part in parts)
 
 
 @pytest.mark.slow
 def test_measuring(drawn_pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "ranges.json"
     calibrate.main([str(drawn_pairs), "--rows", "8", "-o", str(out)])
-    assert "58 convolutions over 8 pairs" in capsys.readouterr().out
     _, networks, digest = load_networks(VisavisBlueprint, VisavisBlueprint.weights_path())
     kept = read_ranges(out, digest)
     assert kept is not None
-    assert kept["head.stem"][1] == pytest.approx(1, abs=0.05)  # pictures and masks
-    assert {n for n, m in networks.named_modules() if isinstance(m, nn.Conv2d)} == set(kept)
+    assert f"{len(kept)} convolutions over 8 pairs" in capsys.readouterr().out
+    assert kept["paths.mouth.stem"] == pytest.approx((0, 1), abs=0.05)  # pictures and masks
+    named = {n for n, m in networks.named_modules() if isinstance(m, nn.Conv2d)}
+    assert {n for n in named if n.startswith("paths.")} == set(kept)  # the head's flow would move edges
     assert not any(m._forward_hooks for m in networks.modules())
 
 
@@ -180,6 +195,8 @@ def test_measuring_a_part(drawn_pairs: Path, tmp_path: Path) -> None:
     assert all(n.startswith("paths.eye.") for n in names)
     with pytest.raises(SystemExit, match="visavis has no part path with convolutions"):
         calibrate.main([str(drawn_pairs), "--rows", "4", "--only", "path"])
+    with pytest.raises(SystemExit, match="pwm has no part for eight bits"):
+        calibrate.main([str(drawn_pairs), "--rows", "4", "--generator", "pwm", "-o", str(out)])
 
 
 def test_measuring_what_is_not_there(tmp_path: Path) -> None:
@@ -256,12 +273,13 @@ def test_a_word_that_is_no_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_call_looks_the_same(astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", EIGHT_BITS)
+def test_a_call_looks_the_same(name: str, astronaut: Enrollment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within the 6 of 255 that an engine may be off."""
 
     def drawn(precision: str) -> np.ndarray[Any, Any]:
         monkeypatch.setenv(PRECISION_SETTING, precision)
-        renderer = Renderer(astronaut, generator="visavis", size_px=512)
+        renderer = Renderer(astronaut, generator=name, size_px=512)
         assert renderer.wait_until_compiled()
         return np.stack([renderer.render(m) for m in range_of_motion(astronaut.motion)[::4]]).astype(int)
 

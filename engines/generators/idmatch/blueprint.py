@@ -56,6 +56,7 @@ class IdmatchBlueprint(Blueprint[IdmatchConfig]):
     window = Size(256, 256)
     step_px, least_px = 8, 16  # whole cells
     switches = ("correspondence", "skips")
+    eight_bits = ("up2", "up1", "to_picture")
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + ALONE)
 

@@ -70,6 +70,7 @@ class IFaceUvBlueprint(Blueprint[Widths]):
     past = 4
     step_px, least_px = 32, 64  # it halves its window five times and norms what is left
     switches = ("refinement", "consistency", "window", "computed_flow")
+    eight_bits = ("texture", "edit_encoder", "edit")
 
     @classmethod
     def width_one(cls) -> IFaceUvBlueprint:

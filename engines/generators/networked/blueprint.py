@@ -66,6 +66,8 @@ class Blueprint(ABC, Generic[Config]):
     - `past`, `ahead`: moments of motion before and after the one to draw.
     - `base`: the generator whose picture its networks complete, if any; then pairs carry that picture.
     - `switches`: parts that can be left out; `without` says which are.
+    - `eight_bits`: modules of `networks` that may count in eight bits: they draw each frame, and move nothing, for a
+      flow that is rounded moves edges.
     - `teaching`: how discriminators learn and what they count.
     - `teacher`: the recognition net that it learns from where a training has one (`Judges.describe`); then another must
       judge it.
@@ -81,6 +83,7 @@ class Blueprint(ABC, Generic[Config]):
     ahead: ClassVar[int] = 0
     base: ClassVar[Literal["geometric"] | None] = None
     switches: ClassVar[tuple[str, ...]] = ()
+    eight_bits: ClassVar[tuple[str, ...]] = ()
     teaching: ClassVar[Teaching] = Teaching()
     teacher: ClassVar[str | None] = None
 

@@ -62,6 +62,7 @@ class VisavisBlueprint(Blueprint[NetworkConfig]):
     raster = Size(160, 160)  # the grid of the geometric picture
     base = "geometric"
     switches = ("flow", "layers", "features", "motion", "mouth", "eyes", "photo_crops")
+    eight_bits = ("paths",)
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + ALONE)
 
