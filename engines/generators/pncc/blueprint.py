@@ -73,7 +73,7 @@ class PnccBlueprint(Blueprint[PnccConfig]):
     window = Size(192, 256)
     step_px, least_px = 16, 16  # three quarters of it, the width, are halved twice
     switches = ("perceptual", "mapping", "conditioning", "mouth", "residual", "computed_flow")
-    eight_bits = ("enhancing",)
+    eight_bits = ("enhancing.encoder", "enhancing.deep", "enhancing.middle", "enhancing.fine")
     teaching = Teaching(adversarial=1 / 50, matching=0.0, counts_from=500)
     teacher = "mobileface"
     weights: ClassVar[LossWeights] = LossWeights()
