@@ -12,12 +12,20 @@ import numpy as np
 import pytest
 from fakes import AT_LAST_S, FakeClock, picture
 
+from engines.enrollment import Enrollment
+from engines.geometry import rotation_matrix, rotation_vector
+from engines.motion import Motion
+from streamer.drive.trackers.mediapipe import MediaPipeTracker
+from streamer.frame import Frame
 from streamer.sources.camera import CameraConfig, asked
 from streamer.sources.camera_modes import CameraMode, best_mode
 from streamer.sources.camera_pixels import rgb_of_shot, shape_of
 from streamer.sources.thinning import Thinning
 from streamer.sources.v4l2 import modes_told
 from streamer.sources.webcam import WebcamSource
+from streamer.webrtc.broadcast import Broadcast
+from streamer.webrtc.media import video_frame_of
+from streamer.webrtc.worker import Incoming, Worker
 
 U8 = np.ndarray[Any, np.dtype[np.uint8]]
 CONFIG = CameraConfig(0, 640, 480, 30.0)
@@ -319,3 +327,53 @@ def test_a_camera_is_slow_that_gives_fewer_than_are_followed(fps: float, said: b
         assert video.given.wait(AT_LAST_S)
         assert ("15 of 30 pictures a second" in (camera.notice or "")) == said
         video.over.set()
+
+
+@pytest.mark.parametrize(("camera_fps", "followed"), [(30, 60), (60, 60), (15, 30)])
+def test_a_call_follows_no_more_of_a_quick_camera_than_of_a_usual_one(camera_fps: int, followed: int) -> None:
+    worker = Worker(lambda: pytest.fail("it was not started"), Broadcast(lambda _: None), FakeClock())
+    frame = video_frame_of(picture(0, 64, 48), 0)
+    gave_way = 0
+    for k in range(2 * camera_fps):
+        gave_way += worker.offer(Incoming(frame, k * 90_000 // camera_fps, k, None))
+    newest = worker.frames.take(0)
+    assert newest is not None
+    assert newest.pts >= 90_000 * 2 - 2 * 90_000 // camera_fps, "an old picture stayed"
+    assert gave_way + 1 == pytest.approx(followed, abs=1)
+
+
+def placed(photo: U8, size: tuple[int, int]) -> U8:
+    """A square photo in the middle of a picture of this (width, height), as large as fits."""
+    width, height = size
+    side = min(size)
+    out = np.full((height, width, 3), 90, np.uint8)
+    left, top = (width - side) // 2, (height - side) // 2
+    out[top : top + side, left : left + side] = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
+    return out
+
+
+def motion_in(image: U8) -> Motion:
+    with MediaPipeTracker() as tracker:
+        tracks = [tracker.track(Frame(k / 30, 0, image=image)) for k in range(3)]
+    found = tracks[-1].motion
+    assert found is not None, "the face was not found"
+    return found
+
+
+@pytest.fixture(scope="module")
+def square(astronaut: Enrollment) -> Motion:
+    return motion_in(placed(astronaut.photo, (480, 480)))
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (640, 360), (360, 640), (1280, 720), (720, 1280)])
+def test_a_face_is_followed_alike_in_every_shape_of_picture(
+    size: tuple[int, int], square: Motion, astronaut: Enrollment
+) -> None:
+    """A portrait phone's, 4:3, wide: nothing is stretched, so it is the same face that looks the same way."""
+    seen = motion_in(placed(astronaut.photo, size))
+    turned = rotation_matrix(seen.rotation_rad) @ rotation_matrix(square.rotation_rad).T
+    assert np.degrees(np.linalg.norm(rotation_vector(turned))) < 4
+    assert np.abs(seen.closure - square.closure).max() < 0.2
+    # the camera's focal length goes by the longer side: so much further away is a head that fills less of it
+    further = seen.translation_hu[2] / square.translation_hu[2]
+    assert further == pytest.approx(max(size) / min(size), rel=0.05)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
+from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.opus import OpusEncoder
 from aiortc.codecs.vpx import Vp8Decoder, Vp8Encoder
 from aiortc.jitterbuffer import JitterFrame
@@ -54,6 +58,31 @@ def test_rgb_and_yuv_are_each_others_inverse(width: int, height: int) -> None:
     # two columns share a colour sample: what that costs is the gradient's own step
     assert error.mean() < 1.5 + 64 / width
     assert error.max() <= 6 + 2 * 255 / min(width, height)
+
+
+@pytest.mark.parametrize("height", [480, 482])
+def test_a_frame_owns_what_it_shows(height: int) -> None:
+    """The encoder has it while the next picture is drawn, whoever else lets go."""
+    image = smooth_picture(640, height)
+    frames = [video_frame_of(np.full_like(image, k), k) for k in range(40)]
+    frame = video_frame_of(image, 0)
+    image[:] = 0
+    gc.collect()
+    levels = [int(f.to_ndarray()[0, 0]) for f in frames]
+    assert levels == sorted(levels)
+    assert len(set(levels)) > 30, "one picture lies where another was"
+    assert np.abs(rgb_of(frame).astype(int) - smooth_picture(640, height)).mean() < 3
+
+
+@pytest.mark.parametrize(("width", "height"), [(512, 512), (854, 480), (258, 258)])
+@pytest.mark.parametrize("encoder", [Vp8Encoder, H264Encoder])
+def test_what_is_encoded_does_not_depend_on_who_owns_it(encoder: type[Any], width: int, height: int) -> None:
+    image = smooth_picture(width, height)
+    planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+    copied = av.VideoFrame.from_ndarray(np.asarray(planes, np.uint8), format="yuv420p")
+    copied.pts, copied.time_base = 3000, TIME_BASE
+    sizes = [sum(map(len, encoder().encode(f)[0])) for f in (copied, video_frame_of(image, 3000))]
+    assert sizes[0] == sizes[1] > 100
 
 
 @pytest.mark.parametrize(

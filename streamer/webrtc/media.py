@@ -37,8 +37,12 @@ def rgb_of(frame: av.VideoFrame) -> U8:
 def video_frame_of(rgb: U8, pts: int) -> av.VideoFrame:
     """A yuv420p frame (BT.601) at `pts` of 90 kHz, for the encoder; odd sizes lose their last row or column."""
     height, width = rgb.shape[0] & ~1, rgb.shape[1] & ~1
-    planes = cv2.cvtColor(np.ascontiguousarray(rgb[:height, :width]), cv2.COLOR_RGB2YUV_I420)
-    frame = av.VideoFrame.from_ndarray(planes.astype(np.uint8, copy=False), format="yuv420p")
+    planes = np.asarray(
+        cv2.cvtColor(np.ascontiguousarray(rgb[:height, :width]), cv2.COLOR_RGB2YUV_I420), np.uint8
+    )
+    # without a copy where PyAV can: it counts the rows of a chroma plane in those of the picture, four to one
+    made = av.VideoFrame.from_numpy_buffer if height % 4 == 0 else av.VideoFrame.from_ndarray
+    frame = made(planes, "yuv420p")
     frame.pts = pts
     frame.time_base = TIME_BASE
     return frame
