@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.frame import LatencyTrace
+from streamer.pyav import ColorRange
 from streamer.slot import Slot
 from streamer.webrtc import aiortc_fixes, media
 from streamer.webrtc.media import (
@@ -94,6 +95,15 @@ def test_colours_are_those_that_a_browser_shows(colour: tuple[int, int, int]) ->
     image[:] = colour
     seen = video_frame_of(image, 0).to_ndarray(format="rgb24")[8:24, 8:24].reshape(-1, 3).mean(0)
     assert np.abs(seen - colour).max() < 4
+
+
+@pytest.mark.parametrize("name", ["yuvj420p", "yuv420p"])
+def test_full_range_keeps_its_contrast(name: str) -> None:
+    """A camera's own H264 may use all 256 steps, and says so by the format or beside it."""
+    image = smooth_picture(64, 48)
+    frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=name, dst_color_range=ColorRange.JPEG)
+    frame.color_range = ColorRange.JPEG
+    assert np.abs(rgb_of(frame).astype(int) - image).mean() < 4
 
 
 def test_odd_sizes_lose_a_row_or_a_column() -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from streamer.drive.driver import DriverState
 from streamer.frame import LatencyTrace
+from streamer.pyav import ColorRange
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ, capture_wall_ms, receive_newest
 
@@ -27,9 +28,13 @@ REPEAT_AFTER_S = 0.15  # a sender that hears nothing new for this long repeats i
 
 
 def rgb_of(frame: av.VideoFrame) -> U8:
-    """(H, W, 3) uint8 RGB; planar 4:2:0 goes through OpenCV, which takes a fifth of swscale's time."""
+    """(H, W, 3) uint8 RGB; planar 4:2:0 goes through OpenCV, which takes a fifth of swscale's time.
+
+    OpenCV reads BT.601, limited range, as WebRTC sends it. BT.709, of which H264 may tell, is read so too: a tracker
+    does not mind a shift of hue. Full range would be another contrast, and goes the long way.
+    """
     even = frame.width % 2 == 0 and frame.height % 2 == 0
-    if frame.format.name == "yuv420p" and even:
+    if frame.format.name == "yuv420p" and even and frame.color_range != ColorRange.JPEG:
         return cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_I420).astype(np.uint8, copy=False)
     return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
