@@ -201,6 +201,19 @@ install_chromium() {
     say "no Chromium: the browser tests will be skipped; to have them, type: sudo apt-get install chromium"
 }
 
+# The other browser; its tests skip, with this reason, where it is missing. Ubuntu has none that apt brings.
+install_firefox() {
+    local name
+    for name in firefox-esr firefox; do
+        command -v "$name" >/dev/null && return
+    done
+    if can_apt; then
+        say "installing Firefox for the browser tests"
+        apt_install firefox-esr && return
+    fi
+    say "no Firefox: its tests will be skipped; to have them, type: sudo apt-get install firefox-esr"
+}
+
 # Another maker's WHIP and WHEP client; its tests skip, with this reason, where it is missing.
 install_gstreamer() {
     local packages="gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice"
@@ -258,7 +271,7 @@ setup() {
             ensure_venv
             install_packages "$target"
             check_libraries
-            if [[ "$kind" == dev ]]; then install_chromium; install_gstreamer; fi
+            if [[ "$kind" == dev ]]; then install_chromium; install_firefox; install_gstreamer; fi
             say "fetching the model files"
             fetch_models
             fingerprint >"$VENV/visavis-$kind"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
+from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.opus import OpusEncoder
 from aiortc.codecs.vpx import Vp8Decoder, Vp8Encoder
 from aiortc.jitterbuffer import JitterFrame
@@ -20,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.frame import LatencyTrace
+from streamer.pyav import ColorRange
 from streamer.slot import Slot
 from streamer.webrtc import aiortc_fixes, media
 from streamer.webrtc.media import (
@@ -56,6 +61,31 @@ def test_rgb_and_yuv_are_each_others_inverse(width: int, height: int) -> None:
     assert error.max() <= 6 + 2 * 255 / min(width, height)
 
 
+@pytest.mark.parametrize("height", [480, 482])
+def test_a_frame_owns_what_it_shows(height: int) -> None:
+    """The encoder has it while the next picture is drawn, whoever else lets go."""
+    image = smooth_picture(640, height)
+    frames = [video_frame_of(np.full_like(image, k), k) for k in range(40)]
+    frame = video_frame_of(image, 0)
+    image[:] = 0
+    gc.collect()
+    levels = [int(f.to_ndarray()[0, 0]) for f in frames]
+    assert levels == sorted(levels)
+    assert len(set(levels)) > 30, "one picture lies where another was"
+    assert np.abs(rgb_of(frame).astype(int) - smooth_picture(640, height)).mean() < 3
+
+
+@pytest.mark.parametrize(("width", "height"), [(512, 512), (854, 480), (258, 258)])
+@pytest.mark.parametrize("encoder", [Vp8Encoder, H264Encoder])
+def test_what_is_encoded_does_not_depend_on_who_owns_it(encoder: type[Any], width: int, height: int) -> None:
+    image = smooth_picture(width, height)
+    planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+    copied = av.VideoFrame.from_ndarray(np.asarray(planes, np.uint8), format="yuv420p")
+    copied.pts, copied.time_base = 3000, TIME_BASE
+    sizes = [sum(map(len, encoder().encode(f)[0])) for f in (copied, video_frame_of(image, 3000))]
+    assert sizes[0] == sizes[1] > 100
+
+
 @pytest.mark.parametrize(
     "colour", [(0, 0, 0), (255, 255, 255), (200, 30, 30), (30, 200, 30), (128, 128, 128)]
 )
@@ -65,6 +95,15 @@ def test_colours_are_those_that_a_browser_shows(colour: tuple[int, int, int]) ->
     image[:] = colour
     seen = video_frame_of(image, 0).to_ndarray(format="rgb24")[8:24, 8:24].reshape(-1, 3).mean(0)
     assert np.abs(seen - colour).max() < 4
+
+
+@pytest.mark.parametrize("name", ["yuvj420p", "yuv420p"])
+def test_full_range_keeps_its_contrast(name: str) -> None:
+    """A camera's own H264 may use all 256 steps, and says so by the format or beside it."""
+    image = smooth_picture(64, 48)
+    frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=name, dst_color_range=ColorRange.JPEG)
+    frame.color_range = ColorRange.JPEG
+    assert np.abs(rgb_of(frame).astype(int) - image).mean() < 4
 
 
 def test_odd_sizes_lose_a_row_or_a_column() -> None:

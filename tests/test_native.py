@@ -33,6 +33,7 @@ from engines.native import build as building
 from engines.native import loader
 from engines.native.kernels import Crop, Kernels
 from engines.native.loader import SETTING, Loader, make_kernels
+from engines.picture.composite import composite
 from engines.raster import gbuffer as grids
 from engines.raster.gbuffer import GBuffer, HeadMesh, Viewport, rasterise
 from engines.raster.pose import head_viewport, pose_head, wide_viewport
@@ -368,6 +369,22 @@ def test_a_window_half_beside_the_picture(kernels: Kernels, place: tuple[int, in
     low, guide, _ = kernels.window(picture, (*place, 300), grid, maps, (none, none, none))
     assert np.abs(low * 255 - inputs.low_picture(picture, window).transpose(2, 0, 1)).max() < 1.01
     assert not guide.any()
+
+
+@needs_compiler
+def test_a_person_is_laid_over_a_background_to_the_bit(
+    kernels: Kernels, by_opencv: Callable[[], None]
+) -> None:
+    """All pairs of alpha and background, and colours that are too bright for their alpha."""
+    by_opencv()
+    alpha, behind = np.mgrid[0:256, 0:256].astype(np.uint8)
+    rng = np.random.default_rng(0)
+    for colour in (np.zeros((256, 256, 3), np.uint8), rng.integers(0, 256, (256, 256, 3)).astype(np.uint8)):
+        rgba = np.dstack([colour, alpha])
+        background = np.repeat(behind[..., None], 3, 2)
+        assert np.array_equal(kernels.over(rgba, background), composite(rgba, background))
+    with pytest.raises(TypeError):
+        kernels.over(rgba, background[:-1])
 
 
 @needs_compiler

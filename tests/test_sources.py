@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from engines.errors import DriverError
 from streamer.sources.audio_track import audio_of
+from streamer.sources.camera import CameraConfig
 from streamer.sources.source import SourceState
 from streamer.sources.video import VideoSource
 from streamer.sources.video_reading import upright
-from streamer.sources.webcam import CameraConfig, WebcamSource, capture_time_ns
+from streamer.sources.webcam import WebcamSource, capture_time_ns
 
 U8 = NDArray[np.uint8]
 
@@ -304,10 +305,11 @@ def test_audio_of_shares_the_videos_clock(tmp_path: Path, clip: Path) -> None:
 
 
 class FakeCamera:
-    """Stands in for `cv2.VideoCapture`: 640×480 BGR at 200 pictures a second until it is unplugged."""
+    """Stands in for a camera: 640×480 BGR at 200 pictures a second until it is unplugged."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
+        self.fourcc = "BGR"
         rig.opened += 1
         self.released = False
 
@@ -368,14 +370,14 @@ def test_the_newest_camera_picture_wins() -> None:
         first = camera.read(AT_LAST_S)
         assert first is not None
         assert first.image[0, 0].tolist() == [0, 0, 200]
-        wait_for(lambda: rig.shots >= 20)
+        wait_for(lambda: rig.shots >= 60)
         shots = rig.shots
         frame = camera.read(AT_LAST_S)
         assert frame is not None
-        # the last shot may be on its way still
-        assert frame.sequence >= shots - 2, "an old picture was delivered"
+        # of 200 a second about every seventh is followed, and the last shot may be on its way still
+        assert frame.sequence >= shots - 9, "an old picture was delivered"
         assert frame.pts_s > first.pts_s >= 0
-        assert camera.dropped >= frame.sequence - 2
+        assert camera.dropped >= 1
         assert frame.trace.stage_ms()["received"] >= 3.99, "the driver's own stamp was not used"
     assert camera.state is SourceState.ENDED
     assert camera.read(0) is None

@@ -87,6 +87,7 @@ class Kernels:
                 ("crop", [_POINTER, _INT, _INT, _POINTER, _POINTER], None),
                 ("crop_parts", [_POINTER, _INT, _INT, _POINTER, _POINTER, _INT, _POINTER], None),
                 ("blend_crop", [_POINTER, _INT, _INT, _POINTER, _POINTER], None),
+                ("over", [_POINTER] * 3 + [_LONG], None),
             ):  # fmt: skip
                 function = getattr(library, f"visavis_{name}")
                 function.argtypes, function.restype = arguments, result
@@ -198,6 +199,15 @@ class Kernels:
         self._library.visavis_blend_crop(
             _at_picture(picture), width, height, ctypes.byref(crop), _at(layers, np.float32, 7 * crop.size**2)
         )
+
+    def over(self, rgba: U8, background: U8) -> U8:
+        """(H, W, 3): `rgba` (H, W, 4), premultiplied, over `background` (H, W, 3)."""
+        out = np.empty(background.shape, np.uint8)
+        count = rgba.shape[0] * rgba.shape[1]
+        self._library.visavis_over(
+            _at_picture(rgba), _at(background, np.uint8, 3 * count), out.ctypes.data, count
+        )
+        return out
 
     def _with_room(self, call: Callable[[], int], told: _Buffers | _Seen | _Blend) -> None:
         """`call` with as much memory of this thread as it asks for, kept from call to call."""

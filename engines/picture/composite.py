@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment, head_model_of
+from engines.native.loader import kernels
 from engines.picture.background import KEEP, Background, clean_edges, cover
 from engines.raster.gbuffer import Viewport, rasterise
 from engines.raster.pose import photo_viewport, pose_head, pose_in_viewport
@@ -89,6 +90,9 @@ def _may_move(enrollment: Enrollment) -> F32:
 
 def composite(rgba: U8, background: U8) -> U8:
     """`rgba` (H, W, 4) premultiplied over `background` (H, W, 3) → (H, W, 3) uint8."""
+    compiled = kernels()
+    if compiled is not None and rgba.flags.c_contiguous and background.flags.c_contiguous:
+        return compiled.over(rgba, background)  # in one pass
     alpha = rgba[..., 3]
     clear = cv2.cvtColor(cv2.bitwise_not(alpha), cv2.COLOR_GRAY2RGB)
     behind = cv2.multiply(background, clear, scale=1 / 255)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -16,40 +14,23 @@ from engines.errors import DriverError
 from streamer.clock import Clock, SystemClock
 from streamer.frame import Frame, LatencyTrace
 from streamer.slot import Slot
+from streamer.sources.camera import Camera, CameraConfig, open_camera
 from streamer.sources.camera_pace import CameraPace
+from streamer.sources.camera_pixels import rgb_of_shot
 from streamer.sources.source import Source, SourceInfo, SourceState
+from streamer.sources.thinning import MOST_FPS, Thinning
 
 U8 = NDArray[np.uint8]
 
 _SILENCE_NS = 2_000_000_000  # no picture for this long counts as lost, although the driver says nothing
 _JOIN_S = 3.0
-
-
-class Capture(Protocol):
-    """What is used of `cv2.VideoCapture`; `read` gives (H, W, 3) uint8 BGR."""
-
-    def isOpened(self) -> bool: ...
-
-    def read(self) -> tuple[bool, Any]: ...
-
-    def get(self, propId: int) -> float: ...
-
-    def release(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class CameraConfig:
-    """What is asked of the camera; it answers with the nearest it can."""
-
-    index: int
-    width_px: int
-    height_px: int
-    fps: float
+_TORN_AT_FIRST = 10
 
 
 @dataclass(frozen=True, slots=True)
 class _Shot:
-    bgr: U8
+    raw: U8
+    fourcc: str
     capture_ns: int
     received_ns: int
     sequence: int
@@ -60,8 +41,9 @@ class WebcamSource(Source):
 
     Raises DriverError when the camera cannot be opened. Later, when it goes away, `state` is LOST and it
     is opened again every `retry_s` until it is back, with `pts_s` going on in real time (it may come back
-    with another size: go by each frame's image). The same happens when it hangs for 2 s. `dropped` counts
-    pictures that nobody read in time; `Frame.sequence` counts pictures taken.
+    with another size: go by each frame's image). The same happens when it hangs for 2 s. Of a camera that takes more
+    than 30 pictures a second every second or third one is given (`Thinning`). `dropped` counts those of them that
+    nobody read in time; `Frame.sequence` counts pictures taken.
     """
 
     def __init__(
@@ -71,7 +53,7 @@ class WebcamSource(Source):
         width_px: int = 640,
         height_px: int = 480,
         fps: float = 30.0,
-        open_capture: Callable[[CameraConfig], Capture] | None = None,
+        open_capture: Callable[[CameraConfig], Camera] | None = None,
         clock: Clock | None = None,
         retry_s: float = 1.0,
     ) -> None:
@@ -85,26 +67,28 @@ class WebcamSource(Source):
         self._lost = False
         self._sequence = 0
         capture = self._try_open()
-        shot = self._shoot(capture) if capture is not None else None
-        if capture is None or shot is None:
+        first = self._first(capture) if capture is not None else None
+        if capture is None or first is None:
             if capture is not None:
                 capture.release()
             raise DriverError(
                 f"camera {index} gives no picture; `visavis devices` lists the cameras: choose another with "
                 "webcam:N, or close the program that is using this one"
             )
+        shot, (height, width) = first
         self._start_ns = shot.capture_ns
         self._last_ns = self._clock.now_ns()
         own_fps = capture.get(cv2.CAP_PROP_FPS)
         self._info = SourceInfo(
-            size_px=(shot.bgr.shape[1], shot.bgr.shape[0]),
-            fps=own_fps if 1 <= own_fps <= 240 else fps,
+            size_px=(width, height),
+            fps=min(own_fps if 1 <= own_fps <= 240 else fps, MOST_FPS),
             is_live=True,
             duration_s=None,
             has_audio=False,
             name=f"camera {config.index}",
         )
         self._pace = CameraPace(self._info.fps).after(shot.capture_ns)
+        self._thinning = Thinning().after(shot.capture_ns)
         self._slot.put(shot)
         self._thread = threading.Thread(
             target=self._run, args=(capture,), name=f"webcam-{config.index}", daemon=True
@@ -143,12 +127,12 @@ class WebcamSource(Source):
         return self._slot.dropped
 
     def read(self, timeout_s: float | None = None) -> Frame | None:
-        """The newest unread picture; None after `timeout_s` without one and after `close`."""
+        """The newest unread picture; None after `timeout_s` without one, after `close`, and for one that is torn."""
         shot = self._slot.take(timeout_s)
-        if shot is None:
+        # Here and not in the camera's thread: pictures that are dropped are never decoded.
+        image = rgb_of_shot(shot.raw, shot.fourcc) if shot is not None else None
+        if shot is None or image is None:
             return None
-        # Here and not in the camera's thread: pictures that are dropped cost no conversion.
-        image = np.asarray(cv2.cvtColor(shot.bgr, cv2.COLOR_BGR2RGB), np.uint8)
         trace = LatencyTrace().mark("captured", shot.capture_ns).mark("received", shot.received_ns)
         trace = trace.mark("decoded", self._clock.now_ns())
         pts_s = (shot.capture_ns - self._start_ns) / 1e9
@@ -160,7 +144,7 @@ class WebcamSource(Source):
         self._slot.close()
         self._thread.join(_JOIN_S)
 
-    def _run(self, capture: Capture | None) -> None:
+    def _run(self, capture: Camera | None) -> None:
         try:
             while not self._stop.is_set():
                 if capture is None:
@@ -170,7 +154,9 @@ class WebcamSource(Source):
                     self._last_ns = shot.received_ns
                     self._lost = False
                     self._pace = self._pace.after(shot.capture_ns)
-                    self._slot.put(shot)
+                    self._thinning = self._thinning.after(shot.capture_ns)
+                    if self._thinning.keeps:
+                        self._slot.put(shot)
                     continue
                 self._lost = True
                 self._pace = CameraPace(self._info.fps)
@@ -182,7 +168,7 @@ class WebcamSource(Source):
             if capture is not None:
                 capture.release()
 
-    def _try_open(self) -> Capture | None:
+    def _try_open(self) -> Camera | None:
         try:
             capture = self._open_capture(self._config)
         except (cv2.error, OSError):
@@ -192,17 +178,28 @@ class WebcamSource(Source):
         capture.release()
         return None
 
-    def _shoot(self, capture: Capture) -> _Shot | None:
+    def _first(self, capture: Camera) -> tuple[_Shot, tuple[int, ...]] | None:
+        """The first picture that can be read, and its (height, width): cameras begin with halves of a JPEG."""
+        for _ in range(_TORN_AT_FIRST):
+            shot = self._shoot(capture)
+            if shot is None:
+                return None
+            image = rgb_of_shot(shot.raw, shot.fourcc)
+            if image is not None:
+                return shot, image.shape[:2]
+        return None
+
+    def _shoot(self, capture: Camera) -> _Shot | None:
         try:
-            ok, bgr = capture.read()
+            ok, raw = capture.read()
         except (cv2.error, OSError):
             return None
-        if not ok or bgr is None:
+        if not ok or raw is None:
             return None
         received_ns = self._clock.now_ns()
         capture_ns = capture_time_ns(capture.get(cv2.CAP_PROP_POS_MSEC), received_ns)
         self._sequence += 1
-        return _Shot(np.asarray(bgr, np.uint8), capture_ns, received_ns, self._sequence - 1)
+        return _Shot(np.asarray(raw, np.uint8), capture.fourcc, capture_ns, received_ns, self._sequence - 1)
 
 
 def capture_time_ns(driver_ms: float, received_ns: int) -> int:
@@ -213,16 +210,3 @@ def capture_time_ns(driver_ms: float, received_ns: int) -> int:
     """
     driver_ns = round(driver_ms * 1e6)
     return driver_ns if 0 <= received_ns - driver_ns < 1_000_000_000 and driver_ns > 0 else received_ns
-
-
-def open_camera(config: CameraConfig) -> Capture:
-    """The real camera, with the shortest queue that its driver allows."""
-    backend = cv2.CAP_V4L2 if sys.platform.startswith("linux") else cv2.CAP_ANY
-    capture = cv2.VideoCapture(config.index, backend)
-    # Uncompressed USB video reaches 30 fps only at small sizes; MJPG does at all. Order matters to V4L2.
-    capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
-    capture.set(cv2.CAP_PROP_FRAME_WIDTH, config.width_px)
-    capture.set(cv2.CAP_PROP_FRAME_HEIGHT, config.height_px)
-    capture.set(cv2.CAP_PROP_FPS, config.fps)
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-    return capture

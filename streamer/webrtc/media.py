@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from streamer.drive.driver import DriverState
 from streamer.frame import LatencyTrace
+from streamer.pyav import ColorRange
 from streamer.slot import Slot
 from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ, capture_wall_ms, receive_newest
 
@@ -27,9 +28,13 @@ REPEAT_AFTER_S = 0.15  # a sender that hears nothing new for this long repeats i
 
 
 def rgb_of(frame: av.VideoFrame) -> U8:
-    """(H, W, 3) uint8 RGB; planar 4:2:0 goes through OpenCV, which takes a fifth of swscale's time."""
+    """(H, W, 3) uint8 RGB; planar 4:2:0 goes through OpenCV, which takes a fifth of swscale's time.
+
+    OpenCV reads BT.601, limited range, as WebRTC sends it. BT.709, of which H264 may tell, is read so too: a tracker
+    does not mind a shift of hue. Full range would be another contrast, and goes the long way.
+    """
     even = frame.width % 2 == 0 and frame.height % 2 == 0
-    if frame.format.name == "yuv420p" and even:
+    if frame.format.name == "yuv420p" and even and frame.color_range != ColorRange.JPEG:
         return cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_I420).astype(np.uint8, copy=False)
     return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
@@ -37,8 +42,12 @@ def rgb_of(frame: av.VideoFrame) -> U8:
 def video_frame_of(rgb: U8, pts: int) -> av.VideoFrame:
     """A yuv420p frame (BT.601) at `pts` of 90 kHz, for the encoder; odd sizes lose their last row or column."""
     height, width = rgb.shape[0] & ~1, rgb.shape[1] & ~1
-    planes = cv2.cvtColor(np.ascontiguousarray(rgb[:height, :width]), cv2.COLOR_RGB2YUV_I420)
-    frame = av.VideoFrame.from_ndarray(planes.astype(np.uint8, copy=False), format="yuv420p")
+    planes = np.asarray(
+        cv2.cvtColor(np.ascontiguousarray(rgb[:height, :width]), cv2.COLOR_RGB2YUV_I420), np.uint8
+    )
+    # without a copy where PyAV can: it counts the rows of a chroma plane in those of the picture, four to one
+    made = av.VideoFrame.from_numpy_buffer if height % 4 == 0 else av.VideoFrame.from_ndarray
+    frame = made(planes, "yuv420p")
     frame.pts = pts
     frame.time_base = TIME_BASE
     return frame

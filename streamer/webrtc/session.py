@@ -332,7 +332,7 @@ class Session:
                     continue
                 pts = int(frame.pts or 0)
                 incoming = Incoming(frame, pts, time.monotonic_ns(), capture_wall_ms(receiver, pts))
-                skipped += worker.frames.put(incoming)
+                skipped += worker.offer(incoming)
                 if skipped:
                     self._drop(skipped, "decoded")
         except MediaStreamError:

@@ -17,6 +17,7 @@ from streamer.drive.driver import Drive
 from streamer.frame import Frame, LatencyTrace, Moment
 from streamer.pipeline import TrackThenDraw
 from streamer.slot import Slot
+from streamer.sources.thinning import Thinning
 from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ
 from streamer.webrtc.broadcast import Broadcast
 from streamer.webrtc.call_sound import CallSound
@@ -75,6 +76,7 @@ class Worker:
         Callbacks come from the worker's threads.
         """
         self.frames: Slot[Incoming] = Slot()
+        self._thinning = Thinning()
         self._make_avatar = make_avatar
         self._out = out
         self._clock = clock
@@ -91,6 +93,11 @@ class Worker:
         self.avatar: Avatar | None = None
         self.camera_size_px: tuple[int, int] | None = None
         self._thread = threading.Thread(target=self._run, name="avatar", daemon=True)
+
+    def offer(self, incoming: Incoming) -> int:
+        """The newest camera frame, unless the camera is quicker than is worth drawing; how many gave way to it."""
+        self._thinning = self._thinning.after(incoming.pts * 1_000_000_000 // VIDEO_CLOCK_HZ)
+        return int(self.frames.put(incoming)) if self._thinning.keeps else 0
 
     def start(self) -> None:
         """Begin; the avatar is built in the worker, so that a call's start does not stall other calls."""
