@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -140,7 +141,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.measure.relay_proxy", description=__doc__)
     parser.add_argument("server", help="the server's address, as it printed it")
     parser.add_argument(
-        "--port", type=int, default=8100, help="where the proxy listens, on this computer alone"
+        "--port", type=int, default=8100, help="where the proxy listens, on this computer alone; 0: anywhere"
     )
     parser.add_argument("--loss", type=float, default=0.0, help="%% of the packets that are lost, each way")
     parser.add_argument("--burst", type=float, default=None, help="packets lost in a row, on average")
@@ -172,10 +173,11 @@ def faults_of(options: argparse.Namespace) -> Faults:
 
 async def _serve(options: argparse.Namespace) -> None:
     proxy = RelayProxy(options.server.replace("localhost", "127.0.0.1"), faults_of(options), options.seed)
-    config = uvicorn.Config(proxy.app, "127.0.0.1", options.port, log_level="warning")
-    print(f"through a bad network: http://localhost:{options.port}", flush=True)
+    listener = socket.create_server(("127.0.0.1", options.port))
+    port = listener.getsockname()[1]
+    print(f"through a bad network: http://localhost:{port}", flush=True)
     try:
-        await uvicorn.Server(config).serve()
+        await uvicorn.Server(uvicorn.Config(proxy.app, log_level="warning")).serve([listener])
     finally:
         await proxy.close()
 

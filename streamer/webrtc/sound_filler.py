@@ -28,6 +28,15 @@ class SoundCounts:
     concealed_s: float = 0.0
     left_out_s: float = 0.0
 
+    def told(self) -> dict[str, float]:
+        """By name: `heard`, `recovered`, `concealed`, `left_out`."""
+        return {
+            "heard": self.heard_s,
+            "recovered": self.recovered_s,
+            "concealed": self.concealed_s,
+            "left_out": self.left_out_s,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Sound:
