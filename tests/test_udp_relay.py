@@ -66,12 +66,14 @@ async def test_sdp_keeps_all_but_its_candidates() -> None:
 class Echo(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.came: list[bytes] = []
+        self.senders: list[Address] = []
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
         self.came.append(data)
+        self.senders.append(addr)
         if data.startswith(b"?"):
             self.transport.sendto(data[1:], addr)
 
@@ -100,6 +102,11 @@ async def test_two_senders_each_get_their_answers() -> None:
 
         await until(heard, "an answer")
         assert set(caller.came) == {name}
+    for stranger, way in zip(callers, reversed(callee.senders), strict=False):
+        stranger.transport.sendto(b"x", way)
+    callers[0].transport.sendto(b"?last", shown)
+    await until(lambda: b"last" in callers[0].came, "an answer behind the strangers'")
+    assert not any(b"x" in caller.came for caller in callers), "answers come from the callee alone"
     relay.up.faults = Faults(loss=1)
     await asyncio.sleep(0.05)  # what is under way
     before = len(callee.came)

@@ -1,6 +1,6 @@
 """A long call over a bad network: whether delay, memory, threads, sockets and tasks stay where they were.
 
-    python -m scripts.measure.soak_call --minutes 60 --plot docs/soak-call.svg
+    python -m scripts.measure.soak_call --minutes 60 --plot soak.svg
 
 5 % loss and 50 ms of jitter each way, and a blackout of 2 s a minute, by the relay. Server, relay and client are
 processes of this computer. Ends with 1 when something was not as it should be.
