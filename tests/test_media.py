@@ -399,3 +399,21 @@ def test_what_is_cut_off_on_both_sides_begins_and_ends_softly() -> None:
     assert (soft[240:-240] == loud[240:-240]).all()
     assert soft_at_both_ends(loud[:0]).shape == (0, 2)
     assert soft_at_both_ends(loud[:1]).tolist() == [[0, 0]]
+
+
+async def test_a_gap_in_delayed_sound_does_not_click() -> None:
+    """As loud as it can be: where what waits is cut off on both sides, neither side is a step."""
+
+    def loud_and_gone(k: int) -> av.AudioFrame:
+        frame = av.AudioFrame.from_ndarray(np.full((1, 1920), 8000, np.int16), "s16", "stereo")
+        frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
+        frame.pts = k * 960 + (7 * 960) * (k > 12)
+        return frame
+
+    track = DelayedAudioTrack(Tape("audio", loud_and_gone), lambda _: 200.0)
+    pieces = [await track.recv() for _ in range(21)]  # those before the second packet came are silence
+    sent = np.concatenate([p.to_ndarray()[0, ::2] for p in pieces]).astype(int)
+    jump = next(k for k in range(1, 21) if (pieces[k].pts or 0) != (pieces[k - 1].pts or 0) + 960) * 960
+    assert (sent[jump - 1], sent[jump]) == (8000, 0), "time jumps here"
+    assert np.abs(np.diff(sent[jump:])).max() < 100, "and after it nothing does, to the silence and on"
+    assert sent[jump:].max() == 8000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -17,16 +17,14 @@ logger = logging.getLogger(__name__)
 _FOLDERS = ("../av.libs", ".dylibs")
 
 
-def candidates(name: str, package: Path) -> list[str]:
+def candidates(name: str, package: Path) -> Iterator[str]:
     """Where `name` ("opus") may lie: beside the `package` of PyAV, which has loaded it by then, else in the system."""
-    beside = [
-        str(path)
-        for folder in _FOLDERS
-        for path in sorted((package / folder).glob(f"lib{name}[-.]*"))
-        if path.is_file()
-    ]
+    for folder in _FOLDERS:
+        yield from (str(p) for p in sorted((package / folder).glob(f"lib{name}[-.]*")) if p.is_file())
+    # only where it is not there: this may run other programs
     found = ctypes.util.find_library(name)
-    return [*beside, *([found] if found else [])]
+    if found is not None:
+        yield found
 
 
 def declared(name: str, signatures: Mapping[str, tuple[object, Sequence[object]]]) -> ctypes.CDLL | None:
