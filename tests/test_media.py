@@ -38,6 +38,7 @@ from streamer.webrtc.media import (
     SlotTrack,
     next_pts,
     rgb_of,
+    soft_at_both_ends,
     video_frame_of,
     wanted_delay_ms,
 )
@@ -361,7 +362,8 @@ async def test_what_was_to_be_sent_while_sound_was_missing_is_left_out(delay: in
             sent[(frame.pts or 0) + k] = int(level)
     for k in (1, 2, 3, 4, 5, 6):
         at = (k - 1 + delay) * 960 + (5 * 960 + 44) * (k > 3)
-        assert {sent.get(at), sent.get(at + 959)} <= {k, None}, "nowhere but in its place"
+        # but for the fades of 5 ms before and after what is left out
+        assert {sent.get(at + 300), sent.get(at + 700)} <= {k, None}, "nowhere but in its place"
     assert {4, 5, 6} <= set(sent.values())
 
 
@@ -427,3 +429,30 @@ async def test_echo_gives_back_the_very_frames() -> None:
     assert [s.sequence for s in sent] == [0, 1]
     with pytest.raises(MediaStreamError):
         await track.recv()
+
+
+def test_what_is_cut_off_on_both_sides_begins_and_ends_softly() -> None:
+    loud = np.full((2000, 2), 8000, np.int16)
+    soft = soft_at_both_ends(loud)
+    assert np.abs(np.diff(np.vstack([[[0, 0]], soft, [[0, 0]]]).astype(int), axis=0)).max() <= 8000 / 240 + 1
+    assert (soft[240:-240] == loud[240:-240]).all()
+    assert soft_at_both_ends(loud[:0]).shape == (0, 2)
+    assert soft_at_both_ends(loud[:1]).tolist() == [[0, 0]]
+
+
+async def test_a_gap_in_delayed_sound_does_not_click() -> None:
+    """As loud as it can be: where what waits is cut off on both sides, neither side is a step."""
+
+    def loud_and_gone(k: int) -> av.AudioFrame:
+        frame = av.AudioFrame.from_ndarray(np.full((1, 1920), 8000, np.int16), "s16", "stereo")
+        frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
+        frame.pts = k * 960 + (7 * 960) * (k > 12)
+        return frame
+
+    track = DelayedAudioTrack(Tape("audio", loud_and_gone), lambda _: 200.0)
+    pieces = [await track.recv() for _ in range(21)]  # those before the second packet came are silence
+    sent = np.concatenate([p.to_ndarray()[0, ::2] for p in pieces]).astype(int)
+    jump = next(k for k in range(1, 21) if (pieces[k].pts or 0) != (pieces[k - 1].pts or 0) + 960) * 960
+    assert (sent[jump - 1], sent[jump]) == (8000, 0), "time jumps here"
+    assert np.abs(np.diff(sent[jump:])).max() < 100, "and after it nothing does, to the silence and on"
+    assert sent[jump:].max() == 8000

@@ -55,6 +55,7 @@ from streamer.serve.service import Service
 from streamer.serve.store import AvatarStore, BackgroundStore, picture_of
 from streamer.webrtc.build_avatar import build_avatar
 from streamer.webrtc.call_options import CallOptions
+from streamer.webrtc.sound_filler import SoundCounts
 
 URL = "http://127.0.0.1:8000"
 
@@ -674,6 +675,7 @@ def test_metrics_come_as_json_too_and_name_no_call(client: TestClient, offers: d
     call.ledger.frame(LatencyTrace({"captured": 0, "sent": 8_000_000}), sequence=0, pts_s=0, fresh=True)
     call.ledger.frame(LatencyTrace({"captured": 0, "sent": 8_000_000}), sequence=0, pts_s=0, fresh=False)
     call.ledger.dropped(2, stage="tracked")
+    call.ledger.sound_s = SoundCounts(heard_s=1.0, recovered_s=0.02).told
     told = client.get("/metrics.json")
     assert session not in told.text, "who knows it holds the call"
     numbers = told.json()
@@ -688,6 +690,7 @@ def test_metrics_come_as_json_too_and_name_no_call(client: TestClient, offers: d
         {"tracked": 2},
         {},
     )
+    assert one["sound_s"] == {"heard": 1, "recovered": 0.02, "concealed": 0, "left_out": 0}
     assert one["latency_ms"] == {"p50": 8, "p95": 8, "p99": 8, "count": 1}
 
 

@@ -31,7 +31,7 @@ class Snapshot:
     `fps` counts new pictures, `shown_fps` repeated ones too, both over the sliding window. `frames` is all
     that was shown, `late` those of them that repeated a picture. `stage_ms` and `total_ms` are over the
     window, `run_stage_ms` and `run_total_ms` over the whole run. `trace_lost` lines never reached the trace
-    file, and `trace_error` says why it stopped.
+    file, and `trace_error` says why it stopped. `sound_s`: what became of the received sound, see `Ledger.sound_s`.
     """
 
     fps: float
@@ -49,6 +49,7 @@ class Snapshot:
     last_fault: str | None
     trace_lost: int
     trace_error: str | None
+    sound_s: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(slots=True)
@@ -93,6 +94,8 @@ class Ledger:
         self._writer: TraceWriter | None = None
         # gets each line of a trace as it comes, from any thread; may be set at any time
         self.copy_to: Callable[[Mapping[str, object]], None] | None = None
+        # seconds of received sound by what became of them; a call tells how to learn them
+        self.sound_s: Callable[[], Mapping[str, float]] = dict[str, float]
         if trace_path is not None:
             self._writer = TraceWriter(trace_path, self.trace_header(), clock_ns)
 
@@ -204,6 +207,7 @@ class Ledger:
             last_fault=last_fault,
             trace_lost=writer.lost if writer is not None else 0,
             trace_error=writer.error if writer is not None else None,
+            sound_s=self.sound_s(),
         )
 
     def close(self) -> None:

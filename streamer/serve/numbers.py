@@ -55,6 +55,7 @@ def call_numbers(snapshot: Snapshot) -> dict[str, object]:
         "stage_ms": _stages(snapshot.stage_ms),
         "dropped_frames": dict(snapshot.dropped),
         "faults": dict(snapshot.fault_stages),
+        "sound_s": {name: round(seconds, 3) for name, seconds in snapshot.sound_s.items()},
     }
 
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib.metadata import version
 from typing import Any
 
@@ -31,7 +30,7 @@ from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
 from aiortc.rtp import RtcpSrPacket
 from av.video.frame import PictureType
 
-from streamer.webrtc import datagrams, reception, udp_ports
+from streamer.webrtc import datagrams, reception, sending, udp_ports
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +46,8 @@ CIPHERS = ":".join(
 )
 _NTP_TO_UNIX_S = 2_208_988_800  # RFC 5905: NTP counts from 1900
 
-MIN_BITRATE, START_BITRATE, MAX_BITRATE = 300_000, 2_500_000, 4_000_000
 # What the browser is told to send: enough to track a face by; every packet costs Python time here.
 UPLINK_START_BITRATE, UPLINK_MAX_BITRATE = 1_000_000, 1_500_000
-# The encoder is rebuilt with a key frame at each change: follow the network in few, large steps.
-BITRATE_LADDER = (300_000, 600_000, 1_000_000, 1_500_000, 2_500_000, 4_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +81,6 @@ def capture_wall_ms(receiver: RTCRtpReceiver, pts: int) -> float | None:
     return wall_ms_of(report, (pts + origin) & 0xFFFFFFFF)
 
 
-def step_of(bitrate: int, current: int) -> int:
-    """The ladder step for a wanted bitrate; stays at `current` until the wish is a clear step away."""
-    wanted = max((b for b in BITRATE_LADDER if b <= bitrate), default=MIN_BITRATE)
-    if wanted > current and bitrate < wanted * 1.15:
-        return current
-    return wanted
-
-
 _applied = False
 
 
@@ -112,11 +100,10 @@ def apply(*, offer_loopback: bool = False) -> None:
     datagrams.improve()
     udp_ports.gather_soon()
     _remember_sender_reports()
-    _raise_bitrates()
+    sending.improve()
     rtp.compute_audio_level_dbov = audio_level_dbov
     _keep_time(vpx.Vp8Encoder)
     _keep_time(h264.H264Encoder)
-    _hasten_h264()
     _keep_sound_time()
     _ask_for_immediate_playout()
     _take_rsa_certificates()
@@ -185,17 +172,6 @@ def audio_level_dbov(frame: av.AudioFrame) -> int:
     return round(float(np.clip(10 * np.log10(power), -127, 0))) if power > 0 else -127
 
 
-def _raise_bitrates() -> None:
-    for module in (vpx, h264):
-        module.MIN_BITRATE, module.DEFAULT_BITRATE, module.MAX_BITRATE = (
-            MIN_BITRATE,
-            START_BITRATE,
-            MAX_BITRATE,
-        )
-    _step_bitrate(vpx.Vp8Encoder, "_Vp8Encoder__target_bitrate")
-    _step_bitrate(h264.H264Encoder, "_H264Encoder__target_bitrate")
-
-
 def _keep_time(encoder: type) -> None:
     """The RTP time that leaves is the frame's own: libvpx counts microseconds, and a third came out a tick early."""
     original = encoder.encode  # type: ignore[attr-defined]
@@ -220,40 +196,6 @@ def _keep_sound_time() -> None:
         return payloads, pts if is_whole and len(payloads) == 1 else time
 
     opus.OpusEncoder.encode = encode
-
-
-def _hasten_h264() -> None:
-    """libx264's own preset takes 12.9 ms for 512², "veryfast" 2.6 ms and 0.4 dB less; libvpx 3.3 ms."""
-    original = h264.H264Encoder._encode_frame
-
-    def encode_frame(self: Any, frame: av.VideoFrame, force_keyframe: bool) -> Iterator[bytes]:
-        wanted = (frame.width, frame.height, self.target_bitrate)
-        codec = self.codec
-        if codec is None or (codec.width, codec.height, codec.bit_rate) != wanted:
-            self.buffer_data, self.buffer_pts, self.codec = b"", None, h264_codec(*wanted)
-        return original(self, frame, force_keyframe)
-
-    h264.H264Encoder._encode_frame = encode_frame
-
-
-def h264_codec(width_px: int, height_px: int, bitrate: int) -> Any:
-    """libx264 as aiortc opens it, but faster."""
-    codec: Any = av.CodecContext.create("libx264", "w")
-    codec.width, codec.height, codec.bit_rate, codec.pix_fmt = width_px, height_px, bitrate, "yuv420p"
-    codec.framerate, codec.time_base = Fraction(h264.MAX_FRAME_RATE), Fraction(1, h264.MAX_FRAME_RATE)
-    codec.options = {"level": "31", "tune": "zerolatency", "preset": "veryfast"}
-    codec.profile = "Baseline"
-    return codec
-
-
-def _step_bitrate(encoder: type, field: str) -> None:
-    def get(self: Any) -> int:
-        return getattr(self, field)
-
-    def set_(self: Any, bitrate: int) -> None:
-        setattr(self, field, step_of(bitrate, getattr(self, field)))
-
-    encoder.target_bitrate = property(get, set_)  # type: ignore[attr-defined]
 
 
 _host_addresses: Callable[[bool, bool], list[str]] = aioice.ice.get_host_addresses

@@ -19,9 +19,12 @@ from aiortc.codecs.base import Decoder
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
+from streamer.webrtc.libopus import RATE_HZ as OPUS_RATE_HZ
+from streamer.webrtc.libopus import has_libopus
+from streamer.webrtc.opus_sound import OpusSound
 from streamer.webrtc.picture_buffer import EncodedPicture
 from streamer.webrtc.sound_buffer import EncodedSound
-from streamer.webrtc.sound_filler import SoundFiller
+from streamer.webrtc.sound_filler import Sound, SoundCounts, SoundFiller
 from streamer.webrtc.waiting import (
     MOST_PIXELS,
     MOST_SOUND_MS,
@@ -44,6 +47,7 @@ class DecoderQueue:
     def __init__(self, on_dropped: Callable[[int, str], None] = lambda *_: None) -> None:
         """`on_dropped` is told how many were dropped, and before which stage; on the event loop."""
         self._on_dropped = on_dropped
+        self.sound_counts = SoundCounts()
         self._changed = threading.Condition(threading.Lock())
         self._seconds = Allowance()  # one for all codecs
         self._codec: RTCRtpCodecParameters | None = None
@@ -163,7 +167,7 @@ def decoder_worker(
 ) -> None:
     """Stands in for aiortc's: a decoder's thread. `decode_error` is aiortc's way to ask for a key frame, not ours."""
     del decode_error
-    decode = Decoding()
+    decode = Decoding(waiting.sound_counts)
     while (task := waiting.get()) is not None:
         try:
             frames = list(decode(*task))
@@ -185,9 +189,10 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments
 class Decoding:
     """Encoded → decoded, in order, with a decoder that changes with the codec."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: SoundCounts | None = None) -> None:
+        self._counts = counts or SoundCounts()
         self._codec: RTCRtpCodecParameters | None = None
-        self._decoder: Decoder | None = None
+        self._decoder: Decoder | OpusSound | None = None
         self._filler: SoundFiller | None = None
         self._has_complained = False
 
@@ -196,7 +201,14 @@ class Decoding:
     ) -> Iterator[av.AudioFrame | av.VideoFrame]:
         """The frames of it. Raises what the codec raises."""
         if self._decoder is None or self._codec is None or codec.mimeType != self._codec.mimeType:
-            self._codec, self._decoder, self._filler = codec, opened(codec), None
+            is_opus = codec.mimeType.lower() == "audio/opus" and has_libopus()
+            self._decoder = OpusSound(self._counts) if is_opus else opened(codec)
+            self._codec, self._filler = codec, None
+        if isinstance(self._decoder, OpusSound):
+            at = encoded.time * OPUS_RATE_HZ // codec.clockRate
+            for sound in self._decoder.next(encoded.data, at):
+                yield frame_of(sound, "stereo", OPUS_RATE_HZ)
+            return
         at = None
         for frame in self._decoder.decode(JitterFrame(encoded.data, encoded.time)):
             if isinstance(frame, av.AudioFrame):
@@ -218,14 +230,19 @@ class Decoding:
 
     def _filled(self, frame: av.AudioFrame, at: int) -> av.AudioFrame | None:
         if self._filler is None:
-            self._filler = SoundFiller(frame.sample_rate)
+            self._filler = SoundFiller(frame.sample_rate, self._counts)
         channels = len(frame.layout.channels)
         sound = self._filler.next(np.asarray(frame.to_ndarray(), np.int16).reshape(-1, channels), at)
         if not len(sound.samples):
             return None
-        made = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(sound.samples.reshape(1, -1)), format="s16", layout=frame.layout.name
-        )
-        made.sample_rate = frame.sample_rate
-        made.pts, made.time_base = sound.at, Fraction(1, frame.sample_rate)
-        return made
+        return frame_of(sound, frame.layout.name, frame.sample_rate)
+
+
+def frame_of(sound: Sound, layout: str, rate_hz: int) -> av.AudioFrame:
+    """For who listens to a track."""
+    made = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(sound.samples.reshape(1, -1)), format="s16", layout=layout
+    )
+    made.sample_rate = rate_hz
+    made.pts, made.time_base = sound.at, Fraction(1, rate_hz)
+    return made

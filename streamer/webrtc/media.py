@@ -173,6 +173,17 @@ def start_of(frame: av.AudioFrame) -> int | None:
     return round(frame.pts * frame.time_base * frame.sample_rate)
 
 
+def soft_at_both_ends(samples: NDArray[Any], over: int = 240) -> NDArray[Any]:
+    """(S, C) that begins and ends in a fade: cut off on both sides, it would click."""
+    over = min(over, len(samples) // 2)
+    if not over:
+        return np.zeros_like(samples)
+    level = np.ones((len(samples), 1), np.float32)
+    level[:over, 0] = np.linspace(0, 1, over + 1, dtype=np.float32)[:-1]
+    level[len(samples) - over :] = level[:over][::-1]
+    return (samples * level).astype(samples.dtype)
+
+
 class DelayedAudioTrack(MediaStreamTrack):
     """Incoming sound sent back later by `delay_ms`, at the pace at which it comes in, in pieces of at most `PTIME_S`.
 
@@ -254,7 +265,7 @@ class DelayedAudioTrack(MediaStreamTrack):
         assert self._held is not None
         if samples > 0:
             self._pts += samples
-            left = self._held[samples:]
+            left = soft_at_both_ends(self._held[samples:])
             silence = np.zeros((len(self._held) - len(left), self._held.shape[1]), self._held.dtype)
             self._held = np.concatenate([left, silence])
 

@@ -35,6 +35,7 @@ from streamer.webrtc.messages import one_line
 from streamer.webrtc.offer_sdp import MAX_CANDIDATES, IceLogin, OfferError, UnfitOfferError, login_of
 from streamer.webrtc.peer_bounds import PeerBounds, with_bounded_messages
 from streamer.webrtc.sdp_fragment import Fragment, FragmentError
+from streamer.webrtc.sending import with_fec
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class Peer:
                 f"the offer cannot be answered ({one_line(error)}); offer VP8 video, Opus audio"
             ) from error
         return with_bounded_messages(
-            with_start_bitrate(reachable(self._pc.localDescription.sdp, self._ports))
+            with_fec(with_start_bitrate(reachable(self._pc.localDescription.sdp, self._ports)))
         )
 
     def sender_of(self, kind: str) -> RTCRtpSender | None:
@@ -168,7 +169,7 @@ class Peer:
             self._pc.addTransceiver(track, "sendonly")
         self._bounds.install(self._pc)
         await self._pc.setLocalDescription(await self._pc.createOffer())
-        return reachable(self._pc.localDescription.sdp, self._ports)
+        return with_fec(reachable(self._pc.localDescription.sdp, self._ports))
 
     async def accept(self, sdp: str) -> None:
         """Take the answer to the offer. Raises OfferError for one that makes no sense."""

@@ -20,6 +20,7 @@ from streamer.webrtc.decoding import DecoderQueue, decoder_worker
 from streamer.webrtc.encoded_picture import begins, look
 from streamer.webrtc.picture_buffer import EncodedPicture, PictureBuffer, PicturePacket
 from streamer.webrtc.sound_buffer import EncodedSound, SoundBuffer, SoundPacket
+from streamer.webrtc.sound_filler import SoundCounts
 from streamer.webrtc.waiting import Refused, refused
 
 MOST_SOUND_PACKETS_PER_S = 500  # Opus' shortest frames are 2.5 ms
@@ -172,6 +173,12 @@ def watch(
     reception = reception_of(receiver)
     if reception is not None:
         reception.on_dropped, reception.on_refused, reception.is_wanted = on_dropped, on_refused, is_read
+
+
+def sound_counts_of(receiver: object) -> SoundCounts:
+    """What becomes of the sound of a receiver, as it goes on."""
+    reception = reception_of(receiver)
+    return SoundCounts() if reception is None else reception.queue.sound_counts
 
 
 def improve() -> None:

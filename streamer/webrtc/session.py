@@ -43,7 +43,7 @@ from streamer.webrtc.messages import (
 )
 from streamer.webrtc.neutral_news import NeutralNews
 from streamer.webrtc.peer import Direction, Peer, PeerEvents
-from streamer.webrtc.reception import watch
+from streamer.webrtc.reception import sound_counts_of, watch
 from streamer.webrtc.recorder import Recorder
 from streamer.webrtc.talk import Talk
 from streamer.webrtc.wish import Wish
@@ -244,6 +244,7 @@ class Session:
         if track.kind == "video" and is_driver:
             self._spawn(self._pump(track))
         elif track.kind == "audio":
+            self.ledger.sound_s = sound_counts_of(receiver).told
             told = self.hearing.put, self.broadcast.hear
             self._hear(DelayedAudioTrack(track, self._lip_sync.delay_ms, *told))
 

@@ -18,6 +18,26 @@ _COMPARED_S = 0.010
 _KEPT_S = _PERIODS_S[1] + _COMPARED_S
 
 
+@dataclass(slots=True)
+class SoundCounts:
+    """Seconds of sound of one stream: `heard` as it was sent, of lost packets `recovered` by FEC and `concealed`, and
+    `left_out` where so much was lost that time jumped. Written by the decoder's thread alone."""
+
+    heard_s: float = 0.0
+    recovered_s: float = 0.0
+    concealed_s: float = 0.0
+    left_out_s: float = 0.0
+
+    def told(self) -> dict[str, float]:
+        """By name: `heard`, `recovered`, `concealed`, `left_out`."""
+        return {
+            "heard": self.heard_s,
+            "recovered": self.recovered_s,
+            "concealed": self.concealed_s,
+            "left_out": self.left_out_s,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Sound:
     """(S, C) int16 whose first sample belongs to `at`, in samples since the first packet."""
@@ -50,18 +70,29 @@ def continued(heard: I16, count: int, rate_hz: int) -> F32:
     return period[np.arange(count) % len(period)] * np.maximum(level, 0)[:, None]
 
 
+def rising_over(count: int) -> F32:
+    """(count, 1): a fade, up to 1."""
+    return np.linspace(0, 1, count + 1, dtype=np.float32)[1:, None]
+
+
+def faded_in(samples: I16, rate_hz: int) -> I16:
+    """(S, C) that begins softly, after a jump in time."""
+    fade = min(round(FADE_S * rate_hz), len(samples))
+    return _joined(samples[:fade] * rising_over(fade), samples[fade:])
+
+
 class SoundFiller:
     """The sound of one stream: as many samples as its time says, to the sample.
 
-    Neither the decoder's own concealment nor Opus' FEC can be had through libavcodec, which reads an empty packet as
-    the end of the stream; so the last period of the sound is repeated, softer and softer (G.711 appendix I).
+    For codecs without concealment, and for Opus where only libavcodec has it, which reads an empty packet as the end of
+    the stream: the last period of the sound is repeated, softer and softer (G.711 appendix I). Else `opus_sound.py`.
     """
 
-    def __init__(self, rate_hz: int) -> None:
+    def __init__(self, rate_hz: int, counts: SoundCounts | None = None) -> None:
         self._rate_hz = rate_hz
+        self._counts = counts or SoundCounts()
         self._heard: I16 | None = None
         self._end: int | None = None
-        self.filled = 0  # samples
 
     def next(self, samples: I16, at: int) -> Sound:
         """The next (S, C) samples and their time → the same with what was missing before them.
@@ -69,18 +100,20 @@ class SoundFiller:
         What overlaps the sound before is left out: none may be left.
         """
         end, heard = self._end, self._heard
+        self._counts.heard_s += len(samples) / self._rate_hz
         if end is None or heard is None or heard.shape[1] != samples.shape[1]:
             return self._keep(samples, at)
         gap = at - end
         if gap <= 0:
             return self._keep(samples[-gap:], end)
-        fade = min(round(FADE_S * self._rate_hz), len(samples))
-        rising = np.linspace(0, 1, fade + 1, dtype=np.float32)[1:, None]
-        start = samples[:fade] * rising
         if gap > LONGEST_FILL_S * self._rate_hz:
-            return self._keep(_joined(start, samples[fade:]), at)
+            self._counts.left_out_s += gap / self._rate_hz
+            return self._keep(faded_in(samples, self._rate_hz), at)
+        fade = min(round(FADE_S * self._rate_hz), len(samples))
+        rising = rising_over(fade)
+        start = samples[:fade] * rising
         filled = continued(heard, gap + fade, self._rate_hz)
-        self.filled += gap
+        self._counts.concealed_s += gap / self._rate_hz
         return self._keep(_joined(filled[:gap], start + filled[gap:] * (1 - rising), samples[fade:]), end)
 
     def _keep(self, samples: I16, at: int) -> Sound:
