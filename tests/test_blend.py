@@ -9,7 +9,7 @@ from fakes import FakeTracker
 from engines.motion import ARKIT_INDEX, Motion
 from streamer.drive.driver import Driver
 from streamer.drive.share import Share
-from streamer.drive.voice_helps import FADE_S, with_voice
+from streamer.drive.voice_helps import FADE_S, Said, with_voice
 from streamer.frame import Frame
 
 JAW, BLINK = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["eyeBlinkLeft"]
@@ -46,7 +46,7 @@ def frame(time_s: float) -> Frame:
 
 def test_a_driver_without_a_face_speaks_by_voice_and_goes_back_to_the_camera() -> None:
     seen = [moved(jawOpen=0.1)] * 5 + [None] * 20 + [moved(jawOpen=0.1)] * 20
-    driver = Driver(FakeTracker(seen), smooth=False, said=lambda _: moved(jawOpen=0.6))
+    driver = Driver(FakeTracker(seen), smooth=False, said=lambda _: Said(moved(jawOpen=0.6), 7))
     jaws = [driver.drive(frame(k / 25)).motion.expression[JAW] for k in range(len(seen))]
     assert jaws[:5] == pytest.approx([0.1] * 5)
     assert jaws[24] == pytest.approx(0.6)

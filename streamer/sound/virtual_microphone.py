@@ -14,7 +14,7 @@ from typing import Self
 from streamer.clock import Clock, SystemClock
 from streamer.frame import LatencyTrace
 from streamer.sound.devices import F32, PIECE, RATE_HZ, DeviceGone, SoundError, SoundIn, SoundOut
-from streamer.sound.lag import PictureLag
+from streamer.sound.lag import Lag
 from streamer.sound.line import SoundLine
 
 RETRY_S = 1.0
@@ -42,7 +42,7 @@ class VirtualMicrophone:
         self._clock = clock or SystemClock()
         self._open_in, self._open_out = open_in, open_out
         self._trim_s, self._retry_s, self._on_close = trim_s, retry_s, on_close
-        self._lag = PictureLag()
+        self._lag = Lag()
         self._line = SoundLine(RATE_HZ)
         self._lock = threading.Lock()  # of the line; held for microseconds
         self._stop = threading.Event()

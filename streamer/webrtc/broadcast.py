@@ -13,7 +13,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from numpy.typing import NDArray
 
 from streamer.slot import Slot
-from streamer.webrtc.media import Outgoing, SlotTrack
+from streamer.webrtc.media import MediaTime, Outgoing, SlotTrack
 
 MOST_PIECES = 10  # of 20 ms that wait for one watcher, as much as waits for a decoder
 
@@ -25,12 +25,13 @@ class SoundTrack(MediaStreamTrack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pieces: deque[av.AudioFrame] = deque(maxlen=MOST_PIECES)
+        self.newest: MediaTime | None = None  # as a `DelayedAudioTrack`
+        self._pieces: deque[tuple[av.AudioFrame, float | None]] = deque(maxlen=MOST_PIECES)
         self._come = asyncio.Event()
 
-    def put(self, piece: av.AudioFrame) -> None:
-        """A piece of sound; waits for nothing."""
-        self._pieces.append(piece)
+    def put(self, piece: av.AudioFrame, captured_ns: float | None = None) -> None:
+        """A piece of sound, and when its first sample was captured; waits for nothing."""
+        self._pieces.append((piece, captured_ns))
         self._come.set()
 
     async def recv(self) -> av.AudioFrame:
@@ -39,7 +40,10 @@ class SoundTrack(MediaStreamTrack):
                 raise MediaStreamError
             self._come.clear()
             await self._come.wait()
-        return self._pieces.popleft()
+        piece, captured_ns = self._pieces.popleft()
+        if captured_ns is not None:
+            self.newest = MediaTime(int(piece.pts or 0), piece.sample_rate, captured_ns)
+        return piece
 
     def stop(self) -> None:
         """Nothing more comes."""
@@ -50,9 +54,9 @@ class SoundTrack(MediaStreamTrack):
 class Watching:
     """One who watches: tracks to send, of pictures and of sound. Event-loop only."""
 
-    def __init__(self, sent: Callable[[Watching, Outgoing], None]) -> None:
+    def __init__(self, sent: Callable[[Watching, Outgoing], None], hold_ms: Callable[[], float]) -> None:
         self.slot: Slot[Outgoing] = Slot()
-        self.pictures = SlotTrack(self.slot, lambda outgoing: sent(self, outgoing))
+        self.pictures = SlotTrack(self.slot, lambda outgoing: sent(self, outgoing), hold_ms)
         self.sound = SoundTrack()
 
     def close(self) -> None:
@@ -65,13 +69,14 @@ class Broadcast:
     """Latest frame wins for each watcher by itself, so a slow one holds up nobody.
 
     `put` may be called from any thread, all else on the event loop. Who joined first and is still there leads: what it
-    sends is what the call's latency is measured by (`sent`).
+    sends is what the call's latency is measured by (`sent`). `hold_ms`: how long each picture waits for its sound.
     """
 
-    def __init__(self, sent: Callable[[Outgoing], None]) -> None:
+    def __init__(self, sent: Callable[[Outgoing], None], hold_ms: Callable[[], float] = lambda: 0.0) -> None:
         self.has_pictures = False  # whether there has been one
         self.has_sound = False
         self._sent = sent
+        self._hold_ms = hold_ms
         self._watching: tuple[Watching, ...] = ()  # replaced, never changed: `put` reads it in another thread
         self._is_closed = False
 
@@ -87,7 +92,7 @@ class Broadcast:
 
     def join(self) -> Watching:
         """One more who watches, from the next picture on."""
-        watching = Watching(self._has_sent)
+        watching = Watching(self._has_sent, self._hold_ms)
         if self._is_closed:
             watching.close()
         else:
@@ -109,12 +114,12 @@ class Broadcast:
         for one, frame in zip(watching, frames, strict=False):
             one.slot.put(replace(outgoing, frame=frame))
 
-    def hear(self, piece: av.AudioFrame) -> None:
+    def hear(self, piece: av.AudioFrame, captured_ns: float | None = None) -> None:
         """A piece of sound that leaves now: for those who watch beside the page, which sends it itself."""
         self.has_sound = True
         for watching in self._watching:
             if watching.sound.readyState == "live":
-                watching.sound.put(copy_of(piece))
+                watching.sound.put(copy_of(piece), captured_ns)
 
     def close(self) -> None:
         """The end, for everybody."""

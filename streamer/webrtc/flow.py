@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from aiortc import RTCRtpReceiver
+import av
+from aiortc import RTCRtpReceiver, RTCRtpSender
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from streamer.clock import Clock
 from streamer.latency.ledger import Ledger
+from streamer.media_clock import MediaClock, Stream
 from streamer.slot import Slot
-from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ, capture_wall_ms, receive_newest
+from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ, receive_newest
 from streamer.webrtc.broadcast import Broadcast
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.hearing import Hearing
 from streamer.webrtc.lip_sync import LipSync
-from streamer.webrtc.media import DelayedAudioTrack, Outgoing
+from streamer.webrtc.media import OPUS_MS, PTIME_S, DelayedAudioTrack, Outgoing, start_of
+from streamer.webrtc.messages import Message, sound_message
+from streamer.webrtc.sender_reports import Reports, capture_wall_ms, rtp_time_of
 from streamer.webrtc.work import Tally, Work
 from streamer.webrtc.worker import Incoming
 
@@ -30,15 +34,68 @@ class Flow:
         self.lip_sync = LipSync(options)
         self.hearing = Hearing(options, clock)
         self.tally = Tally()
+        self._media_clock = MediaClock(sound=Stream(lead_ns=OPUS_MS * 1e6))
+        self._sender: RTCRtpSender | None = None
+        self._sound: DelayedAudioTrack | None = None
 
     @property
     def work(self) -> Work:
         """What the call has done so far."""
         return self.tally.work(self.lip_sync)
 
-    def sound(self, track: MediaStreamTrack, broadcast: Broadcast) -> DelayedAudioTrack:
+    def sound(
+        self, track: MediaStreamTrack, receiver: RTCRtpReceiver, broadcast: Broadcast
+    ) -> DelayedAudioTrack:
         """The sound of `track` on its way back: heard as it comes, and told to `broadcast` as it leaves."""
-        return DelayedAudioTrack(track, self.lip_sync.delay_ms, self.hearing.put, broadcast.hear)
+        reports = Reports(receiver)
+
+        def left(piece: av.AudioFrame, captured_ns: float | None) -> None:
+            if captured_ns is not None:
+                self.lip_sync.left(captured_ns, time.monotonic_ns())
+            broadcast.hear(piece, captured_ns)
+
+        self._sound = DelayedAudioTrack(
+            track, self.lip_sync.delay_ms, lambda frame: self._heard(frame, reports), left
+        )
+        return self._sound
+
+    def _heard(self, frame: av.AudioFrame, reports: Reports) -> float | None:
+        """A packet has come; when its first sample was captured."""
+        start = start_of(frame)
+        if start is None:
+            self.hearing.put(frame)
+            return None
+        now_ns = time.monotonic_ns()
+        length_ns = 1e9 * frame.samples / frame.sample_rate
+        start_ns = 1e9 * start / frame.sample_rate
+        report = reports.new(start_ns)
+        if report is not None:  # a packet left when its last sample was there
+            self._media_clock = self._media_clock.reported("sound", report[0] + PTIME_S * 1e9, report[1])
+        self._media_clock = self._media_clock.arrived("sound", start_ns + length_ns, now_ns)
+        captured_ns = self._media_clock.captured_ns("sound", start_ns)
+        if captured_ns is not None:
+            self.lip_sync.came(captured_ns, now_ns)
+        self.hearing.put(frame, captured_ns)
+        return captured_ns
+
+    def _seen(self, pts: int, reports: Reports, now_ns: int) -> float | None:
+        """A camera's picture has come; when it was captured."""
+        media_ns = 1e9 * pts / VIDEO_CLOCK_HZ
+        report = reports.new(media_ns)
+        if report is not None:
+            self._media_clock = self._media_clock.reported("pictures", *report)
+        self._media_clock = self._media_clock.arrived("pictures", media_ns, now_ns)
+        return self._media_clock.captured_ns("pictures", media_ns)
+
+    def sends(self, sender: RTCRtpSender) -> None:
+        """The sound leaves by `sender`."""
+        self._sender = sender
+
+    def sound_message(self) -> Message | None:
+        """When the sound that left last was captured; None where none has."""
+        newest = None if self._sound is None else self._sound.newest
+        rtp_time = None if newest is None or self._sender is None else rtp_time_of(self._sender, newest)
+        return None if newest is None or rtp_time is None else sound_message(rtp_time, newest.captured_ns)
 
     async def pump(
         self,
@@ -47,19 +104,25 @@ class Flow:
         slot: Callable[[], Slot[Incoming] | None],
     ) -> None:
         """Camera frames into `slot`, newest first, until the camera is gone; None while nobody is there to draw."""
+        reports = Reports(receiver)
         try:
             while True:
                 frame, skipped = await receive_newest(track)
+                pts, now_ns = int(frame.pts or 0), time.monotonic_ns()
+                captured_ns = self._seen(pts, reports, now_ns)
                 frames = slot()
                 if frames is None:
                     continue
-                pts = int(frame.pts or 0)
-                incoming = Incoming(frame, pts, time.monotonic_ns(), capture_wall_ms(receiver, pts))
+                incoming = Incoming(frame, pts, now_ns, capture_wall_ms(receiver, pts), captured_ns)
                 skipped += frames.put(incoming)
                 if skipped:
                     self.drop(skipped, "decoded")
         except MediaStreamError:
             return  # the worker goes on with idle life
+
+    def hold_ms(self, *, is_watched: bool) -> float:
+        """How long a picture waits for its sound; `is_watched`: there is somebody beside the page."""
+        return self.lip_sync.hold_ms(time.monotonic_ns(), is_watched=is_watched)
 
     def drop(self, count: int, stage: str = "received") -> None:
         """Driving frames that did not reach `stage`."""
@@ -73,6 +136,12 @@ class Flow:
     def sent(self, outgoing: Outgoing) -> None:
         """A picture has left."""
         pts_s = outgoing.pts / VIDEO_CLOCK_HZ
-        self.ledger.frame(outgoing.trace, sequence=outgoing.sequence, pts_s=pts_s, fresh=outgoing.fresh)
+        self.ledger.frame(
+            outgoing.trace,
+            sequence=outgoing.sequence,
+            pts_s=pts_s,
+            fresh=outgoing.fresh,
+            skew_ms=self.lip_sync.skew_ms(outgoing),
+        )
         self.lip_sync.sent(outgoing)
         self.tally.sent(outgoing)

@@ -101,7 +101,7 @@ class Session:
         self._peer = Peer(
             self.clock, PeerEvents(self._talk.open, self._track, self._connected, self.end), ice
         )
-        self.broadcast = Broadcast(self._sent)
+        self.broadcast = Broadcast(self._sent, self._hold_ms)
         self._worker: Worker | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -242,10 +242,10 @@ class Session:
         if track.kind == "video" and is_driver:
             self._spawn(self._flow.pump(track, receiver, self._slot))
         elif track.kind == "audio":
-            self._hear(self._flow.sound(track, self.broadcast))
+            self._hear(self._flow.sound(track, receiver, self.broadcast))
 
     def _hear(self, sound: DelayedAudioTrack) -> None:
-        self._peer.send_back(sound)
+        self._flow.sends(self._peer.send_back(sound))
 
     def _send_video(self, transceiver: RTCRtpTransceiver) -> None:
         receiver, send = transceiver.receiver, transceiver.sender.replaceTrack
@@ -283,6 +283,9 @@ class Session:
         while True:
             await self._sleep(LOOK_EVERY_S)
             self._talk.repeat()
+            said = self._flow.sound_message()
+            if said is not None:
+                self._talk.say(said)
             quiet_s = self._peer.quiet_s
             if self._worker is not None:
                 self._worker.rest(quiet_s > self.QUIET_AFTER_S or not self.broadcast.watched)
@@ -343,6 +346,9 @@ class Session:
         size = self._worker.camera_size_px
         if size is not None:  # made here: the event loop only sends it
             self._loop.call_soon_threadsafe(self._talk.say_text, text_of(mesh_message(points, size)))
+
+    def _hold_ms(self) -> float:
+        return self._flow.hold_ms(is_watched=self.broadcast.crowded)
 
     def _fault(self, stage: str, error: BaseException) -> None:
         """Called by the worker's threads."""
