@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from streamer.frame import LatencyTrace
 
-_FOLLOW = 0.05  # of each new one
+FOLLOW = 0.05  # of each new one
 MOST_S = 1.0
 FAR_S = 0.04  # nobody's jitter: something takes another time now …
 FAR_TIMES = 15  # … once so many in a row say so
@@ -14,22 +14,27 @@ FAR_TIMES = 15  # … once so many in a row say so
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """`seconds`: None before the first. `far_s`: those in a row, on one side, that are far from it."""
+    """`seconds`: None before the first. `far_s`: those in a row, on one side, that are far from it.
+
+    It goes `follow` of the way to each new one.
+    """
 
     seconds: float | None = None
     far_s: tuple[float, ...] = ()
+    follow: float = FOLLOW
+    far_times: int = FAR_TIMES
 
     def after_s(self, took_s: float) -> Lag:
         """With one more that took so long."""
         took_s = min(MOST_S, max(0.0, took_s))
         if self.seconds is None:
-            return Lag(took_s)
+            return replace(self, seconds=took_s)
         off_s = took_s - self.seconds
         same_side = not self.far_s or (self.far_s[-1] - self.seconds) * off_s > 0
         far_s = (*self.far_s, took_s) if abs(off_s) > FAR_S and same_side else ()
-        if len(far_s) >= FAR_TIMES:
-            return Lag(sorted(far_s)[len(far_s) // 2])
-        return replace(self, seconds=self.seconds + _FOLLOW * off_s, far_s=far_s)
+        if len(far_s) >= self.far_times:
+            return replace(self, seconds=sorted(far_s)[len(far_s) // 2], far_s=())
+        return replace(self, seconds=self.seconds + self.follow * off_s, far_s=far_s)
 
     def after(self, trace: LatencyTrace) -> Lag:
         """With one more picture that has left."""

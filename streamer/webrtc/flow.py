@@ -48,14 +48,12 @@ class Flow:
     ) -> DelayedAudioTrack:
         """The sound of `track` on its way back: heard as it comes, and told to `broadcast` as it leaves."""
         reports = Reports(receiver)
-
-        def left(piece: av.AudioFrame, captured_ns: float | None) -> None:
-            if captured_ns is not None:
-                self.lip_sync.left(captured_ns, time.monotonic_ns())
-            broadcast.hear(piece, captured_ns)
-
         self._sound = DelayedAudioTrack(
-            track, self.lip_sync.delay_ms, lambda frame: self._heard(frame, reports), left
+            track,
+            self.lip_sync.delay_ms,
+            heard=lambda frame: self._heard(frame, reports),
+            left=broadcast.hear,
+            gone=lambda captured_ns, given_ns: self.lip_sync.left(captured_ns, given_ns, time.monotonic_ns()),
         )
         return self._sound
 
@@ -95,7 +93,10 @@ class Flow:
         """When the sound that left last was captured; None where none has."""
         newest = None if self._sound is None else self._sound.newest
         rtp_time = None if newest is None or self._sender is None else rtp_time_of(self._sender, newest)
-        return None if newest is None or rtp_time is None else sound_message(rtp_time, newest.captured_ns)
+        if newest is None or rtp_time is None:
+            return None
+        # what is decoded at a time went into the encoder a little before
+        return sound_message(rtp_time, newest.captured_ns - OPUS_MS * 1e6)
 
     async def pump(
         self,

@@ -27,7 +27,9 @@ class LipSync:
         self._trim_ms = options.trim_ms
         self._page_waits_ms = 0.0
         self._is_heard = True  # until the page says that it is silent
-        self._pictures, self._sound = Lag(), Lag()  # from capture to departure, and to arrival
+        # from capture to departure, and to arrival; sound that comes in bursts is played evenly all the same
+        self._pictures, self._sound = Lag(), Lag(follow=0.01, far_times=50)
+        self._sending = Lag(follow=0.01, far_times=50)  # to encode sound and hand it to the network
         self._left: tuple[float, int] | None = (
             None  # when the newest sound that left was captured, and when it did
         )
@@ -36,8 +38,9 @@ class LipSync:
         """Sound has come whose first sample was captured at `captured_ns`."""
         self._sound = self._sound.after_s((now_ns - captured_ns) / 1e9)
 
-    def left(self, captured_ns: float, now_ns: int) -> None:
-        """Sound has left whose first sample was captured at `captured_ns`."""
+    def left(self, captured_ns: float, given_ns: int, now_ns: int) -> None:
+        """Sound has left whose first sample was captured at `captured_ns`; at `given_ns` its encoder was given it."""
+        self._sending = self._sending.after_s((now_ns - given_ns) / 1e9)
         self._left = captured_ns, now_ns
 
     def sent(self, outgoing: Outgoing) -> None:
@@ -65,7 +68,8 @@ class LipSync:
     def sound_ms(self) -> float:
         """From a sound's capture until it is heard, if nothing here delays it."""
         came_ms = PTIME_S * 1000 + OPUS_MS if self._sound.seconds is None else self._sound.seconds * 1000
-        return came_ms + OPUS_MS + self._page_waits_ms
+        sending_ms = 0.0 if self._sending.seconds is None else self._sending.seconds * 1000
+        return came_ms + sending_ms + OPUS_MS + self._page_waits_ms
 
     def delay_ms(self, current_ms: float) -> float:
         """How long the sound waits from now on; `current_ms`: until now."""

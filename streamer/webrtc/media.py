@@ -211,9 +211,10 @@ class DelayedAudioTrack(MediaStreamTrack):
 
     `delay_ms` is asked with the delay in force. `heard` is given every packet as it comes, and says when its first
     sample was captured, if anybody knows; `left` is given every piece as it leaves, and when its first sample was
-    captured. `newest`: of the last piece that left. A longer delay begins with silence, a shorter one leaves sound out:
-    to the sample, so that mouth and voice stay together. Where the incoming sound has a gap, time goes on: what would
-    have been sent meanwhile is left out.
+    captured. `gone` is told, once the sender asks for the next one, that is after its packets left, when its first
+    sample was captured and when it was given. `newest`: of the last piece that left. A longer delay begins with
+    silence, a shorter one leaves sound out: to the sample, so that mouth and voice stay together. Where the incoming
+    sound has a gap, time goes on: what would have been sent meanwhile is left out.
     """
 
     kind = "audio"
@@ -224,9 +225,12 @@ class DelayedAudioTrack(MediaStreamTrack):
         delay_ms: Callable[[float], float] = lambda _: 0.0,
         heard: Callable[[av.AudioFrame], float | None] = lambda _: None,
         left: Callable[[av.AudioFrame, float | None], None] = lambda *_: None,
+        gone: Callable[[float, int], None] = lambda *_: None,
     ) -> None:
         super().__init__()
         self.newest: MediaTime | None = None
+        self._gone = gone
+        self._given_ns: int | None = None  # when the last piece was, if it is known when it was captured
         self._source = source
         self._delay_ms = delay_ms
         self._heard = heard
@@ -239,6 +243,8 @@ class DelayedAudioTrack(MediaStreamTrack):
         self._pts = 0
 
     async def recv(self) -> av.AudioFrame:
+        if self.newest is not None and self._given_ns is not None:
+            self._gone(self.newest.captured_ns, self._given_ns)
         while not self._ready:
             frame = await self._source.recv()
             assert isinstance(frame, av.AudioFrame)
@@ -249,8 +255,10 @@ class DelayedAudioTrack(MediaStreamTrack):
                     None if captured_ns is None else captured_ns + 1e9 * same.samples / same.sample_rate
                 )
         piece, left_ns = self._ready.popleft()
+        self._given_ns = None
         if left_ns is not None:
             self.newest = MediaTime(int(piece.pts or 0), piece.sample_rate, left_ns)
+            self._given_ns = time.monotonic_ns()
         self._left(piece, left_ns)
         return piece
 

@@ -67,6 +67,7 @@ function calling() {
     phase: (phase) => phases.push(phase.name),
     answer: () => {},
     neutral: () => undefined,
+    isHeard: () => false,
     unchanged: () => {},
     ending: () => {},
     stream: () => {},
