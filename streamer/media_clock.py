@@ -60,7 +60,7 @@ def earliest(before: Earliest | None, seen_ns: float, at_ns: float) -> Earliest:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One stream of a sender; the time of sound is that of its last sample, for no packet leaves before that.
+    """One stream of a sender; the time of sound is that of the sample that is captured when its packet leaves.
 
     `lead_ns`: how long its encoder holds it back without saying so.
 

@@ -24,12 +24,23 @@ from streamer.webrtc.sender_reports import Reports, capture_wall_ms, rtp_time_of
 from streamer.webrtc.work import Tally, Work
 from streamer.webrtc.worker import Incoming
 
+# Browsers, and whoever sends a microphone packet by packet, stamp a report when the packet leaves, that is when its
+# last sample is there. Who interleaves by time stamps, as players of files do, sends it with the picture of its first
+# sample. No report tells which one it is: a stranger is taken for something between, wrong by 10 ms at the most.
+WHOLE_PACKET, STRANGERS_PACKET = 1.0, 0.5
+
 
 class Flow:
     """Of one call: its sound on the way back, its camera on the way to the worker, and the accounts of both."""
 
-    def __init__(self, options: CallOptions, clock: Clock, ledger: Ledger) -> None:
-        """Raises OfferError when the voice is to drive and its network does not load."""
+    def __init__(
+        self, options: CallOptions, clock: Clock, ledger: Ledger, packet_share: float = WHOLE_PACKET
+    ) -> None:
+        """`packet_share`: how much of a packet of sound is over when it leaves its sender.
+
+        Raises OfferError when the voice is to drive and its network does not load.
+        """
+        self._packet_share = packet_share
         self.ledger = ledger
         self.lip_sync = LipSync(options)
         self.hearing = Hearing(options, clock)
@@ -44,16 +55,25 @@ class Flow:
         return self.tally.work(self.lip_sync)
 
     def sound(
-        self, track: MediaStreamTrack, receiver: RTCRtpReceiver, broadcast: Broadcast
+        self, track: MediaStreamTrack, receiver: RTCRtpReceiver, broadcast: Broadcast, *, is_sent: bool
     ) -> DelayedAudioTrack:
-        """The sound of `track` on its way back: heard as it comes, and told to `broadcast` as it leaves."""
+        """The sound of `track` on its way back: heard as it comes, and told to `broadcast` as it leaves.
+
+        `is_sent`: back to where it came from, and not to watchers alone.
+        """
         reports = Reports(receiver)
+
+        def gone(captured_ns: float, given_ns: int) -> None:
+            self.lip_sync.left(captured_ns, given_ns, time.monotonic_ns())
+
+        if not is_sent:
+            broadcast.on_sound_gone = gone
         self._sound = DelayedAudioTrack(
             track,
             self.lip_sync.delay_ms,
             heard=lambda frame: self._heard(frame, reports),
             left=broadcast.hear,
-            gone=lambda captured_ns, given_ns: self.lip_sync.left(captured_ns, given_ns, time.monotonic_ns()),
+            gone=gone if is_sent else lambda *_: None,
         )
         return self._sound
 
@@ -67,9 +87,11 @@ class Flow:
         length_ns = 1e9 * frame.samples / frame.sample_rate
         start_ns = 1e9 * start / frame.sample_rate
         report = reports.new(start_ns)
-        if report is not None:  # a packet left when its last sample was there
-            self._media_clock = self._media_clock.reported("sound", report[0] + PTIME_S * 1e9, report[1])
-        self._media_clock = self._media_clock.arrived("sound", start_ns + length_ns, now_ns)
+        share = self._packet_share
+        if report is not None:
+            media_ns, wall_ns = report
+            self._media_clock = self._media_clock.reported("sound", media_ns + share * PTIME_S * 1e9, wall_ns)
+        self._media_clock = self._media_clock.arrived("sound", start_ns + share * length_ns, now_ns)
         captured_ns = self._media_clock.captured_ns("sound", start_ns)
         if captured_ns is not None:
             self.lip_sync.came(captured_ns, now_ns)

@@ -24,7 +24,7 @@ from streamer.webrtc.budget import Budget
 from streamer.webrtc.build_avatar import build_avatar
 from streamer.webrtc.call_avatar import CallAvatar
 from streamer.webrtc.call_options import CallOptions
-from streamer.webrtc.flow import Flow
+from streamer.webrtc.flow import WHOLE_PACKET, Flow
 from streamer.webrtc.ice import NOTHING, IceSettings
 from streamer.webrtc.media import DelayedAudioTrack, EchoTrack, Outgoing
 from streamer.webrtc.messages import (
@@ -70,6 +70,7 @@ class Session:
     """A call from offer to close. All methods run on the event loop."""
 
     DIRECTION: Direction = "sendrecv"
+    PACKET_SHARE = WHOLE_PACKET
     QUIET_AFTER_S, GONE_AFTER_S = QUIET_AFTER_S, GONE_AFTER_S
 
     def __init__(
@@ -109,7 +110,7 @@ class Session:
         self._patience = Budget(CHANGES_PER_S, CHANGES_AT_ONCE)
         self._failed, self._mesh_at_s = False, 0.0
         self.recorder = Recorder(self.ledger)
-        self._flow = Flow(options, self.clock, self.ledger)
+        self._flow = Flow(options, self.clock, self.ledger, self.PACKET_SHARE)
         self.hearing = self._flow.hearing
         self._avatar = CallAvatar(
             Wish(enrollment, options),
@@ -242,7 +243,8 @@ class Session:
         if track.kind == "video" and is_driver:
             self._spawn(self._flow.pump(track, receiver, self._slot))
         elif track.kind == "audio":
-            self._hear(self._flow.sound(track, receiver, self.broadcast))
+            is_sent = self.DIRECTION == "sendrecv"
+            self._hear(self._flow.sound(track, receiver, self.broadcast, is_sent=is_sent))
 
     def _hear(self, sound: DelayedAudioTrack) -> None:
         self._flow.sends(self._peer.send_back(sound))
