@@ -16,10 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aioice.ice
 import numpy as np
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription, rtcpeerconnection
 from aiortc.contrib.media import MediaPlayer
 from numpy.typing import NDArray
 
@@ -129,15 +130,29 @@ async def by_aiortc(mode: str, seconds: float, faults: Faults, told: Told, film:
     return watcher
 
 
+def _streams_apart() -> None:
+    describe = rtcpeerconnection.create_media_description_for_transceiver
+
+    def apart(transceiver: Any, *more: Any, **named: Any) -> Any:
+        media = describe(transceiver, *more, **named)
+        media.msid = f"{uuid4()} {uuid4()}"
+        return media
+
+    rtcpeerconnection.create_media_description_for_transceiver = apart
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.measure_skew", description=__doc__.split("\n")[0]
+        prog="python -m scripts.measure_skew", description="Sound against picture at a receiver"
     )
     parser.add_argument("--mode", choices=("webcam", "voice", "file"), default="webcam")
     parser.add_argument("--receiver", choices=("aiortc", "chromium"), default="aiortc")
     parser.add_argument("--loss", type=float, default=0.0, help="%% of the packets, each way")
     parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument(
+        "--apart", action="store_true", help="two streams in the SDP: no receiver puts them in step"
+    )
     parser.add_argument("--work-ms", type=float, default=30.0, help="what tracking and drawing take")
     return parser.parse_args(arguments)
 
@@ -149,6 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # every candidate is on loopback: the relay is the only network
     aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"] if use_ipv4 else []
     hearing.shared_speech = LoudSpeech  # type: ignore[assignment]
+    if options.apart:
+        _streams_apart()
     faults, seconds, told = Faults(loss=options.loss / 100), 60 * options.minutes, Told(options.work_ms)
     late_ms = HALF_MOMENT_MS if options.mode == "voice" else 0.0
     with tempfile.TemporaryDirectory() as folder:

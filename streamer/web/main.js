@@ -100,6 +100,7 @@ const call = new Call({
   unchanged: onUnchanged,
   neutral: () => (drive.name === "webcam" ? keptNeutral.of(drive.stream) : undefined),
   isHeard: () => !el("picture").muted,
+  skewMs: () => meter.skewMs(performance.now()),
   ending: () => picture.hold(),
   stream: (stream) => picture.show(stream),
   message: onMessage,

@@ -78,6 +78,11 @@ export class Meter {
     if (sound) this.#skew.soundPlayed(sound);
   }
 
+  /** The median of the last moments, null of none. */
+  skewMs(nowMs) {
+    return tenth(median(this.#skew.newest(nowMs)));
+  }
+
   /** The own camera captured a frame at `captureMs` (performance clock). */
   cameraFrame(captureMs) {
     this.#cameraMs.push(captureMs + this.timeOriginMs);

@@ -17,6 +17,7 @@ export class Skew {
   #told = null;
   #first = null;
   #looks = new SlidingWindow(LOOKS_MS);
+  #newest = new SlidingWindow(LOOKS_MS);
   #window;
 
   constructor({ windowMs = 10_000 } = {}) {
@@ -49,6 +50,7 @@ export class Skew {
     const heardMs = this.#told.clockMs + playedMs - betweenMs(this.#told.rtp, this.#first);
     const skewMs = heardMs - clockMs;
     this.#window.add(shownMs, skewMs);
+    this.#newest.add(shownMs, skewMs);
     return skewMs;
   }
 
@@ -56,9 +58,15 @@ export class Skew {
     return this.#window.values(nowMs);
   }
 
-  /** Forget the window. */
+  /** Those of the last second. */
+  newest(nowMs) {
+    return this.#newest.values(nowMs);
+  }
+
+  /** Forget the windows. */
   reset() {
     this.#window.clear();
+    this.#newest.clear();
   }
 
   /** Another call: other RTP times. */

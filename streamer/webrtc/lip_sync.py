@@ -12,6 +12,9 @@ FRESH_NS = 1_000_000_000  # sound that left longer ago is heard with no picture 
 # A picture that would be shown before its sound waits no longer: less than from one picture to the next, so that none
 # is lost by it, and less than people see (ITU-R BT.1359: sound may be 125 ms late).
 MOST_HOLD_MS = 30.0
+# What the page measures holds more than its buffers tell: its screen, its sound card.
+_LEARN = 0.25  # of each second's difference
+MOST_UNTOLD_MS = 150.0
 
 
 class LipSync:
@@ -26,6 +29,8 @@ class LipSync:
         self._mode = options.mode
         self._trim_ms = options.trim_ms
         self._page_waits_ms = 0.0
+        self._untold_ms = 0.0  # pictures later in the page than all that is told explains
+        self._reckoned_ms: float | None = None  # smoothed skew without it
         self._is_heard = True  # until the page says that it is silent
         # from capture to departure, and to arrival; sound that comes in bursts is played evenly all the same
         self._pictures, self._sound = Lag(), Lag(follow=0.01, far_times=50)
@@ -49,6 +54,11 @@ class LipSync:
         came_ns, sent_ns = stamps_ns.get("received"), stamps_ns.get("sent")
         if not outgoing.fresh or sent_ns is None:
             return
+        skew_ms = self.skew_ms(outgoing)
+        if skew_ms is not None:
+            reckoned_ms = skew_ms - self._untold_ms
+            before_ms = reckoned_ms if self._reckoned_ms is None else self._reckoned_ms
+            self._reckoned_ms = before_ms + _FOLLOW * (reckoned_ms - before_ms)
         if came_ns is not None:
             self.timed += 1
             took_ms = (sent_ns - came_ns) / 1e6 - outgoing.held_ms
@@ -63,13 +73,17 @@ class LipSync:
         self._trim_ms = self._trim_ms if said.trim_ms is None else said.trim_ms
         self._page_waits_ms = self._page_waits_ms if said.waits_ms is None else said.waits_ms
         self._is_heard = self._is_heard if said.heard is None else said.heard
+        if said.skew_ms is not None and self._reckoned_ms is not None:
+            untold_ms = said.skew_ms + self._trim_ms - self._reckoned_ms
+            learnt_ms = self._untold_ms + _LEARN * (untold_ms - self._untold_ms)
+            self._untold_ms = max(-MOST_UNTOLD_MS, min(MOST_UNTOLD_MS, learnt_ms))
 
     @property
     def sound_ms(self) -> float:
         """From a sound's capture until it is heard, if nothing here delays it."""
         came_ms = PTIME_S * 1000 + OPUS_MS if self._sound.seconds is None else self._sound.seconds * 1000
         sending_ms = 0.0 if self._sending.seconds is None else self._sending.seconds * 1000
-        return came_ms + sending_ms + OPUS_MS + self._page_waits_ms
+        return came_ms + sending_ms + OPUS_MS + self._page_waits_ms - self._untold_ms
 
     def delay_ms(self, current_ms: float) -> float:
         """How long the sound waits from now on; `current_ms`: until now."""
@@ -94,7 +108,7 @@ class LipSync:
     def skew_ms(self, outgoing: Outgoing) -> float | None:
         """How much later than its sound a picture that has left is seen (> 0), or sooner; None without sound.
 
-        It holds what the page says of its buffers. A shift by hand is meant, and so is none of it.
+        It holds what the page says. A shift by hand is meant, and so is none of it.
         """
         sent_ns, moved_ns = outgoing.trace.stamps_ns.get("sent"), outgoing.moved_by_ns
         if not outgoing.fresh or sent_ns is None or moved_ns is None or self._left is None:
@@ -103,4 +117,4 @@ class LipSync:
         if sent_ns - left_ns > FRESH_NS:
             return None
         sound_ms = (left_ns - captured_ns) / 1e6 + OPUS_MS + self._page_waits_ms - self._trim_ms
-        return (sent_ns - moved_ns) / 1e6 - sound_ms
+        return (sent_ns - moved_ns) / 1e6 - sound_ms + self._untold_ms

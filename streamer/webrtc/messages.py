@@ -122,12 +122,13 @@ class SetSound:
     """When the sound is heard; None is as it was.
 
     `trim_ms`: later by hand. `waits_ms`: what sound waits in the page's own buffers. `heard`: whether anybody there
-    hears it.
+    hears it. `skew_ms`: how much later than its sound a picture is seen there, measured.
     """
 
     trim_ms: float | None
     waits_ms: float | None
     heard: bool | None = None
+    skew_ms: float | None = None
 
 
 Command = Ping | Recalibrate | SetControls | SetSound
@@ -152,6 +153,7 @@ def read_command(message: object) -> Command:
             milliseconds_of("trim_ms", data["trim_ms"], MOST_TRIM_MS) if "trim_ms" in data else None,
             milliseconds_of("waits_ms", data["waits_ms"], MOST_DELAY_MS) if "waits_ms" in data else None,
             _yes_or_no("heard", data["heard"]) if "heard" in data else None,
+            milliseconds_of("skew_ms", data["skew_ms"], MOST_DELAY_MS) if "skew_ms" in data else None,
         )
     raise MessageError(
         f"there is no message {reprlib.repr(kind)}; send one of: controls, recalibrate, sound, ping"

@@ -68,6 +68,7 @@ function calling() {
     answer: () => {},
     neutral: () => undefined,
     isHeard: () => false,
+    skewMs: () => null,
     unchanged: () => {},
     ending: () => {},
     stream: () => {},

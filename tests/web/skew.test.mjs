@@ -27,6 +27,7 @@ for (const [soundMs, pictureMs] of [[80, 80], [60, 130], [150, 70]]) {
     assert.ok(found.length > 50, String(found.length));
     for (const value of found) assert.ok(Math.abs(value - (pictureMs - soundMs)) < 0.01, String(value));
     assert.equal(skew.values(3000 + pictureMs).length, found.length);
+    assert.ok(skew.newest(3000 + pictureMs).length < found.length / 2);
   });
 }
 
