@@ -54,6 +54,15 @@ def test_a_driver_without_a_face_speaks_by_voice_and_goes_back_to_the_camera() -
     assert np.abs(np.diff(jaws)).max() < 0.15  # nothing jumps
 
 
+def test_a_mouth_that_the_voice_moves_says_when_that_was_said() -> None:
+    seen = [moved(jawOpen=0.1)] * 5 + [None] * 20 + [moved(jawOpen=0.1)] * 20
+    driver = Driver(FakeTracker(seen), smooth=False, said=lambda _: Said(moved(jawOpen=0.6), 7))
+    heard_ns = [driver.drive(frame(k / 25)).heard_ns for k in range(len(seen))]
+    assert heard_ns[:6] == [None] * 6, "the camera's, and what fades in of the voice is little"
+    assert heard_ns[24] == 7
+    assert heard_ns[-1] is None
+
+
 def test_a_silent_microphone_leaves_the_picture_alone() -> None:
     with_silence = Driver(FakeTracker([None] * 3), said=lambda _: None)
     without = Driver(FakeTracker([None] * 3))

@@ -12,14 +12,18 @@ from typing import Any
 import pytest
 from aiortc import RTCRtpSender
 from aiortc.rtp import RtcpSenderInfo, RtcpSrPacket, RtpPacket
+from calls import Camera, Client, Painter, always_in_time, only_loopback, plain_enrollment, until
+from fakes import AT_LAST_S
 from hypothesis import given
 from hypothesis import strategies as st
 from receiving import VP8, made_receiver, vp8_delta, vp8_key
 
 from streamer.webrtc import aiortc_fixes, sender_reports
+from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.media import MediaTime
 from streamer.webrtc.reception import reception_of
 from streamer.webrtc.sender_reports import Reports
+from streamer.webrtc.session import Session
 
 NTP_2026 = 3_976_214_400  # seconds since 1900 at 2026-01-01T00:00:00Z
 
@@ -141,3 +145,42 @@ async def test_a_report_without_capture_stays_as_it_was(
     sender, wire = sender_at(media_time, rtp)
     info = await told_by(monkeypatch, sender, wire, 2_500_000_000)
     assert (info.ntp_timestamp, info.rtp_timestamp) == (NTP_2026 << 32, 11)
+
+
+class Speaker(Client):
+    """A client that sends sound, and keeps the reports that come."""
+
+    def reports(self) -> dict[str, sender_reports.SenderReport | None]:
+        return {t.kind: getattr(t.receiver, "visavis_sender_report", None) for t in self.pc.getTransceivers()}
+
+
+@pytest.mark.slow
+async def test_a_call_reports_sound_and_pictures_by_one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reports that its page gets are of the RTP times that leave, and of the clock that its messages tell by."""
+    only_loopback(monkeypatch)
+    always_in_time(monkeypatch)
+    session = Session(plain_enrollment(), CallOptions(), make_avatar=Painter)  # type: ignore[arg-type]
+    client = Speaker(Camera(), audio=True)
+    try:
+        await client.accept(await session.answer(await client.offer()))
+        await until(lambda: len(client.of_type("sound")) > 2, "what sound is of when")
+        await until(lambda: all(client.reports().values()), "reports of both")
+        sound = client.of_type("sound")[-1]
+        picture = [m for m in client.of_type("frame") if m["clock_ms"] is not None][-1]
+        pts = {"audio": sound["rtp"], "video": picture["pts"] + sending_origin(session, "video")}
+        clock_ms = {"audio": sound["clock_ms"], "video": picture["clock_ms"]}
+        # the wall clock against the one that messages tell by; a report of another origin is hours away
+        ahead_ms = time.time() * 1e3 - time.monotonic_ns() / 1e6
+        for kind, report in client.reports().items():
+            assert report is not None
+            hz = 48_000 if kind == "audio" else 90_000
+            wall_ms = sender_reports.wall_ms_of(report, pts[kind] & 0xFFFFFFFF, hz)
+            assert abs(wall_ms - ahead_ms - clock_ms[kind]) < AT_LAST_S * 1e3
+    finally:
+        await client.close()
+        await session.close()
+
+
+def sending_origin(session: Session, kind: str) -> int:
+    """The RTP time at which a session's track is at 0."""
+    return next(t.sender.visavis_rtp[0] for t in session._peer._pc.getTransceivers() if t.kind == kind)

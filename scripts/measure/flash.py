@@ -266,6 +266,7 @@ class Watcher:
         """`tracks`: what it sends; without pictures or sound of its own it receives them alone."""
         self.flashes_s: list[float] = []
         self.beeps_s: list[float] = []
+        self.pictures = 0
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.channel = self.pc.createDataChannel("visavis", ordered=False, maxRetransmits=0)
         for track in tracks:
@@ -281,6 +282,7 @@ class Watcher:
             while True:
                 frame = await track.recv()
                 if isinstance(frame, av.VideoFrame):
+                    self.pictures += 1
                     self._see(bool(frame.to_ndarray(format="gray").mean() > 127), time.monotonic())
                 elif isinstance(frame, av.AudioFrame):
                     self._hear(frame, time.monotonic())

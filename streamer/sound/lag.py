@@ -9,6 +9,7 @@ from streamer.frame import LatencyTrace
 FOLLOW = 0.05  # of each new one
 MOST_S = 1.0
 FAR_S = 0.04  # nobody's jitter: something takes another time now …
+FAR_SHARE = 0.2
 FAR_TIMES = 15  # … once so many in a row say so
 
 
@@ -34,7 +35,9 @@ class Lag:
         far_s = (*self.far_s, took_s) if abs(off_s) > FAR_S and same_side else ()
         if len(far_s) >= self.far_times:
             return replace(self, seconds=sorted(far_s)[len(far_s) // 2], far_s=())
-        return replace(self, seconds=self.seconds + self.follow * off_s, far_s=far_s)
+        # what may be another time altogether is waited for, and not run after in many steps
+        share = self.follow if abs(off_s) <= FAR_S else self.follow * FAR_SHARE
+        return replace(self, seconds=self.seconds + share * off_s, far_s=far_s)
 
     def after(self, trace: LatencyTrace) -> Lag:
         """With one more picture that has left."""
