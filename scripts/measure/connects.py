@@ -24,6 +24,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -69,11 +70,12 @@ async def call(http: httpx.AsyncClient, *, is_abrupt: bool) -> None:
     try:
         await watcher.pc.setLocalDescription(await watcher.pc.createOffer())
         offer = {"sdp": watcher.pc.localDescription.sdp, "type": "offer"}
-        for _ in range(round(AT_LAST_S)):
-            answer = await http.post("/api/offer", json=offer)
-            if answer.status_code != 503:  # those that were killed keep their place for a while
-                break
+        answer = await http.post("/api/offer", json=offer)
+        deadline_s = time.monotonic() + AT_LAST_S
+        # those that were killed keep their place for a while
+        while answer.status_code == 503 and time.monotonic() < deadline_s:
             await asyncio.sleep(1.0)
+            answer = await http.post("/api/offer", json=offer)
         told = answer.raise_for_status().json()
         await watcher.pc.setRemoteDescription(RTCSessionDescription(told["sdp"], "answer"))
         deadline_s = time.monotonic() + AT_LAST_S
@@ -86,12 +88,26 @@ async def call(http: httpx.AsyncClient, *, is_abrupt: bool) -> None:
         await watcher.close()
 
 
+class _Gone:
+    """A socket that is no more: what is still said goes nowhere."""
+
+    def __init__(self, transport: asyncio.DatagramTransport) -> None:
+        self._transport = transport
+
+    def sendto(self, *_: object) -> None:
+        """Lost."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 def kill(watcher: Watcher) -> None:
     """Its sockets are gone before it can say anything."""
     transports = {t.receiver.transport.transport for t in watcher.pc.getTransceivers()}
     for transport in transports:
         for protocol in transport._connection._protocols:
-            protocol.transport.abort()
+            socket, protocol.transport = protocol.transport, _Gone(protocol.transport)
+            socket.abort()
 
 
 async def calls(url: str, count: int) -> None:

@@ -70,6 +70,17 @@ class VirtualMicrophone:
         """By how much what is spoken is to be heard later."""
         return max(0.0, (self._lag.seconds or 0.0) + self._trim_s)
 
+    def skew_ms(self, trace: LatencyTrace) -> float | None:
+        """How much later than its sound a picture that has left is seen (> 0), or sooner; None while a device is gone.
+
+        A shift by hand is meant, and so is none of it.
+        """
+        captured_ns, sent_ns = trace.stamps_ns.get("captured"), trace.stamps_ns.get("sent")
+        if captured_ns is None or sent_ns is None or self._gone:
+            return None
+        sound_s = self.delay_s + self.late_s - self._trim_s
+        return (sent_ns - captured_ns) / 1e6 - 1000 * sound_s
+
     @property
     def late_s(self) -> float:
         """How much later than that it is heard, because the sound devices take longer than the picture."""
