@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,8 +63,8 @@ def held_by(process: psutil.Process) -> Held:
     return Held(process.num_fds(), process.num_threads(), process.memory_info().rss / 1e6)
 
 
-async def call(http: httpx.AsyncClient, *, is_abrupt: bool) -> None:
-    """One call of a camera and a microphone, which shows pictures for a while and ends."""
+async def call(http: httpx.AsyncClient, *, is_abrupt: bool) -> str | None:
+    """One call of a camera and a microphone, which shows pictures for a while and ends; why it could not be."""
     samples, begins = beeps(2.0)
     tape = Tape(samples)
     watcher = Watcher([tape, FlashCamera(tape, begins)])
@@ -76,7 +77,9 @@ async def call(http: httpx.AsyncClient, *, is_abrupt: bool) -> None:
         while answer.status_code == 503 and time.monotonic() < deadline_s:
             await asyncio.sleep(1.0)
             answer = await http.post("/api/offer", json=offer)
-        told = answer.raise_for_status().json()
+        told = answer.json()
+        if not answer.is_success:
+            return str(told.get("error", answer.status_code))
         await watcher.pc.setRemoteDescription(RTCSessionDescription(told["sdp"], "answer"))
         deadline_s = time.monotonic() + AT_LAST_S
         while not watcher.pictures and time.monotonic() < deadline_s:
@@ -86,6 +89,7 @@ async def call(http: httpx.AsyncClient, *, is_abrupt: bool) -> None:
             kill(watcher)
     finally:
         await watcher.close()
+    return None
 
 
 class _Gone:
@@ -110,16 +114,19 @@ def kill(watcher: Watcher) -> None:
             socket.abort()
 
 
-async def calls(url: str, count: int) -> None:
-    """So many calls, some at once, every other one abrupt."""
+async def calls(url: str, count: int) -> Counter[str]:
+    """So many calls, some at once, every other one abrupt. What those that could not be were refused with."""
+    refused: Counter[str] = Counter()
     gate = asyncio.Semaphore(AT_ONCE)
     async with httpx.AsyncClient(base_url=url, timeout=AT_LAST_S) as http:
 
         async def one(number: int) -> None:
             async with gate:
-                await call(http, is_abrupt=number % 2 == 1)
+                why = await call(http, is_abrupt=number % 2 == 1)
+                refused.update([] if why is None else [why])
 
         await asyncio.gather(*(one(number) for number in range(count)))
+    return refused
 
 
 @contextmanager
@@ -149,7 +156,8 @@ def measured(count: int, avatar: Path | None = None) -> tuple[Held, Held]:
         asyncio.run(calls(url, WARM_UP_CALLS))
         time.sleep(CALM_S)
         before = held_by(process)
-        asyncio.run(calls(url, count))
+        for why, times in asyncio.run(calls(url, count)).items():
+            print(f"{times} calls could not be: {why}")
         deadline_s = time.monotonic() + AT_LAST_S
         time.sleep(CALM_S)
         while time.monotonic() < deadline_s:
