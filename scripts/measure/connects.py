@@ -118,7 +118,9 @@ async def calls(url: str, count: int) -> Counter[str]:
     """So many calls, some at once, every other one abrupt. What those that could not be were refused with."""
     refused: Counter[str] = Counter()
     gate = asyncio.Semaphore(AT_ONCE)
-    async with httpx.AsyncClient(base_url=url, timeout=AT_LAST_S) as http:
+    # a connection that is kept may be closed just as the next offer begins
+    once = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=url, timeout=AT_LAST_S, limits=once) as http:
 
         async def one(number: int) -> None:
             async with gate:
