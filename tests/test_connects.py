@@ -12,6 +12,7 @@ from streamer.webrtc import aiortc_fixes
 def test_a_server_holds_after_calls_what_it_held_before(monkeypatch: pytest.MonkeyPatch) -> None:
     aiortc_fixes.apply(offer_loopback=True)
     monkeypatch.setattr(connects, "PICTURES_S", 0.2)
+    monkeypatch.setattr(connects, "WARM_UP_CALLS", 6)
     before, after = connects.measured(6)
     assert after.descriptors <= before.descriptors
     assert after.threads <= before.threads

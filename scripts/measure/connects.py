@@ -39,7 +39,7 @@ from streamer.serve.store import AvatarStore
 from streamer.webrtc import aiortc_fixes
 from streamer.webrtc.session import GONE_AFTER_S
 
-WARM_UP_CALLS = 8  # what is loaded once, and the threads of the executors
+WARM_UP_CALLS = 24  # what is loaded once, the threads of executors, and the most that is ever at once
 AT_ONCE = 4
 PICTURES_S = 1.0  # how long each call lasts once it has a picture
 CALM_S = GONE_AFTER_S + 4.0
