@@ -27,6 +27,10 @@ class SoundBeside(Protocol):
         """A picture has left."""
         ...
 
+    def skew_ms(self, trace: LatencyTrace) -> float | None:
+        """How much later than its sound a picture that has left is seen (> 0), or sooner; None without sound."""
+        ...
+
     @property
     def notices(self) -> tuple[str, ...]:
         """What to tell the user."""
@@ -212,7 +216,11 @@ class LiveLoop:
             if fresh:
                 last = picture
             sent = picture.mark("sent", self._clock.now_ns())
+            skew_ms: float | None = None
             if fresh and self._sound:
                 self._sound.sent(sent.trace)
-            self._ledger.frame(sent.trace, sequence=sent.sequence, pts_s=sent.pts_s, fresh=fresh)
+                skew_ms = self._sound.skew_ms(sent.trace)
+            self._ledger.frame(
+                sent.trace, sequence=sent.sequence, pts_s=sent.pts_s, fresh=fresh, skew_ms=skew_ms
+            )
             on_frame(self._count)

@@ -13,7 +13,6 @@ import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from types import SimpleNamespace
 
 import aioice.ice
 import aiortc.codecs.h264 as h264
@@ -33,55 +32,17 @@ from aiortc.rtcrtpparameters import (
     RTCRtpParameters,
 )
 from aiortc.rtcrtpreceiver import RemoteStreamTrack
-from aiortc.rtp import RtcpSenderInfo, RtcpSrPacket, RtpPacket
+from aiortc.rtp import RtpPacket
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
-from receiving import H264, VP8, made_receiver, vp8_delta, vp8_key
+from receiving import H264, VP8
 
 from streamer.webrtc import aiortc_fixes as fixes
 from streamer.webrtc import sending
 from streamer.webrtc.encoded_picture import look
 from streamer.webrtc.media import video_frame_of
-from streamer.webrtc.reception import reception_of
-
-NTP_2026 = 3_976_214_400  # seconds since 1900 at 2026-01-01T00:00:00Z
-
-
-def test_ntp_to_unix() -> None:
-    assert fixes.unix_ms(NTP_2026 << 32) == 1_767_225_600_000
-    assert fixes.unix_ms((NTP_2026 << 32) + (1 << 31)) == 1_767_225_600_500
-
-
-@given(rtp=st.integers(0, 2**32 - 1), ticks=st.integers(-(2**31) + 1, 2**31 - 1))
-def test_the_senders_clock_at_any_rtp_time_wraps_included(rtp: int, ticks: int) -> None:
-    report = fixes.SenderReport(1_767_225_600_000.0, rtp)
-    wall_ms = fixes.wall_ms_of(report, (rtp + ticks) & 0xFFFFFFFF)
-    assert wall_ms - report.wall_ms == pytest.approx(ticks / 90, abs=1e-3)
-
-
-async def test_capture_time_is_the_senders_whatever_wraps() -> None:
-    receiver = made_receiver("video", VP8)
-    start = 2**32 - 4500
-    assert fixes.capture_wall_ms(receiver, 0) is None
-    seen: list[int] = []
-    for k in range(5):  # passes 2³² on the way
-        payload = b"\x10" + (vp8_key(64, 48) if k == 0 else vp8_delta(k))
-        one = RtpPacket(97, 1, k, (start + 3000 * k) & 0xFFFFFFFF, 1234, payload)
-        await receiver._handle_rtp_packet(one, 1000 + 33 * k)
-        task = reception_of(receiver).queue.take_now()  # type: ignore[union-attr]
-        assert task is not None
-        seen.append(task[1].time)
-        if k == 0:
-            assert fixes.capture_wall_ms(receiver, 0) is None, "no report yet"
-            receiver.visavis_sender_report = fixes.SenderReport(1000.0, start)
-        assert fixes.capture_wall_ms(receiver, seen[-1]) == pytest.approx(1000 + k * 100 / 3)
-    assert seen == [3000 * k for k in range(5)]
-
-
-def test_without_the_fixes_no_capture_time_is_known() -> None:
-    assert fixes.capture_wall_ms(SimpleNamespace(), 0) is None  # type: ignore[arg-type]
 
 
 def test_the_bitrate_follows_in_steps() -> None:
@@ -286,18 +247,6 @@ def test_the_encoders_bitrate_is_ours() -> None:
         assert encoder.target_bitrate == sending.MAX_BITRATE
         encoder.target_bitrate = 1
         assert encoder.target_bitrate == sending.MIN_BITRATE
-
-
-async def test_sender_reports_are_remembered() -> None:
-    receiver = made_receiver("video", VP8)
-
-    def report(packets: int, ntp: int) -> RtcpSrPacket:
-        return RtcpSrPacket(ssrc=1, sender_info=RtcpSenderInfo(ntp, 777, packets, 1))
-
-    await receiver._handle_rtcp_packet(report(0, NTP_2026 << 32))
-    assert getattr(receiver, "visavis_sender_report", None) is None, "a report before any packet says nothing"
-    await receiver._handle_rtcp_packet(report(5, NTP_2026 << 32))
-    assert receiver.visavis_sender_report == fixes.SenderReport(1_767_225_600_000.0, 777)
 
 
 async def test_what_we_reach_into_is_still_there() -> None:

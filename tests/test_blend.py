@@ -9,7 +9,7 @@ from fakes import FakeTracker
 from engines.motion import ARKIT_INDEX, Motion
 from streamer.drive.driver import Driver
 from streamer.drive.share import Share
-from streamer.drive.voice_helps import FADE_S, with_voice
+from streamer.drive.voice_helps import FADE_S, Said, with_voice
 from streamer.frame import Frame
 
 JAW, BLINK = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["eyeBlinkLeft"]
@@ -46,12 +46,21 @@ def frame(time_s: float) -> Frame:
 
 def test_a_driver_without_a_face_speaks_by_voice_and_goes_back_to_the_camera() -> None:
     seen = [moved(jawOpen=0.1)] * 5 + [None] * 20 + [moved(jawOpen=0.1)] * 20
-    driver = Driver(FakeTracker(seen), smooth=False, said=lambda _: moved(jawOpen=0.6))
+    driver = Driver(FakeTracker(seen), smooth=False, said=lambda _: Said(moved(jawOpen=0.6), 7))
     jaws = [driver.drive(frame(k / 25)).motion.expression[JAW] for k in range(len(seen))]
     assert jaws[:5] == pytest.approx([0.1] * 5)
     assert jaws[24] == pytest.approx(0.6)
     assert jaws[-1] == pytest.approx(0.1)
     assert np.abs(np.diff(jaws)).max() < 0.15  # nothing jumps
+
+
+def test_a_mouth_that_the_voice_moves_says_when_that_was_said() -> None:
+    seen = [moved(jawOpen=0.1)] * 5 + [None] * 20 + [moved(jawOpen=0.1)] * 20
+    driver = Driver(FakeTracker(seen), smooth=False, said=lambda _: Said(moved(jawOpen=0.6), 7))
+    heard_ns = [driver.drive(frame(k / 25)).heard_ns for k in range(len(seen))]
+    assert heard_ns[:6] == [None] * 6, "the camera's, and what fades in of the voice is little"
+    assert heard_ns[24] == 7
+    assert heard_ns[-1] is None
 
 
 def test_a_silent_microphone_leaves_the_picture_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -14,7 +15,7 @@ from calls import numbered
 
 from streamer.frame import LatencyTrace
 from streamer.webrtc.broadcast import MOST_PIECES, Broadcast, copy_of, twins_of
-from streamer.webrtc.media import Outgoing, rgb_of, video_frame_of
+from streamer.webrtc.media import MediaTime, Outgoing, rgb_of, video_frame_of
 
 
 def picture(number: int) -> Outgoing:
@@ -149,3 +150,38 @@ async def test_pictures_come_from_a_thread_while_watchers_come_and_go() -> None:
         thread.join()
     assert not errors
     assert not broadcast.watched
+
+
+async def test_watchers_know_when_what_leaves_was_captured_and_who_leads_tells() -> None:
+    told: list[tuple[float, int]] = []
+    broadcast = Broadcast(lambda _: None)
+    broadcast.on_sound_gone = lambda captured_ns, given_ns: told.append((captured_ns, given_ns))
+    first, second = broadcast.join(), broadcast.join()
+    for number in range(2):
+        broadcast.hear(piece(number), 1e9 * number)
+        for watching in (first, second):
+            await watching.sound.recv()
+            assert watching.sound.newest == MediaTime(960 * number, 48_000, 1e9 * number)
+    assert [captured_ns for captured_ns, _ in told] == [0.0], "once: the first piece of who leads has left"
+    broadcast.hear(piece(2))
+    await first.sound.recv()
+    assert first.sound.newest == MediaTime(960, 48_000, 1e9), "of a piece that nobody knows nothing is told"
+
+
+async def test_a_picture_waits_for_its_sound_while_newer_ones_come() -> None:
+    sent: list[Outgoing] = []
+    holds_ms = [0.0, 60.0, 0.0]
+    broadcast = Broadcast(sent.append, lambda: holds_ms.pop(0))
+    watching = broadcast.join()
+    broadcast.put(replace(picture(1), moved_by_ns=5.0))
+    assert (await watching.pictures.recv()).pts == 3000
+    assert watching.pictures.newest == MediaTime(3000, 90_000, 5.0)
+    broadcast.put(picture(2))
+    waiting = asyncio.create_task(watching.pictures.recv())
+    await asyncio.sleep(0.001)
+    assert not waiting.done()
+    broadcast.put(picture(3))
+    assert (await waiting).pts == 6000, "the newer one does not take its place"
+    assert (await watching.pictures.recv()).pts == 9000
+    assert [s.held_ms > 0 for s in sent] == [False, True]
+    assert sent[1].held_ms >= 59

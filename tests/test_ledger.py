@@ -490,3 +490,22 @@ def test_two_metrics_do_not_share_state() -> None:
     one, two = Metrics(), Metrics()
     one.dropped(1, stage="tracked")
     assert b'stage="tracked"' not in two.render()[0]
+
+
+def test_how_far_sound_and_picture_are_apart_is_told_everywhere(tmp_path: Path) -> None:
+    registry, clock, path = CollectorRegistry(), FakeClock(), tmp_path / "t.jsonl"
+    with Ledger(trace_path=path, metrics=Metrics(registry), clock_ns=clock) as ledger:
+        for sequence, skew_ms in enumerate((-30.0, -10.0, 50.0, None)):
+            clock.advance_ms(40)
+            ledger.frame(LatencyTrace({}), sequence=sequence, pts_s=0.0, fresh=True, skew_ms=skew_ms)
+        skew = ledger.snapshot().skew_ms
+        assert skew is not None
+        assert (skew.p50, skew.count) == (-10.0, 3)
+        clock.advance_ms(20_000)
+        assert ledger.snapshot().skew_ms is None, "what was long ago is not now"
+    value = registry.get_sample_value
+    assert value("visavis_skew_seconds") == pytest.approx(0.05), "the newest, with its sign"
+    assert value("visavis_skew_size_seconds_count") == 3
+    assert value("visavis_skew_size_seconds_bucket", {"le": "0.03"}) == 2
+    assert value("visavis_skew_size_seconds_sum") == pytest.approx(0.09)
+    assert [f.skew_ms for f in read_trace(path).frames] == [-30.0, -10.0, 50.0, None]

@@ -456,3 +456,36 @@ async def test_a_gap_in_delayed_sound_does_not_click() -> None:
     assert (sent[jump - 1], sent[jump]) == (8000, 0), "time jumps here"
     assert np.abs(np.diff(sent[jump:])).max() < 100, "and after it nothing does, to the silence and on"
     assert sent[jump:].max() == 8000
+
+
+async def test_of_all_sound_that_leaves_is_known_when_it_was_captured() -> None:
+    """The first sample of packet k was captured at k seconds: what leaves later is as much older."""
+    wanted_ms = 0.0
+    left: list[float | None] = []
+    gone: list[float] = []
+    track = DelayedAudioTrack(
+        Tape("audio", packet),
+        lambda _: wanted_ms,
+        heard=lambda frame: 1e9 * int(frame.to_ndarray()[0, 0]),
+        left=lambda _, captured_ns: left.append(captured_ns),
+        gone=lambda captured_ns, _: gone.append(captured_ns),
+    )
+    for wanted_ms in (0.0, 0.0, 30.5, 30.5, 10.0):  # noqa: B007
+        await track.recv()
+    assert left == [1e9, 2e9, 3e9 - 30.5e6, 4e9 - 30.5e6, 5e9 - 10e6]
+    assert gone == left[:-1], "the last one has not left yet"
+    assert track.newest == media.MediaTime(4 * 960, 48_000, 5e9 - 10e6)
+
+
+async def test_sound_of_unknown_capture_leaves_all_the_same() -> None:
+    track = DelayedAudioTrack(Tape("audio", packet))
+    await track.recv()
+    await track.recv()
+    assert track.newest is None
+
+
+def test_media_time_goes_on_at_any_rate() -> None:
+    at = media.MediaTime(480, 48_000, 1e9)
+    assert at.ticks_at(1e9, 48_000) == 480
+    assert at.ticks_at(2e9, 48_000) == 48_480
+    assert at.ticks_at(0.5e9, 90_000) == 900 - 45_000

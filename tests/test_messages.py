@@ -36,6 +36,7 @@ from streamer.webrtc.messages import (
         ('{"type":"controls","lips":0.5,"preset":"sad"}', SetControls({"lips": 0.5, "preset": "sad"})),
         ('{"type":"sound","trim_ms":-20}', SetSound(-20.0, None)),
         ('{"type":"sound","waits_ms":60}', SetSound(None, 60.0)),
+        ('{"type":"sound","heard":false,"skew_ms":-7.5}', SetSound(None, None, False, -7.5)),
         ('{"type":"sound"}', SetSound(None, None)),
     ],
 )
@@ -91,3 +92,9 @@ def test_the_mesh_lies_in_the_picture() -> None:
         "type": "mesh",
         "points": [0, 0, round(MESH_UNITS / 2), round(MESH_UNITS / 2), MESH_UNITS, 0],
     }
+
+
+@pytest.mark.parametrize("part", ['"heard":1', '"heard":"yes"', '"skew_ms":true', '"skew_ms":1e9'])
+def test_sound_that_is_told_wrongly_is_refused(part: str) -> None:
+    with pytest.raises(MessageError, match=part.split('"')[1]):
+        read_command('{"type":"sound",' + part + "}")

@@ -237,6 +237,18 @@ def test_perfetto_never_ends_a_slice_before_it_began(tmp_path: Path) -> None:
     assert times["e"] >= times["b"]
 
 
+def test_perfetto_counts_how_far_sound_and_picture_are_apart(tmp_path: Path) -> None:
+    out = tmp_path / "t.json"
+    stamps = LatencyTrace({"captured": START_NS})
+    skews = (-12.5, None, 30.0)
+    frames = [FrameRecord(k, None, None, stamps, True, START_NS + k * MS, s) for k, s in enumerate(skews)]
+    write_perfetto(trace_of(frames), out)
+    events = json.loads(out.read_text())["traceEvents"]
+    found = [e for e in events if e["ph"] == "C" and e["name"] == "skew"]
+    assert [e["args"]["skew_ms"] for e in found] == [-12.5, 30.0]
+    assert found[1]["ts"] - found[0]["ts"] == pytest.approx(2000)
+
+
 @pytest.mark.slow
 def test_light_and_dark_pages_differ_only_in_colour(tmp_path: Path) -> None:
     out = tmp_path / "r.html"

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from streamer.frame import LatencyTrace
-from streamer.sound.lag import MOST_S, PictureLag
+from streamer.sound.lag import FAR_S, FAR_TIMES, MOST_S, Lag
 from streamer.sound.line import KEPT_S, LATELY_S, MARGIN_S, STEADY_S, SoundLine
 
 F32 = NDArray[np.float32]
@@ -169,7 +169,7 @@ def test_before_the_first_sound_there_is_silence() -> None:
 
 
 def test_the_lag_of_pictures_is_smoothed_and_bounded() -> None:
-    lag = PictureLag()
+    lag = Lag()
     assert lag.after(LatencyTrace({"sent": 5})).seconds is None
     for _ in range(200):
         lag = lag.after(LatencyTrace({"captured": 10**9, "sent": 10**9 + 60_000_000}))
@@ -177,4 +177,25 @@ def test_the_lag_of_pictures_is_smoothed_and_bounded() -> None:
     once = lag.after(LatencyTrace({"captured": 0, "sent": 10**11})).seconds
     assert once is not None
     assert 0.06 < once < 0.06 + 0.06 * MOST_S
-    assert PictureLag().after(LatencyTrace({"captured": 9, "sent": 3})).seconds == 0
+    assert Lag().after(LatencyTrace({"captured": 9, "sent": 3})).seconds == 0
+
+
+def test_a_lag_that_is_another_is_believed_at_once_and_a_few_late_ones_are_not() -> None:
+    lag = Lag()
+    for _ in range(50):
+        lag = lag.after_s(0.05)
+    for _ in range(FAR_TIMES - 1):  # a burst after a blackout
+        lag = lag.after_s(0.05 + 2 * FAR_S)
+    assert lag.seconds is not None
+    assert lag.seconds < 0.05 + FAR_S + 0.02
+    steady = Lag(0.05)
+    for _ in range(FAR_TIMES):
+        steady = steady.after_s(0.2)
+    assert steady.seconds == pytest.approx(0.2)
+
+
+def test_what_is_far_off_on_both_sides_is_jitter() -> None:
+    lag = Lag(0.2)
+    for k in range(10 * FAR_TIMES):
+        lag = lag.after_s(0.2 + (0.1 if k % 2 else -0.1))
+    assert lag.seconds == pytest.approx(0.2, abs=0.02)

@@ -139,6 +139,16 @@ def test_the_trim_is_on_top_and_never_before_the_voice() -> None:
         assert microphone.delay_s == 0
 
 
+def test_it_tells_how_far_a_picture_is_from_its_sound() -> None:
+    with speaking(trim_s=0.1) as (stage, microphone):
+        microphone.sent(picture(0.3))
+        assert microphone.skew_ms(picture(0.32)) == pytest.approx(20)
+        assert microphone.skew_ms(LatencyTrace({"sent": 5})) is None
+        stage.broken.add("in")
+        stage.pass_one("in")
+        assert microphone.skew_ms(picture(0.3)) is None, "there is no sound"
+
+
 def test_muted_is_silent_at_once_and_goes_on_in_time() -> None:
     with speaking() as (stage, microphone):
         stage.play(0.5)
@@ -182,6 +192,7 @@ def test_devices_slower_than_the_picture_are_told_of() -> None:
         microphone.sent(picture(0.04))
         stage.play(1.0)
         assert microphone.late_s > LATE_NOTICE_S
+        assert microphone.skew_ms(picture(0.04)) == pytest.approx(-1000 * microphone.late_s)
         [said] = microphone.notices
         assert "ms after the picture" in said
 

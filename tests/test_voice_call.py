@@ -23,9 +23,10 @@ from calls import HEIGHT_PX, WIDTH_PX, Camera, Client, Painter, only_loopback, p
 from hearing import JAW, EchoSpeech
 
 from engines.errors import WeightsError
+from engines.motion import Motion
 from engines.speech.speech_to_motion import SpeechToMotion
 from streamer.avatar import Driven, Shown
-from streamer.clock import SystemClock
+from streamer.clock import SystemClock, VirtualClock
 from streamer.drive.driver import Drive
 from streamer.drive.voice import Voice
 from streamer.frame import Frame, Moment
@@ -462,3 +463,20 @@ def test_a_refused_microphone_is_explained(voice_page: Any) -> None:
         wait_for(
             page, "document.querySelector('.notice')?.textContent.includes('may not use the microphone')"
         )
+
+
+def test_sound_that_knows_its_capture_drives_by_it() -> None:
+    """Not by when its packets came: those jitter."""
+    sound = CallSound(Voice(EchoSpeech()), VirtualClock(10**12))
+    packet = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.int16), "s16", "mono")
+    packet.sample_rate = RATE_HZ
+    for k in range(50):
+        sound.put(packet, 1e9 + k * 20e6)
+    moment = sound.read(0.0)
+    assert moment is not None
+    assert moment.capture_time_ns == pytest.approx(1e9 + moment.pts_s * 1e9, abs=2e6)
+    said = sound.said(Motion())
+    assert said is not None
+    answered_s = sound.voice.answered_s
+    assert answered_s is not None
+    assert said.captured_ns == pytest.approx(1e9 + answered_s * 1e9, abs=2e6)

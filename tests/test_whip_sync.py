@@ -46,6 +46,7 @@ async def watched(seconds: float, enough: int) -> list[Watcher]:
         for watcher in watchers:
             await watcher.accept(await call.new_player().answer(await watcher.offer()))
         await until(lambda: all(len(w.flashes_s) >= enough for w in watchers), "the flashes")
+        await until(lambda: all(len(w.beeps_s) >= 2 for w in watchers), "their beeps")
     finally:
         for watcher in watchers:
             await watcher.close()

@@ -18,21 +18,27 @@ from streamer.drive.presence import Presence, advance
 from streamer.drive.share import Share
 from streamer.drive.told import Told
 from streamer.drive.trackers.tracker import Track, Tracker
-from streamer.drive.voice_helps import FADE_S, with_voice
+from streamer.drive.voice_helps import FADE_S, Said, with_voice
 from streamer.frame import Frame, Moment
+
+MOST_OF_IT = 0.5  # of the mouth: then it is the voice's
 
 DriverState = Literal["calibrating", "tracking", "holding", "idle", "fault"]
 
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """What drives one output frame: the motion, the neutral it is relative to, and how it came about."""
+    """What drives one output frame: the motion, the neutral it is relative to, and how it came about.
+
+    `heard_ns`: when what moves the mouth was in the air, while a voice helps, in ns of the monotonic clock.
+    """
 
     motion: Motion
     neutral: Motion
     state: DriverState
     face: bool
     landmarks_px: NDArray[np.float32] | None = None
+    heard_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ class Driver:
         *,
         smooth: bool = True,
         on_fault: Callable[[BaseException], None] | None = None,
-        said: Callable[[Motion], Motion | None] | None = None,
+        said: Callable[[Motion], Said | None] | None = None,
         on_drive: Callable[[Drive], None] | None = None,
     ) -> None:
         """What a driver may be given.
@@ -65,7 +71,7 @@ class Driver:
         self._tracker = tracker
         self._said = said
         self._voices = Share(FADE_S)  # of the mouth
-        self._last_said: Motion | None = None
+        self._last_said: Said | None = None
         self._filter = MotionFilter() if smooth else None
         self._presence = Presence()
         self._on_fault = on_fault
@@ -130,9 +136,12 @@ class Driver:
             said = self._said(neutral)  # asked always: who is heard only now and then is not understood
             self._voices = self._voices.towards(seen is None and said is not None, time_s)
             self._last_said = said or self._last_said  # what fades out when the voice ends
-            if self._last_said is not None:
-                motion = with_voice(motion, self._last_said, self._voices.value)
-        return Drive(motion, neutral, self._presence.label, seen is not None)
+        heard_ns = None
+        if self._last_said is not None:
+            share = self._voices.value
+            motion = with_voice(motion, self._last_said.motion, share)
+            heard_ns = self._last_said.captured_ns if share > MOST_OF_IT else None
+        return Drive(motion, neutral, self._presence.label, seen is not None, heard_ns=heard_ns)
 
     def recalibrate(self) -> None:
         """Take the driver's neutral anew, from the next frame on; from any thread."""

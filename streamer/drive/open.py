@@ -9,13 +9,14 @@ from streamer.drive.driver import Drive, Driver
 from streamer.drive.trackers.names import TOLD
 from streamer.drive.trackers.open import open_tracker
 from streamer.drive.trackers.tracker import NoTracker, Tracker
+from streamer.drive.voice_helps import Said
 
 
 def open_driver(
     tracker: str | None,
     on_fault: Callable[[BaseException], None] | None = None,
     *,
-    said: Callable[[Motion], Motion | None] | None = None,
+    said: Callable[[Motion], Said | None] | None = None,
     on_drive: Callable[[Drive], None] | None = None,
 ) -> Driver:
     """A driver that follows faces with the tracker of that name; `TOLD` where others do, None where there is no face.

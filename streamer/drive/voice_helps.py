@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,14 @@ from engines.motion import ARKIT_NAMES, Motion
 FADE_S = 0.3
 
 _MOUTH = np.array([n.startswith(("jaw", "mouth")) for n in ARKIT_NAMES])
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The motion that a voice asks for, and when that was in the air, in ns of the monotonic clock."""
+
+    motion: Motion
+    captured_ns: int
 
 
 def with_voice(seen: Motion, said: Motion, share: float) -> Motion:

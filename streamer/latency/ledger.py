@@ -30,7 +30,8 @@ class Snapshot:
 
     `fps` counts new pictures, `shown_fps` repeated ones too, both over the sliding window. `frames` is all
     that was shown, `late` those of them that repeated a picture. `stage_ms` and `total_ms` are over the
-    window, `run_stage_ms` and `run_total_ms` over the whole run. `trace_lost` lines never reached the trace
+    window, `run_stage_ms` and `run_total_ms` over the whole run. `skew_ms`, over the window: how much later
+    than its sound a picture is seen, negative where it is sooner. `trace_lost` lines never reached the trace
     file, and `trace_error` says why it stopped. `sound_s`: what became of the received sound, see `Ledger.sound_s`.
     """
 
@@ -50,6 +51,7 @@ class Snapshot:
     trace_lost: int
     trace_error: str | None
     sound_s: Mapping[str, float] = field(default_factory=dict[str, float])
+    skew_ms: Percentiles | None = None
 
 
 @dataclass(slots=True)
@@ -91,6 +93,7 @@ class Ledger:
         self._tally = _Tally()
         # (shown at, new picture?, total or None, stages), oldest first.
         self._window: deque[tuple[int, bool, float | None, dict[str, float]]] = deque()
+        self._skews: deque[tuple[int, float]] = deque()
         self._writer: TraceWriter | None = None
         # gets each line of a trace as it comes, from any thread; may be set at any time
         self.copy_to: Callable[[Mapping[str, object]], None] | None = None
@@ -108,8 +111,19 @@ class Ledger:
             "started_ns": self._clock_ns(),
         }
 
-    def frame(self, trace: LatencyTrace, *, sequence: int, pts_s: float, fresh: bool) -> None:
-        """Count one shown frame; `fresh=False` says it repeated a picture (counted as late)."""
+    def frame(
+        self,
+        trace: LatencyTrace,
+        *,
+        sequence: int,
+        pts_s: float,
+        fresh: bool,
+        skew_ms: float | None = None,
+    ) -> None:
+        """Count one shown frame; `fresh=False` says it repeated a picture (counted as late).
+
+        `skew_ms`: how much later than its sound it is seen (> 0), or sooner, where there is sound.
+        """
         now_ns = self._clock_ns()
         stamps_ns = trace.stamps_ns
         stage_ms = trace.stage_ms() if fresh else {}
@@ -128,9 +142,13 @@ class Ledger:
                         sketch = tally.stages[stage] = QuantileSketch()
                     sketch.add(ms)
             self._window.append((now_ns, fresh, total_ms, stage_ms))
+            if skew_ms is not None:
+                self._skews.append((now_ns, skew_ms))
             self._forget(now_ns)
         if self._metrics is not None:
             self._metrics.frame(stage_ms, total_ms, fresh=fresh)
+            if skew_ms is not None and isinstance(self._metrics, Metrics):
+                self._metrics.skew(skew_ms)
         if self._traced:
             first_ns = next((stamps_ns[s] for s in STAGES if s in stamps_ns), None)
             self._trace(
@@ -141,6 +159,7 @@ class Ledger:
                     "stamps_ns": dict(stamps_ns),
                     "fresh": fresh,
                     "ns": now_ns,
+                    **({} if skew_ms is None else {"skew_ms": round(skew_ms, 2)}),
                 }
             )
 
@@ -176,7 +195,7 @@ class Ledger:
         with self._lock:
             tally = self._tally
             self._forget(now_ns)
-            window = list(self._window)
+            window, skews = list(self._window), [ms for _, ms in self._skews]
             run_total = tally.total.copy()  # copied, so that the live loop does not wait for arithmetic
             run_stages = {s: tally.stages[s].copy() for s in STAGES if s in tally.stages}
             frames, late, last_fault = tally.frames, tally.late, tally.last_fault
@@ -208,6 +227,7 @@ class Ledger:
             trace_lost=writer.lost if writer is not None else 0,
             trace_error=writer.error if writer is not None else None,
             sound_s=self.sound_s(),
+            skew_ms=percentiles(skews),
         )
 
     def close(self) -> None:
@@ -238,6 +258,8 @@ class Ledger:
         oldest_ns = now_ns - self._window_ns
         while self._window and self._window[0][0] <= oldest_ns:
             self._window.popleft()
+        while self._skews and self._skews[0][0] <= oldest_ns:
+            self._skews.popleft()
 
 
 def _one_line(error: BaseException) -> str:

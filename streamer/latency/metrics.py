@@ -11,6 +11,8 @@ from streamer.latency.account import Account
 
 # Dense around the 33 ms frame budget, because that is where a bucket edge has to tell good from bad.
 _STAGE_BUCKETS_S = (0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.033, 0.05, 0.1, 0.25, 1.0)
+# around what people begin to see: 45 ms (sound first) and 125 ms (picture first), ITU-R BT.1359
+_SKEW_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.125, 0.25, 0.5)
 _TOTAL_BUCKETS_S = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 
 
@@ -51,6 +53,17 @@ class Metrics:
         self._faults = Counter(
             "visavis_faults", "Errors survived, by stage", ["stage"], registry=self.registry
         )
+        self._skew_s = Gauge(
+            "visavis_skew_seconds",
+            "How much later than its sound the newest picture is seen; negative where it is sooner",
+            registry=self.registry,
+        )
+        self._skew_size_s = Histogram(
+            "visavis_skew_size_seconds",
+            "How far pictures are from their sound, either way",
+            buckets=_SKEW_BUCKETS_S,
+            registry=self.registry,
+        )
         self._sessions = Gauge("visavis_sessions", "Sessions open now", registry=self.registry)
         self.ever, self.minute = Account(), Account()
         # labels() takes a lock and builds a key on every call; the ledger calls this per frame and stage.
@@ -76,6 +89,11 @@ class Metrics:
             if child is None:
                 child = self._stage_children.setdefault(stage, self._stage_s.labels(stage))
             child.observe(max(ms, 0.0) / 1e3)
+
+    def skew(self, skew_ms: float) -> None:
+        """How much later than its sound a picture that has left is seen (> 0), or sooner."""
+        self._skew_s.set(skew_ms / 1e3)
+        self._skew_size_s.observe(abs(skew_ms) / 1e3)
 
     def dropped(self, count: int, *, stage: str) -> None:
         """Count `count` frames dropped before `stage`."""

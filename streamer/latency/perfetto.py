@@ -42,6 +42,9 @@ def write_perfetto(trace: Trace, out: Path) -> None:
             events.append(
                 {"ph": "C", "name": "latency", "ts": at_us(frame.shown_ns), "args": total, **common}
             )
+        if frame.skew_ms is not None:
+            skew = {"skew_ms": frame.skew_ms}
+            events.append({"ph": "C", "name": "skew", "ts": at_us(frame.shown_ns), "args": skew, **common})
     for event in trace.events:
         args = {"stage": event.stage, "count": event.count, "message": event.message}
         events.append(

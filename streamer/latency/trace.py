@@ -112,7 +112,10 @@ class TraceWriter:
 
 @dataclass(frozen=True, slots=True)
 class FrameRecord:
-    """One shown frame of a trace; `shown_ns` is when the ledger was told of it."""
+    """One shown frame of a trace; `shown_ns` is when the ledger was told of it.
+
+    `skew_ms`: how much later than its sound it is seen (> 0), or sooner; None without sound.
+    """
 
     sequence: int
     pts_s: float | None
@@ -120,6 +123,7 @@ class FrameRecord:
     trace: LatencyTrace
     fresh: bool
     shown_ns: int
+    skew_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,18 +240,17 @@ def _record(line: bytes) -> FrameRecord | EventRecord:
     if unknown := [s for s in stamps_ns if s not in STAGES]:
         raise ValueError(f"unknown stage {unknown[0][:40]!r}")
     trace = LatencyTrace({stage: _integer(stamps_ns, stage) for stage in stamps_ns})
-    fresh, pts = data.get("fresh"), data.get("pts_s")
+    fresh = data.get("fresh")
     if not isinstance(fresh, bool):
         raise ValueError("'fresh' is not true or false")
-    if pts is not None and (isinstance(pts, bool) or not isinstance(pts, int | float) or not abs(pts) < 1e12):
-        raise ValueError("'pts_s' is not a number of seconds")
     return FrameRecord(
         sequence=_integer(data, "seq"),
-        pts_s=None if pts is None else float(pts),
+        pts_s=_number(data, "pts_s", "seconds"),
         capture_ns=None if data.get("capture_ns") is None else _integer(data, "capture_ns"),
         trace=trace,
         fresh=fresh,
         shown_ns=_integer(data, "ns"),
+        skew_ms=_number(data, "skew_ms", "milliseconds"),
     )
 
 
@@ -261,6 +264,15 @@ def _object(line: bytes) -> dict[str, object]:
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")
     return cast("dict[str, object]", data)
+
+
+def _number(data: Mapping[str, object], key: str, of: str) -> float | None:
+    value = data.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:
+        raise ValueError(f"{key!r} is not a number of {of}")
+    return float(value)
 
 
 def _integer(data: Mapping[str, object], key: str) -> int:

@@ -53,6 +53,7 @@ def call_numbers(snapshot: Snapshot) -> dict[str, object]:
         "late_frames": snapshot.late,
         "latency_ms": _times(snapshot.total_ms),
         "stage_ms": _stages(snapshot.stage_ms),
+        "skew_ms": _times(snapshot.skew_ms),
         "dropped_frames": dict(snapshot.dropped),
         "faults": dict(snapshot.fault_stages),
         "sound_s": {name: round(seconds, 3) for name, seconds in snapshot.sound_s.items()},

@@ -14,7 +14,7 @@ from typing import Self
 from streamer.clock import Clock, SystemClock
 from streamer.frame import LatencyTrace
 from streamer.sound.devices import F32, PIECE, RATE_HZ, DeviceGone, SoundError, SoundIn, SoundOut
-from streamer.sound.lag import PictureLag
+from streamer.sound.lag import Lag
 from streamer.sound.line import SoundLine
 
 RETRY_S = 1.0
@@ -42,7 +42,7 @@ class VirtualMicrophone:
         self._clock = clock or SystemClock()
         self._open_in, self._open_out = open_in, open_out
         self._trim_s, self._retry_s, self._on_close = trim_s, retry_s, on_close
-        self._lag = PictureLag()
+        self._lag = Lag()
         self._line = SoundLine(RATE_HZ)
         self._lock = threading.Lock()  # of the line; held for microseconds
         self._stop = threading.Event()
@@ -69,6 +69,17 @@ class VirtualMicrophone:
     def delay_s(self) -> float:
         """By how much what is spoken is to be heard later."""
         return max(0.0, (self._lag.seconds or 0.0) + self._trim_s)
+
+    def skew_ms(self, trace: LatencyTrace) -> float | None:
+        """How much later than its sound a picture that has left is seen (> 0), or sooner; None while a device is gone.
+
+        A shift by hand is meant, and so is none of it.
+        """
+        captured_ns, sent_ns = trace.stamps_ns.get("captured"), trace.stamps_ns.get("sent")
+        if captured_ns is None or sent_ns is None or self._gone:
+            return None
+        sound_s = self.delay_s + self.late_s - self._trim_s
+        return (sent_ns - captured_ns) / 1e6 - 1000 * sound_s
 
     @property
     def late_s(self) -> float:

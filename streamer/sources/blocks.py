@@ -25,7 +25,7 @@ RING_S = 2.0  # sound that nobody read is kept this long
 class Block:
     """What a device gave: `samples` (S, C) at `rate_hz`, when it came, and in which opening of the device.
 
-    `lost_s`: what the device says is missing before them.
+    `lost_s`: what the device says is missing before them. `ended_ns`: as a `Piece`'s.
     """
 
     samples: F32
@@ -33,6 +33,7 @@ class Block:
     arrived_ns: int
     opening: int
     lost_s: float = 0.0
+    ended_ns: int | None = None
 
     @property
     def length_s(self) -> float:
@@ -127,6 +128,6 @@ class RingSource(HeardSource):
             lost_s += block.lost_s
             mono, self._downmix = self._downmix.after(block.samples.T, block.rate_hz)
             samples = self._to_16_khz(mono)
-            pieces.append(Piece(samples, block.arrived_ns, lost_s))
+            pieces.append(Piece(samples, block.arrived_ns, lost_s, block.ended_ns))
             lost_s = 0.0
         return pieces

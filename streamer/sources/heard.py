@@ -34,11 +34,15 @@ _STAMPS_S = 2.0  # how long it is remembered when a piece of sound arrived
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Sound as it arrives: `samples` (S,) float32 at 16 kHz, when the last of them came, what was lost before."""
+    """Sound as it arrives: `samples` (S,) float32 at 16 kHz, when the last of them came, what was lost before.
+
+    `ended_ns`: when the last of them was in the air, where that is known better than by its arrival.
+    """
 
     samples: F32
     arrived_ns: int
     lost_s: float = 0.0
+    ended_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,8 @@ class HeardSource(Source):
         self.voice = voice
         self._clock = clock or SystemClock()
         self._tick = -1
-        self._stamps: deque[tuple[float, int]] = deque()  # (seconds heard, when they had been)
+        # (seconds heard, when they had come, when the last of them was in the air)
+        self._stamps: deque[tuple[float, int, int]] = deque()
         self._loudness = Loudness()
         self._was_clipped = False
 
@@ -126,7 +131,8 @@ class HeardSource(Source):
         self.voice.hear(piece.samples)
         self._loudness = self._loudness.after(piece.samples)
         self._was_clipped = self._was_clipped or self._loudness.clipped > CLIPPED_SHARE
-        self._stamps.append((self.voice.heard_s, piece.arrived_ns))
+        ended_ns = piece.arrived_ns if piece.ended_ns is None else piece.ended_ns
+        self._stamps.append((self.voice.heard_s, piece.arrived_ns, ended_ns))
         while len(self._stamps) > 1 and self._stamps[0][0] < self.voice.heard_s - _STAMPS_S:
             self._stamps.popleft()
 
@@ -138,13 +144,18 @@ class HeardSource(Source):
             return None
         self._tick = tick
         pts_s = tick / HEARD_FPS
-        heard_s, arrived_ns = next((s for s in self._stamps if s[0] >= pts_s), self._stamps[-1])
-        captured_ns = arrived_ns - round(max(0.0, heard_s - pts_s) * 1e9)
+        arrived_ns, captured_ns = self._when(pts_s)
         trace = LatencyTrace().mark("captured", captured_ns).mark("received", arrived_ns)
         trace = trace.mark("decoded", self._clock.now_ns())
         spoken = self.voice.at(pts_s)
         motion = motion_of(spoken) if spoken else Motion()
         return Heard(pts_s, captured_ns, trace, tick, motion=motion)
+
+    def _when(self, pts_s: float) -> tuple[int, int]:
+        """When the sound of a moment had come, and when it was in the air, in ns."""
+        stamps = self._stamps
+        heard_s, arrived_ns, ended_ns = next((s for s in stamps if s[0] >= pts_s), stamps[-1])
+        return arrived_ns, ended_ns - round(max(0.0, heard_s - pts_s) * 1e9)
 
 
 def heard_info(name: str, *, is_live: bool, duration_s: float | None = None) -> SourceInfo:

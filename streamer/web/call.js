@@ -5,7 +5,7 @@
 
 import { ApiError, changeCall, iceSettings, postOffer } from "./api.js";
 import { addMedia, favourMotion, gathered } from "./peer.js";
-import { soundWaitsMs } from "./sound_waits.js";
+import { MOST_WAIT_MS, soundWaitsMs } from "./sound_waits.js";
 import { Wishes, changesBetween } from "./wishes.js";
 
 const ANSWER_CAP_MS = 15_000;
@@ -36,14 +36,18 @@ export class Call {
   #controls = null;
   #audio = { concealed: 0, total: 0 };
   #sums = new Map();
+  #outputMs = 0;
 
   /**
-   * `ending` is called while the last frame can still be read; `answer` when the call has another avatar; `unchanged`
+   * `isHeard`: whether the sound is not silenced here, so that pictures wait for it. `ending` is called while the last frame can still be read; `answer` when the call has another avatar; `unchanged`
    * when what was `wanted` cannot be, and the call goes on as it was, with what is `kept`.
+   * `skewMs`: how much later than its sound a picture was seen within the last moments, null if nobody knows.
    * @param {{
    *   phase: (phase: {name: "connecting"|"connected"|"waiting"|"refused", text?: string, inS?: number, status?: number}) => void,
    *   answer: (answer: {controls: object | null}) => void,
    *   neutral: () => string | undefined,
+   *   isHeard: () => boolean,
+   *   skewMs: () => number | null,
    *   unchanged: (refusal: {text: string, status?: number, what?: string, wanted: object, kept: object}) => void,
    *   ending: () => void,
    *   stream: (stream: MediaStream) => void,
@@ -133,6 +137,14 @@ export class Call {
 
   get audio() {
     return { ...this.#audio };
+  }
+
+  /** Which sound leaves the jitter buffer now; null where nobody says. @returns {{rtp: number, atMs: number, outputMs: number} | null} */
+  soundPlaying() {
+    const receiver = this.#pc?.getReceivers?.().find(({ track }) => track.kind === "audio");
+    const source = receiver?.getSynchronizationSources?.()[0];
+    if (source?.rtpTimestamp === undefined) return null;
+    return { rtp: source.rtpTimestamp, atMs: source.timestamp - performance.timeOrigin, outputMs: this.#outputMs };
   }
 
   /** One change at a time: what is wanted meanwhile goes together with the next. */
@@ -297,8 +309,15 @@ export class Call {
       }
     }
     // the server lets the sound leave earlier by what it will wait here
+    this.#outputMs = waits.playout ?? this.#outputMs;
     const waitsMs = soundWaitsMs(waits);
-    if (waitsMs !== null) this.send({ type: "sound", waits_ms: waitsMs });
+    const skewMs = this.#on.skewMs();
+    this.send({
+      type: "sound",
+      heard: this.#on.isHeard(),
+      ...(waitsMs !== null && { waits_ms: waitsMs }),
+      ...(skewMs !== null && Math.abs(skewMs) <= MOST_WAIT_MS && { skew_ms: skewMs }),
+    });
   }
 
   /** Mean of what a sum over a count grew by since the last look, in ms; undefined without news. */
@@ -340,6 +359,7 @@ export class Call {
     this.#session = null;
     this.#changing = false;
     this.#sums.clear();
+    this.#outputMs = 0;
     if (this.#pc) this.#on.ending();
     this.#pc?.close();
     this.#pc = null;

@@ -57,6 +57,7 @@ export class Hud {
   #toggle = el("hud-toggle");
   #parts = new Map();
   #generator = null;
+  #skew = null;
 
   get shown() {
     return !this.#root.hidden;
@@ -79,8 +80,16 @@ export class Hud {
     el("hud-p95").textContent = usable ? whole(p95) : "–";
     el("hud-dropped").textContent = String(stats.dropped);
     el("hud-resolution").textContent = stats.resolution?.replace("x", " × ") ?? "–";
+    this.#drawSkew(stats.skew_ms?.p50 ?? null);
     this.#drawGenerator(stats.generator ?? null);
     this.#drawStages(segments(stats), drive);
+  }
+
+  /** How much later than its sound the picture is seen; no line while there is no sound. */
+  #drawSkew(skewMs) {
+    if (skewMs === null && this.#skew === null) return;
+    this.#skew ??= makeNumber(this.#root.querySelector(".numbers"), "Picture after sound", "hud-skew", "ms p50");
+    this.#skew.textContent = whole(skewMs);
   }
 
   /** Which generator is at work; no line while nobody has said. */
@@ -117,7 +126,7 @@ export class Hud {
 }
 
 /** One more entry of the list of numbers; gives the element that holds its value. */
-function makeNumber(list, name, id) {
+function makeNumber(list, name, id, unit = "") {
   const entry = document.createElement("div");
   const label = document.createElement("dt");
   label.textContent = name;
@@ -125,6 +134,11 @@ function makeNumber(list, name, id) {
   const value = document.createElement("span");
   value.id = id;
   holder.append(value);
+  if (unit) {
+    const small = document.createElement("small");
+    small.textContent = unit;
+    holder.append(small);
+  }
   entry.append(label, holder);
   list.append(entry);
   return value;

@@ -64,6 +64,7 @@ const picture = new Picture({
   video: el("picture"),
   still: el("still"),
   onFrame(nowMs, metadata) {
+    meter.soundPlayed(call.soundPlaying());
     meter.frameShown(nowMs, metadata);
     call.heard();
   },
@@ -98,6 +99,8 @@ const call = new Call({
   answer: onAnswer,
   unchanged: onUnchanged,
   neutral: () => (drive.name === "webcam" ? keptNeutral.of(drive.stream) : undefined),
+  isHeard: () => !el("picture").muted,
+  skewMs: () => meter.skewMs(performance.now()),
   ending: () => picture.hold(),
   stream: (stream) => picture.show(stream),
   message: onMessage,
@@ -283,6 +286,9 @@ function onMessage(message, nowMs) {
       now.drawnBy = message.generator ?? null;
       calmFace.frame(message.state);
       drawStatus();
+      break;
+    case "sound":
+      meter.soundMessage(nowMs, message);
       break;
     case "neutral":
       calmFace.heard(message);

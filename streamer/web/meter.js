@@ -5,6 +5,7 @@
  */
 
 import { FrameMatcher, RateWindow, SlidingWindow, median, nearestDistance, summary, tenth } from "./latency.js";
+import { Skew } from "./skew.js";
 
 const CAMERA_TIMES_KEPT = 120;
 // the preview may show a frame later than the server answers about it
@@ -24,6 +25,7 @@ export class Meter {
   #unchecked = [];
   #presented = null;
   #newestPts = null;
+  #skew;
 
   constructor({ timeOriginMs, windowMs = 10_000 }) {
     this.timeOriginMs = timeOriginMs;
@@ -31,6 +33,7 @@ export class Meter {
     this.#rate = new RateWindow(windowMs);
     this.#glassMs = new SlidingWindow(windowMs);
     this.#captureErrorMs = new SlidingWindow(windowMs);
+    this.#skew = new Skew({ windowMs });
   }
 
   /**
@@ -65,6 +68,21 @@ export class Meter {
     this.#record(nowMs, this.#matcher.message(message, nowMs));
   }
 
+  /** A `sound` message of the data channel arrived. */
+  soundMessage(nowMs, message) {
+    this.#skew.soundMessage(message, nowMs);
+  }
+
+  /** What plays now of the sound, as `Call.soundPlaying` says it. */
+  soundPlayed(sound) {
+    if (sound) this.#skew.soundPlayed(sound);
+  }
+
+  /** The median of the last moments, null of none. */
+  skewMs(nowMs) {
+    return tenth(median(this.#skew.newest(nowMs)));
+  }
+
   /** The own camera captured a frame at `captureMs` (performance clock). */
   cameraFrame(captureMs) {
     this.#cameraMs.push(captureMs + this.timeOriginMs);
@@ -80,6 +98,7 @@ export class Meter {
     this.roundTripMs = null;
     this.#cameraMs = [];
     this.#unchecked = [];
+    this.#skew.newCall();
     this.reset();
   }
 
@@ -89,6 +108,7 @@ export class Meter {
     this.#glassMs.clear();
     this.#captureErrorMs.clear();
     this.#stagesMs.clear();
+    this.#skew.reset();
   }
 
   /** What the HUD shows. Stages keep the server's order, which is the order a frame passes them. */
@@ -97,6 +117,7 @@ export class Meter {
     return {
       fps: tenth(this.#rate.perSecond(nowMs)),
       glass_to_glass_ms: summary(this.#glassMs.values(nowMs)),
+      skew_ms: summary(this.#skew.values(nowMs)),
       stage_ms: Object.fromEntries(stages.filter(([, ms]) => ms !== null)),
       dropped: this.dropped,
       shown: this.shown,
@@ -114,6 +135,7 @@ export class Meter {
 
   #record(nowMs, pairs) {
     for (const { message, shownMs } of pairs) {
+      this.#skew.pictureShown(shownMs, message.clock_ms);
       if (!Number.isFinite(message.capture_ms)) continue;
       this.#glassMs.add(nowMs, this.timeOriginMs + shownMs - message.capture_ms);
     }

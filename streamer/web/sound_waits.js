@@ -1,6 +1,6 @@
 /** How long sound lies in this browser, for the server to make up for. */
 
-const MOST_WAIT_MS = 1000;
+export const MOST_WAIT_MS = 1000;
 
 /** By how much sound waits here longer than pictures, as far as the server can make up for it; null without news. */
 export function soundWaitsMs({ audio, playout = 0, video }) {

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -23,14 +22,13 @@ import aiortc.codecs.opus as opus
 import aiortc.codecs.vpx as vpx
 import av
 import numpy as np
-from aiortc import RTCCertificate, RTCPeerConnection, RTCRtpReceiver, rtp
+from aiortc import RTCCertificate, RTCPeerConnection, rtp
 from aiortc.codecs import HEADER_EXTENSIONS
 from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError, MediaStreamTrack, convert_timebase
 from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
-from aiortc.rtp import RtcpSrPacket
 from av.video.frame import PictureType
 
-from streamer.webrtc import datagrams, reception, sending, udp_ports
+from streamer.webrtc import datagrams, reception, sender_reports, sending, udp_ports
 
 logger = logging.getLogger(__name__)
 
@@ -44,41 +42,9 @@ CIPHERS = ":".join(
     for cipher in ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
     for kind in ("ECDSA", "RSA")
 )
-_NTP_TO_UNIX_S = 2_208_988_800  # RFC 5905: NTP counts from 1900
 
 # What the browser is told to send: enough to track a face by; every packet costs Python time here.
 UPLINK_START_BITRATE, UPLINK_MAX_BITRATE = 1_000_000, 1_500_000
-
-
-@dataclass(frozen=True, slots=True)
-class SenderReport:
-    """RTP time ↔ the sender's wall clock (RFC 3550 § 6.4.1)."""
-
-    wall_ms: float
-    rtp_time: int
-
-
-def unix_ms(ntp_timestamp: int) -> float:
-    """64-bit NTP time → milliseconds since the Unix epoch."""
-    return (ntp_timestamp / (1 << 32) - _NTP_TO_UNIX_S) * 1000
-
-
-def wall_ms_of(report: SenderReport, rtp_time: int) -> float:
-    """The sender's wall clock at an RTP time (32 bit, wrapping)."""
-    difference = (rtp_time - report.rtp_time) & 0xFFFFFFFF
-    if difference >= 1 << 31:
-        difference -= 1 << 32
-    return report.wall_ms + difference * 1000 / VIDEO_CLOCK_HZ
-
-
-def capture_wall_ms(receiver: RTCRtpReceiver, pts: int) -> float | None:
-    """When the browser captured the frame with this `pts`, on its own wall clock; None before the first report."""
-    report: SenderReport | None = getattr(receiver, "visavis_sender_report", None)
-    received = reception.reception_of(receiver)
-    origin = None if received is None else received.rtp_origin
-    if report is None or origin is None:
-        return None
-    return wall_ms_of(report, (pts + origin) & 0xFFFFFFFF)
 
 
 _applied = False
@@ -99,7 +65,7 @@ def apply(*, offer_loopback: bool = False) -> None:
     reception.improve()
     datagrams.improve()
     udp_ports.gather_soon()
-    _remember_sender_reports()
+    sender_reports.improve()
     sending.improve()
     rtp.compute_audio_level_dbov = audio_level_dbov
     _keep_time(vpx.Vp8Encoder)
@@ -119,19 +85,6 @@ def _take_rsa_certificates() -> None:
         return context
 
     RTCCertificate._create_ssl_context = create
-
-
-def _remember_sender_reports() -> None:
-    original = RTCRtpReceiver._handle_rtcp_packet
-
-    async def handle(self: Any, packet: Any) -> None:
-        if isinstance(packet, RtcpSrPacket):
-            info = packet.sender_info
-            if info.ntp_timestamp and info.packet_count:
-                self.visavis_sender_report = SenderReport(unix_ms(info.ntp_timestamp), info.rtp_timestamp)
-        await original(self, packet)
-
-    RTCRtpReceiver._handle_rtcp_packet = handle
 
 
 def _ask_for_immediate_playout() -> None:

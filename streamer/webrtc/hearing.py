@@ -12,6 +12,7 @@ from engines.motion import Motion
 from engines.speech.speech_to_motion import SpeechToMotion
 from streamer.clock import Clock
 from streamer.drive.voice import Voice
+from streamer.drive.voice_helps import Said
 from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.call_sound import CallSound
 from streamer.webrtc.offer_sdp import OfferError
@@ -50,12 +51,12 @@ class Hearing:
         except WeightsError as error:
             logger.warning("the voice will not help the camera: %s", error)
 
-    def put(self, frame: av.AudioFrame) -> None:
-        """A decoded packet of the call, now; waits for nothing."""
+    def put(self, frame: av.AudioFrame, captured_ns: float | None = None) -> None:
+        """A decoded packet of the call, now, and when its first sample was captured; waits for nothing."""
         if self.sound is not None:
-            self.sound.put(frame)
+            self.sound.put(frame, captured_ns)
 
-    def said(self, rest: Motion) -> Motion | None:
+    def said(self, rest: Motion) -> Said | None:
         """For a `Driver`, in the tracking thread: what is being said now; None while nobody speaks or listens."""
         sound = self.sound
         return None if sound is None else sound.said(rest)

@@ -20,7 +20,8 @@ from streamer.drive.driver import DriverState
 from streamer.frame import LatencyTrace
 from streamer.pyav import ColorRange
 from streamer.slot import Slot
-from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ, capture_wall_ms, receive_newest
+from streamer.webrtc.aiortc_fixes import VIDEO_CLOCK_HZ, receive_newest
+from streamer.webrtc.sender_reports import capture_wall_ms
 
 U8 = NDArray[np.uint8]
 TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
@@ -55,7 +56,11 @@ def video_frame_of(rgb: U8, pts: int) -> av.VideoFrame:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One picture on its way out: `pts` of the driving frame, when the browser captured it, what it cost."""
+    """One picture on its way out: `pts` of the driving frame, when the browser captured it, what it cost.
+
+    `moved_by_ns`: when what moves its mouth, a camera's picture or sound, was captured by the call's `MediaClock`, in
+    ns of the monotonic clock. `held_ms`: how long it waited for its sound.
+    """
 
     frame: av.VideoFrame
     pts: int
@@ -65,6 +70,21 @@ class Outgoing:
     face: bool = True
     sequence: int = 0
     fresh: bool = True
+    moved_by_ns: float | None = None
+    held_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MediaTime:
+    """What leaves at `ticks` of its track's `rate_hz` was captured at `captured_ns` of the monotonic clock."""
+
+    ticks: int
+    rate_hz: int
+    captured_ns: float
+
+    def ticks_at(self, now_ns: float, rate_hz: int) -> int:
+        """The track's time in `rate_hz` of what is captured at `now_ns`."""
+        return round(self.ticks * rate_hz / self.rate_hz + (now_ns - self.captured_ns) * rate_hz / 1e9)
 
 
 def next_pts(wanted: int, last: int | None) -> int:
@@ -75,15 +95,23 @@ def next_pts(wanted: int, last: int | None) -> int:
 class SlotTrack(MediaStreamTrack):
     """The outgoing video: the newest picture from a slot, or the last one again when none comes.
 
-    `sent` is called with each picture once the sender asks for the next one, that is after its packets left.
+    `sent` is called with each picture once the sender asks for the next one, that is after its packets left. `hold_ms`:
+    how long a new one waits here; the slot behind it goes on taking newer ones. `newest`: of the last new one.
     """
 
     kind = "video"
 
-    def __init__(self, slot: Slot[Outgoing], sent: Callable[[Outgoing], None]) -> None:
+    def __init__(
+        self,
+        slot: Slot[Outgoing],
+        sent: Callable[[Outgoing], None],
+        hold_ms: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         super().__init__()
+        self.newest: MediaTime | None = None
         self._slot = slot
         self._sent = sent
+        self._hold_ms = hold_ms
         self._last: Outgoing | None = None
         self._last_at_s = 0.0
         self._last_pts: int | None = None
@@ -99,6 +127,8 @@ class SlotTrack(MediaStreamTrack):
                 await asyncio.sleep(3600)  # the sender is about to be cancelled
             if newest is None and self._last is None:
                 continue
+            if newest is not None:
+                newest = await self._held(newest)
             now_s = time.monotonic()
             if newest is None:
                 assert self._last is not None
@@ -110,7 +140,19 @@ class SlotTrack(MediaStreamTrack):
             # both: an encoder may have left a repeated frame in its own time base
             newest.frame.pts, newest.frame.time_base = pts, TIME_BASE
             self._last, self._last_at_s, self._last_pts = replace(newest, pts=pts), now_s, pts
+            moved_by_ns = newest.moved_by_ns
+            if newest.fresh and moved_by_ns is not None:
+                self.newest = MediaTime(pts, VIDEO_CLOCK_HZ, moved_by_ns)
             return newest.frame
+
+    async def _held(self, outgoing: Outgoing) -> Outgoing:
+        """The picture once it has waited for its sound."""
+        hold_ms = self._hold_ms()
+        if hold_ms <= 0:
+            return outgoing
+        begin_s = time.monotonic()
+        await asyncio.sleep(hold_ms / 1000)
+        return replace(outgoing, held_ms=(time.monotonic() - begin_s) * 1000)
 
 
 class EchoTrack(MediaStreamTrack):
@@ -187,9 +229,12 @@ def soft_at_both_ends(samples: NDArray[Any], over: int = 240) -> NDArray[Any]:
 class DelayedAudioTrack(MediaStreamTrack):
     """Incoming sound sent back later by `delay_ms`, at the pace at which it comes in, in pieces of at most `PTIME_S`.
 
-    `delay_ms` is asked with the delay in force. `heard` is given every packet as it comes, `left` every piece as it
-    leaves. A longer delay begins with silence, a shorter one leaves sound out: to the sample, so that mouth and voice
-    stay together. Where the incoming sound has a gap, time goes on: what would have been sent meanwhile is left out.
+    `delay_ms` is asked with the delay in force. `heard` is given every packet as it comes, and says when its first
+    sample was captured, if anybody knows; `left` is given every piece as it leaves, and when its first sample was
+    captured. `gone` is told, once the sender asks for the next one, that is after its packets left, when its first
+    sample was captured and when it was given. `newest`: of the last piece that left. A longer delay begins with
+    silence, a shorter one leaves sound out: to the sample, so that mouth and voice stay together. Where the incoming
+    sound has a gap, time goes on: what would have been sent meanwhile is left out.
     """
 
     kind = "audio"
@@ -198,10 +243,14 @@ class DelayedAudioTrack(MediaStreamTrack):
         self,
         source: MediaStreamTrack,
         delay_ms: Callable[[float], float] = lambda _: 0.0,
-        heard: Callable[[av.AudioFrame], None] = lambda _: None,
-        left: Callable[[av.AudioFrame], None] = lambda _: None,
+        heard: Callable[[av.AudioFrame], float | None] = lambda _: None,
+        left: Callable[[av.AudioFrame, float | None], None] = lambda *_: None,
+        gone: Callable[[float, int], None] = lambda *_: None,
     ) -> None:
         super().__init__()
+        self.newest: MediaTime | None = None
+        self._gone = gone
+        self._given_ns: int | None = None  # when the last piece was, if it is known when it was captured
         self._source = source
         self._delay_ms = delay_ms
         self._heard = heard
@@ -210,18 +259,27 @@ class DelayedAudioTrack(MediaStreamTrack):
         self._form: tuple[str, str, int] | None = None  # of the first packet, and of all that leaves
         self._to_form: tuple[tuple[str, str, int], av.AudioResampler] | None = None
         self._comes_at: int | None = None  # where the next packet begins if nothing is missing
-        self._ready: deque[av.AudioFrame] = deque()
+        self._ready: deque[tuple[av.AudioFrame, float | None]] = deque()
         self._pts = 0
 
     async def recv(self) -> av.AudioFrame:
+        if self.newest is not None and self._given_ns is not None:
+            self._gone(self.newest.captured_ns, self._given_ns)
         while not self._ready:
             frame = await self._source.recv()
             assert isinstance(frame, av.AudioFrame)
-            self._heard(frame)
+            captured_ns = self._heard(frame)
             for same in self._in_form(frame):
-                self._take(same)
-        piece = self._ready.popleft()
-        self._left(piece)
+                self._take(same, captured_ns)
+                captured_ns = (
+                    None if captured_ns is None else captured_ns + 1e9 * same.samples / same.sample_rate
+                )
+        piece, left_ns = self._ready.popleft()
+        self._given_ns = None
+        if left_ns is not None:
+            self.newest = MediaTime(int(piece.pts or 0), piece.sample_rate, left_ns)
+            self._given_ns = time.monotonic_ns()
+        self._left(piece, left_ns)
         return piece
 
     def _in_form(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
@@ -236,7 +294,7 @@ class DelayedAudioTrack(MediaStreamTrack):
         frame.pts = None
         return self._to_form[1].resample(frame)
 
-    def _take(self, frame: av.AudioFrame) -> None:
+    def _take(self, frame: av.AudioFrame, captured_ns: float | None) -> None:
         channels = len(frame.layout.channels)
         raw: NDArray[Any] = frame.to_ndarray()
         samples: NDArray[Any] = raw.T if frame.format.is_planar else raw.reshape(-1, channels)
@@ -258,7 +316,10 @@ class DelayedAudioTrack(MediaStreamTrack):
         out, self._held = held[:count], held[count:]
         piece = round(PTIME_S * frame.sample_rate)
         for begin in range(0, count, piece):
-            self._ready.append(self._piece(out[begin : begin + piece], frame))
+            # what leaves came as many samples before this packet as wait now
+            before_ns = 1e9 * (wanted - begin) / frame.sample_rate
+            at_ns = None if captured_ns is None else captured_ns - before_ns
+            self._ready.append((self._piece(out[begin : begin + piece], frame), at_ns))
 
     def _pass(self, samples: int) -> None:
         """Let so much time go by in silence."""

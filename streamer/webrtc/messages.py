@@ -64,6 +64,7 @@ def frame_message(outgoing: Outgoing, dropped: int, generator: str | None, chang
         "type": "frame",
         "pts": outgoing.pts & 0xFFFFFFFF,
         "capture_ms": None if outgoing.capture_ms is None else round(outgoing.capture_ms, 2),
+        "clock_ms": None if outgoing.moved_by_ns is None else round(outgoing.moved_by_ns / 1e6, 2),
         "stage_ms": {name: round(ms, 2) for name, ms in outgoing.trace.stage_ms().items()},
         "dropped": dropped,
         "face": outgoing.face,
@@ -71,6 +72,11 @@ def frame_message(outgoing: Outgoing, dropped: int, generator: str | None, chang
         "generator": generator,
         "change": change,
     }
+
+
+def sound_message(rtp_time: int, captured_ns: float) -> Message:
+    """When the sound with this RTP time was captured, by the clock of a `frame` message's `clock_ms`."""
+    return {"type": "sound", "rtp": rtp_time, "clock_ms": round(captured_ns / 1e6, 2)}
 
 
 def mesh_message(landmarks_px: NDArray[np.float32], camera_size_px: tuple[int, int]) -> Message:
@@ -115,11 +121,14 @@ class SetControls:
 class SetSound:
     """When the sound is heard; None is as it was.
 
-    `trim_ms`: later by hand. `waits_ms`: what sound waits in the page's own buffers.
+    `trim_ms`: later by hand. `waits_ms`: what sound waits in the page's own buffers. `heard`: whether anybody there
+    hears it. `skew_ms`: how much later than its sound a picture is seen there, measured.
     """
 
     trim_ms: float | None
     waits_ms: float | None
+    heard: bool | None = None
+    skew_ms: float | None = None
 
 
 Command = Ping | Recalibrate | SetControls | SetSound
@@ -143,6 +152,8 @@ def read_command(message: object) -> Command:
         return SetSound(
             milliseconds_of("trim_ms", data["trim_ms"], MOST_TRIM_MS) if "trim_ms" in data else None,
             milliseconds_of("waits_ms", data["waits_ms"], MOST_DELAY_MS) if "waits_ms" in data else None,
+            _yes_or_no("heard", data["heard"]) if "heard" in data else None,
+            milliseconds_of("skew_ms", data["skew_ms"], MOST_DELAY_MS) if "skew_ms" in data else None,
         )
     raise MessageError(
         f"there is no message {reprlib.repr(kind)}; send one of: controls, recalibrate, sound, ping"
@@ -154,6 +165,12 @@ def milliseconds_of(name: str, value: object, most_ms: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most_ms:
         raise MessageError(f"sound: {name} must be a number from {-most_ms:g} to {most_ms:g}")
     return float(value)
+
+
+def _yes_or_no(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise MessageError(f"sound: {name} must be true or false")
+    return value
 
 
 def _parsed(message: object) -> dict[str, object]:

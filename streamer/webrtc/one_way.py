@@ -8,6 +8,7 @@ from aiortc import RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamError
 
 from streamer.webrtc import player
+from streamer.webrtc.flow import STRANGERS_PACKET
 from streamer.webrtc.ice import NOTHING, IceSettings
 from streamer.webrtc.media import DelayedAudioTrack
 from streamer.webrtc.peer import Direction, Peer
@@ -28,6 +29,7 @@ class Ingest(OneWay):
     """A sender's camera or microphone drives; `players` watch. While nobody does, nothing is tracked or drawn."""
 
     DIRECTION: Direction = "recvonly"
+    PACKET_SHARE = STRANGERS_PACKET
 
     def __init__(self, *arguments: Any, stream: str, **options: Any) -> None:
         """As a `Session`; `stream`: under which name it is found."""

@@ -207,9 +207,9 @@ class Peer:
                 if section.is_last:
                     await transport.addRemoteCandidate(None)
 
-    def send_back(self, track: MediaStreamTrack) -> None:
-        """Send `track` in the section of its kind."""
-        self._pc.addTrack(track)
+    def send_back(self, track: MediaStreamTrack) -> RTCRtpSender:
+        """Send `track` in the section of its kind; by what it leaves."""
+        return self._pc.addTrack(track)
 
     def receiver_of(self, track: MediaStreamTrack) -> RTCRtpReceiver:
         """What receives `track`."""

@@ -46,6 +46,7 @@ class PictureBuffer:
     """
 
     def __init__(self, clock_hz: int) -> None:
+        self.clock_hz = clock_hz
         self._sequence = Sequence()
         self._time = RtpTime(clock_hz)
         self._next: int | None = None  # the place of the first packet of the next picture

@@ -52,8 +52,13 @@ class Reception:
 
     @property
     def rtp_origin(self) -> int | None:
-        """The RTP time of a picture whose `pts` is 0; None before the first packet."""
-        return self.buffer.rtp_origin if isinstance(self.buffer, PictureBuffer) else None
+        """The RTP time of a picture or sound whose `pts` is 0; None before the first packet."""
+        return None if self.buffer is None else self.buffer.rtp_origin
+
+    @property
+    def clock_hz(self) -> int:
+        """The rate of its RTP times; 0 before the first packet."""
+        return 0 if self.buffer is None else self.buffer.clock_hz
 
     def admits(self, packet: RtpPacket, arrived_ms: float) -> bool:
         """Whether a packet is looked at: there are not too many of them, nor is their picture too large."""

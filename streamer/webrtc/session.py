@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 
 from aiortc import RTCRtpTransceiver
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.mediastreams import MediaStreamTrack
 
 from engines.enrollment import Enrollment
 from engines.retarget import Controls
@@ -18,15 +18,13 @@ from streamer.clock import Clock, SystemClock
 from streamer.freed_memory import give_back_freed_memory
 from streamer.latency.ledger import Ledger
 from streamer.latency.metrics import Metrics
-from streamer.webrtc.aiortc_fixes import capture_wall_ms, receive_newest
 from streamer.webrtc.broadcast import Broadcast
 from streamer.webrtc.budget import Budget
 from streamer.webrtc.build_avatar import build_avatar
 from streamer.webrtc.call_avatar import CallAvatar
 from streamer.webrtc.call_options import CallOptions
-from streamer.webrtc.hearing import Hearing
+from streamer.webrtc.flow import WHOLE_PACKET, Flow
 from streamer.webrtc.ice import NOTHING, IceSettings
-from streamer.webrtc.lip_sync import LipSync
 from streamer.webrtc.media import DelayedAudioTrack, EchoTrack, Outgoing
 from streamer.webrtc.messages import (
     Command,
@@ -47,8 +45,8 @@ from streamer.webrtc.reception import sound_counts_of, watch
 from streamer.webrtc.recorder import Recorder
 from streamer.webrtc.talk import Talk
 from streamer.webrtc.wish import Wish
-from streamer.webrtc.work import Tally, Work
-from streamer.webrtc.worker import Incoming, Worker
+from streamer.webrtc.work import Work
+from streamer.webrtc.worker import Worker
 from streamer.webrtc.workshop import Workshop, shared_workshop
 
 logger = logging.getLogger(__name__)
@@ -71,6 +69,7 @@ class Session:
     """A call from offer to close. All methods run on the event loop."""
 
     DIRECTION: Direction = "sendrecv"
+    PACKET_SHARE = WHOLE_PACKET
     QUIET_AFTER_S, GONE_AFTER_S = QUIET_AFTER_S, GONE_AFTER_S
 
     def __init__(
@@ -102,17 +101,16 @@ class Session:
         self._peer = Peer(
             self.clock, PeerEvents(self._talk.open, self._track, self._connected, self.end), ice
         )
-        self.broadcast = Broadcast(self._sent)
+        self.broadcast = Broadcast(self._sent, self._hold_ms)
         self._worker: Worker | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._tally = Tally()
         self._neutral_news = NeutralNews(options.tracker)
         self._patience = Budget(CHANGES_PER_S, CHANGES_AT_ONCE)
         self._failed, self._mesh_at_s = False, 0.0
         self.recorder = Recorder(self.ledger)
-        self._lip_sync = LipSync(options)
-        self.hearing = Hearing(options, self.clock)
+        self._flow = Flow(options, self.clock, self.ledger, self.PACKET_SHARE)
+        self.hearing = self._flow.hearing
         self._avatar = CallAvatar(
             Wish(enrollment, options),
             workshop,
@@ -156,7 +154,7 @@ class Session:
         """Go on with another face or look, from as soon as it is made; tracker, size, drive and mode cannot change."""
         self.hearing.help(options.voice_helps)
         if options.trim_ms != self.asked.options.trim_ms:
-            self._lip_sync.set(SetSound(options.trim_ms, None))
+            self._flow.lip_sync.set(SetSound(options.trim_ms, None))
         return self._avatar.change(enrollment, options)
 
     @property
@@ -187,7 +185,7 @@ class Session:
     @property
     def work(self) -> Work:
         """What it has done so far."""
-        return self._tally.work(self._lip_sync)
+        return self._flow.work
 
     @property
     def ending(self) -> bool:
@@ -238,23 +236,23 @@ class Session:
     def _track(self, track: MediaStreamTrack) -> None:
         is_driver = self.options.mode == "avatar" and self.options.drive == "webcam"
         is_read = track.kind == "audio" or is_driver or self.options.mode == "echo"
-        drop = self._drop if track.kind == "video" else self._drop_sound
+        drop = self._flow.drop if track.kind == "video" else self._flow.drop_sound
         receiver = self._peer.receiver_of(track)
         watch(receiver, drop, lambda why: self._talk.tell(notice(why)), is_read=is_read)
         if track.kind == "video" and is_driver:
-            self._spawn(self._pump(track))
+            self._spawn(self._flow.pump(track, receiver, self._drawing))
         elif track.kind == "audio":
             self.ledger.sound_s = sound_counts_of(receiver).told
-            told = self.hearing.put, self.broadcast.hear
-            self._hear(DelayedAudioTrack(track, self._lip_sync.delay_ms, *told))
+            is_sent = self.DIRECTION == "sendrecv"
+            self._hear(self._flow.sound(track, receiver, self.broadcast, is_sent=is_sent))
 
     def _hear(self, sound: DelayedAudioTrack) -> None:
-        self._peer.send_back(sound)
+        self._flow.sends(self._peer.send_back(sound))
 
     def _send_video(self, transceiver: RTCRtpTransceiver) -> None:
         receiver, send = transceiver.receiver, transceiver.sender.replaceTrack
         if self.options.mode == "echo":
-            send(EchoTrack(receiver.track, receiver, self._sent, self._drop))
+            send(EchoTrack(receiver.track, receiver, self._sent, self._flow.drop))
         else:
             send(self.broadcast.join().pictures)
 
@@ -287,6 +285,9 @@ class Session:
         while True:
             await self._sleep(LOOK_EVERY_S)
             self._talk.repeat()
+            said = self._flow.sound_message()
+            if said is not None:
+                self._talk.say(said)
             quiet_s = self._peer.quiet_s
             if self._worker is not None:
                 self._worker.rest(quiet_s > self.QUIET_AFTER_S or not self.broadcast.watched)
@@ -322,35 +323,14 @@ class Session:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _pump(self, track: MediaStreamTrack) -> None:
-        """Camera frames into the worker's slot, newest first."""
-        receiver = self._peer.receiver_of(track)
-        try:
-            while True:
-                frame, skipped = await receive_newest(track)
-                worker = self._worker
-                if worker is None:
-                    continue
-                pts = int(frame.pts or 0)
-                incoming = Incoming(frame, pts, time.monotonic_ns(), capture_wall_ms(receiver, pts))
-                skipped += worker.offer(incoming)
-                if skipped:
-                    self._drop(skipped, "decoded")
-        except MediaStreamError:
-            return  # the camera is gone: the worker goes on with idle life
+    def _drawing(self) -> Worker | None:
+        return self._worker
 
     # --- per frame ------------------------------------------------------------------------------------
 
     def _overtaken(self) -> None:
         """Called by the tracking thread: a tracked frame gave way to a newer one before it was drawn."""
-        self._loop.call_soon_threadsafe(self._drop, 1, "fitted")
-
-    def _drop(self, count: int, stage: str = "received") -> None:
-        self._tally.drop(count, stage)
-        self.ledger.dropped(count, stage=stage)
-
-    def _drop_sound(self, count: int, stage: str) -> None:
-        self.ledger.dropped(count, stage=f"sound {stage}")
+        self._loop.call_soon_threadsafe(self._flow.drop, 1, "fitted")
 
     def _shown(self, shown: Shown) -> None:
         """Called by the worker's drawing thread."""
@@ -369,6 +349,9 @@ class Session:
         if size is not None:  # made here: the event loop only sends it
             self._loop.call_soon_threadsafe(self._talk.say_text, text_of(mesh_message(points, size)))
 
+    def _hold_ms(self) -> float:
+        return self._flow.hold_ms(is_watched=self.broadcast.crowded)
+
     def _fault(self, stage: str, error: BaseException) -> None:
         """Called by the worker's threads."""
         self.ledger.fault(stage, error)
@@ -377,14 +360,10 @@ class Session:
             self._tell(notice(f"the avatar could not be prepared ({one_line(error)}); reload the page"))
 
     def _sent(self, outgoing: Outgoing) -> None:
-        self.ledger.frame(
-            outgoing.trace, sequence=outgoing.sequence, pts_s=outgoing.pts / 90_000, fresh=outgoing.fresh
-        )
-        self._lip_sync.sent(outgoing)
-        self._tally.sent(outgoing)
+        self._flow.sent(outgoing)
         generator = None if (avatar := self._avatar.avatar) is None else avatar.generator_name
         number = self._avatar.shown.number
-        self._talk.say(frame_message(outgoing, self._tally.dropped, generator, number))
+        self._talk.say(frame_message(outgoing, self._flow.tally.dropped, generator, number))
 
     def _obey(self, command: Command) -> None:
         """Raises VisavisError with what is wrong and what would be right."""
@@ -392,7 +371,7 @@ class Session:
             case SetControls(given):
                 self._avatar.set_controls(Controls.from_dict(given, self._avatar.controls))
             case SetSound() as said:
-                self._lip_sync.set(said)
+                self._flow.lip_sync.set(said)
             case Recalibrate():
                 if self._avatar.avatar is not None:
                     self._avatar.avatar.driver.recalibrate()

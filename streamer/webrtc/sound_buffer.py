@@ -50,6 +50,11 @@ class SoundBuffer:
         self.lost = 0  # packets given up
         self.late = 0  # packets that came twice, or after they were given up, or astray
 
+    @property
+    def rtp_origin(self) -> int:
+        """The RTP time at which `time` is 0."""
+        return self._time.origin
+
     def add(self, packet: SoundPacket) -> list[EncodedSound]:
         """What can go on, now that this packet is here."""
         place = self._sequence.place(packet.sequence, packet.rtp_time, packet.source)

@@ -39,6 +39,7 @@ class Incoming:
     pts: int
     received_ns: int
     capture_ms: float | None
+    captured_ns: float | None = None  # by the call's `MediaClock`
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,13 @@ class _Note:
     """What goes with a driving moment from its decoding to its answer.
 
     `capture_ms`: of a camera the browser's wall clock at capture; of sound, whose capture nobody tells, this
-    computer's when the moment was in the air, as far as its arrival tells.
+    computer's when the moment was in the air, as far as its arrival tells. `captured_ns`: the same by the call's
+    `MediaClock`.
     """
 
     capture_ms: float | None = None
     camera_size_px: tuple[int, int] | None = None
+    captured_ns: float | None = None
 
 
 class Worker:
@@ -174,7 +177,7 @@ class Worker:
             if heard is None:
                 return None
             age_ms = (self._clock.now_ns() - heard.capture_time_ns) / 1e6
-            return heard, _Note(self._clock.wall_ms() - age_ms)
+            return heard, _Note(self._clock.wall_ms() - age_ms, captured_ns=heard.capture_time_ns)
         incoming = self.frames.take(timeout_s)
         return None if incoming is None else self._decode(incoming)
 
@@ -190,7 +193,7 @@ class Worker:
         )
         frame = Frame(incoming.pts / VIDEO_CLOCK_HZ, captured_ns, trace, self._taken, image=image)
         self._taken += 1
-        return frame, _Note(incoming.capture_ms, (image.shape[1], image.shape[0]))
+        return frame, _Note(incoming.capture_ms, (image.shape[1], image.shape[0]), incoming.captured_ns)
 
     def _play_demo(self, avatar: Avatar) -> None:
         track = demo_track()
@@ -211,9 +214,11 @@ class Worker:
     def _deliver(self, shown: Shown, note: _Note | None) -> None:
         if note is not None and note.camera_size_px is not None:
             self.camera_size_px = note.camera_size_px
-        self._send(shown, None if note is None else note.capture_ms)
+        note = note or _Note()
+        heard_ns = shown.drive.heard_ns
+        self._send(shown, note.capture_ms, note.captured_ns if heard_ns is None else heard_ns)
 
-    def _send(self, shown: Shown, capture_ms: float | None) -> None:
+    def _send(self, shown: Shown, capture_ms: float | None, moved_by_ns: float | None = None) -> None:
         pts = round(shown.frame.pts_s * VIDEO_CLOCK_HZ)
         outgoing = Outgoing(
             frame=video_frame_of(shown.frame.image, pts),
@@ -223,6 +228,7 @@ class Worker:
             state=shown.drive.state,
             face=shown.drive.face,
             sequence=self._given,
+            moved_by_ns=moved_by_ns,
         )
         self._given += 1
         self._on_shown(shown)

@@ -49,6 +49,7 @@ test("a snapshot is plain JSON, before the first frame too", () => {
   assert.deepEqual(JSON.parse(JSON.stringify(empty)), {
     fps: 0,
     glass_to_glass_ms: { p50: null, p95: null, p99: null, n: 0 },
+    skew_ms: { p50: null, p95: null, p99: null, n: 0 },
     stage_ms: {},
     dropped: 0,
     shown: 0,

@@ -67,6 +67,8 @@ function calling() {
     phase: (phase) => phases.push(phase.name),
     answer: () => {},
     neutral: () => undefined,
+    isHeard: () => false,
+    skewMs: () => null,
     unchanged: () => {},
     ending: () => {},
     stream: () => {},
