@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +29,7 @@ from calibration.neutral import NeutralReport
 from engines.enrollment import Enrollment
 from engines.motion import Motion
 from engines.retarget import Controls
+from scripts.measure.flash import nobody
 from streamer import pipeline
 from streamer.avatar import Driven, Shown
 from streamer.clock import SystemClock
@@ -74,23 +75,7 @@ def plain_enrollment(colour: tuple[int, int, int] = RED, name: str = "plain") ->
     """An enrollment of nobody: a photo of one colour."""
     photo = np.empty((64, 64, 3), np.uint8)
     photo[:] = colour
-    return Enrollment(
-        name=name,
-        created_utc="2026-01-01T00:00:00+00:00",
-        photo_sha256="0" * 64,
-        photo=photo,
-        crop_px=(0.0, 0.0, 64.0),
-        landmarks_px=np.zeros((478, 3), np.float32),
-        identity=np.zeros(2, np.float32),
-        neutral_hu=np.zeros((4, 3), np.float32),
-        motion=Motion(),
-        uv_position_px=np.zeros((4, 4, 2), np.float32),
-        uv_visibility=np.zeros((4, 4), np.uint8),
-        uv_colour=np.zeros((4, 4, 3), np.uint8),
-        uv_pncc=np.zeros((4, 4, 3), np.uint8),
-        matte=np.full((64, 64), 255, np.uint8),
-        plate=np.zeros((8, 8, 3), np.uint8),
-    )
+    return replace(nobody(), name=name, photo=photo)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from hearing import JAW, EchoSpeech
 from engines.errors import WeightsError
 from engines.motion import Motion
 from engines.speech.speech_to_motion import SpeechToMotion
+from scripts.measure.skew_page import WATCHES
 from streamer.avatar import Driven, Shown
 from streamer.clock import SystemClock, VirtualClock
 from streamer.drive.driver import Drive
@@ -326,48 +327,6 @@ def test_a_trim_that_makes_no_sense_is_told(value: object) -> None:
 
 # --- a real browser -------------------------------------------------------------------------------
 
-MEASURE = """
-async () => {
-  const video = document.querySelector("#picture");
-  const context = new AudioContext({ latencyHint: "interactive" });
-  await context.resume();
-  const code = `registerProcessor("onset", class extends AudioWorkletProcessor {
-    quiet = 1e9;
-    process([input]) {
-      const samples = input[0] ?? [];
-      for (let i = 0; i < samples.length; i++) {
-        if (Math.abs(samples[i]) > 0.05) {
-          if (this.quiet > sampleRate * 0.1) this.port.postMessage(currentTime + i / sampleRate);
-          this.quiet = 0;
-        } else this.quiet += 1;
-      }
-      return true;
-    }
-  });`;
-  await context.audioWorklet.addModule(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
-  const onset = new AudioWorkletNode(context, "onset");
-  context.createMediaStreamSource(video.srcObject).connect(onset);
-  window.beeps = [];
-  window.flashes = [];
-  onset.port.onmessage = ({ data }) => {
-    // the context's clock against the page's; the worklet's time is that of playing, less the output's latency
-    const { contextTime, performanceTime } = context.getOutputTimestamp();
-    window.beeps.push(performanceTime / 1000 + data - contextTime);
-  };
-  const canvas = new OffscreenCanvas(8, 8);
-  const pen = canvas.getContext("2d", { willReadFrequently: true });
-  let white = false;
-  const watch = (_, { expectedDisplayTime }) => {
-    pen.drawImage(video, 0, 0, 8, 8);
-    const now = pen.getImageData(4, 4, 1, 1).data[0] > 127;
-    if (now && !white) window.flashes.push(expectedDisplayTime / 1000);
-    white = now;
-    video.requestVideoFrameCallback(watch);
-  };
-  video.requestVideoFrameCallback(watch);
-}
-"""
-
 
 @contextmanager
 def serving_flashes() -> Generator[str]:
@@ -426,7 +385,7 @@ def voice_only(page: Any) -> Generator[None]:
         wait_for(
             page, "!document.querySelector('#level').hidden && document.querySelector('#level').value > 0.3"
         )
-        page.evaluate(MEASURE)
+        page.evaluate(WATCHES)
         yield
         page.get_by_role("button", name="Stop voice").click()
         wait_for(page, "document.querySelector('#status-text').textContent === 'Demo is playing'")
