@@ -25,6 +25,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -33,6 +34,7 @@ from aiortc import RTCSessionDescription
 
 from scripts.measure.flash import FlashCamera, Flasher, Tape, Watcher, beeps, nobody
 from scripts.measure.skew_page import serving
+from scripts.measure.watched_server import running_in, tell_when_asked
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
 from streamer.serve.store import AvatarStore
@@ -48,7 +50,7 @@ AT_LAST_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a process holds."""
+    """What a process holds; `threads` without those that asyncio keeps for what blocks."""
 
     descriptors: int
     threads: int
@@ -58,9 +60,9 @@ class Held:
         return f"{self.descriptors} descriptors, {self.threads} threads, {self.rss_mb:.0f} MB"
 
 
-def held_by(process: psutil.Process) -> Held:
-    """Now."""
-    return Held(process.num_fds(), process.num_threads(), process.memory_info().rss / 1e6)
+def held_by(process: psutil.Process, counts: Path) -> Held:
+    """Now, of a server that tells it in `counts`."""
+    return Held(process.num_fds(), running_in(process, counts)["threads"], process.memory_info().rss / 1e6)
 
 
 async def call(http: httpx.AsyncClient, *, is_abrupt: bool) -> str | None:
@@ -132,10 +134,11 @@ async def calls(url: str, count: int) -> Counter[str]:
 
 
 @contextmanager
-def server(avatar: Path | None) -> Generator[tuple[str, int]]:
-    """A server in a process of its own: where it is, and its pid."""
-    own = [sys.executable, "-m", "scripts.measure.connects", "--serve"]
-    real = [sys.executable, "-m", "streamer.cli.main", "serve", "--port", "0", "--avatar", str(avatar)]
+def server(avatar: Path | None, counts: Path) -> Generator[tuple[str, int]]:
+    """A server in a process of its own, which tells what runs in it in `counts`: where it is, and its pid."""
+    own = [sys.executable, "-m", "scripts.measure.connects", "--serve", str(counts)]
+    real = [sys.executable, "-m", "scripts.measure.watched_server", str(counts)]
+    real += ["serve", "--port", "0", "--avatar", str(avatar)]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "VISAVIS_MAX_SESSIONS": str(4 * AT_ONCE)}
     command = own if avatar is None else real
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -153,24 +156,25 @@ def server(avatar: Path | None) -> Generator[tuple[str, int]]:
 
 def measured(count: int, avatar: Path | None = None) -> tuple[Held, Held]:
     """What a server holds before so many calls, and after them."""
-    with server(avatar) as (url, pid):
+    with TemporaryDirectory() as folder, server(avatar, counts := Path(folder) / "counts.json") as (url, pid):
         process = psutil.Process(pid)
         asyncio.run(calls(url, WARM_UP_CALLS))
         time.sleep(CALM_S)
-        before = held_by(process)
+        before = held_by(process, counts)
         for why, times in asyncio.run(calls(url, count)).items():
             print(f"{times} calls could not be: {why}")
         deadline_s = time.monotonic() + AT_LAST_S
         time.sleep(CALM_S)
         while time.monotonic() < deadline_s:
-            after = held_by(process)
+            after = held_by(process, counts)
             if after.descriptors <= before.descriptors and after.threads <= before.threads:
                 break
             time.sleep(1.0)
-        return before, held_by(process)
+        return before, held_by(process, counts)
 
 
-def _serve() -> None:
+def _serve(counts: Path) -> None:
+    tell_when_asked(counts)
     store = AvatarStore()
     store.add_public(nobody())
     settings = ServeSettings(max_sessions=4 * AT_ONCE)
@@ -186,10 +190,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.measure.connects")
     parser.add_argument("--calls", type=int, default=200)
     parser.add_argument("--avatar", type=Path, default=None, help="an .avatar file, for the real server")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", type=Path, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.serve:
-        _serve()
+    if options.serve is not None:
+        _serve(options.serve)
         return 0
     aiortc_fixes.apply(offer_loopback=True)
     before, after = measured(options.calls, options.avatar)

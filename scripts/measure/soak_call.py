@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +27,7 @@ from engines.enrollment import save_enrollment
 from scripts.benchmark import make_clip
 from scripts.measure.calls import AiortcClient, aiortc_call, fetched, through_a_bad_network
 from scripts.measure.gaps import back_after_s, slope_per_min
+from scripts.measure.watched_server import running_in
 from streamer.drive.demo import DEMO_PHOTO, demo_track
 
 FAULTS: dict[str, object] = {"loss": 0.05, "jitter_ms": 50.0}
@@ -100,18 +98,6 @@ def watched_server(avatar: Path, counts: Path) -> Generator[tuple[str, psutil.Pr
     finally:
         process.terminate()
         process.wait(30)
-
-
-def running_in(server: psutil.Process, counts: Path) -> dict[str, int]:
-    """Its threads, tasks and descriptors, and sockets of UDP."""
-    counts.unlink(missing_ok=True)
-    os.kill(server.pid, signal.SIGUSR1)
-    end_s = time.monotonic() + 10
-    while not counts.exists():
-        if time.monotonic() > end_s:
-            raise TimeoutError("the server does not tell what runs in it")
-        time.sleep(0.05)
-    return {**json.loads(counts.read_text()), "sockets": len(server.net_connections("udp"))}
 
 
 async def a_call(network: str, clip: Path, options: argparse.Namespace) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -24,9 +26,8 @@ def counted() -> dict[str, int]:
     return {"threads": len(threads), "tasks": len(tasks), "descriptors": descriptors}
 
 
-def main() -> None:
-    """Command line: where to write, then visavis' own arguments."""
-    counts = Path(sys.argv.pop(1))
+def tell_when_asked(counts: Path) -> None:
+    """From here on this process writes what runs in it to `counts` when SIGUSR1 comes; called by its main thread."""
 
     def write(*_: object) -> None:
         gc.collect()
@@ -35,6 +36,23 @@ def main() -> None:
         new.replace(counts)
 
     signal.signal(signal.SIGUSR1, write)
+
+
+def running_in(server: psutil.Process, counts: Path) -> dict[str, int]:
+    """What a process that tells when it is asked has: `counted`, and its `sockets` of UDP. Raises TimeoutError."""
+    counts.unlink(missing_ok=True)
+    os.kill(server.pid, signal.SIGUSR1)
+    end_s = time.monotonic() + 10
+    while not counts.exists():
+        if time.monotonic() > end_s:
+            raise TimeoutError("the server does not tell what runs in it")
+        time.sleep(0.05)
+    return {**json.loads(counts.read_text()), "sockets": len(server.net_connections("udp"))}
+
+
+def main() -> None:
+    """Command line: where to write, then visavis' own arguments."""
+    tell_when_asked(Path(sys.argv.pop(1)))
     from streamer.cli.main import main as visavis
 
     visavis()
