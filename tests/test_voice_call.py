@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
 import time
 import wave
 from collections.abc import Generator, Iterator
@@ -16,7 +14,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import uvicorn
 from aiortc.mediastreams import MediaStreamTrack
 from browser import PATIENCE_MS, find_chromium, flags, wait_for
 from calls import HEIGHT_PX, WIDTH_PX, Camera, Client, Painter, only_loopback, plain_enrollment, until
@@ -25,7 +22,7 @@ from hearing import JAW, EchoSpeech
 from engines.errors import WeightsError
 from engines.motion import Motion
 from engines.speech.speech_to_motion import SpeechToMotion
-from scripts.measure.skew_page import WATCHES
+from scripts.measure.skew_page import WATCHES, serving
 from streamer.avatar import Driven, Shown
 from streamer.clock import SystemClock, VirtualClock
 from streamer.drive.driver import Drive
@@ -334,19 +331,8 @@ def serving_flashes() -> Generator[str]:
     store = AvatarStore()
     store.add_public(plain_enrollment())
     app = create_app(ServeSettings(max_sessions=4), store, make_avatar=FlashPainter)  # type: ignore[arg-type]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(60)
+    with serving(app) as url:
+        yield url
 
 
 @pytest.fixture
