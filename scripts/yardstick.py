@@ -2,7 +2,7 @@
 
     python -m scripts.yardstick -o yardstick [--photo FILE ...] [--driver MOTION.jsonl ...] [--generator geometric]
 
-Columns: the photo, the head at rest, turned by 10° and 20° and nodding, lips closed, jaw open, pucker, smile, blink, the
+Columns: the head at rest, turned by 10° and 20° and nodding, lips closed, jaw open, pucker, smile, blink, the
 neutral face; then the extremes of every driver's recorded motion. Without photos: the faces of `scripts.contact_sheet`.
 `.avatar` files may stand for photos and save their enrolment. OUT/FACE.png is a face's row in two lines.
 """
