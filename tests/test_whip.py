@@ -12,7 +12,20 @@ from dataclasses import replace
 import httpx
 import psutil
 import pytest
-from calls import GREEN, HEIGHT_PX, RED, WIDTH_PX, Camera, Client, near, only_loopback, silence, until
+from calls import (
+    GREEN,
+    HEIGHT_PX,
+    RED,
+    WIDTH_PX,
+    Camera,
+    Client,
+    Painter,
+    near,
+    only_loopback,
+    plain_enrollment,
+    silence,
+    until,
+)
 from fakes import AT_LAST_S
 from fastapi import FastAPI
 from hearing import EchoSpeech
@@ -23,8 +36,9 @@ from streamer.serve.calls import MOST_PLAYERS
 from streamer.serve.capacity import USABLE_SHARE, CallKind, Capacity
 from streamer.serve.service import Service
 from streamer.webrtc import aiortc_fixes, hearing
+from streamer.webrtc.call_options import CallOptions
 from streamer.webrtc.peer import TRICKLES_AT_ONCE, Peer
-from streamer.webrtc.session import GONE_AFTER_S, QUIET_AFTER_S
+from streamer.webrtc.session import GONE_AFTER_S, QUIET_AFTER_S, Session
 
 TOKEN = "an-access-token.0"
 
@@ -75,6 +89,23 @@ async def test_what_a_sender_sends_drives_what_players_see(http: httpx.AsyncClie
             assert all(near(f.colour, RED) for f in player.frames[2:]), "the avatar and never the camera"
             newest = len(camera.sent_s)
             assert (newest - player.frames[-1].number) % 256 < 60, "the picture that was sent just now"
+
+
+async def test_players_may_put_sound_and_pictures_in_step_themselves(http: httpx.AsyncClient) -> None:
+    """Immediate playout is for the page that drives: it would keep a receiver's own lip sync from working."""
+    async with OneWayClient(http, Camera()) as sender, OneWayClient(http) as player:
+        assert (await sender.post("/whip/red")).status_code == 201
+        await until(lambda: sender.pc.connectionState == "connected", "the sender to connect")
+        answer = await player.post("/whep/red")
+        assert aiortc_fixes.PLAYOUT_DELAY_URI in player.pc.localDescription.sdp
+        assert aiortc_fixes.PLAYOUT_DELAY_URI not in answer.text
+        assert "abs-send-time" in answer.text, "the others stay"
+    page, call = Client(Camera()), Session(plain_enrollment(), CallOptions(), make_avatar=Painter)  # type: ignore[arg-type]
+    try:
+        assert aiortc_fixes.PLAYOUT_DELAY_URI in await call.answer(await page.offer())
+    finally:
+        await page.close()
+        await call.close()
 
 
 async def test_a_call_is_pushed_to_another_server(http: httpx.AsyncClient, server: Running) -> None:

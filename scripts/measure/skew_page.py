@@ -1,8 +1,12 @@
-"""Beep and flash in headless Chromium: the page's own call through a relay, or a film that a WHIP sender plays."""
+"""Beep and flash in headless Chromium: the page's own call through a relay, or a film that a WHIP sender plays.
+
+Flashes are what the page sees (`requestVideoFrameCallback`), beeps what its sound card plays (`scripts.measure.heard`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import threading
@@ -20,6 +24,7 @@ from aiortc.contrib.media import MediaPlayer
 from engines.errors import VisavisError
 from scripts.measure.bad_link import Faults
 from scripts.measure.flash import BEEP_S, GAPS_S, nobody
+from scripts.measure.heard import Heard
 from scripts.measure.relay_proxy import RelayProxy
 from streamer.serve.app import create_app
 from streamer.serve.config import ServeSettings
@@ -76,7 +81,8 @@ navigator.mediaDevices.getUserMedia = async ({ audio, video }) => {
 };
 """
 
-# Notes when what `#picture` plays begins to beep and to flash, in seconds of the page's clock.
+# Notes when what `#picture` plays begins to beep and to flash, in seconds since the Unix epoch. That it beeps is right,
+# when is not: Web Audio hears it 24 to 38 ms later than a sound card plays it.
 WATCHES = """
 async () => {
   const video = document.querySelector("#picture");
@@ -104,7 +110,7 @@ async () => {
   window.told = [];
   onset.port.onmessage = ({ data }) => {
     const { contextTime, performanceTime } = context.getOutputTimestamp();
-    window.beeps.push(performanceTime / 1000 + data - contextTime);
+    window.beeps.push((performance.timeOrigin + performanceTime) / 1000 + data - contextTime);
   };
   const canvas = new OffscreenCanvas(8, 8);
   const pen = canvas.getContext("2d", { willReadFrequently: true });
@@ -112,7 +118,7 @@ async () => {
   const watch = (_, { expectedDisplayTime }) => {
     pen.drawImage(video, 0, 0, 8, 8);
     const now = pen.getImageData(4, 4, 1, 1).data[0] > 127;
-    if (now && !white) window.flashes.push(expectedDisplayTime / 1000);
+    if (now && !white) window.flashes.push((performance.timeOrigin + expectedDisplayTime) / 1000);
     white = now;
     video.requestVideoFrameCallback(watch);
   };
@@ -152,7 +158,7 @@ async () => {
 
 @dataclass
 class Seen:
-    """When beeps and flashes began, in seconds of the page's clock, and the skew that the page told each second."""
+    """When beeps and flashes began, in seconds since the Unix epoch, and the skew that the page told each second."""
 
     beeps_s: list[float] = field(default_factory=list[float])
     flashes_s: list[float] = field(default_factory=list[float])
@@ -210,7 +216,7 @@ def sending(url: str, film: str) -> Generator[None]:
 def watched(
     mode: str, seconds: float, faults: Faults, make_avatar: Callable[..., Any], film: str | None
 ) -> Seen:
-    """A call of so many seconds in Chromium. Raises VisavisError where there is none, or nothing to steer it."""
+    """A call of so many seconds in Chromium. Raises VisavisError where it, its steering or PulseAudio is missing."""
     chromium = next((found for name in _NAMES if (found := shutil.which(name))), None)
     try:
         from playwright.sync_api import sync_playwright  # an extra
@@ -222,8 +228,19 @@ def watched(
     store.add_public(nobody())
     app = create_app(ServeSettings(max_sessions=4), store, make_avatar=make_avatar)
     sends = SENDS % {"gaps": list(GAPS_S), "count": seconds * 2 + 60, "beep": BEEP_S}
-    with serving(app) as server, serving(RelayProxy(server, faults).app) as url, sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=chromium, headless=True, args=_FLAGS)
+    with (
+        Heard() as heard,
+        serving(app) as server,
+        serving(RelayProxy(server, faults).app) as url,
+        sync_playwright() as api,
+    ):
+        browser = api.chromium.launch(
+            executable_path=chromium,
+            headless=True,
+            args=_FLAGS,
+            ignore_default_args=["--mute-audio"],
+            env={**os.environ, **heard.environment},
+        )
         context = browser.new_context(viewport={"width": 1280, "height": 800}, bypass_csp=True)
         page = context.new_page()
         page.set_default_timeout(120_000)
@@ -234,25 +251,25 @@ def watched(
                     page.goto(f"{url}/api/health")
                     time.sleep(2)
                     page.evaluate(PLAYS)
-                    return _look(page, seconds)
+                    return _look(page, heard, seconds)
             page.add_init_script(sends)
             page.goto(f"{url}/?drive={mode}&audio=raw&hud=1")
-            return _look(page, seconds)
+            return _look(page, heard, seconds)
         finally:
             browser.close()
 
 
-def _look(page: Any, seconds: float) -> Seen:
+def _look(page: Any, heard: Heard, seconds: float) -> Seen:
     page.wait_for_function("document.querySelector('#picture')?.srcObject?.getAudioTracks().length")
     page.wait_for_function("document.querySelector('#picture').videoWidth")
     page.evaluate(WATCHES)
     time.sleep(SETTLE_S)
-    page.evaluate(
-        "() => { for (const list of [window.beeps, window.flashes, window.told]) list.length = 0; }"
-    )
+    page.evaluate("() => { for (const list of [window.flashes, window.told]) list.length = 0; }")
+    begin_s = time.time()
     time.sleep(seconds)
+    beeps_s = heard.beeps_s()
     return Seen(
-        page.evaluate("window.beeps"),
+        beeps_s[beeps_s > begin_s - 1].tolist(),
         page.evaluate("window.flashes"),
         page.evaluate("window.told"),
         page.evaluate("window.visavis ? window.visavis.stats() : null"),

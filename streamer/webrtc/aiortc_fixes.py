@@ -22,7 +22,7 @@ import aiortc.codecs.opus as opus
 import aiortc.codecs.vpx as vpx
 import av
 import numpy as np
-from aiortc import RTCCertificate, RTCPeerConnection, rtp
+from aiortc import RTCCertificate, RTCPeerConnection, RTCRtpTransceiver, rtp
 from aiortc.codecs import HEADER_EXTENSIONS
 from aiortc.mediastreams import VIDEO_TIME_BASE, MediaStreamError, MediaStreamTrack, convert_timebase
 from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters
@@ -113,6 +113,11 @@ def _ask_for_immediate_playout() -> None:
 
     rtp.HeaderExtensionsMap.configure = configure_too
     rtp.HeaderExtensionsMap.set = pack_too
+
+
+def leave_playout_to_receiver(video: RTCRtpTransceiver) -> None:
+    """Before the answer: these pictures do not ask for immediate playout, which keeps a receiver from lip sync."""
+    video._headerExtensions = [e for e in video._headerExtensions if e.uri != PLAYOUT_DELAY_URI]
 
 
 def audio_level_dbov(frame: av.AudioFrame) -> int:

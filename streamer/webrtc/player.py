@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from aiortc import RTCRtpSender, RTCRtpTransceiver
 
 from streamer.clock import Clock
+from streamer.webrtc.aiortc_fixes import leave_playout_to_receiver
 from streamer.webrtc.broadcast import Broadcast, Watching
 from streamer.webrtc.ice import NOTHING, IceSettings
 from streamer.webrtc.peer import Peer, PeerEvents
@@ -87,6 +88,8 @@ class Player:
                 self._on_closed(self)
 
     def _send(self, video: RTCRtpTransceiver) -> None:
+        # who only watches knows of sound and pictures by reports alone, and puts them in step itself in its buffers
+        leave_playout_to_receiver(video)
         self._pictures, self._sound = video.sender, self.peer.sender_of("audio")
 
     def _connected(self) -> None:
