@@ -2,6 +2,7 @@
 
 python -m scripts.benchmark_matrix -o runs/matrix
 python -m scripts.benchmark_matrix --generators visavis --sizes 512 --precisions fp32,int8 -o runs/matrix
+python -m scripts.benchmark_matrix --sizes 512 --pictures 10 --rival liveportrait=CHECKOUT -o runs/matrix
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from engines.generators.registry import GENERATORS
 from engines.motion import Motion
 from engines.retarget import Controls, retarget
 from scripts.benchmarks.matrix import Arm, Spread, as_dict, as_markdown, conditions, measure_matrix
+from scripts.benchmarks.rivals import RIVALS, SIZES_PX
 from streamer.cli.terminal import quiet_native
 from streamer.drive.demo import DEMO_PHOTO, demo_track, looped
 from streamer.tuning import tune_for_small_pictures
@@ -60,6 +62,13 @@ def _listed(text: str, known: tuple[str, ...], what: str) -> list[str]:
     return names
 
 
+def _rival(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    if name not in RIVALS or not path:
+        raise argparse.ArgumentTypeError(f"{text}: give NAME=CHECKOUT, NAME of {', '.join(RIVALS)}")
+    return name, Path(path)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -78,6 +87,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--precisions", type=lambda t: _listed(t, PRECISIONS, "precision"), default=[""],
         help="names (default: the one that a call chooses)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rival", type=_rival, action="append", default=[], metavar="NAME=CHECKOUT",
+        help=f"networks of another system ({', '.join(RIVALS)}) beside ours, with random weights, from your checkout",
     )  # fmt: skip
     parser.add_argument("--photo", type=Path, default=DEMO_PHOTO)
     parser.add_argument("--pictures", type=int, default=120, help="of each arm")
@@ -101,7 +114,11 @@ def main(arguments: list[str] | None = None) -> None:
                 retarget(looped(demo_track(), k / 30), rest, enrolled.motion, Controls())
                 for k in range(told.pictures)
             ]
-            measured, unable = measure_matrix(enrolled, motions, arms, time.perf_counter)
+            rivals = {
+                Arm(f"{name}'s networks", SIZES_PX[name], "torch", "fp32"): RIVALS[name](path)
+                for name, path in told.rival
+            }
+            measured, unable = measure_matrix(enrolled, motions, arms, time.perf_counter, rivals)
         told.output.mkdir(parents=True, exist_ok=True)
         under = conditions()
         write_whole(

@@ -107,16 +107,21 @@ def measure_matrix(
     motions: Sequence[Motion],
     arms: Sequence[Arm],
     clock_s: Callable[[], float],
+    rivals: Mapping[Arm, Callable[[], None]] | None = None,
 ) -> tuple[dict[Arm, Spread], dict[Arm, str]]:
-    """(milliseconds of each arm over `motions`, why an arm was not measured)."""
+    """(milliseconds of each arm over `motions`, why an arm was not measured); `rivals` take turns like the others."""
     able, unable = open_arms(enrollment, arms)
-    if not able:
+    others = rivals or {}
+    if not able and not others:
         return {}, unable
 
     def draw(arm: Arm, k: int) -> None:
-        able[arm].render(motions[k])
+        if arm in others:
+            others[arm]()
+        else:
+            able[arm].render(motions[k])
 
-    return by_turns(list(able), len(motions), draw, clock_s), unable
+    return by_turns([*able, *others], len(motions), draw, clock_s), unable
 
 
 def conditions() -> dict[str, Any]:
