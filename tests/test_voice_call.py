@@ -384,6 +384,19 @@ def test_voice_only_plays_sound_and_makes_pictures_of_it(voice_page: Any) -> Non
 
 
 @pytest.mark.browser
+@pytest.mark.timing
+def test_beep_and_flash_in_a_browser(voice_page: Any) -> None:
+    """Press "Voice only": the page plays sound and picture within ±20 ms."""
+    with voice_only(voice_page):
+        time.sleep(20)
+        found = voice_page.evaluate("({beeps: window.beeps, flashes: window.flashes})")
+    skews = np.array(skews_ms(found["flashes"][5:], found["beeps"]))
+    print(f"\nflash after beep in the page: median {np.median(skews):.1f} ms, {np.round(skews, 0)}")
+    assert len(skews) >= 12
+    assert abs(np.median(skews)) <= 20
+
+
+@pytest.mark.browser
 def test_a_refused_microphone_is_explained(voice_page: Any) -> None:
     page = voice_page
     page.add_init_script(
