@@ -20,15 +20,23 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # also when run as a file
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.enroll import enroll
 from engines.edit import Edit, apply_edit
-from engines.enrollment import Enrollment, load_enrollment
+from engines.enrollment import Enrollment
 from engines.generators.names import DEFAULT_GENERATOR
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.motion import Motion, MotionTrack, read_motion
 from engines.renderer import Renderer
 from engines.retarget import Controls, retarget
-from scripts.contact_sheet import RENDER_PX, Sheet, compose, expression_motion, safe_faces, telling_moments
+from scripts.contact_sheet import (
+    RENDER_PX,
+    Face,
+    Sheet,
+    compose,
+    expression_motion,
+    safe_faces,
+    telling_moments,
+)
+from scripts.mouth_sheet import enrolled
 
 U8 = NDArray[np.uint8]
 
@@ -90,13 +98,10 @@ def main() -> None:
     given = parser.parse_args()
     drivers = [read_motion(path) for path in given.driver]
     given.output.mkdir(parents=True, exist_ok=True)
-    faces = {p.stem: p for p in given.photo} or {face.name: face.photo for face in safe_faces()}
-    for name, photo in faces.items():
-        kept = isinstance(photo, Path) and photo.suffix == ".avatar"
-        enrollment = load_enrollment(photo) if kept else enroll(photo)
-        lines = lines_of(row_of(enrollment, drivers, given.generator), 7)
-        path = given.output / f"{name.split(' (')[0].replace(' ', '-')}.png"
-        compose(Sheet(lines, [name] * len(lines), given.cell), given.cell).save(path)
+    for face in [Face(p.stem, p) for p in given.photo] or safe_faces():
+        lines = lines_of(row_of(enrolled(face), drivers, given.generator), 7)
+        path = given.output / f"{face.name.split(' (')[0].replace(' ', '-')}.png"
+        compose(Sheet(lines, [face.name] * len(lines), given.cell), given.cell).save(path)
         print(path, flush=True)
 
 

@@ -32,7 +32,7 @@ _WARPING: Mapping[str, Any] = {
 _DECODER: Mapping[str, Any] = {
     "upscale": 2, "block_expansion": 64, "max_features": 512, "num_down_blocks": 2,
 }  # fmt: skip
-_BUSY = ("src",)  # the name of their package
+_PACKAGE = "src"  # as theirs is called
 
 
 class RivalError(VisavisError):
@@ -42,13 +42,12 @@ class RivalError(VisavisError):
 @contextmanager
 def _imported_from(checkout: Path) -> Generator[None]:
     """Modules of `checkout` can be imported, and are forgotten afterwards: other checkouts call theirs the same."""
-    before = {name for name in sys.modules if name.split(".")[0] in _BUSY}
     sys.path.insert(0, str(checkout))
     try:
         yield
     finally:
         sys.path.remove(str(checkout))
-        for name in [n for n in sys.modules if n.split(".")[0] in _BUSY and n not in before]:
+        for name in [n for n in sys.modules if n.split(".")[0] == _PACKAGE]:
             del sys.modules[name]
 
 
@@ -88,7 +87,7 @@ def liveportrait(checkout: Path) -> Draw:
 
 
 def _named(module: str, name: str) -> Any:
-    return getattr(importlib.import_module(f"src.modules.{module}"), name)
+    return getattr(importlib.import_module(f"{_PACKAGE}.modules.{module}"), name)
 
 
 RIVALS: Mapping[str, Callable[[Path], Draw]] = {"liveportrait": liveportrait}

@@ -105,9 +105,9 @@ class Heard:
 
     def beeps_s(self) -> F64:
         """When sounds began so far, in seconds since the Unix epoch."""
-        if not self._pieces:
-            return np.zeros(0)
         count = len(self._ends)  # the reader goes on
+        if not count:
+            return np.zeros(0)
         samples = np.concatenate(self._pieces[:count])
         return sample_times_s(onsets(samples), self._ends[:count], self._came_s[:count])
 
