@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from engines.geometry import Similarity
 from engines.head.model import HeadModel, Part
@@ -19,7 +20,8 @@ U8 = NDArray[np.uint8]
 
 REACH_HU = 0.9  # no hair is inflated further than this
 _STEP_HU = 0.02
-_MARGIN_HU = 0.03  # beyond the matte, so that its soft edge lies on the mesh
+_WITHIN = 200
+_MARGIN_HU = -0.02  # within the matte: all of the mesh shows the person, its soft edge goes along behind
 _OUTLINE = 0.75  # normals this much across the view lie on the outline
 _SMOOTH_ROUNDS = 40
 _FLATTER_BEHIND = 0.6
@@ -48,16 +50,43 @@ def _smoothstep(x: NDArray[np.floating], low: float, high: float) -> NDArray[np.
     return t * t * (3 - 2 * t)
 
 
-def inflate_hair(model: HeadModel, neutral_hu: F32, pose: Similarity, matte: U8) -> F32:
+@lru_cache(maxsize=4)
+def curtain_weight(model: HeadModel) -> F32:
+    """(N,) 0 … 1: 1 where hair can hang that grows higher up (beside and behind the neck), 0 on face and throat."""
+    mean = model.mean_hu
+    beside = np.abs(mean[:, 0]) / np.maximum(np.hypot(mean[:, 0], mean[:, 2] - _AXIS_Z_HU), 1e-6)
+    around = np.where(mean[:, 2] > _AXIS_Z_HU, 1.0, _smoothstep(beside, *_BESIDE))
+    below = _smoothstep(mean[:, 1], 0.0, 0.4)
+    skin = np.zeros(len(mean), bool)
+    skin[model.triangles[model.part == Part.SKIN]] = True
+    marks = model.landmarks(mean)[:468]
+    distance, _ = KDTree(marks).query(mean)
+    far = _smoothstep(distance, *_FROM_FACE_HU)
+    return (around * below * far * skin).astype(np.float32)
+
+
+_AXIS_Z_HU = 0.45
+_BESIDE = (0.55, 0.85)
+_FROM_FACE_HU = (0.03, 0.15)
+
+
+def inflate_hair(
+    model: HeadModel, neutral_hu: F32, pose: Similarity, matte: U8, hair: U8 | None = None
+) -> F32:
     """How far each vertex moves outwards (N, 3), in head units.
 
     Vertices on the head's outline in the photo march away from the skull's middle while they stay on the
     person in `matte` (H, W) uint8; the others take a smooth mean of them. Ears that hair covers are flattened
-    into it. `pose` takes head units to photo pixels.
+    into it. Beside the neck they march over `hair` (H, W) uint8, where it is known: so long hair hangs from the
+    head, as rigid as the neck is there. `pose` takes head units to photo pixels.
     """
-    weight = scalp_weight(model)
+    scalp = scalp_weight(model)
+    curtain = curtain_weight(model) if hair is not None else np.zeros_like(scalp)
+    weight = np.minimum(scalp + curtain, 1)
     flat = _without_ears(model, neutral_hu)
     outwards = flat - _SKULL_MIDDLE_HU
+    if hair is not None:  # a capsule: beside the neck straight away from its axis
+        outwards[:, 1] = np.minimum(outwards[:, 1], 0)
     outwards /= np.maximum(np.linalg.norm(outwards, axis=1, keepdims=True), 1e-6)
     seen = outwards @ pose.rotation.T.astype(np.float32)
     outline = (np.linalg.norm(seen[:, :2], axis=1) > _OUTLINE) & (weight > 0.05)
@@ -66,18 +95,62 @@ def inflate_hair(model: HeadModel, neutral_hu: F32, pose: Similarity, matte: U8)
     index = np.flatnonzero(outline)
     grown = np.zeros(len(neutral_hu))
     grown[index] = _march(neutral_hu[index], outwards[index], pose, matte)
+    if hair is not None:
+        hanging = _march_over_hair(neutral_hu[index], outwards[index], pose, hair)
+        low = _smoothstep(model.mean_hu[index, 1], -0.25, 0.15)
+        grown[index] = grown[index] * (1 - low) + hanging * low
     known = weight < 0.02
     pull = np.where(outline, 0.35, np.where(known, 1.0, 0.0))
     target = np.where(outline, grown, 0.0)
     average = _averaging(model)
     field = np.where(outline, grown, float(np.median(grown[index])) * weight)
+    most = _most(neutral_hu, outwards, pose, matte)
     for _ in range(_SMOOTH_ROUNDS):
-        field = pull * target + (1 - pull) * (average @ field)
+        field = np.minimum(pull * target + (1 - pull) * (average @ field), most)
+    field = np.where(weight > 0, field, 0)
     # how deep hair is behind the head no photo tells: less than it is wide
     field *= 1 - _FLATTER_BEHIND * np.clip(seen[:, 2], 0, 1)
     covered = _smoothstep(field, 0.04, 0.12) * _ears(model)
     moved = outwards * (field * weight)[:, None] + (flat - neutral_hu) * covered[:, None]
-    return moved.astype(np.float32)
+    grown_hu = neutral_hu + moved
+    if hair is not None:
+        grown_hu = _smooth_depth(model, grown_hu, curtain * _smoothstep(field, 0.0, 0.1), pose)
+    return (_flat_behind(model, grown_hu, pose) - neutral_hu).astype(np.float32)
+
+
+def _smooth_depth(model: HeadModel, vertices_hu: F32, weight: NDArray[np.floating], pose: Similarity) -> F32:
+    """The vertices (N, 3), their depth in the photo relaxed by `weight` (N,) to what is around; seen they stay."""
+    into = pose.rotation[2].astype(np.float64)
+    depth = vertices_hu @ into
+    average = _averaging(model)
+    smooth = depth.copy()
+    for _ in range(_DEPTH_ROUNDS):
+        smooth += weight * (average @ smooth - smooth)
+    return (vertices_hu + (smooth - depth)[:, None] * into).astype(np.float32)
+
+
+def _flat_behind(model: HeadModel, vertices_hu: F32, pose: Similarity) -> F32:
+    """The vertices (N, 3), what lies behind the skull's middle in the photo less deep: no photo shows it."""
+    into = pose.rotation[2].astype(np.float64)
+    depth = (vertices_hu - _SKULL_MIDDLE_HU) @ into - _FLAT_FROM_HU
+    beyond = np.maximum(depth, 0) * _off_face(model)
+    flat = _FLAT_SHARE * beyond + (1 - _FLAT_SHARE) * _FLAT_SOFT_HU * np.tanh(beyond / _FLAT_SOFT_HU)
+    return (vertices_hu + (flat - beyond)[:, None] * into).astype(np.float32)
+
+
+_DEPTH_ROUNDS = 100
+_FLAT_FROM_HU, _FLAT_SOFT_HU, _FLAT_SHARE = -0.5, 0.25, 0.15
+
+
+@lru_cache(maxsize=4)
+def _off_face(model: HeadModel) -> F32:
+    """(N,) 0 … 1: 1 on skin that lies beside and behind the face."""
+    mean = model.mean_hu
+    skin = np.zeros(len(mean), bool)
+    skin[model.triangles[model.part == Part.SKIN]] = True
+    distance, _ = KDTree(model.landmarks(mean)[:468]).query(mean)
+    return (_smoothstep(distance, 0.05, 0.35) * skin).astype(np.float32)
+
 
 
 def _march(start_hu: F32, outwards: F32, pose: Similarity, matte: U8) -> NDArray[np.floating]:
@@ -89,12 +162,47 @@ def _march(start_hu: F32, outwards: F32, pose: Similarity, matte: U8) -> NDArray
     pixels = pose.apply(spots.reshape(-1, 3))[:, :2].astype(int).reshape(*spots.shape[:2], 2)
     x, y = pixels[..., 0], pixels[..., 1]
     inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    on = inside & (soft[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] > 64)
+    on = inside & (soft[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] > _WITHIN)
     # a point that never leaves is not on the outline after all, or the photo's edge cuts hair off
     count = np.where(on.all(1), 0, np.argmin(on, axis=1))
     return count * _STEP_HU + np.where(count > 0, _MARGIN_HU, 0.0)
 
 
+def _most(start_hu: F32, outwards: F32, pose: Similarity, matte: U8) -> NDArray[np.floating]:
+    """(N,) how far out each point is still before the person, in head units; below 0 where it starts beside them.
+
+    What lies beyond the photo's edge is as its edge.
+    """
+    soft = cv2.GaussianBlur(matte, (0, 0), 1.0)
+    height, width = matte.shape
+    out = np.full(len(start_hu), -_SHRINK_HU)
+    for step in np.arange(-round(_SHRINK_HU / _STEP_HU), round(REACH_HU / _STEP_HU) + 1) * _STEP_HU:
+        x, y = pose.apply(start_hu + step * outwards)[:, :2].astype(int).T
+        on = soft[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] > _WITHIN
+        out = np.where(on, step, out)
+    return np.where(out > -_SHRINK_HU, out + _MARGIN_HU, 0.0)
+
+
+_SHRINK_HU = 0.3
+
+
+def _march_over_hair(
+    start_hu: F32, outwards: F32, pose: Similarity, hair: U8
+) -> NDArray[np.floating]:
+    """(P,) how far out the last hair lies that each point reaches over little that is none, in head units."""
+    height, width = hair.shape
+    steps = np.arange(1, round(REACH_HU / _STEP_HU) + 1) * _STEP_HU
+    spots = start_hu[:, None] + steps[None, :, None] * outwards[:, None]
+    pixels = pose.apply(spots.reshape(-1, 3))[:, :2].astype(int).reshape(*spots.shape[:2], 2)
+    x, y = pixels[..., 0], pixels[..., 1]
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    on = inside & (hair[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] > _WITHIN)
+    off = np.cumsum(~on, axis=1) * _STEP_HU
+    last = np.where(on & (off < _GAP_HU), np.arange(1, len(steps) + 1), 0).max(1)
+    return last * _STEP_HU + np.where(last > 0, _MARGIN_HU, 0.0)
+
+
+_GAP_HU = 0.25
 _SKULL_MIDDLE_HU = np.array([0, -0.2, 0.45], np.float32)
 _EAR_BOX_HU = ((0.5, 1.2), (-0.6, 0.45), (0.1, 0.95))  # |x|, y, z of the mean head
 
