@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.linalg import splu, spsolve
 from scipy.spatial import KDTree
 
 from engines.geometry import Similarity
@@ -21,9 +22,10 @@ U8 = NDArray[np.uint8]
 REACH_HU = 0.9  # no hair is inflated further than this
 _STEP_HU = 0.02
 _WITHIN = 200
-_MARGIN_HU = -0.02  # within the matte: all of the mesh shows the person, its soft edge goes along behind
-_OUTLINE = 0.75  # normals this much across the view lie on the outline
+_MARGIN_HU = -0.01  # within the matte: all of the mesh shows the person, its soft edge goes along behind
+_OUTLINE, _OUTLINE_LOW = 0.75, 0.9  # normals this much across the view lie on the outline
 _SMOOTH_ROUNDS = 40
+_PULL = 0.7
 _FLATTER_BEHIND = 0.6
 
 
@@ -80,53 +82,102 @@ def inflate_hair(
     into it. Beside the neck they march over `hair` (H, W) uint8, where it is known: so long hair hangs from the
     head, as rigid as the neck is there. `pose` takes head units to photo pixels.
     """
+    if matte.min() > 128:  # no background in sight: nothing tells where hair ends
+        return np.zeros_like(neutral_hu)
     scalp = scalp_weight(model)
     curtain = curtain_weight(model) if hair is not None else np.zeros_like(scalp)
-    weight = np.minimum(scalp + curtain, 1)
     flat = _without_ears(model, neutral_hu)
     outwards = flat - _SKULL_MIDDLE_HU
     if hair is not None:  # a capsule: beside the neck straight away from its axis
         outwards[:, 1] = np.minimum(outwards[:, 1], 0)
     outwards /= np.maximum(np.linalg.norm(outwards, axis=1, keepdims=True), 1e-6)
     seen = outwards @ pose.rotation.T.astype(np.float32)
-    outline = (np.linalg.norm(seen[:, :2], axis=1) > _OUTLINE) & (weight > 0.05)
-    if not outline.any() or matte.min() > 128:  # no background in sight: nothing tells where hair ends
+    across = np.linalg.norm(seen[:, :2], axis=1)
+    most = _most(flat, outwards, pose, matte)
+    low = _smoothstep(model.mean_hu[:, 1], -0.25, 0.15) if hair is not None else np.zeros_like(scalp)
+    # on the outline: of the skull, or beside the neck and not before its axis
+    outline = (across > _OUTLINE) & (scalp > 0.5) & (low < 0.5)
+    outline |= (across > _OUTLINE_LOW) & (curtain + scalp > 0.3) & (low >= 0.5)
+    if not outline.any():
         return np.zeros_like(neutral_hu)
     index = np.flatnonzero(outline)
     grown = np.zeros(len(neutral_hu))
-    grown[index] = _march(neutral_hu[index], outwards[index], pose, matte)
+    grown[index] = _march(flat[index], outwards[index], pose, matte)
     if hair is not None:
-        hanging = _march_over_hair(neutral_hu[index], outwards[index], pose, hair)
-        low = _smoothstep(model.mean_hu[index, 1], -0.25, 0.15)
-        grown[index] = grown[index] * (1 - low) + hanging * low
-    known = weight < 0.02
-    pull = np.where(outline, 0.35, np.where(known, 1.0, 0.0))
-    target = np.where(outline, grown, 0.0)
-    average = _averaging(model)
-    field = np.where(outline, grown, float(np.median(grown[index])) * weight)
-    most = _most(neutral_hu, outwards, pose, matte)
-    for _ in range(_SMOOTH_ROUNDS):
-        field = np.minimum(pull * target + (1 - pull) * (average @ field), most)
-    field = np.where(weight > 0, field, 0)
-    # how deep hair is behind the head no photo tells: less than it is wide
-    field *= 1 - _FLATTER_BEHIND * np.clip(seen[:, 2], 0, 1)
-    covered = _smoothstep(field, 0.04, 0.12) * _ears(model)
-    moved = outwards * (field * weight)[:, None] + (flat - neutral_hu) * covered[:, None]
-    grown_hu = neutral_hu + moved
-    if hair is not None:
-        grown_hu = _smooth_depth(model, grown_hu, curtain * _smoothstep(field, 0.0, 0.1), pose)
-    return (_flat_behind(model, grown_hu, pose) - neutral_hu).astype(np.float32)
+        hanging = _march_over_hair(flat[index], outwards[index], pose, hair)
+        grown[index] = grown[index] * (1 - low[index]) + hanging * low[index]
+    grown = np.minimum(grown, most)
+    still = scalp + curtain < 0.02
+    moved = _spread_out(model, outwards * grown[:, None], outline, still)
+    thick = np.linalg.norm(moved, axis=1)
+    covered = np.maximum(_smoothstep(thick, 0.04, 0.12), _hung_over(model, thick * curtain)) * _ears(model)
+    grown_hu = (neutral_hu + moved).astype(np.float32)
+    grown_hu += covered[:, None] * (_without_ears(model, grown_hu) - grown_hu)
+    hanging = curtain * _smoothstep(thick, 0.0, 0.1)
+    return (_draped(model, _flat_behind(model, grown_hu, pose), pose, hanging) - neutral_hu).astype(np.float32)
 
 
-def _smooth_depth(model: HeadModel, vertices_hu: F32, weight: NDArray[np.floating], pose: Similarity) -> F32:
-    """The vertices (N, 3), their depth in the photo relaxed by `weight` (N,) to what is around; seen they stay."""
+def _spread_out(model: HeadModel, moved: F32, known: NDArray[np.bool_], still: NDArray[np.bool_]) -> F32:
+    """(N, 3) as `moved` says about where it is `known` (N,), 0 where `still` (N,), smooth in between."""
+    ties = _ties(model)
+    total = np.maximum(np.asarray(ties.sum(1)).ravel(), 1e-9)
+    weld = model.weld
+    pull = np.where(still[weld], 1e3, np.where(known[weld], _PULL, 1e-4)) * total
+    told = np.where((known & ~still)[weld, None], moved[weld], 0)
+    system = (sp.diags(total + pull) - ties).tocsc()
+    return np.asarray(splu(system).solve(pull[:, None] * told), np.float32)[weld]
+
+
+@lru_cache(maxsize=4)
+def _ties(model: HeadModel) -> Any:
+    """(N, N) sparse: how strongly neighbours on the head hold together; welded ones are their first."""
+    corners = model.weld[model.triangles]
+    one, other = (np.concatenate([corners[:, k] for k in order]) for order in ((0, 1, 2), (1, 2, 0)))
+    length = np.linalg.norm(model.mean_hu[one] - model.mean_hu[other], axis=1)
+    count = model.vertex_count
+    half = sp.coo_matrix((1 / np.maximum(length, 0.01) * (one != other), (one, other)), (count, count)).tocsr()
+    return half.maximum(half.T)
+
+
+def _hung_over(model: HeadModel, hanging: NDArray[np.floating]) -> NDArray[np.floating]:
+    """(N,) 0 … 1, alike on each side of the head: whether hair hangs there, `hanging` (N,) head units thick."""
+    out = np.zeros(len(hanging))
+    right = model.mean_hu[:, 0] > 0
+    for side in (right, ~right):
+        near = side & (curtain_weight(model) > 0.5) & (np.abs(model.mean_hu[:, 1] - 0.4) < 0.3)
+        out[side] = _smoothstep(np.percentile(hanging[near], 80), 0.06, 0.15) if near.any() else 0.0
+    return out
+
+
+def _draped(
+    model: HeadModel, vertices_hu: F32, pose: Similarity, hanging: NDArray[np.floating]
+) -> F32:
+    """The vertices (N, 3), the depth of what the photo sees beside the face smoothed: seen, all stay where they are.
+
+    Between face and contour depth rises as evenly as a cloth that is stretched there, as seen in the picture: steep
+    places would show as streaks once the head turns, and folds (ears, locks) as tears.
+    """
     into = pose.rotation[2].astype(np.float64)
+    seen = vertices_hu @ pose.rotation[:2].T
     depth = vertices_hu @ into
-    average = _averaging(model)
-    smooth = depth.copy()
-    for _ in range(_DEPTH_ROUNDS):
-        smooth += weight * (average @ smooth - smooth)
-    return (vertices_hu + (smooth - depth)[:, None] * into).astype(np.float32)
+    corners = model.weld[model.triangles[model.part == Part.SKIN]]
+    count = len(vertices_hu)
+    ties, areas = sp.csr_matrix((count, count)), np.zeros(count)
+    for k in range(3):
+        at, one, other = corners[:, k], corners[:, k - 2], corners[:, k - 1]
+        left, right = seen[one] - seen[at], seen[other] - seen[at]
+        twice = np.abs(left[:, 0] * right[:, 1] - left[:, 1] * right[:, 0]) + _DRAPE_HU**2
+        cotangent = np.maximum(np.sum(left * right, 1) / twice, 0.05)
+        ties = ties + sp.coo_matrix((cotangent, (one, other)), (count, count))
+        areas += np.bincount(at, twice / 6, count)
+    ties = (ties + ties.T).tocsr()
+    total = np.maximum(np.asarray(ties.sum(1)).ravel(), 1e-9)
+    free = np.maximum(_off_face(model), hanging)
+    anchor = total * (1 - free) / np.maximum(free, 1e-3) + areas / _DRAPE_REACH_HU**2
+    system = sp.diags(total + anchor) - ties
+    smooth = np.asarray(spsolve(system.tocsc(), anchor * depth[model.weld]))[model.weld]
+    moved = np.where(free > 0, smooth - depth[model.weld], 0.0)
+    return (vertices_hu + moved[:, None] * into).astype(np.float32)
 
 
 def _flat_behind(model: HeadModel, vertices_hu: F32, pose: Similarity) -> F32:
@@ -138,8 +189,8 @@ def _flat_behind(model: HeadModel, vertices_hu: F32, pose: Similarity) -> F32:
     return (vertices_hu + (flat - beyond)[:, None] * into).astype(np.float32)
 
 
-_DEPTH_ROUNDS = 100
-_FLAT_FROM_HU, _FLAT_SOFT_HU, _FLAT_SHARE = -0.5, 0.25, 0.15
+_DRAPE_HU, _DRAPE_REACH_HU = 0.02, 0.4
+_FLAT_FROM_HU, _FLAT_SOFT_HU, _FLAT_SHARE = -0.3, 0.15, 0.15
 
 
 @lru_cache(maxsize=4)
@@ -149,7 +200,8 @@ def _off_face(model: HeadModel) -> F32:
     skin = np.zeros(len(mean), bool)
     skin[model.triangles[model.part == Part.SKIN]] = True
     distance, _ = KDTree(model.landmarks(mean)[:468]).query(mean)
-    return (_smoothstep(distance, 0.05, 0.35) * skin).astype(np.float32)
+    off = (_smoothstep(distance, 0.05, 0.35) * skin).astype(np.float32)
+    return _without_ears(model, off[:, None])[:, 0]
 
 
 
@@ -223,11 +275,11 @@ def _ears(model: HeadModel) -> F32:
     return np.asarray(_smoothstep(gone, 0.01, 0.04), np.float32)
 
 
-def _without_ears(model: HeadModel, vertices_hu: F32) -> F32:
-    """The head with its ears ironed flat: the region relaxed between its surroundings."""
+def _without_ears(model: HeadModel, values: F32) -> F32:
+    """Values (N, C) of the head's vertices, their places too, with its ears ironed flat: relaxed between what is around."""
     box = _ear_box(model)[:, None]
     average = _averaging(model)
-    out = vertices_hu.astype(np.float64)
+    out = values.astype(np.float64)
     for _ in range(_FLATTEN_ROUNDS):
         out = np.where(box, average @ out, out)
     return out.astype(np.float32)
