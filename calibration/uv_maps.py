@@ -210,7 +210,15 @@ def _fill(model: HeadModel, colour: U8, visible: F32, shown: F32) -> U8:
         mirror = np.where(own, np.clip(there_visible - weight, 0, 1), 0).astype(np.float32)
         known = np.maximum(weight, 0.6 * mirror)
         mixed = np.zeros_like(base)
-        mixed[box] = base[box] * weight[box][..., None] + there[box] * mirror[box][..., None]
+        lit = there
+        if part == Part.SKIN:
+            # the other side in this side's light: by what differs where both show, spread over where one does
+            differ = np.asarray(base - there, np.float32)
+            alike = np.abs(cv2.blur(differ, (5, 5))).max(2) < _LIT_OTHERWISE  # else hair here and skin there
+            both = (alike & (weight > 0.9) & (there_visible > 0.9)).astype(np.float32)
+            if float(both.sum()) > _SOME_TEXELS:
+                lit = there + cv2.GaussianBlur(push_pull(differ, both), (0, 0), 3.0)
+        mixed[box] = base[box] * weight[box][..., None] + lit[box] * mirror[box][..., None]
         mixed[box] /= np.maximum(weight[box] + mirror[box], 1e-3)[..., None]
         if part in (Part.SOCKET,) or float(known.sum()) < 30:
             known, mixed = np.where(skin == Part.SKIN, visible, 0).astype(np.float32), base
@@ -261,4 +269,5 @@ _SMALLEST_PATCH = 5  # texels
 _STRAND_TEXELS = 3.0
 _STRONGEST = 32.0
 _SOME_TEXELS = 20
+_LIT_OTHERWISE = 60.0  # levels: more than this is no light
 _INTERIOR = {Part.MOUTH: (70, 28, 28), Part.TEETH: (214, 204, 190), Part.TONGUE: (150, 78, 78)}
