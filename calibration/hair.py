@@ -15,17 +15,18 @@ from scipy.spatial import KDTree
 from engines.geometry import Similarity
 from engines.head.model import HeadModel, Part
 from engines.head.surface import laplacian
+from engines.raster.gbuffer import HeadMesh, Viewport, rasterise
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 REACH_HU = 0.9  # no hair is inflated further than this
 _STEP_HU = 0.02
-_WITHIN = 200
-_MARGIN_HU = -0.01  # within the matte: all of the mesh shows the person, its soft edge goes along behind
+_WITHIN = 128
+_MARGIN_HU = 0.0  # within the matte: all of the mesh shows the person, its soft edge goes along behind
 _OUTLINE, _OUTLINE_LOW = 0.75, 0.9  # normals this much across the view lie on the outline
 _SMOOTH_ROUNDS = 40
-_PULL = 0.7
+_PULL = 2.0
 _FLATTER_BEHIND = 0.6
 
 
@@ -97,14 +98,15 @@ def inflate_hair(
     low = _smoothstep(model.mean_hu[:, 1], -0.25, 0.15) if hair is not None else np.zeros_like(scalp)
     # on the outline: of the skull, or beside the neck and not before its axis
     outline = (across > _OUTLINE) & (scalp > 0.5) & (low < 0.5)
-    outline |= (across > _OUTLINE_LOW) & (curtain + scalp > 0.3) & (low >= 0.5)
+    outline |= (across > _OUTLINE_LOW) & (curtain + scalp > 0.8) & (low >= 0.5)
     if not outline.any():
         return np.zeros_like(neutral_hu)
     index = np.flatnonzero(outline)
     grown = np.zeros(len(neutral_hu))
     grown[index] = _march(flat[index], outwards[index], pose, matte)
     if hair is not None:
-        hanging = _march_over_hair(flat[index], outwards[index], pose, hair)
+        head = _silhouette(model, flat, pose, hair.shape[1], hair.shape[0])
+        hanging = _march_over_hair(flat[index], outwards[index], pose, hair, head)
         grown[index] = grown[index] * (1 - low[index]) + hanging * low[index]
     grown = np.minimum(grown, most)
     still = scalp + curtain < 0.02
@@ -113,8 +115,19 @@ def inflate_hair(
     covered = np.maximum(_smoothstep(thick, 0.04, 0.12), _hung_over(model, thick * curtain)) * _ears(model)
     grown_hu = (neutral_hu + moved).astype(np.float32)
     grown_hu += covered[:, None] * (_without_ears(model, grown_hu) - grown_hu)
-    hanging = curtain * _smoothstep(thick, 0.0, 0.1)
-    return (_draped(model, _flat_behind(model, grown_hu, pose), pose, hanging) - neutral_hu).astype(np.float32)
+    return grown_hu - neutral_hu
+
+
+def drape_hair(model: HeadModel, grown_hu: F32, neutral_hu: F32, pose: Similarity) -> F32:
+    """The head with its hair, `grown_hu` (N, 3), made ready to turn; `neutral_hu` (N, 3) is the same without hair.
+
+    What the photo sees stays where it is in the picture; depth alone changes, `pose` taking head units to photo pixels.
+    What lies behind the contour, which no photo shows, gets less deep: so a turn uncovers little that would have to be
+    invented. Between face and contour depth rises evenly, so that hair is stretched and not torn.
+    """
+    thick = np.linalg.norm(grown_hu - neutral_hu, axis=1)
+    hanging = curtain_weight(model) * _smoothstep(thick, 0.0, 0.1)
+    return _draped(model, _flat_behind(model, grown_hu, pose), pose, hanging)
 
 
 def _spread_out(model: HeadModel, moved: F32, known: NDArray[np.bool_], still: NDArray[np.bool_]) -> F32:
@@ -125,7 +138,9 @@ def _spread_out(model: HeadModel, moved: F32, known: NDArray[np.bool_], still: N
     pull = np.where(still[weld], 1e3, np.where(known[weld], _PULL, 1e-4)) * total
     told = np.where((known & ~still)[weld, None], moved[weld], 0)
     system = (sp.diags(total + pull) - ties).tocsc()
-    return np.asarray(splu(system).solve(pull[:, None] * told), np.float32)[weld]
+    out = np.asarray(splu(system).solve(pull[:, None] * told), np.float32)[weld]
+    out[still] = 0
+    return out
 
 
 @lru_cache(maxsize=4)
@@ -239,9 +254,12 @@ _SHRINK_HU = 0.3
 
 
 def _march_over_hair(
-    start_hu: F32, outwards: F32, pose: Similarity, hair: U8
+    start_hu: F32, outwards: F32, pose: Similarity, hair: U8, head: NDArray[np.bool_]
 ) -> NDArray[np.floating]:
-    """(P,) how far out the last hair lies that each point reaches over little that is none, in head units."""
+    """(P,) how far out the last hair lies that each point reaches over little that is none, in head units.
+
+    `head` (h, w): what the bald head covers, behind which a point may start, on a grid of its own.
+    """
     height, width = hair.shape
     steps = np.arange(1, round(REACH_HU / _STEP_HU) + 1) * _STEP_HU
     spots = start_hu[:, None] + steps[None, :, None] * outwards[:, None]
@@ -249,12 +267,23 @@ def _march_over_hair(
     x, y = pixels[..., 0], pixels[..., 1]
     inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     on = inside & (hair[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] > _WITHIN)
-    off = np.cumsum(~on, axis=1) * _STEP_HU
+    rows, columns = head.shape
+    behind = head[np.clip(y * rows // height, 0, rows - 1), np.clip(x * columns // width, 0, columns - 1)]
+    off = np.cumsum(~on & ~behind, axis=1) * _STEP_HU
     last = np.where(on & (off < _GAP_HU), np.arange(1, len(steps) + 1), 0).max(1)
     return last * _STEP_HU + np.where(last > 0, _MARGIN_HU, 0.0)
 
 
-_GAP_HU = 0.25
+def _silhouette(
+    model: HeadModel, vertices_hu: F32, pose: Similarity, width: int, height: int
+) -> NDArray[np.bool_]:
+    """What the head covers of a picture, on a grid of at most `_COVER_PX`."""
+    view = Viewport(0.0, 0.0, 1.0, width, height)
+    seen = rasterise(model, HeadMesh(pose.apply(vertices_hu).astype(np.float32), pose), view, _COVER_PX)
+    return seen.part > 0
+
+
+_GAP_HU, _COVER_PX = 0.25, 256
 _SKULL_MIDDLE_HU = np.array([0, -0.2, 0.45], np.float32)
 _EAR_BOX_HU = ((0.5, 1.2), (-0.6, 0.45), (0.1, 0.95))  # |x|, y, z of the mean head
 
