@@ -150,7 +150,9 @@ def _ties(model: HeadModel) -> Any:
     one, other = (np.concatenate([corners[:, k] for k in order]) for order in ((0, 1, 2), (1, 2, 0)))
     length = np.linalg.norm(model.mean_hu[one] - model.mean_hu[other], axis=1)
     count = model.vertex_count
-    half = sp.coo_matrix((1 / np.maximum(length, 0.01) * (one != other), (one, other)), (count, count)).tocsr()
+    half = sp.coo_matrix(
+        (1 / np.maximum(length, 0.01) * (one != other), (one, other)), (count, count)
+    ).tocsr()
     return half.maximum(half.T)
 
 
@@ -164,9 +166,7 @@ def _hung_over(model: HeadModel, hanging: NDArray[np.floating]) -> NDArray[np.fl
     return out
 
 
-def _draped(
-    model: HeadModel, vertices_hu: F32, pose: Similarity, hanging: NDArray[np.floating]
-) -> F32:
+def _draped(model: HeadModel, vertices_hu: F32, pose: Similarity, hanging: NDArray[np.floating]) -> F32:
     """The vertices (N, 3), the depth of what the photo sees beside the face smoothed: seen, all stay where they are.
 
     Between face and contour depth rises as evenly as a cloth that is stretched there, as seen in the picture: steep
@@ -217,7 +217,6 @@ def _off_face(model: HeadModel) -> F32:
     distance, _ = KDTree(model.landmarks(mean)[:468]).query(mean)
     off = (_smoothstep(distance, 0.05, 0.35) * skin).astype(np.float32)
     return _without_ears(model, off[:, None])[:, 0]
-
 
 
 def _march(start_hu: F32, outwards: F32, pose: Similarity, matte: U8) -> NDArray[np.floating]:

@@ -23,7 +23,12 @@ _PERSON = 128
 
 
 def hair_mask(
-    model: HeadModel, photo: U8, matte: U8, crop_px: tuple[float, float, float], neutral_hu: F32, pose: Similarity
+    model: HeadModel,
+    photo: U8,
+    matte: U8,
+    crop_px: tuple[float, float, float],
+    neutral_hu: F32,
+    pose: Similarity,
 ) -> U8:
     """(H, W) uint8: 255 where `photo` (H, W, 3) shows the person's hair within `matte` (H, W), in the crop alone.
 
@@ -34,7 +39,9 @@ def hair_mask(
     left, top, side = crop_px
     scale = SIDE_PX / side
     to_crop = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
-    small = cv2.warpAffine(photo, to_crop, (SIDE_PX, SIDE_PX), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+    small = cv2.warpAffine(
+        photo, to_crop, (SIDE_PX, SIDE_PX), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
+    )
     person = cv2.warpAffine(matte, to_crop, (SIDE_PX, SIDE_PX), flags=cv2.INTER_AREA) > _PERSON
     view = Viewport(left, top, scale, SIDE_PX, SIDE_PX)
     seeds = _seeds(model, np.asarray(small, np.uint8), person, view, neutral_hu, pose)
@@ -43,7 +50,9 @@ def hair_mask(
         return np.zeros((height, width), np.uint8)
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)
-    cv2.grabCut(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), seeds, None, *models, _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    cv2.grabCut(
+        cv2.cvtColor(small, cv2.COLOR_RGB2BGR), seeds, None, *models, _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK
+    )  # pyright: ignore[reportCallIssue, reportArgumentType]
     found = np.isin(seeds, (cv2.GC_FGD, cv2.GC_PR_FGD)) & person
     found = _hanging_together(found, seeds == cv2.GC_FGD)
     soft = cv2.GaussianBlur(found.astype(np.uint8) * np.uint8(255), (0, 0), 1.0)
@@ -67,7 +76,14 @@ def _seeds(
     beyond = ~_filled(middle + 1.06 * (oval - middle))
     # the person's rim above the brows that the face does not reach
     inside = cv2.distanceTransform(person.astype(np.uint8), cv2.DIST_L2, 5)
-    rim = person & beyond & (y < brow) & (inside > 1.5) & (np.abs(x - middle[0]) < wide) & (y > oval[:, 1].min() - high)
+    rim = (
+        person
+        & beyond
+        & (y < brow)
+        & (inside > 1.5)
+        & (np.abs(x - middle[0]) < wide)
+        & (y > oval[:, 1].min() - high)
+    )
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32)
     skin = face & (y > brow + 0.1 * high) & (y < brow + 0.5 * high)
     if int(skin.sum()) < _LEAST_SEED_PX or not rim.any():

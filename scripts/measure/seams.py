@@ -69,7 +69,9 @@ def contour_roughness(alpha: U8) -> float:
     around = np.concatenate([line[-reach:], line, line[:reach]])
     smooth = gaussian_filter1d(around, _SMOOTH_PX, axis=0)[reach:-reach]
     along = np.gradient(smooth, axis=0)
-    across = np.stack([-along[:, 1], along[:, 0]], -1) / np.maximum(np.linalg.norm(along, axis=1), 1e-6)[:, None]
+    across = (
+        np.stack([-along[:, 1], along[:, 0]], -1) / np.maximum(np.linalg.norm(along, axis=1), 1e-6)[:, None]
+    )
     off = np.sum((line - smooth) * across, 1)
     inner = (line > _RIM_PX).all(1) & (line[:, 0] < width - _RIM_PX) & (line[:, 1] < height - _RIM_PX)
     return float(np.sqrt(np.mean(off[inner] ** 2))) if inner.any() else 0.0
@@ -78,10 +80,14 @@ def contour_roughness(alpha: U8) -> float:
 def seam(picture: U8, covered: U8) -> float:
     """How steep a picture (H, W, 4) is along the rim of what the head's layer covers (H, W) within the person: mean
     gradient there times the rim's length, in full steps (0 → 255) along the picture's side."""
-    person = cv2.erode((picture[..., 3] > 240).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=_RIM_PX)
+    person = cv2.erode(
+        (picture[..., 3] > 240).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=_RIM_PX
+    )
     person[:_RIM_PX] = person[-_RIM_PX:] = person[:, :_RIM_PX] = person[:, -_RIM_PX:] = 0
     rim = cv2.morphologyEx(covered, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) & person
-    return float(steepness(np.ascontiguousarray(picture[..., :3]))[rim > 0].sum()) / (2 * 255 * picture.shape[1])
+    return float(steepness(np.ascontiguousarray(picture[..., :3]))[rim > 0].sum()) / (
+        2 * 255 * picture.shape[1]
+    )
 
 
 def steepness(picture: U8) -> F32:
@@ -128,7 +134,9 @@ def main() -> None:
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
     parser.add_argument("--generator", default="geometric")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="keep the numbers")
-    parser.add_argument("--before", type=Path, metavar="FILE", help="numbers kept earlier, of the same photos")
+    parser.add_argument(
+        "--before", type=Path, metavar="FILE", help="numbers kept earlier, of the same photos"
+    )
     arguments = parser.parse_args()
     before: dict[str, list[float]] = json.loads(arguments.before.read_text()) if arguments.before else {}
     found: dict[str, list[float]] = {}
