@@ -1,4 +1,4 @@
-"""Hair: the scalp of the fitted head inflated until it fills the person's matte, so that hair has parallax."""
+"""Hair: scalp and neck of the fitted head inflated until they fill the person's hair, so that it turns along."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scipy.sparse.linalg import splu, spsolve
 from scipy.spatial import KDTree
 
 from engines.geometry import Similarity
+from engines.head.landmark_names import SURFACE
 from engines.head.model import HeadModel, Part
 from engines.head.surface import laplacian
 from engines.raster.gbuffer import HeadMesh, Viewport, rasterise
@@ -22,12 +23,9 @@ U8 = NDArray[np.uint8]
 
 REACH_HU = 0.9  # no hair is inflated further than this
 _STEP_HU = 0.02
-_WITHIN = 128
-_MARGIN_HU = 0.0  # within the matte: all of the mesh shows the person, its soft edge goes along behind
+_WITHIN = 128  # of the matte: beyond, a rounded contour would uncover much of what is no person
 _OUTLINE, _OUTLINE_LOW = 0.75, 0.9  # normals this much across the view lie on the outline
-_SMOOTH_ROUNDS = 40
-_PULL = 2.0
-_FLATTER_BEHIND = 0.6
+_PULL = 2.0  # how much the outline counts against what is around
 
 
 @lru_cache(maxsize=4)
@@ -79,9 +77,9 @@ def inflate_hair(
     """How far each vertex moves outwards (N, 3), in head units.
 
     Vertices on the head's outline in the photo march away from the skull's middle while they stay on the
-    person in `matte` (H, W) uint8; the others take a smooth mean of them. Ears that hair covers are flattened
-    into it. Beside the neck they march over `hair` (H, W) uint8, where it is known: so long hair hangs from the
-    head, as rigid as the neck is there. `pose` takes head units to photo pixels.
+    person in `matte` (H, W) uint8, or back to it; the others follow smoothly, the face stays. Ears that hair covers or
+    hangs beside are flattened into it. Beside the neck they march over `hair` (H, W) uint8, where it is known: so long
+    hair hangs from the head, as rigid as the neck is there. `pose` takes head units to photo pixels.
     """
     if matte.min() > 128:  # no background in sight: nothing tells where hair ends
         return np.zeros_like(neutral_hu)
@@ -109,13 +107,21 @@ def inflate_hair(
         hanging = _march_over_hair(flat[index], outwards[index], pose, hair, head)
         grown[index] = grown[index] * (1 - low[index]) + hanging * low[index]
     grown = np.minimum(grown, most)
-    still = scalp + curtain < 0.02
+    still = (scalp + curtain < 0.02) | _carries_landmarks(model)
     moved = _spread_out(model, outwards * grown[:, None], outline, still)
     thick = np.linalg.norm(moved, axis=1)
     covered = np.maximum(_smoothstep(thick, 0.04, 0.12), _hung_over(model, thick * curtain)) * _ears(model)
     grown_hu = (neutral_hu + moved).astype(np.float32)
     grown_hu += covered[:, None] * (_without_ears(model, grown_hu) - grown_hu)
     return grown_hu - neutral_hu
+
+
+@lru_cache(maxsize=4)
+def _carries_landmarks(model: HeadModel) -> NDArray[np.bool_]:
+    """(N,) what a landmark of the face lies on: fitted to the photo, and nothing to be moved."""
+    out = np.zeros(model.vertex_count, bool)
+    out[model.weld[model.landmark_vertices[:SURFACE]]] = True
+    return out[model.weld]
 
 
 def drape_hair(model: HeadModel, grown_hu: F32, neutral_hu: F32, pose: Similarity) -> F32:
@@ -162,7 +168,8 @@ def _hung_over(model: HeadModel, hanging: NDArray[np.floating]) -> NDArray[np.fl
     right = model.mean_hu[:, 0] > 0
     for side in (right, ~right):
         near = side & (curtain_weight(model) > 0.5) & (np.abs(model.mean_hu[:, 1] - 0.4) < 0.3)
-        out[side] = _smoothstep(np.percentile(hanging[near], 80), 0.06, 0.15) if near.any() else 0.0
+        thick = np.percentile(hanging[near], [80]) if near.any() else np.zeros(1)
+        out[side] = _smoothstep(thick, 0.06, 0.15)
     return out
 
 
@@ -231,7 +238,7 @@ def _march(start_hu: F32, outwards: F32, pose: Similarity, matte: U8) -> NDArray
     on = inside & (soft[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] > _WITHIN)
     # a point that never leaves is not on the outline after all, or the photo's edge cuts hair off
     count = np.where(on.all(1), 0, np.argmin(on, axis=1))
-    return count * _STEP_HU + np.where(count > 0, _MARGIN_HU, 0.0)
+    return count * _STEP_HU
 
 
 def _most(start_hu: F32, outwards: F32, pose: Similarity, matte: U8) -> NDArray[np.floating]:
@@ -246,7 +253,7 @@ def _most(start_hu: F32, outwards: F32, pose: Similarity, matte: U8) -> NDArray[
         x, y = pose.apply(start_hu + step * outwards)[:, :2].astype(int).T
         on = soft[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] > _WITHIN
         out = np.where(on, step, out)
-    return np.where(out > -_SHRINK_HU, out + _MARGIN_HU, 0.0)
+    return np.where(out > -_SHRINK_HU, out, 0.0)
 
 
 _SHRINK_HU = 0.3
@@ -270,7 +277,7 @@ def _march_over_hair(
     behind = head[np.clip(y * rows // height, 0, rows - 1), np.clip(x * columns // width, 0, columns - 1)]
     off = np.cumsum(~on & ~behind, axis=1) * _STEP_HU
     last = np.where(on & (off < _GAP_HU), np.arange(1, len(steps) + 1), 0).max(1)
-    return last * _STEP_HU + np.where(last > 0, _MARGIN_HU, 0.0)
+    return last * _STEP_HU
 
 
 def _silhouette(
@@ -304,7 +311,7 @@ def _ears(model: HeadModel) -> F32:
 
 
 def _without_ears(model: HeadModel, values: F32) -> F32:
-    """Values (N, C) of the head's vertices, their places too, with its ears ironed flat: relaxed between what is around."""
+    """Values (N, C) of the vertices, or their places, with the ears ironed flat: relaxed between what is around."""
     box = _ear_box(model)[:, None]
     average = _averaging(model)
     out = values.astype(np.float64)

@@ -51,7 +51,12 @@ def hair_mask(
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)
     cv2.grabCut(
-        cv2.cvtColor(small, cv2.COLOR_RGB2BGR), seeds, None, *models, _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK
+        cv2.cvtColor(small, cv2.COLOR_RGB2BGR),
+        seeds,
+        (0, 0, 1, 1),
+        *models,
+        _GRABCUT_ROUNDS,
+        cv2.GC_INIT_WITH_MASK,
     )  # pyright: ignore[reportCallIssue, reportArgumentType]
     found = np.isin(seeds, (cv2.GC_FGD, cv2.GC_PR_FGD)) & person
     found = _hanging_together(found, seeds == cv2.GC_FGD)
@@ -117,9 +122,10 @@ def _distance(lab: F32, of: F32) -> F32:
 
 
 def _hanging_together(found: NDArray[np.bool_], sure: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What of `found` hangs together with what is `sure`, its small holes filled."""
+    """What of `found` hangs together with what is `sure`, its small gaps closed."""
     closed = cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    count, labels = cv2.connectedComponents(closed, connectivity=4)
+    count, found_labels = cv2.connectedComponents(closed, connectivity=4)
+    labels = np.asarray(found_labels, np.int32)
     touched = np.bincount(labels[sure & (closed > 0)], minlength=count) > 0
     touched[0] = False
     return touched[labels]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # also when run as a file
@@ -32,11 +32,12 @@ from scipy.ndimage import gaussian_filter1d
 from calibration.enroll import enroll
 from calibration.hair import scalp_weight
 from engines.enrollment import Enrollment, head_model_of, load_enrollment
+from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
+from engines.motion import Motion
 from engines.picture.background import Background
 from engines.raster.gbuffer import draw_in_uv, rasterise
 from engines.raster.pose import head_viewport, pose_head
 from engines.renderer import Renderer
-from scripts.yardstick import turned
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -54,6 +55,12 @@ class Seams:
     rough_px: float
     seam: float
     invented: float
+
+
+def turned(rest: Motion, yaw_deg: float) -> Motion:
+    """`rest` with the head turned to the side from where the photo has it."""
+    turn = rotation_matrix(rotation_from_degrees(yaw_deg, 0.0, 0.0)) @ rotation_matrix(rest.rotation_rad)
+    return replace(rest, rotation_rad=rotation_vector(turn).astype(np.float32))
 
 
 def contour_roughness(alpha: U8) -> float:
@@ -84,7 +91,9 @@ def seam(picture: U8, covered: U8) -> float:
         (picture[..., 3] > 240).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=_RIM_PX
     )
     person[:_RIM_PX] = person[-_RIM_PX:] = person[:, :_RIM_PX] = person[:, -_RIM_PX:] = 0
-    rim = cv2.morphologyEx(covered, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) & person
+    rim = np.asarray(cv2.morphologyEx(covered, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))) * np.asarray(
+        person
+    )
     return float(steepness(np.ascontiguousarray(picture[..., :3]))[rim > 0].sum()) / (
         2 * 255 * picture.shape[1]
     )
@@ -108,7 +117,7 @@ def seams_of(enrollment: Enrollment, generator: str) -> Seams:
     rest = enrollment.motion
     rough, steep, invented = [], [], []
     for yaw_deg in (0.0, *TURNS_DEG):
-        motion = turned(rest, yaw_deg, 0.0)
+        motion = turned(rest, yaw_deg)
         picture = renderer.render(motion)
         mesh = pose_head(model, enrollment, motion, view)
         rough.append(contour_roughness(np.ascontiguousarray(picture[..., 3])))
