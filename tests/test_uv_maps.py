@@ -84,7 +84,7 @@ def test_at_its_own_pose_nearly_all_is_seen(astronaut: Enrollment) -> None:
 def test_a_turned_head_shows_what_the_photo_does_not(
     astronaut: Enrollment, yaw: float, near: slice, far: slice
 ) -> None:
-    """Turned to the picture's right, the side that comes into view at the left is unseen, but for hair, which goes on."""
+    """Turned to the picture's right, the side that comes into view at the left is unseen, but for hair."""
     g, _, seen = drawn(astronaut, 256, yaw)
     skin = g.part == Part.SKIN
     unseen = skin & (seen < 64)
@@ -100,7 +100,7 @@ def test_what_faces_away_is_not_seen(astronaut: Enrollment) -> None:
     hair = np.maximum(scalp_weight(MODEL), curtain_weight(MODEL))  # goes on behind as it is in front
     away = facing < -0.2
     assert np.percentile(seen[skin][(away & (hair < 0.1))[skin]], 99) < 64
-    assert np.median(seen[skin][(away & (hair > 0.9))[skin]]) > 200
+    assert (seen[skin][(away & (hair > 0.9))[skin]] > 200).mean() > 0.25  # what lies behind the face does not
     front = MODEL.landmark_vertices[[4, 50, 280, 151, 205, 425]].ravel()
     assert seen[front].min() > 200
     # nor what lies in the mouth behind lips, or teeth behind teeth
