@@ -112,7 +112,7 @@ def inflate_hair(
     thick = np.linalg.norm(moved, axis=1)
     covered = np.maximum(_smoothstep(thick, 0.04, 0.12), _hung_over(model, thick * curtain)) * _ears(model)
     grown_hu = (neutral_hu + moved).astype(np.float32)
-    covered = np.where(still, 0.0, covered)
+    covered = np.where(still, 0.0, covered * _off_face(model))
     grown_hu += covered[:, None] * (_without_ears(model, grown_hu) - grown_hu)
     return grown_hu - neutral_hu
 
