@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.face import FoundFace, find_face, head_crop
-from calibration.hair import inflate_hair
+from calibration.hair import drape_hair, inflate_hair
+from calibration.hair_mask import hair_mask
 from calibration.matte import Matte, background_plate, cut_out
 from calibration.photo import Photo, open_photo
 from calibration.usable import (
@@ -122,7 +123,9 @@ def enroll_face(
         gaze_rad=measure_gaze(fit.pose.invert(face.points_px)),
     )
     neutral = person_of(model, fit)
-    neutral = neutral + inflate_hair(model, neutral, fit.pose, matte)
+    hair = hair_mask(model, image, matte, crop_px, neutral, fit.pose)
+    grown = neutral + inflate_hair(model, neutral, fit.pose, matte, hair if hair.any() else None)
+    neutral = drape_hair(model, grown, neutral, fit.pose)
     none = np.zeros((1, 1, 3), np.uint8)
     still = Enrollment(
         name="",

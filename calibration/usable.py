@@ -19,6 +19,7 @@ from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_INNER, LIPS_OU
 from engines.head.landmarks import FaceLandmarks
 from engines.motion import ARKIT_INDEX
 from engines.retarget import Controls
+from engines.turn_limits import bears_deg
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -99,7 +100,10 @@ def check_turn(yaw_deg: float, pitch_deg: float) -> str | None:
         raise PhotoError(
             f"the face is turned too far away ({turn:.0f}°); use a photo that looks at the camera"
         )
-    return f"the face is turned {turn:.0f}°: a frontal photo animates better" if turn > TURNED_DEG else None
+    if turn <= TURNED_DEG:
+        return None
+    back = f", and turns back by {bears_deg(yaw_deg)[0]:.0f}° at most" if abs(yaw_deg) > TURNED_DEG else ""
+    return f"the face is turned {turn:.0f}°: a frontal photo animates better{back}"
 
 
 def check_tilt(roll_deg: float) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from calibration.hair import scalp_weight
+from calibration.hair import curtain_weight, scalp_weight
 from engines.enrollment import UV_POSITION_SIDE_PX, Enrollment
 from engines.head.model import HeadModel, Part
 from engines.picture.push_pull import push_pull
@@ -53,13 +53,14 @@ def draw_uv_maps(model: HeadModel, enrollment: Enrollment, side_px: int = UV_POS
     """Draw the maps of a photo: O_c of paper 001 is the visibility, I_r of 000 the colour (holes filled)."""
     mesh = pose_head(model, enrollment, enrollment.motion, photo_viewport(enrollment))
     position = draw_in_uv(model, np.ascontiguousarray(mesh.vertices_px[:, :2]), side_px)
-    visible, seen = _visibility(model, enrollment, mesh, position)
+    visible, seen, behind = _visibility(model, enrollment, mesh, position)
     # background that shows at the mesh's rim is no colour of the head
     rim = max(3, round(enrollment.crop_px[2] * _RIM_SHARE)) | 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (rim, rim))
     person = np.asarray(cv2.erode(enrollment.matte, kernel), np.uint8)
     matte = _sample(np.repeat(person[..., None], 3, 2), position)[..., 0]
-    own = visible * (matte > _MATTE_SEEN)
+    own = np.maximum(visible, behind) * (matte > _MATTE_SEEN)
+    visible = np.maximum(visible, behind)
     whole = _sample(np.repeat(enrollment.matte[..., None], 3, 2), position)[..., 0]
     shown = seen * (whole > _MATTE_WHOLE)
     photo = _sample(enrollment.photo, position)
@@ -82,9 +83,12 @@ def _sample(image: U8, position_px: F32) -> U8:
     ).astype(np.uint8)
 
 
-def _visibility(model: HeadModel, enrollment: Enrollment, mesh: HeadMesh, position: F32) -> tuple[F32, F32]:
-    """(S, S) 0 … 1 twice: the photo's own G-buffer shows this very texel there, not too obliquely; the first
-    keeps away from where it ends, the second does not."""
+def _visibility(
+    model: HeadModel, enrollment: Enrollment, mesh: HeadMesh, position: F32
+) -> tuple[F32, F32, F32]:
+    """(S, S) 0 … 1 three times: the photo's own G-buffer shows this very texel there, not too obliquely; the first
+    keeps away from where it ends, the second does not. The third: hair that lies obliquely or behind hair, and so
+    looks like the hair that the photo shows in the same place: over the contour strands go on as their mirror image."""
     left, top, side = enrollment.crop_px
     scale = _SEEN_SIDE_PX / side
     window = Viewport(left, top, scale, _SEEN_SIDE_PX, _SEEN_SIDE_PX)
@@ -115,8 +119,15 @@ def _visibility(model: HeadModel, enrollment: Enrollment, mesh: HeadMesh, positi
     sure = cv2.GaussianBlur(cv2.erode(hard, np.ones((3, 3), np.uint8)), (0, 0), 1.2) * clear
     # eyes and the mouth's inside lie in narrow openings: a rim or a slant is no reason to doubt them
     skin = np.isin(_islands(model, size), (0, Part.SKIN))
-    return np.where(skin, sure, hard).astype(np.float32), np.where(skin, hard * clear, hard).astype(
-        np.float32
+    hair = _hair_map(model, size)
+    before = cv2.remap(hair, seen.uv[..., 0] * size - 0.5, seen.uv[..., 1] * size - 0.5, cv2.INTER_LINEAR)
+    before = cv2.erode(np.where(seen.part > 0, before, 1), np.ones((5, 5), np.uint8))
+    before = cv2.GaussianBlur(before, (0, 0), 1.5)
+    behind = hair * before[yi, xi] * inside
+    return (
+        np.where(skin, sure, hard).astype(np.float32),
+        np.where(skin, hard * clear, hard).astype(np.float32),
+        behind.astype(np.float32),
     )
 
 
@@ -131,6 +142,14 @@ def _scalp_map(model: HeadModel, size: int) -> F32:
     """(S, S) 0 … 1: where hair can grow."""
     drawn = draw_in_uv(model, np.repeat(scalp_weight(model)[:, None], 3, 1), size)
     return np.clip(drawn[..., 0] * 1.3, 0, 1)
+
+
+@lru_cache(maxsize=2)
+def _hair_map(model: HeadModel, size: int) -> F32:
+    """(S, S) 0 … 1: where hair can grow or hang."""
+    weight = np.maximum(scalp_weight(model), curtain_weight(model))
+    drawn = draw_in_uv(model, np.repeat(weight[:, None], 3, 1), size)[..., 0]
+    return np.clip((drawn - 0.3) / 0.4, 0, 1) * np.isin(_islands(model, size), (Part.SKIN,))
 
 
 @lru_cache(maxsize=2)
@@ -191,7 +210,15 @@ def _fill(model: HeadModel, colour: U8, visible: F32, shown: F32) -> U8:
         mirror = np.where(own, np.clip(there_visible - weight, 0, 1), 0).astype(np.float32)
         known = np.maximum(weight, 0.6 * mirror)
         mixed = np.zeros_like(base)
-        mixed[box] = base[box] * weight[box][..., None] + there[box] * mirror[box][..., None]
+        lit = there
+        if part == Part.SKIN:
+            # the other side in this side's light: by what differs where both show, spread over where one does
+            differ = np.asarray(base - there, np.float32)
+            alike = np.abs(cv2.blur(differ, (5, 5))).max(2) < _LIT_OTHERWISE  # else hair here and skin there
+            both = (alike & (weight > 0.9) & (there_visible > 0.9)).astype(np.float32)
+            if float(both.sum()) > _SOME_TEXELS:
+                lit = there + cv2.GaussianBlur(push_pull(differ, both), (0, 0), 3.0)
+        mixed[box] = base[box] * weight[box][..., None] + lit[box] * mirror[box][..., None]
         mixed[box] /= np.maximum(weight[box] + mirror[box], 1e-3)[..., None]
         if part in (Part.SOCKET,) or float(known.sum()) < 30:
             known, mixed = np.where(skin == Part.SKIN, visible, 0).astype(np.float32), base
@@ -242,4 +269,5 @@ _SMALLEST_PATCH = 5  # texels
 _STRAND_TEXELS = 3.0
 _STRONGEST = 32.0
 _SOME_TEXELS = 20
+_LIT_OTHERWISE = 60.0  # levels: more than this is no light
 _INTERIOR = {Part.MOUTH: (70, 28, 28), Part.TEETH: (214, 204, 190), Part.TONGUE: (150, 78, 78)}

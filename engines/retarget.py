@@ -14,6 +14,7 @@ from engines.geometry import F64, rotation_matrix, rotation_vector
 from engines.mood import Mood, mood_of
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT, Motion
 from engines.presets import PRESET_NAMES
+from engines.turn_limits import turn_limits_deg
 
 MotionMode = Literal["relative", "absolute"]
 Region = Literal["all", "exp", "pose", "lip", "eyes"]
@@ -101,7 +102,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-ROTATION_KNEE_RAD, ROTATION_LIMIT_RAD = float(np.radians(20.0)), float(np.radians(32.0))
 SHIFT_KNEE_HU, SHIFT_LIMIT_HU = 0.3, 0.6
 ZOOM_KNEE, ZOOM_LIMIT = 0.15, 0.3  # of log distance
 PLACED_ZOOM_LIMIT, PLACED_SHIFT_PER_HU = 1.1, 0.4  # with `place_absolutely`: the head stays in the picture
@@ -365,8 +365,9 @@ def _rotation(driver: Motion, neutral: Motion, source: Motion, controls: Control
     # the turn that leads away from the photo's own pose
     turn = rotation_vector(rotation_matrix(driver.rotation_rad) @ rest.T) * strength
     angle = float(np.linalg.norm(turn))
-    if angle > ROTATION_KNEE_RAD:
-        turn *= float(soft_limit(angle, ROTATION_KNEE_RAD, ROTATION_LIMIT_RAD)) / angle
+    knee, limit = np.radians(turn_limits_deg(_f64(source.rotation_rad), turn))
+    if angle > knee:
+        turn *= float(soft_limit(angle, knee, limit)) / angle
     return rotation_vector(rotation_matrix(turn) @ own)
 
 

@@ -396,7 +396,12 @@ def test_a_turned_head_works_and_is_said(
 
 def test_how_far_a_head_may_be_turned() -> None:
     assert check_turn(15, -15) is None
-    assert check_turn(-30, 0) == "the face is turned 30°: a frontal photo animates better"
+    assert check_turn(0, 30) == "the face is turned 30°: a frontal photo animates better"
+    for yaw in (-30, 30):
+        assert (
+            check_turn(yaw, 0)
+            == "the face is turned 30°: a frontal photo animates better, and turns back by 16° at most"
+        )
     for yaw, pitch in ((46, 0), (-46, 0), (0, 39), (0, -39)):
         with pytest.raises(PhotoError, match="turned too far"):
             check_turn(yaw, pitch)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from calibration.hair import curtain_weight, scalp_weight
 from calibration.uv_maps import draw_uv_maps, mirrored_uv, with_uv_maps
 from engines.enrollment import UV_POSITION_SIDE_PX, Enrollment
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
@@ -83,11 +84,11 @@ def test_at_its_own_pose_nearly_all_is_seen(astronaut: Enrollment) -> None:
 def test_a_turned_head_shows_what_the_photo_does_not(
     astronaut: Enrollment, yaw: float, near: slice, far: slice
 ) -> None:
-    """Turned to the picture's right, the side that comes into view at the left is unseen."""
+    """Turned to the picture's right, the side that comes into view at the left is unseen, but for hair."""
     g, _, seen = drawn(astronaut, 256, yaw)
     skin = g.part == Part.SKIN
     unseen = skin & (seen < 64)
-    assert unseen.mean() > 0.02
+    assert unseen.mean() > 0.01
     assert unseen[:, near].sum() > 2 * unseen[:, far].sum()
 
 
@@ -96,7 +97,10 @@ def test_what_faces_away_is_not_seen(astronaut: Enrollment) -> None:
     facing = -MODEL.normals(mesh.vertices_px)[:, 2]
     seen = lookup_map(astronaut.uv_visibility, MODEL.uv[None])[0] * 255
     skin = np.unique(MODEL.triangles[MODEL.part == Part.SKIN])
-    assert np.percentile(seen[skin][facing[skin] < -0.2], 99) < 64
+    hair = np.maximum(scalp_weight(MODEL), curtain_weight(MODEL))  # goes on behind as it is in front
+    away = facing < -0.2
+    assert np.percentile(seen[skin][(away & (hair < 0.1))[skin]], 99) < 64
+    assert (seen[skin][(away & (hair > 0.9))[skin]] > 200).mean() > 0.1  # what lies behind the face does not
     front = MODEL.landmark_vertices[[4, 50, 280, 151, 205, 425]].ravel()
     assert seen[front].min() > 200
     # nor what lies in the mouth behind lips, or teeth behind teeth
