@@ -1,0 +1,69 @@
+"""A photo parted into the person and what is behind them, so that the one over the other is the photo again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.picture.push_pull import push_pull
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+
+_SURELY = 16
+_HALF = 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parted:
+    """`person` (H, W, 3) and `behind` (H, W, 3) uint8, both of straight colour and as large as the photo."""
+
+    person: U8
+    behind: U8
+
+
+def part(photo: U8, matte: U8, guess: U8) -> Parted:
+    """Solve photo = α · person + (1 − α) · behind; `photo`, `guess` (H, W, 3), `matte` (H, W), 255 on the person.
+
+    `guess` is what is taken to be behind the person; where nobody stands it does not count, for there the photo
+    shows it. Guesses of both colours, the person's from surely theirs near by, are corrected by the least that
+    gives the photo (α and 1 − α part what is missing), so that neither does the hair carry a rim of the old
+    background along, nor does the person's colour stay behind. Where the matte says that nobody is, `behind` is
+    the photo to the bit; where it is opaque, so is `person`.
+    """
+    person, behind = photo.copy(), photo.copy()
+    inside = matte > 0
+    behind[inside] = guess[inside]
+    soft = inside & (matte < 255)
+    if not soft.any():
+        return Parted(person, behind)
+    wide = photo.astype(np.float32)
+    # the surer a place near by is, the more its colour counts
+    near = push_pull(wide, (matte.astype(np.float32) / 255) ** _SURELY)[soft]
+    alpha = (matte[soft].astype(np.float32) / 255)[:, None]
+    there = guess[soft].astype(np.float32)
+    missing = wide[soft] - alpha * near - (1 - alpha) * there
+    share = missing / (alpha**2 + (1 - alpha) ** 2)
+    # what lies beyond black and white in one is the other's
+    there = np.clip(there + (1 - alpha) * share, 0, 255)
+    own = np.clip((wide[soft] - (1 - alpha) * there) / alpha, 0, 255)
+    there = np.clip((wide[soft] - alpha * own) / (1 - alpha), 0, 255)
+    person[soft], behind[soft] = (own + 0.5).astype(np.uint8), (there + 0.5).astype(np.uint8)
+    return Parted(person, behind)
+
+
+def settle(photo: U8, person: U8, behind: U8) -> U8:
+    """`behind` (H, W, 3) so that `person` (H, W, 4), premultiplied, over it is `photo` (H, W, 3) to the bit, where
+    the person is less than half opaque; where they are more, the steps of a byte would be magnified, and it stays.
+
+    All three in a frame's pixels: whatever parting and scaling have rounded is put right here.
+    """
+    alpha = person[..., 3]
+    thin = alpha < _HALF
+    clear = 255 - alpha[thin].astype(np.int32)[:, None]
+    left = photo[thin].astype(np.int32) - person[..., :3][thin]
+    out = behind.copy()
+    out[thin] = np.clip((left * 255 + clear // 2) // clear, 0, 255)
+    return out

@@ -1,0 +1,130 @@
+"""The photo parted in two: person over what is behind them is the photo again, to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from engines.enrollment import Enrollment
+from engines.picture.composite import composite, parted, still_person
+from engines.picture.parting import part, settle
+from engines.raster.pose import photo_viewport
+from engines.raster.resample import resample
+from engines.renderer import Renderer
+
+U8 = NDArray[np.uint8]
+
+
+def premultiplied(colour: U8, matte: U8) -> U8:
+    """As every generator lays the photo into its canvas."""
+    alpha = matte[..., None].astype(np.uint16)
+    return np.dstack([((colour * alpha + 127) // 255).astype(np.uint8), matte])
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_two_layers_are_the_photo(seed: int) -> None:
+    """Also where matte and guess are plainly wrong."""
+    rng = np.random.default_rng(seed)
+    photo, guess = (rng.integers(0, 256, (24, 20, 3)).astype(np.uint8) for _ in range(2))
+    extremes = rng.random((24, 20, 1)) < 0.3
+    photo = np.where(extremes, rng.choice([0, 255], (24, 20, 1)), photo).astype(np.uint8)
+    matte = rng.integers(0, 256, (24, 20)).astype(np.uint8)
+    matte[:4], matte[-4:] = 0, 255
+    layers = part(photo, matte, guess)
+    person = premultiplied(layers.person, matte)
+    assert np.abs(composite(person, layers.behind).astype(int) - photo).max() <= 1
+    assert (layers.behind[matte == 0] == photo[matte == 0]).all()
+    assert (layers.behind[matte == 255] == guess[matte == 255]).all()
+    assert (layers.person[matte == 255] == photo[matte == 255]).all()
+    settled = settle(photo, person, layers.behind)
+    thin = matte < 128
+    assert (composite(person, settled)[thin] == photo[thin]).all()
+    assert (settled[~thin] == layers.behind[~thin]).all()
+
+
+def soft_disc() -> tuple[U8, U8, U8]:
+    """A red disc with a soft edge over a blue ground: (photo, matte, ground)."""
+    matte = np.zeros((120, 120), np.uint8)
+    cv2.circle(matte, (60, 60), 35, 255, -1)
+    matte = np.asarray(cv2.GaussianBlur(matte, (0, 0), 4), np.uint8)
+    alpha = matte[..., None] / 255
+    ground = np.empty((120, 120, 3), np.uint8)
+    ground[:] = (20, 40, 220)
+    return (np.array([200, 30, 30]) * alpha + ground * (1 - alpha) + 0.5).astype(np.uint8), matte, ground
+
+
+def test_the_soft_edge_is_parted_into_its_two_colours() -> None:
+    photo, matte, ground = soft_disc()
+    layers = part(photo, matte, ground)
+    soft = (matte > 20) & (matte < 235)
+    assert soft.sum() > 300
+    assert np.abs(photo[soft].astype(int) - (200, 30, 30)).max() > 100
+    assert np.abs(layers.person[soft].astype(int) - (200, 30, 30)).max() <= 12
+    assert np.abs(layers.behind.astype(int) - ground).max() <= 12
+
+
+def test_a_wrong_guess_counts_little_where_the_photo_shows_the_ground() -> None:
+    photo, matte, ground = soft_disc()
+    wrong = np.full_like(ground, 255)
+    layers = part(photo, matte, wrong)
+    off = np.abs(layers.behind.astype(int) - ground).max(-1)
+    thin = (matte > 0) & (matte < 26)
+    assert off[thin].mean() < 0.2 * np.abs(wrong.astype(int) - ground).max()
+    assert off[thin].mean() < off[matte > 200].mean()
+
+
+def test_a_matte_of_nobody_and_one_of_all() -> None:
+    photo, matte, ground = soft_disc()
+    nobody = part(photo, np.zeros_like(matte), ground)
+    assert (nobody.behind == photo).all()
+    everything = part(photo, np.full_like(matte, 255), ground)
+    assert (everything.person == photo).all()
+    assert (everything.behind == ground).all()
+
+
+def test_at_rest_the_photo_is_the_photo(astronaut: Enrollment) -> None:
+    """To the bit where the person is less than half opaque, and within a rounding where more."""
+    viewport = photo_viewport(astronaut)
+    layers = parted(astronaut)
+    person = still_person(layers, viewport)
+    shown = composite(person, settle(astronaut.photo, person, layers.plate))
+    off = np.abs(shown.astype(int) - astronaut.photo).max(-1)
+    assert off[astronaut.matte < 128].max() == 0
+    assert off.max() <= 1
+    assert (layers.plate[astronaut.matte == 0] == astronaut.photo[astronaut.matte == 0]).all()
+
+
+@pytest.mark.parametrize("size", [200, 512, 720])
+def test_so_it_is_in_a_call_of_any_size(astronaut: Enrollment, size: int) -> None:
+    renderer = Renderer(astronaut, generator="geometric", size_px=size)
+    frame = renderer.viewport
+    photo = resample(astronaut.photo, frame, 0, (size, size))
+    matte = resample(astronaut.matte, frame, 0, (size, size))
+    off = np.abs(renderer.still.astype(int) - photo).max(-1)
+    edge, thin = (matte > 0) & (matte < 255), (matte > 0) & (matte < 100)
+    print(f"{size}: edge {off[edge].mean():.2f}, at most {off[edge].max()}; thin {(off[thin] > 0).mean():.4f}")
+    assert off[matte == 0].max() == 0
+    assert off[edge].mean() < 1
+    assert (off[thin] > 0).mean() < 0.02
+    drawn = renderer.render(astronaut.motion)
+    # a pixel beside the matte may still be reached by what is drawn
+    outside = cv2.dilate(matte, np.ones((5, 5), np.uint8)) == 0
+    assert outside.mean() > 0.1
+    assert (drawn[outside] == photo[outside]).all()
+
+
+def test_in_motion_the_photo_shows_wherever_it_can(astronaut: Enrollment) -> None:
+    """What a turned head leaves is filled; beyond, the wall and the flag are the photo's pixels."""
+    renderer = Renderer(astronaut, generator="geometric", framing="photo")
+    turned = replace(astronaut.motion, rotation_rad=astronaut.motion.rotation_rad + np.float32([0, 0.3, 0]))
+    drawn = renderer.render(turned)
+    changed = np.abs(drawn.astype(int) - astronaut.photo).max(-1) > 0
+    reach = cv2.dilate((astronaut.matte > 0).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=40) > 0
+    assert changed.sum() > 5000
+    assert not (changed & ~reach).any()
