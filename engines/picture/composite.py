@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.native.loader import kernels
 from engines.picture.background import KEEP, Background, cover
-from engines.picture.parting import part
+from engines.picture.parting import part, premultiplied
 from engines.raster.gbuffer import Viewport
 from engines.raster.pose import photo_viewport, pose_in_viewport
 from engines.raster.resample import resample
@@ -83,11 +83,26 @@ def straight(rgba: U8) -> U8:
     return np.dstack([colour, alpha]).astype(np.uint8, copy=False)
 
 
-def still_person(enrollment: Enrollment, viewport: Viewport) -> U8:
-    """(H, W, 4) premultiplied: the person as in the photo, which is what a generator draws where nothing moves."""
-    rgba = resample(
-        np.dstack([enrollment.photo, enrollment.matte]), viewport, 0, (viewport.width_px, viewport.height_px)
-    )
+def still_person(enrollment: Enrollment, viewport: Viewport, margin_px: int = 0) -> U8:
+    """(H + 2m, W + 2m, 4) premultiplied: the person as in the photo, which is what a generator draws where nothing
+    moves, with a margin. Of an enrollment that was `parted`, over `make_background` the photo again."""
+    size = (viewport.width_px + 2 * margin_px, viewport.height_px + 2 * margin_px)
+    if enrollment.plate.shape == enrollment.photo.shape:
+        whole = rejoined(enrollment)
+        matte = resample(enrollment.matte, viewport, margin_px, size)
+        return premultiplied(
+            resample(whole, viewport, margin_px, size),
+            matte,
+            resample(enrollment.plate, viewport, margin_px, size),
+        )
+    rgba = resample(np.dstack([enrollment.photo, enrollment.matte]), viewport, margin_px, size)
     alpha = rgba[..., 3:].astype(np.uint16)
     rgba[..., :3] = ((rgba[..., :3] * alpha + 127) // 255).astype(np.uint8)
     return rgba
+
+
+def rejoined(enrollment: Enrollment) -> U8:
+    """(H, W, 3): the photo of an enrollment that was `parted`."""
+    alpha = enrollment.matte[..., None].astype(np.uint32)
+    both = enrollment.photo * alpha + enrollment.plate * (255 - alpha)
+    return ((both + 127) // 255).astype(np.uint8)

@@ -13,7 +13,6 @@ F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 _SURELY = 16
-_HALF = 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,16 +53,34 @@ def part(photo: U8, matte: U8, guess: U8) -> Parted:
     return Parted(person, behind)
 
 
-def settle(photo: U8, person: U8, behind: U8) -> U8:
-    """`behind` (H, W, 3) so that `person` (H, W, 4), premultiplied, over it is `photo` (H, W, 3) to the bit, where
-    the person is less than half opaque; where they are more, the steps of a byte would be magnified, and it stays.
+def over(person: U8, behind: U8) -> U8:
+    """`person` (H, W, 4), premultiplied, over `behind` (H, W, 3), as `composite` does it, to the bit."""
+    clear = 255 - person[..., 3:].astype(np.uint16)
+    return np.minimum(person[..., :3] + _divided(behind * clear), 255).astype(np.uint8)
 
-    All three in a frame's pixels: whatever parting and scaling have rounded is put right here.
+
+def _divided(product: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """`product` / 255, rounded; exact for all products of two bytes."""
+    grown = product.astype(np.uint32) + 128
+    return ((grown + (grown >> 8)) >> 8).astype(np.uint16)
+
+
+def premultiplied(photo: U8, matte: U8, behind: U8) -> U8:
+    """The person (H, W, 4) so that over `behind` they are the `photo`, as far as bytes and `matte` allow it.
+
+    In a frame's pixels: there parting, which is done in the photo's, no longer holds to the bit.
     """
-    alpha = person[..., 3]
-    thin = alpha < _HALF
-    clear = 255 - alpha[thin].astype(np.int32)[:, None]
-    left = photo[thin].astype(np.int32) - person[..., :3][thin]
+    clear = 255 - matte[..., None].astype(np.uint16)
+    own = photo.astype(np.int16) - _divided(behind * clear).astype(np.int16)
+    return np.dstack([np.clip(own, 0, matte[..., None]), matte]).astype(np.uint8)
+
+
+def settle(photo: U8, person: U8, behind: U8) -> U8:
+    """`behind` (H, W, 3), corrected where `person`, of `premultiplied`, over it is not yet `photo` (H, W, 3), to the
+    bit: where the person's colour would have to be darker than black or brighter than white."""
+    wrong = (over(person, behind) != photo).any(-1) & (person[..., 3] < 255)
+    clear = 255 - person[..., 3][wrong].astype(np.int32)[:, None]
+    left = photo[wrong].astype(np.int32) - person[..., :3][wrong]
     out = behind.copy()
-    out[thin] = np.clip((left * 255 + clear // 2) // clear, 0, 255)
+    out[wrong] = np.clip((left * 255 + clear // 2) // clear, 0, 255)
     return out
