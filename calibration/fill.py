@@ -31,7 +31,7 @@ _ROUNDS = (8, 5, 4, 3)  # of looking and averaging, coarsest level first, the la
 _TEXTURE = 1.0
 _NEAR = 0.15  # how much a patch from far away must be likelier
 _TRUST = 0.8  # what each pixel deeper in the hole counts less
-_SHARP = 0.5
+_SHARP = 0.03
 _SEED = 7
 _LEAST_SOURCES = 50
 _TINY = 1e-10
@@ -266,7 +266,7 @@ def _places(mask: Mask) -> tuple[I32, I32]:
     return y.astype(np.int32), x.astype(np.int32)
 
 
-_COPIED_REACH = 2  # patches of the finest level over each pixel that are asked
+_COPIED_REACH = 1  # patches of the finest level over each pixel that are asked
 
 
 def _copied(photo: U8, hole: Mask, barred: Mask, field: Field) -> U8:

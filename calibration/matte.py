@@ -146,7 +146,7 @@ def background_plate(photo: U8, alpha: U8, crop_px: tuple[float, float, float]) 
     return fill(image, hidden, near)
 
 
-_FILLED, _BARRED = 200, 40  # parts of the head crop's side
+_FILLED, _BARRED = 60, 36  # parts of the head crop's side
 
 
 def _covered(alpha: U8, size: tuple[int, int], reach_px: int) -> NDArray[np.bool_]:

@@ -136,7 +136,7 @@ class Renderer:
         self._pad = self._missing(aspect)
         scene = outpaint(enrollment, self._pad)
         frame = moved(self.viewport, self._pad)
-        self._scene = parted(scene)
+        self._scene = parted(scene, rim=background.keeps_photo)
         self._behind = make_background(scene, frame, background, self._scene.plate)
         person = still_person(self._scene, frame)
         if background.keeps_photo:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.picture.composite import composite, parted, rejoined
+from engines.picture.composite import RIM, composite, parted, rejoined
 from engines.picture.parting import over, part, premultiplied, settle
 from engines.raster.resample import resample
 from engines.renderer import Renderer
@@ -33,7 +33,9 @@ def test_the_two_layers_are_the_photo(seed: int) -> None:
     assert (layers.behind[matte == 0] == photo[matte == 0]).all()
     assert (layers.behind[matte == 255] == guess[matte == 255]).all()
     assert (layers.person[matte == 255] == photo[matte == 255]).all()
-    alpha = matte[..., None] / 255
+    assert ((layers.matte == 0) == (matte == 0)).all()
+    assert (layers.matte >= matte).all()
+    alpha = layers.matte[..., None] / 255
     assert np.abs(layers.person * alpha + layers.behind * (1 - alpha) - photo).max() <= 0.51
     for behind in (layers.behind, guess):
         person = premultiplied(photo, matte, behind)
@@ -98,7 +100,8 @@ def test_so_it_is_in_a_call_of_any_size(astronaut: Enrollment, size: int) -> Non
     assert (renderer.still == photo).all(), "hair included"
     drawn = renderer.render(astronaut.motion)
     # a pixel beside the matte may still be reached by what is drawn
-    outside = cv2.dilate(matte, np.ones((5, 5), np.uint8)) == 0
+    rim = 2 * round(1.2 * RIM * astronaut.crop_px[2] * frame.scale) + 5
+    outside = cv2.dilate(matte, np.ones((rim, rim), np.uint8)) == 0
     assert outside.mean() > 0.1
     assert (drawn[outside] == photo[outside]).all()
 

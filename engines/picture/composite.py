@@ -18,6 +18,8 @@ from engines.raster.resample import resample
 
 U8 = NDArray[np.uint8]
 
+RIM = 1 / 64  # of the head crop's side: how far beyond the matte there may be something of the person
+
 
 def make_background(
     enrollment: Enrollment, viewport: Viewport, background: Background = KEEP, behind: U8 | None = None
@@ -44,13 +46,17 @@ def photo_scale(enrollment: Enrollment) -> float:
     return pose_in_viewport(enrollment, enrollment.motion, photo_viewport(enrollment)).scale
 
 
-def parted(enrollment: Enrollment) -> Enrollment:
+def parted(enrollment: Enrollment, *, rim: bool = True) -> Enrollment:
     """The same in two layers: `photo` is the person without the old background in their soft edge, `plate` (H, W, 3)
-    what is behind them in photo pixels, the photo itself wherever it shows that (`engines.picture.parting`)."""
+    what is behind them in photo pixels, the photo itself wherever it shows that (`engines.picture.parting`).
+
+    `rim`: with what is theirs beyond the matte; not for another background, where it would be a fringe.
+    """
     height, width = enrollment.photo.shape[:2]
     guess = cv2.resize(enrollment.plate, (width, height), interpolation=cv2.INTER_CUBIC)
-    layers = part(enrollment.photo, enrollment.matte, np.asarray(guess, np.uint8))
-    return replace(enrollment, photo=layers.person, plate=layers.behind)
+    rim_px = enrollment.crop_px[2] * RIM if rim else 0.0
+    layers = part(enrollment.photo, enrollment.matte, np.asarray(guess, np.uint8), rim_px)
+    return replace(enrollment, photo=layers.person, matte=layers.matte, plate=layers.behind)
 
 
 def _blurred(image: U8, sigma_px: float) -> U8:
