@@ -29,7 +29,7 @@ def test_the_two_layers_are_the_photo(seed: int) -> None:
     photo = np.where(extremes, rng.choice([0, 255], (24, 20, 1)), photo).astype(np.uint8)
     matte = rng.integers(0, 256, (24, 20)).astype(np.uint8)
     matte[:4], matte[-4:] = 0, 255
-    layers = part(photo, matte, guess)
+    layers = part(photo, matte, guess, 0)
     assert (layers.behind[matte == 0] == photo[matte == 0]).all()
     assert (layers.behind[matte == 255] == guess[matte == 255]).all()
     assert (layers.person[matte == 255] == photo[matte == 255]).all()
@@ -57,7 +57,7 @@ def soft_disc() -> tuple[U8, U8, U8]:
 
 def test_the_soft_edge_is_parted_into_its_two_colours() -> None:
     photo, matte, ground = soft_disc()
-    layers = part(photo, matte, ground)
+    layers = part(photo, matte, ground, 0)
     soft = (matte > 20) & (matte < 235)
     assert soft.sum() > 300
     assert np.abs(photo[soft].astype(int) - (200, 30, 30)).max() > 100
@@ -68,7 +68,7 @@ def test_the_soft_edge_is_parted_into_its_two_colours() -> None:
 def test_a_wrong_guess_counts_little_where_the_photo_shows_the_ground() -> None:
     photo, matte, ground = soft_disc()
     wrong = np.full_like(ground, 255)
-    layers = part(photo, matte, wrong)
+    layers = part(photo, matte, wrong, 0)
     off = np.abs(layers.behind.astype(int) - ground).max(-1)
     thin = (matte > 0) & (matte < 26)
     assert off[thin].mean() < 0.2 * np.abs(wrong.astype(int) - ground).max()
@@ -77,9 +77,9 @@ def test_a_wrong_guess_counts_little_where_the_photo_shows_the_ground() -> None:
 
 def test_a_matte_of_nobody_and_one_of_all() -> None:
     photo, matte, ground = soft_disc()
-    nobody = part(photo, np.zeros_like(matte), ground)
+    nobody = part(photo, np.zeros_like(matte), ground, 3)
     assert (nobody.behind == photo).all()
-    everything = part(photo, np.full_like(matte, 255), ground)
+    everything = part(photo, np.full_like(matte, 255), ground, 3)
     assert (everything.person == photo).all()
     assert (everything.behind == ground).all()
 
@@ -88,7 +88,11 @@ def test_at_rest_the_photo_is_the_photo(astronaut: Enrollment) -> None:
     layers = parted(astronaut)
     assert (rejoined(layers) == astronaut.photo).all()
     assert (Renderer(astronaut, generator="geometric", framing="photo").still == astronaut.photo).all()
-    assert (layers.plate[astronaut.matte == 0] == astronaut.photo[astronaut.matte == 0]).all()
+    nobody = layers.matte == 0
+    assert (layers.plate[nobody] == astronaut.photo[nobody]).all()
+    rim = (astronaut.matte == 0) & ~nobody
+    away = cv2.distanceTransform((astronaut.matte == 0).astype(np.uint8), cv2.DIST_L2, 5)
+    assert away[rim].max() <= RIM * astronaut.crop_px[2]
 
 
 @pytest.mark.parametrize("size", [200, 512, 720])

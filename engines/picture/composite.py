@@ -54,7 +54,7 @@ def parted(enrollment: Enrollment, *, rim: bool = True) -> Enrollment:
     """
     height, width = enrollment.photo.shape[:2]
     guess = cv2.resize(enrollment.plate, (width, height), interpolation=cv2.INTER_CUBIC)
-    rim_px = enrollment.crop_px[2] * RIM if rim else 0.0
+    rim_px = enrollment.crop_px[2] * RIM if rim else None
     layers = part(enrollment.photo, enrollment.matte, np.asarray(guess, np.uint8), rim_px)
     return replace(enrollment, photo=layers.person, matte=layers.matte, plate=layers.behind)
 

@@ -15,8 +15,9 @@ U8 = NDArray[np.uint8]
 
 _SURELY = 16
 _GROWS = 4  # times the matte may be too small
-_YIELDS = 0.25  # how much easier than the person's colour that behind them gives way
-_TINY = 1e-6
+_NEARLY_CLEAR = 0.1
+_TINY = 1e-4
+_ROUNDED = 0.25  # grey levels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,46 +30,46 @@ class Parted:
     matte: U8
 
 
-def part(photo: U8, matte: U8, guess: U8, rim_px: float = 0.0) -> Parted:
+def part(photo: U8, matte: U8, guess: U8, rim_px: float | None) -> Parted:
     """Solve photo = α · person + (1 − α) · behind; `photo`, `guess` (H, W, 3), `matte` (H, W), 255 on the person.
 
     `guess` is what is taken to be behind the person; where nobody stands it does not count, for there the photo
-    shows it. In the soft edge, α grows where it is too small for the photo to be over the guess (dark hair told as
-    a breath of black). Then guesses of both colours, the person's from surely theirs near by, are corrected by the
-    least that gives the photo, so that neither does the hair carry a rim of the old background along, nor does the
-    person's colour stay behind. Where the matte says that nobody is, `behind` is the photo to the bit; where it is
-    opaque, so is `person`.
+    shows it. In the soft edge α grows where it is too small for anything over the guess to be the photo (dark hair
+    told as a breath of black); what even so cannot be is in `behind`. So neither does the hair carry a rim of the
+    old background along, nor does the person's colour stay behind.
 
     `rim_px`: so far beyond the matte there may be stray hair and a blurred edge. What differs there from the guess
-    goes with the person, the less the further out: a turning head leaves no outline of itself behind.
+    goes with the person, the less the further out: a turning head leaves no outline of itself. Further out `behind`
+    is the photo to the bit. None is for another background, before which a rim would be a fringe: then nothing is
+    taken from beyond the matte, and where that is nearly clear the person has the colour that they have near by.
     """
     person, behind, told = photo.copy(), photo.copy(), matte.astype(np.float32) / 255
     most = np.minimum(_GROWS * told, 1)
-    if rim_px > 0:
+    if rim_px and (matte > 0).any():
         away = cv2.distanceTransform((matte == 0).astype(np.uint8), cv2.DIST_L2, 5)
-        most = np.maximum(most, np.clip(1.2 - 1.2 * away / rim_px, 0, 1)) if (matte > 0).any() else most
+        most = np.maximum(most, np.clip(1.2 - 1.2 * away / rim_px, 0, 1))
     inside = most > 0
     behind[inside] = guess[inside]
-    matte = matte.copy()
     soft = inside & (matte < 255)
     if not soft.any():
         return Parted(person, behind, matte)
-    wide = photo.astype(np.float32)
-    # the surer a place near by is, the more its colour counts
-    near = push_pull(wide, told**_SURELY)[soft]
-    shown, there = wide[soft], guess[soft].astype(np.float32)
+    shown, there = photo[soft].astype(np.float32), guess[soft].astype(np.float32)
     off = shown - there
     least = (np.abs(off) / np.maximum(np.where(off > 0, 255 - there, there), 1)).max(-1)
-    matte[soft] = np.round(255 * np.clip(least, told[soft], most[soft]))
+    matte = matte.copy()
+    # never below what can be, for a byte
+    matte[soft] = np.minimum(np.ceil(255 * np.clip(least, told[soft], most[soft]) - _TINY), 255)
     alpha = (matte[soft].astype(np.float32) / 255)[:, None]
-    missing = shown - alpha * near - (1 - alpha) * there
-    share = missing / (alpha**2 + _YIELDS * (1 - alpha) ** 2)
-    there = np.clip(there + _YIELDS * (1 - alpha) * share, 0, 255)
-    # what lies beyond black and white in one is the other's
     own = np.clip((shown - (1 - alpha) * there) / np.maximum(alpha, _TINY), 0, 255)
-    there = np.clip((shown - alpha * own) / np.maximum(1 - alpha, _TINY), 0, 255)
-    there = np.where(alpha < 1, there, guess[soft])
-    person[soft], behind[soft] = (own + 0.5).astype(np.uint8), (there + 0.5).astype(np.uint8)
+    left = np.clip((shown - alpha * own) / np.maximum(1 - alpha, _TINY), 0, 255)
+    # a guess that can be is kept: only what a byte rounds would come of solving for it again
+    behind[soft] = np.where(np.abs(left - there) * (1 - alpha) > _ROUNDED, left + 0.5, there).astype(np.uint8)
+    if rim_px is None:
+        # the surer a place near by is, the more its colour counts
+        near = push_pull(photo.astype(np.float32), told**_SURELY)[soft]
+        sure = np.clip(alpha / _NEARLY_CLEAR, 0, 1)
+        own = own * sure + near * (1 - sure)
+    person[soft] = (own + 0.5).astype(np.uint8)
     return Parted(person, behind, matte)
 
 
