@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from calibration.face import FoundFace, find_face, head_crop
 from calibration.hair import drape_hair, inflate_hair
 from calibration.hair_mask import hair_mask
-from calibration.matte import Matte, background_plate, cut_out
+from calibration.matte import Matte, background_plate, cut_out, of_one
 from calibration.photo import Photo, open_photo
 from calibration.usable import (
     check_tilt,
@@ -77,7 +78,7 @@ def enroll_photo(
     notices += (notice for notice in (check_turn(yaw, pitch), check_tilt(roll)) if notice)
     findings = look_at_face(image, face, fit.pose.invert(face.points_px))
     notices += findings.notices
-    matte = person_matte(image, crop, face.points_px)
+    matte = person_matte(image, crop, face.points_px, [other.points_px for other in found.others])
     if matte.notice:
         notices.append(matte.notice)
     elif head_is_cut(matte.alpha, face.points_px):
@@ -94,11 +95,18 @@ def enroll_photo(
     return with_features(model, still)
 
 
-def person_matte(image: U8, crop_px: tuple[float, float, float], landmarks_px: F32) -> Matte:
-    """The matte of the person with that face; all of `image` (H, W, 3), with a notice, where none is found there."""
+def person_matte(
+    image: U8, crop_px: tuple[float, float, float], landmarks_px: F32, others_px: Sequence[F32] = ()
+) -> Matte:
+    """The matte of the person with that face; all of `image` (H, W, 3), with a notice, where none is found there.
+
+    `others_px`: landmarks of whoever else is in the photo; they are background.
+    """
     matte = cut_out(image, crop_px)
-    if matte.notice or face_in_matte(matte.alpha, landmarks_px):
+    if matte.notice:
         return matte
+    if face_in_matte(matte.alpha, landmarks_px):
+        return Matte(of_one(matte.alpha, image, landmarks_px, others_px))
     # a drawing: to the segmenter it is no person, and a head without pixels would be black
     return Matte(
         np.full(image.shape[:2], 255, np.uint8),

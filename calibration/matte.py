@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,14 +13,14 @@ import numpy as np
 from mediapipe.tasks.python import BaseOptions, vision
 from numpy.typing import NDArray
 
+from calibration.fill import fill
 from engines.errors import ModelMissing
 from engines.model_files import find_model
-from engines.picture.push_pull import push_pull
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
-PLATE_SIDE_PX = 512
+PLATE_SIDE_PX = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,63 @@ def cut_out(photo: U8, crop_px: tuple[float, float, float]) -> Matte:
     return Matte((sharp * 255 + 0.5).astype(np.uint8))
 
 
+def of_one(alpha: U8, photo: U8, face_px: F32, others_px: Sequence[F32] = ()) -> U8:
+    """`alpha` (H, W) without who and what is not the person with the face `face_px` (478, 2 or 3).
+
+    Other faces and what belongs to them as the photo's edges tell it (watershed), and islands apart from the person,
+    are background. An island by the person's side that is small stays: a curl, an ear-ring.
+    """
+    out = alpha.copy()
+    own = _hull(face_px, alpha)
+    if others_px and int(alpha.min()) < 255:
+        markers = np.zeros(alpha.shape, np.int32)
+        markers[alpha < _CLEAR] = _GROUND
+        for other in others_px:
+            markers[_hull(other, alpha) & ~own] = _OTHER
+        markers[own] = _OWN
+        cv2.watershed(np.ascontiguousarray(photo), markers)
+        theirs = cv2.morphologyEx(
+            (markers == _OTHER).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)
+        )
+        soft = cv2.GaussianBlur(255 - theirs * 255, (0, 0), 1.0)
+        out = cv2.min(out, np.asarray(soft, np.uint8))
+        out[theirs > 0] = 0
+    solid = (out > 127).astype(np.uint8)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(solid)
+    kept = np.unique(labels[own & (solid > 0)])
+    if not len(kept):
+        return out  # not that face's matte at all: the caller sees it
+    size = boxes[:, cv2.CC_STAT_AREA]
+    person = np.isin(labels, kept)
+    reach = max(3, round(_BESIDE * float(np.ptp(face_px[:, 1]))))
+    beside = cv2.dilate(person.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=reach) > 0
+    limit = _SMALL * float(size[kept].sum())
+    stays = np.array(
+        [k in kept or (size[k] < limit and bool(beside[labels == k].any())) for k in range(count)], np.bool_
+    )
+    stays[0] = False
+    if stays[1:].all():
+        return out
+    # each place goes with the island it is nearest to, soft edges with it
+    _, nearest = cv2.distanceTransformWithLabels(1 - solid, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    island = np.zeros(int(nearest.max()) + 1, np.int32)
+    island[nearest[solid > 0]] = labels[solid > 0]
+    out[~stays[island[nearest]]] = 0
+    return out
+
+
+_GROUND, _OWN, _OTHER = 1, 2, 3  # markers of the watershed
+_CLEAR = 13
+_BESIDE, _SMALL = 0.15, 0.02  # of the face's height, of the person's area
+
+
+def _hull(face_px: F32, alpha: U8) -> NDArray[np.bool_]:
+    mask = np.zeros(alpha.shape, np.uint8)
+    points = np.round(face_px[:, :2]).astype(np.int32)
+    cv2.fillConvexPoly(mask, cv2.convexHull(points), 1)
+    return mask > 0
+
+
 def _confidence(segmenter: Any, image: U8) -> F32:
     result = segmenter.segment(mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(image)))
     mask = np.asarray(result.confidence_masks[0].numpy_view(), np.float32)
@@ -71,20 +129,26 @@ def _confidence(segmenter: Any, image: U8) -> F32:
 
 
 def background_plate(photo: U8, alpha: U8, crop_px: tuple[float, float, float]) -> U8:
-    """The background with the person filled in by push-pull (smooth; detail is not invented).
+    """The photo without the person: what they hide is filled from the rest (`calibration.fill`).
 
-    Returned at most `PLATE_SIDE_PX` on the longer side.
+    Returned at most `PLATE_SIDE_PX` on the longer side. Where the photo itself shows the background, drawing takes it
+    from there (`engines.picture.parting`).
     """
     height, width = photo.shape[:2]
     step = min(1.0, PLATE_SIDE_PX / max(height, width))
     size = (max(1, round(width * step)), max(1, round(height * step)))
-    image = cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    # grow the person a little: its soft edge must not bleed into the plate
-    reach = max(2, round(crop_px[2] / 40))
-    person = cv2.dilate((alpha > 8).astype(np.uint8) * 255, np.ones((3, 3), np.uint8), iterations=reach)
-    covered = cv2.resize(person, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    known = (1 - covered / 255).astype(np.float32)
-    if float(known.mean()) < 0.01:
+    image = cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    # beside the soft edge there may be stray hair: it is not to be filled, but nothing is copied from there
+    hidden, near = (_covered(alpha, size, max(1, round(crop_px[2] / share))) for share in (_FILLED, _BARRED))
+    if float(near.mean()) > 0.99:
         # no background in sight: the blurred photo is the best guess
         return cv2.GaussianBlur(image, (0, 0), max(size) / 30).astype(np.uint8)
-    return np.clip(push_pull(image, known) + 0.5, 0, 255).astype(np.uint8)
+    return fill(image, hidden, near)
+
+
+_FILLED, _BARRED = 60, 36  # parts of the head crop's side
+
+
+def _covered(alpha: U8, size: tuple[int, int], reach_px: int) -> NDArray[np.bool_]:
+    person = cv2.dilate((alpha > 0).astype(np.uint8) * 255, np.ones((3, 3), np.uint8), iterations=reach_px)
+    return np.asarray(cv2.resize(person, size, interpolation=cv2.INTER_AREA) > 0)

@@ -19,16 +19,10 @@ from engines.motion import ARKIT_INDEX, Motion
 from engines.motion_window import MotionHistory, MotionWindow
 from engines.native.loader import wait_for_kernels
 from engines.picture.background import KEEP, Background, BackgroundError
-from engines.picture.composite import (
-    behind_person,
-    composite,
-    make_background,
-    still_person,
-    straight,
-    without_old_background,
-)
+from engines.picture.composite import composite, make_background, parted, still_person, straight
 from engines.picture.moving_box import Box, moving_box, whole
 from engines.picture.outpaint import Pad, missing, moved, outpaint, told_beyond
+from engines.picture.parting import settle
 from engines.raster.gbuffer import (
     GBuffer,
     HeadMesh,
@@ -38,6 +32,7 @@ from engines.raster.gbuffer import (
     seen_triangles,
 )
 from engines.raster.pose import head_viewport, photo_viewport, pose_head, wide_viewport
+from engines.raster.resample import resample
 
 if TYPE_CHECKING:
     from engines.device.twins import Prepared
@@ -141,10 +136,12 @@ class Renderer:
         self._pad = self._missing(aspect)
         scene = outpaint(enrollment, self._pad)
         frame = moved(self.viewport, self._pad)
-        old = behind_person(scene, everywhere=not background.keeps_photo)
-        self._behind = make_background(scene, frame, background, old)
-        self._scene = without_old_background(scene, old)
+        self._scene = parted(scene, rim=background.keeps_photo)
+        self._behind = make_background(scene, frame, background, self._scene.plate)
         person = still_person(self._scene, frame)
+        if background.keeps_photo:
+            shown = resample(scene.photo, frame, 0, (frame.width_px, frame.height_px))
+            self._behind = settle(shown, person, self._behind)
         self._still = straight(person) if self._transparent else composite(person, self._behind)
         rest = pose_head(self._model, enrollment, enrollment.motion, self.viewport)
         self._range = [

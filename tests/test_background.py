@@ -1,17 +1,16 @@
-"""Backgrounds: which may be asked for, how a picture fills a frame, and edges freed of the old background."""
+"""Backgrounds: which may be asked for, and how a picture fills a frame."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from calibration.photo import open_photo
-from engines.picture.background import KEEP, Background, BackgroundError, clean_edges, cover, read_colour
+from engines.picture.background import KEEP, Background, BackgroundError, cover, read_colour
 from streamer.look import AS_IS, as_background, read_background, read_picture, require_opaque
 
 U8 = NDArray[np.uint8]
@@ -60,40 +59,6 @@ def test_a_picture_fills_any_frame_undistorted(size: tuple[int, int], own: tuple
         assert len(columns) == pytest.approx(len(rows), rel=0.03, abs=3)
     assert rows.mean() == pytest.approx(size[1] / 2, abs=2)
     assert columns.mean() == pytest.approx(size[0] / 2, abs=2)
-
-
-def soft_disc() -> tuple[U8, U8, U8]:
-    """A red disc with a soft edge over a blue ground: (photo, matte, ground)."""
-    matte = np.zeros((120, 120), np.uint8)
-    cv2.circle(matte, (60, 60), 35, 255, -1)
-    matte = np.asarray(cv2.GaussianBlur(matte, (0, 0), 4), np.uint8)
-    alpha = matte[..., None] / 255
-    ground = np.empty((120, 120, 3), np.uint8)
-    ground[:] = (20, 40, 220)
-    return (np.array([200, 30, 30]) * alpha + ground * (1 - alpha) + 0.5).astype(np.uint8), matte, ground
-
-
-def test_edges_lose_the_old_background() -> None:
-    photo, matte, ground = soft_disc()
-    clean = clean_edges(photo, matte, ground, hu_px=60)
-    soft = (matte > 40) & (matte < 215)
-    assert soft.sum() > 300
-    assert np.abs(photo[soft].astype(int) - (200, 30, 30)).max() > 100
-    assert np.abs(clean[soft].astype(int) - (200, 30, 30)).max() <= 12
-    assert (clean[(matte == 0) | (matte == 255)] == photo[(matte == 0) | (matte == 255)]).all()
-
-
-def test_over_the_old_background_clean_edges_are_the_photo() -> None:
-    photo, matte, ground = soft_disc()
-    alpha = matte[..., None] / 255
-    again = clean_edges(photo, matte, ground, hu_px=60) * alpha + ground * (1 - alpha)
-    assert np.abs(again - photo).max() <= 4
-    assert np.abs(again - photo).mean() < 0.5
-
-
-def test_where_the_photo_itself_is_behind_nothing_is_cleaned() -> None:
-    photo, matte, _ = soft_disc()
-    assert (clean_edges(photo, matte, photo, hu_px=60) == photo).all()
 
 
 def test_words_colours_and_files_are_told_apart(tmp_path: Path) -> None:

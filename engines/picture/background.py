@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from engines.errors import VisavisError
 
-F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 BackgroundMode = Literal["keep", "blur", "colour", "picture", "transparent"]
@@ -85,32 +84,3 @@ def cover(picture: U8, width_px: int, height_px: int) -> U8:
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     part = picture[top : top + high, left : left + wide]
     return np.ascontiguousarray(cv2.resize(part, (width_px, height_px), interpolation=how), np.uint8)
-
-
-_HALO_HU = 0.15  # where the matte is nearly clear, the person has the colour that they have this near by
-_CLEAR = 0.1
-
-
-def clean_edges(photo: U8, matte: U8, behind: U8, hu_px: float) -> U8:
-    """`photo` (H, W, 3) with the old background taken out of the matte's soft edge; elsewhere it stays.
-
-    Solves photo = α · person + (1 − α) · `behind` for the person, so that over `behind` it is the photo again. Without
-    this the hair carries a rim of the old background along, over its own back and into a new background.
-    `hu_px`: pixels per head unit.
-    """
-    edge = (matte > 0) & (matte < 255) & (behind != photo).any(-1)
-    if not edge.any():
-        return photo
-    image = photo.astype(np.float32)
-    alpha = (matte.astype(np.float32) / 255)[..., None]
-    solved = behind + (image - behind) / np.maximum(alpha, 1 / 255)
-    side = 2 * max(1, round(_HALO_HU * hu_px)) + 1
-    weight = alpha**4  # the surer, the more it counts
-    near = (
-        cv2.blur(image * weight, (side, side)) / np.maximum(cv2.blur(weight, (side, side)), 1e-4)[..., None]
-    )
-    sure = np.clip(alpha / _CLEAR, 0, 1)
-    person = np.clip(solved * sure + near * (1 - sure), 0, 255)
-    out = photo.copy()
-    out[edge] = (person[edge] + 0.5).astype(np.uint8)
-    return out

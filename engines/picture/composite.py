@@ -8,18 +8,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.enrollment import Enrollment, head_model_of
+from engines.enrollment import Enrollment
 from engines.native.loader import kernels
-from engines.picture.background import KEEP, Background, clean_edges, cover
-from engines.raster.gbuffer import Viewport, rasterise
-from engines.raster.pose import photo_viewport, pose_head, pose_in_viewport
+from engines.picture.background import KEEP, Background, cover
+from engines.picture.parting import part, premultiplied
+from engines.raster.gbuffer import Viewport
+from engines.raster.pose import photo_viewport, pose_in_viewport
 from engines.raster.resample import resample
 
-F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
-_GRID_PX = 512
-_REACH_HU = 0.9  # the body layer moves along this far from the head
+RIM = 1 / 64  # of the head crop's side: how far beyond the matte there may be something of the person
 
 
 def make_background(
@@ -27,8 +26,7 @@ def make_background(
 ) -> U8:
     """(H, W, 3): what is seen behind the person, black where it is transparent.
 
-    The photo's own: the photo where nothing will ever move, the filled plate behind the part that does.
-    `behind`: what `behind_person` said, where it is known already.
+    `behind` (H', W', 3) in photo pixels: what the photo has behind them, where it is known already (default: `parted`).
     """
     size = (viewport.width_px, viewport.height_px)
     if background.mode == "picture" and background.picture is not None:
@@ -37,7 +35,7 @@ def make_background(
         colour = background.colour if background.mode == "colour" else (0, 0, 0)
         return np.full((size[1], size[0], 3), colour, np.uint8)
     if behind is None:
-        behind = behind_person(enrollment, everywhere=background.mode == "blur")
+        behind = parted(enrollment).plate
     if background.mode == "blur":
         behind = _blurred(behind, background.blur_hu * photo_scale(enrollment))
     return resample(behind, viewport, 0, size)
@@ -48,20 +46,17 @@ def photo_scale(enrollment: Enrollment) -> float:
     return pose_in_viewport(enrollment, enrollment.motion, photo_viewport(enrollment)).scale
 
 
-def behind_person(enrollment: Enrollment, *, everywhere: bool) -> U8:
-    """(H, W, 3) in photo pixels: the photo with the plate where the person is, `everywhere` or where they may move."""
+def parted(enrollment: Enrollment, *, rim: bool = True) -> Enrollment:
+    """The same in two layers: `photo` is the person without the old background in their soft edge, `plate` (H, W, 3)
+    what is behind them in photo pixels, the photo itself wherever it shows that (`engines.picture.parting`).
+
+    `rim`: with what is theirs beyond the matte; not for another background, where it would be a fringe.
+    """
     height, width = enrollment.photo.shape[:2]
-    plate = cv2.resize(enrollment.plate, (width, height), interpolation=cv2.INTER_LINEAR)
-    # beyond the matte's soft edge, so that no rim of hair stays behind when the head moves away
-    reach = max(2, round(enrollment.crop_px[2] / 40))
-    grown = cv2.dilate(
-        (enrollment.matte > 8).astype(np.uint8) * 255, np.ones((3, 3), np.uint8), iterations=reach
-    )
-    soft = cv2.GaussianBlur(grown, (0, 0), max(1.0, reach / 3)).astype(np.float32) / 255
-    if not everywhere:
-        soft = soft * _may_move(enrollment)
-    soft = soft[..., None]
-    return (enrollment.photo * (1 - soft) + plate * soft + 0.5).astype(np.uint8)
+    guess = cv2.resize(enrollment.plate, (width, height), interpolation=cv2.INTER_CUBIC)
+    rim_px = enrollment.crop_px[2] * RIM if rim else None
+    layers = part(enrollment.photo, enrollment.matte, np.asarray(guess, np.uint8), rim_px)
+    return replace(enrollment, photo=layers.person, matte=layers.matte, plate=layers.behind)
 
 
 def _blurred(image: U8, sigma_px: float) -> U8:
@@ -73,19 +68,6 @@ def _blurred(image: U8, sigma_px: float) -> U8:
     small = cv2.GaussianBlur(small, (0, 0), max(0.3, sigma_px * step))
     wide = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.clip(wide + 0.5, 0, 255).astype(np.uint8)
-
-
-def _may_move(enrollment: Enrollment) -> F32:
-    """(H, W) 0 … 1 over the photo: 1 where the head can uncover what is behind it, 0 beyond its reach."""
-    model = head_model_of(enrollment)
-    viewport = photo_viewport(enrollment)
-    mesh = pose_head(model, enrollment, enrollment.motion, viewport)
-    covered = (rasterise(model, mesh, viewport, _GRID_PX).part > 0).astype(np.uint8)
-    height, width = enrollment.photo.shape[:2]
-    distance = cv2.distanceTransform(1 - covered, cv2.DIST_L2, 5)
-    reach = _REACH_HU * mesh.pose.scale * covered.shape[1] / width
-    near = np.clip(2 - 2 * distance / max(reach, 1e-3), 0, 1).astype(np.float32)
-    return cv2.resize(near, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
 
 
 def composite(rgba: U8, background: U8) -> U8:
@@ -107,19 +89,26 @@ def straight(rgba: U8) -> U8:
     return np.dstack([colour, alpha]).astype(np.uint8, copy=False)
 
 
-def without_old_background(enrollment: Enrollment, behind: U8) -> Enrollment:
-    """The same person with `behind`, of `behind_person`, taken out of their soft edge (`background.clean_edges`)."""
-    return replace(
-        enrollment,
-        photo=clean_edges(enrollment.photo, enrollment.matte, behind, photo_scale(enrollment)),
-    )
-
-
-def still_person(enrollment: Enrollment, viewport: Viewport) -> U8:
-    """(H, W, 4) premultiplied: the person as in the photo, which is what a generator draws where nothing moves."""
-    rgba = resample(
-        np.dstack([enrollment.photo, enrollment.matte]), viewport, 0, (viewport.width_px, viewport.height_px)
-    )
+def still_person(enrollment: Enrollment, viewport: Viewport, margin_px: int = 0) -> U8:
+    """(H + 2m, W + 2m, 4) premultiplied: the person as in the photo, which is what a generator draws where nothing
+    moves, with a margin. Of an enrollment that was `parted`, over `make_background` the photo again."""
+    size = (viewport.width_px + 2 * margin_px, viewport.height_px + 2 * margin_px)
+    if enrollment.plate.shape == enrollment.photo.shape:
+        whole = rejoined(enrollment)
+        matte = resample(enrollment.matte, viewport, margin_px, size)
+        return premultiplied(
+            resample(whole, viewport, margin_px, size),
+            matte,
+            resample(enrollment.plate, viewport, margin_px, size),
+        )
+    rgba = resample(np.dstack([enrollment.photo, enrollment.matte]), viewport, margin_px, size)
     alpha = rgba[..., 3:].astype(np.uint16)
     rgba[..., :3] = ((rgba[..., :3] * alpha + 127) // 255).astype(np.uint8)
     return rgba
+
+
+def rejoined(enrollment: Enrollment) -> U8:
+    """(H, W, 3): the photo of an enrollment that was `parted`."""
+    alpha = enrollment.matte[..., None].astype(np.uint32)
+    both = enrollment.photo * alpha + enrollment.plate * (255 - alpha)
+    return ((both + 127) // 255).astype(np.uint8)

@@ -34,10 +34,10 @@ from engines.motion import Motion
 from engines.motion_window import MotionWindow
 from engines.native.kernels import Kernels, Shape
 from engines.native.loader import kernels
+from engines.picture.composite import still_person
 from engines.raster.conditioning import PreparedMap, lookup_map, prepare_map
 from engines.raster.gbuffer import GBuffer, Viewport
 from engines.raster.pose import pose_head
-from engines.raster.resample import resample
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -68,7 +68,7 @@ class GeometricGenerator(Generator[GeometricCache]):
 
     def prepare(self, enrollment: Enrollment, viewport: Viewport) -> GeometricCache:
         margin = round(MARGIN * max(viewport.width_px, viewport.height_px))
-        canvas = draw_canvas(enrollment, viewport, margin)
+        canvas = still_person(enrollment, viewport, margin)
         position = (
             enrollment.uv_position_px - (viewport.origin_x_px, viewport.origin_y_px)
         ) * viewport.scale + margin
@@ -99,16 +99,6 @@ class GeometricGenerator(Generator[GeometricCache]):
         paint_eyes(layers.picture, cache.eyes, gbuffer.mesh, cache.pose, turned_rad)
         paint_mouth(layers.picture, cache.mouth, self.model, gbuffer.mesh, cache.pose)
         return layers
-
-
-def draw_canvas(enrollment: Enrollment, viewport: Viewport, margin_px: int) -> U8:
-    """Photo and matte in the viewport with a margin: premultiplied RGBA (H + 2m, W + 2m, 4)."""
-    size = (viewport.width_px + 2 * margin_px, viewport.height_px + 2 * margin_px)
-    rgba = np.dstack([enrollment.photo, enrollment.matte])
-    canvas = resample(rgba, viewport, margin_px, size)
-    alpha = canvas[..., 3:].astype(np.uint16)
-    canvas[..., :3] = ((canvas[..., :3] * alpha + 127) // 255).astype(np.uint8)
-    return canvas
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,121 @@
+"""The photo parted in two: person over what is behind them is the photo again, to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from engines.enrollment import Enrollment
+from engines.picture.composite import RIM, composite, parted, rejoined
+from engines.picture.parting import over, part, premultiplied, settle
+from engines.raster.resample import resample
+from engines.renderer import Renderer
+
+U8 = NDArray[np.uint8]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_two_layers_are_the_photo(seed: int) -> None:
+    """Also where matte and guess are plainly wrong."""
+    rng = np.random.default_rng(seed)
+    photo, guess = (rng.integers(0, 256, (24, 20, 3)).astype(np.uint8) for _ in range(2))
+    extremes = rng.random((24, 20, 1)) < 0.3
+    photo = np.where(extremes, rng.choice([0, 255], (24, 20, 1)), photo).astype(np.uint8)
+    matte = rng.integers(0, 256, (24, 20)).astype(np.uint8)
+    matte[:4], matte[-4:] = 0, 255
+    layers = part(photo, matte, guess, 0)
+    assert (layers.behind[matte == 0] == photo[matte == 0]).all()
+    assert (layers.behind[matte == 255] == guess[matte == 255]).all()
+    assert (layers.person[matte == 255] == photo[matte == 255]).all()
+    assert ((layers.matte == 0) == (matte == 0)).all()
+    assert (layers.matte >= matte).all()
+    alpha = layers.matte[..., None] / 255
+    assert np.abs(layers.person * alpha + layers.behind * (1 - alpha) - photo).max() <= 0.51
+    for behind in (layers.behind, guess):
+        person = premultiplied(photo, matte, behind)
+        assert (person[..., :3] <= person[..., 3:]).all()
+        assert (over(person, behind) == composite(person, behind)).all()
+        assert (composite(person, settle(photo, person, behind)) == photo).all()
+
+
+def soft_disc() -> tuple[U8, U8, U8]:
+    """A red disc with a soft edge over a blue ground: (photo, matte, ground)."""
+    matte = np.zeros((120, 120), np.uint8)
+    cv2.circle(matte, (60, 60), 35, 255, -1)
+    matte = np.asarray(cv2.GaussianBlur(matte, (0, 0), 4), np.uint8)
+    alpha = matte[..., None] / 255
+    ground = np.empty((120, 120, 3), np.uint8)
+    ground[:] = (20, 40, 220)
+    return (np.array([200, 30, 30]) * alpha + ground * (1 - alpha) + 0.5).astype(np.uint8), matte, ground
+
+
+def test_the_soft_edge_is_parted_into_its_two_colours() -> None:
+    photo, matte, ground = soft_disc()
+    layers = part(photo, matte, ground, 0)
+    soft = (matte > 20) & (matte < 235)
+    assert soft.sum() > 300
+    assert np.abs(photo[soft].astype(int) - (200, 30, 30)).max() > 100
+    assert np.abs(layers.person[soft].astype(int) - (200, 30, 30)).max() <= 12
+    assert np.abs(layers.behind.astype(int) - ground).max() <= 12
+
+
+def test_a_wrong_guess_counts_little_where_the_photo_shows_the_ground() -> None:
+    photo, matte, ground = soft_disc()
+    wrong = np.full_like(ground, 255)
+    layers = part(photo, matte, wrong, 0)
+    off = np.abs(layers.behind.astype(int) - ground).max(-1)
+    thin = (matte > 0) & (matte < 26)
+    assert off[thin].mean() < 0.2 * np.abs(wrong.astype(int) - ground).max()
+    assert off[thin].mean() < off[matte > 200].mean()
+
+
+def test_a_matte_of_nobody_and_one_of_all() -> None:
+    photo, matte, ground = soft_disc()
+    nobody = part(photo, np.zeros_like(matte), ground, 3)
+    assert (nobody.behind == photo).all()
+    everything = part(photo, np.full_like(matte, 255), ground, 3)
+    assert (everything.person == photo).all()
+    assert (everything.behind == ground).all()
+
+
+def test_at_rest_the_photo_is_the_photo(astronaut: Enrollment) -> None:
+    layers = parted(astronaut)
+    assert (rejoined(layers) == astronaut.photo).all()
+    assert (Renderer(astronaut, generator="geometric", framing="photo").still == astronaut.photo).all()
+    nobody = layers.matte == 0
+    assert (layers.plate[nobody] == astronaut.photo[nobody]).all()
+    rim = (astronaut.matte == 0) & ~nobody
+    away = cv2.distanceTransform((astronaut.matte == 0).astype(np.uint8), cv2.DIST_L2, 5)
+    assert away[rim].max() <= RIM * astronaut.crop_px[2]
+
+
+@pytest.mark.parametrize("size", [200, 512, 720])
+def test_so_it_is_in_a_call_of_any_size(astronaut: Enrollment, size: int) -> None:
+    renderer = Renderer(astronaut, generator="geometric", size_px=size)
+    frame = renderer.viewport
+    photo = resample(astronaut.photo, frame, 0, (size, size))
+    matte = resample(astronaut.matte, frame, 0, (size, size))
+    assert (renderer.still == photo).all(), "hair included"
+    drawn = renderer.render(astronaut.motion)
+    # a pixel beside the matte may still be reached by what is drawn
+    rim = 2 * round(1.2 * RIM * astronaut.crop_px[2] * frame.scale) + 5
+    outside = cv2.dilate(matte, np.ones((rim, rim), np.uint8)) == 0
+    assert outside.mean() > 0.1
+    assert (drawn[outside] == photo[outside]).all()
+
+
+def test_in_motion_the_photo_shows_wherever_it_can(astronaut: Enrollment) -> None:
+    """What a turned head leaves is filled; beyond, the wall and the flag are the photo's pixels."""
+    renderer = Renderer(astronaut, generator="geometric", framing="photo")
+    turned = replace(astronaut.motion, rotation_rad=astronaut.motion.rotation_rad + np.float32([0, 0.3, 0]))
+    drawn = renderer.render(turned)
+    changed = np.abs(drawn.astype(int) - astronaut.photo).max(-1) > 0
+    reach = cv2.dilate((astronaut.matte > 0).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=40) > 0
+    assert changed.sum() > 5000
+    assert not (changed & ~reach).any()
