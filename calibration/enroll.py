@@ -28,10 +28,11 @@ from engines.errors import PhotoError
 from engines.generators.names import DEFAULT_GENERATOR
 from engines.generators.open import open_generator_or_fallback
 from engines.geometry import Camera, yaw_pitch_roll_deg
-from engines.head.fit import SourceFit, fit_source, measure_gaze
+from engines.head.fit import SourceFit, fit_photo, measure_gaze
 from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT
 from engines.head.landmarks import FaceLandmarks
 from engines.head.model import HeadModel, eye_centre
+from engines.head.neutral_prior import load_neutral_prior
 from engines.head.open import open_head_model, ref_of
 from engines.head.surface import spread_delta
 from engines.motion import Motion
@@ -71,7 +72,7 @@ def enroll_photo(
     require_whole_face(face.points_px, width, height, max(photo.original_size_px) / max(width, height))
     crop = head_crop(face.points_px, width, height)
 
-    fit = fit_source(model, face.points_px, face.scores)
+    fit = fit_face(model, face)
     yaw, pitch, roll = yaw_pitch_roll_deg(Camera(width, height).from_similarity(fit.pose)[0])
     notices += (notice for notice in (check_turn(yaw, pitch), check_tilt(roll)) if notice)
     findings = look_at_face(image, face, fit.pose.invert(face.points_px))
@@ -91,6 +92,12 @@ def enroll_photo(
         model=ref_of(head_model),
     )
     return with_features(model, still)
+
+
+def fit_face(model: HeadModel, face: FaceLandmarks) -> SourceFit:
+    """Pose, α, β and δ of a photo's face, its expression told from its shape by what people look like at rest."""
+    moved_px = load_neutral_prior().displacement_px(face.points_px, face.scores)
+    return fit_photo(model, face.points_px, face.scores, moved_px)
 
 
 def person_matte(image: U8, crop_px: tuple[float, float, float], landmarks_px: F32) -> Matte:
