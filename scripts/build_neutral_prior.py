@@ -1,12 +1,13 @@
 """Build `engines/data/neutral_prior.safetensors`: the neutral face under an expression, from people seen both ways.
 
-    python -m scripts.build_neutral_prior DATA [DATA ...] [-o engines/data/neutral_prior.safetensors] [--tracks runs/tracks]
+    python -m scripts.build_neutral_prior DATA [DATA ...] [--tracks runs/tracks]
+        [-o engines/data/neutral_prior.safetensors]
 
 DATA holds clips (.mp4) and portraits/ (pictures). Examples are pairs of one person, brought together by Procrustes: a
 portrait that smiles and one at rest of the same subject; and of each clip in which somebody rests (lips together, no
 smile) its liveliest frames of several kinds against the mean of its calmest. Faces at rest are examples too: there
-nothing has moved. Every example counts mirrored as well. Ridge regression of all landmarks' displacement on landmarks and
-scores, cut to `RANK`.
+nothing has moved. Every example counts mirrored as well. Ridge regression of all landmarks' displacement on landmarks
+and scores, cut to `RANK`.
 
 People of the held-out fifth teach nothing. Printed: how far lips, lids and brows are from the truth, in % of the face's
 height, on people left out by turns and on the held-out ones, with what the fit of one photo alone makes of them beside.
@@ -16,8 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,34 +27,27 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from safetensors.numpy import save
 
-from calibration.calm import RESTLESS
 from engines.files import write_whole
 from engines.geometry import F64, align_similarity
 from engines.head.fit import fit_source, landmark_weights, openings_of_many
-from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_INNER, LIPS_OUTER, MEETING, SURFACE
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, MEETING, SURFACE
 from engines.head.model import HeadModel, load_head_model
 from engines.head.neutral_prior import FORMAT, PRIOR_PATH, VERSION, NeutralPrior, inputs_of
 from engines.motion import ARKIT_INDEX
 from scripts.head.learn import mirror_of, twins
+from scripts.measure.smiles import CLIP_SMILE, CLIP_SMILES_MORE, LIPS, SMILES, calm_frames, smiling_pairs
 from scripts.people.tracks import Tracked, load_tracks
 
 RANK = 24
 RIDGE = 0.1  # of the inputs' mean energy
 LANDMARK_SCALE_HU, SCORE_SCALE = 0.04, 0.2
 WEIGHTS = {"smile": 3.0, "rest": 2.0, "clip smile": 1.0, "clip": 0.5, "clip rest": 1.0}
-LIPS = [*LIPS_INNER, *LIPS_OUTER]
 LIDS = [*EYE_RIGHT, *EYE_LEFT]
 BROWS = [70, 63, 105, 66, 107, 336, 296, 334, 293, 300]
 CHIN_AND_FOREHEAD = (10, 152)
 
-SMILES = [ARKIT_INDEX["mouthSmileLeft"], ARKIT_INDEX["mouthSmileRight"]]
 _JAW, _PUCKER, _FUNNEL = (ARKIT_INDEX[name] for name in ("jawOpen", "mouthPucker", "mouthFunnel"))
-SMILES_MORE = 0.15  # so much more than the other picture of the same person
-_REST_GAP, _REST_SMILE, _REST_JAW = 0.045, 0.22, 0.07
-_CALM_SHARE, _CALM_LEAST, _CLIP_LEAST = 1 / 12, 3, 20
-_GAP_COUNTS = 4.0
 _OF_EACH_KIND, _SPREAD = 2, 3
-_CLIP_SMILE, _CLIP_SMILES_MORE = 0.4, 0.3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,25 +60,6 @@ class Example:
     face_hu: F64
     scores: F64
     rests_hu: F64
-
-
-def smiling_pairs(portraits: Iterable[Tracked]) -> list[tuple[Tracked, Tracked]]:
-    """(at rest, smiling) of every subject with two portraits of which one clearly smiles more."""
-    of: dict[str, list[Tracked]] = defaultdict(list)
-    for portrait in portraits:
-        of[portrait.subject].append(portrait)
-    pairs: list[tuple[Tracked, Tracked]] = []
-    for several in of.values():
-        if len(several) != 2:
-            continue
-        rest, smile = sorted(several, key=_smile_of)
-        if _smile_of(smile) - _smile_of(rest) > SMILES_MORE and _smile_of(rest) < _REST_SMILE:
-            pairs.append((rest, smile))
-    return pairs
-
-
-def _smile_of(portrait: Tracked) -> float:
-    return float(portrait.scores[0][SMILES].mean())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,18 +90,11 @@ def of_pair(place: Place, rest: Tracked, smile: Tracked) -> Iterator[Example]:
 def of_clip(place: Place, clip: Tracked) -> Iterator[Example]:
     """Lively frames of several kinds, if the clip shows a face at rest at all."""
     points, scores = clip.points_px, clip.scores
-    if len(points) < _CLIP_LEAST:
+    calm = calm_frames(clip)
+    if calm is None:
         return
     gap = openings_of_many(points)[:, 0]
     smile = scores[:, SMILES].mean(1)
-    calm = np.argsort(scores[:, RESTLESS].sum(1) + _GAP_COUNTS * gap)
-    calm = calm[: max(_CALM_LEAST, int(len(points) * _CALM_SHARE))]
-    if (
-        gap[calm].mean() > _REST_GAP
-        or smile[calm].mean() > _REST_SMILE
-        or scores[calm, _JAW].mean() > _REST_JAW
-    ):
-        return
     face = place.unposed(points[calm[0]])
     rests = np.mean([place.onto(face, points[k]) for k in calm], 0)
     yield Example(clip.subject, "clip rest", clip.held_out, face, scores[calm[0]], place.onto(face, rests))
@@ -135,7 +102,7 @@ def of_clip(place: Place, clip: Tracked) -> Iterator[Example]:
     chosen = {int(k) for kind in kinds for k in np.argsort(kind)[-_OF_EACH_KIND:]}
     chosen |= {int(k) for k in np.linspace(0, len(points) - 1, _SPREAD)}
     for k in sorted(chosen):
-        smiles = smile[k] > _CLIP_SMILE and smile[k] - smile[calm].mean() > _CLIP_SMILES_MORE
+        smiles = smile[k] > CLIP_SMILE and smile[k] - smile[calm].mean() > CLIP_SMILES_MORE
         face = place.unposed(points[k])
         kind = "clip smile" if smiles else "clip"
         yield Example(clip.subject, kind, clip.held_out, face, scores[k], place.onto(face, rests))

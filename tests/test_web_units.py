@@ -72,7 +72,8 @@ def test_the_pages_units(node: Path) -> None:
 
 TELL = """
 import { CHOICES, DEFAULTS, GROUPS, STRENGTH } from "./streamer/web/settings.js";
-const sliders = GROUPS.flatMap((g) => g.rows).filter((r) => r.kind === "slider" && r.needs && r.name !== "preset_strength");
+const own = ["preset_strength", "rest"];
+const sliders = GROUPS.flatMap((g) => g.rows).filter((r) => r.kind === "slider" && !own.includes(r.name));
 const reach = (region) => sliders.filter((r) => r.needs({ ...DEFAULTS, region })).map((r) => r.name);
 console.log(JSON.stringify({
   defaults: DEFAULTS,

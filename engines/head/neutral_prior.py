@@ -1,9 +1,9 @@
-"""The neutral under an expression: how far a photo's expression has moved each landmark, learned from people seen both ways.
+"""The neutral under an expression: how far an expression has moved each landmark, learned from people seen both ways.
 
 A photo alone does not say which part of a wide mouth is smile and which is the person's own: a fit of identity and
 expression guesses, and a smile that it takes for identity stays in whatever is drawn later. Here a linear map, learned
-by ridge regression from pairs of one person (at rest and not; `scripts.build_neutral_prior`), tells the displacement from
-the landmarks and the scores. It is of low rank: few numbers say what a face does.
+by ridge regression from pairs of one person (at rest and not; `scripts.build_neutral_prior`), tells the displacement
+from the landmarks and the scores. It is of low rank: few numbers say what a face does.
 """
 
 from __future__ import annotations
