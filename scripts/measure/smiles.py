@@ -170,7 +170,7 @@ def of_pair(rest: Tracked, smile: Tracked) -> Asked:
     return Asked(smile.path, [case])
 
 
-def of_clip(model: HeadModel, fit: ExpressionFit, clip: Tracked) -> Asked | None:
+def of_clip(model: HeadModel, fit: ExpressionFit, detector: LandmarkDetector, clip: Tracked) -> Asked | None:
     """The widest smile of a clip, to be drawn as three other frames; None where it does not smile, or never rests."""
     calm = calm_frames(clip)
     if calm is None:
@@ -194,10 +194,14 @@ def of_clip(model: HeadModel, fit: ExpressionFit, clip: Tracked) -> Asked | None
     pictures = {number: image for number, image in decode(clip.path) if number in clip.frame}
     cases: list[tuple[str, Motion | None, F64, U8]] = []
     for name, k in wanted.items():
-        points = clip.points_px[k].astype(np.float32)
-        driven = fit_driver(fit, rests, points, clip.scores[k].astype(np.float32))
+        seen = pictures[int(clip.frame[k])]
+        # measured on the picture alone, as what is drawn will be: a track lags behind quick lips
+        faces = detector.detect(seen)
+        if not faces:
+            continue
+        driven = fit_driver(fit, rests, faces[0].points_px, faces[0].scores)
         told = Motion(expression=driven.expression, closure=measure_closure(driven.unposed_hu, rest_openings))
-        cases.append((f"clip {name}", told, clip.points_px[k], pictures[int(clip.frame[k])]))
+        cases.append((f"clip {name}", told, faces[0].points_px.astype(np.float64), seen))
     out = BytesIO()
     Image.fromarray(pictures[int(clip.frame[best])]).save(out, "PNG")
     return Asked(out.getvalue(), cases)
@@ -205,14 +209,15 @@ def of_clip(model: HeadModel, fit: ExpressionFit, clip: Tracked) -> Asked | None
 
 def asked_of(model: HeadModel, folders: Sequence[Path], tracks: Path) -> Iterator[Asked]:
     """All that is measured: held-out people."""
-    fit = ExpressionFit(model)
+    fit, detector = ExpressionFit(model), LandmarkDetector(video=False)
     for folder in folders:
         clips, portraits = load_tracks(folder, tracks / folder.name)
         for rest, smile in smiling_pairs(p for p in portraits if p.held_out):
             yield of_pair(rest, smile)
         for clip in clips:
-            if clip.held_out and (asked := of_clip(model, fit, clip)) is not None:
+            if clip.held_out and (asked := of_clip(model, fit, detector, clip)) is not None:
                 yield asked
+    detector.close()
 
 
 def main() -> None:
