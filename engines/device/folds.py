@@ -17,8 +17,8 @@ def without_folds(person: Person, told: Told, at: Grids, warped: Warped) -> Tens
     where = resized(warped.flow, sizes.height_px, sizes.width_px) + at.base
     canvas = sizes.canvas[0] // 2, sizes.canvas[1]
     filled = rounded(bilinear_bytes(person.folds, canvas, where[:, 0], where[:, 1]))
-    head = resized((warped.seen.part > 0).float(), sizes.height_px, sizes.width_px)
-    weight = filled[:, 3:] * head * (told["unfolded"][:, :, None, None] / 255)
+    shown = resized(warped.visible, sizes.height_px, sizes.width_px)
+    weight = filled[:, 3:] * shown * (told["unfolded"][:, :, None, None] / 255)
     colour = picture.clone()
     colour[:, :3] += weight * (filled[:, :3] - picture[:, :3])
     return rounded(colour)

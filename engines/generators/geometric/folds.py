@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engines.generators.geometric.masks import region
 from engines.motion import ARKIT_INDEX, Motion
-from engines.raster.gbuffer import GBuffer
+from engines.raster.gbuffer import HeadMesh
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -85,27 +85,25 @@ def unfolded(folds: Folds, motion: Motion) -> float:
 
 
 def paint_folds(
-    picture: U8, folds: Folds, flow: F32, base_grid: F32, gbuffer: GBuffer, motion: Motion
+    picture: U8, folds: Folds, flow: F32, seen: F32, base_grid: F32, mesh: HeadMesh, motion: Motion
 ) -> None:
     """Let the folds of `picture` (H, W, 4) go as far as `motion` has let go of the smile, in place.
 
-    `flow` (h, w, 2), from where in the canvas the head's pixels come, minus `base_grid` (H, W, 2).
+    `flow` (h, w, 2): from where in the canvas pixels come, minus `base_grid` (H, W, 2); `seen` (h, w) 0 … 1, O_c: what
+    the photo hides comes from elsewhere and has none of its folds.
     """
-    mesh = gbuffer.mesh
     share = unfolded(folds, motion)
     height, width = picture.shape[:2]
     box = region(mesh.landmarks_px[FOLDED, :2].astype(np.float64), 2, width, height) if share > 0 else None
     if box is None:
         return
     x0, y0, x1, y1 = box
+    here = np.s_[y0:y1, x0:x1]
     full = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
-    where = np.asarray(full[y0:y1, x0:x1] + base_grid[y0:y1, x0:x1], np.float32)
+    shown = cv2.resize(seen, (width, height), interpolation=cv2.INTER_LINEAR)
+    where = np.asarray(full[here] + base_grid[here], np.float32)
     filled = cv2.remap(folds.smooth, where, None, cv2.INTER_LINEAR)  # pyright: ignore[reportCallIssue, reportArgumentType]
     filled = np.asarray(filled, np.float32)
     under = picture[y0:y1, x0:x1, :3]
-    # the body behind shows other places of the same canvas
-    head = cv2.resize(
-        np.asarray(cv2.min(gbuffer.part, 1), np.float32), (width, height), interpolation=cv2.INTER_LINEAR
-    )
-    weight = filled[..., 3:] * (head[y0:y1, x0:x1, None] * np.float32(share / 255))
+    weight = filled[..., 3:] * (shown[y0:y1, x0:x1, None] * np.float32(share / 255))
     under[:] = (under + weight * (filled[..., :3] - under) + np.float32(0.5)).astype(np.uint8)

@@ -98,7 +98,8 @@ class GeometricGenerator(Generator[GeometricCache]):
     def draw(self, cache: GeometricCache, gbuffer: GBuffer, motion: Motion) -> Layers:
         """As `render`, with what a learned generator is guided by."""
         layers = draw_layers(cache, gbuffer)
-        paint_folds(layers.picture, cache.folds, layers.flow, cache.base_grid, gbuffer, motion)
+        mesh = gbuffer.mesh
+        paint_folds(layers.picture, cache.folds, layers.flow, layers.seen, cache.base_grid, mesh, motion)
         turned_rad = motion.gaze_rad - cache.motion.gaze_rad
         paint_eyes(layers.picture, cache.eyes, gbuffer.mesh, cache.pose, turned_rad)
         paint_mouth(layers.picture, cache.mouth, self.model, gbuffer.mesh, cache.pose)
