@@ -196,7 +196,8 @@ def retarget(
     that parts the lips parts those of a driver at rest, however closed they are, but not while that driver is `talking`
     (0 … 1): then they close whenever the driver's do, as in p, b and m.
     """
-    driver, neutral, source = _sane(driver), _sane(neutral), resting(source, controls.rest)
+    driver, neutral = _sane(driver), _sane(neutral)
+    source = resting(source, controls.rest, min(controls.eyes, 1.0))
     named = _strengths(controls)
     mood = mood or mood_of(controls.preset, controls.preset_strength)
     closure, closing = _closure(driver, neutral, source, controls, named, mood, talking)

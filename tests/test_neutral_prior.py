@@ -184,7 +184,9 @@ def test_rest_is_looked_for_in_a_clip() -> None:
     def clip(smile: np.ndarray) -> Tracked:
         scores = np.stack([beta(mouthSmileLeft=s, mouthSmileRight=s) for s in smile]).astype(np.float64)
         points = np.repeat(closed(MEAN)[None] * 100, len(smile), 0)
-        return Tracked("c_1", "c", Path("c"), points, scores, np.arange(len(smile)), (512, 512))
+        return Tracked(
+            "c_1", "c", Path("c"), points, scores, np.arange(len(smile), dtype=np.float64), (512, 512)
+        )
 
     frames = calm_frames(clip(np.linspace(0.8, 0.0, 40)))
     assert frames is not None
@@ -195,10 +197,10 @@ def test_rest_is_looked_for_in_a_clip() -> None:
 
 def test_lips_are_compared_whatever_the_pose() -> None:
     turned = in_picture(MEAN, roll_deg=20, scale=90)[0]
-    assert lips_percent(MEAN, turned, MODEL.fit_weight) < 1e-6
+    assert lips_percent(MEAN, turned, PLACE.rigid) < 1e-6
     other = turned.copy()
     other[LIPS, 0] += 0.01 * np.linalg.norm(turned[10, :2] - turned[152, :2])
-    assert lips_percent(MEAN, other, MODEL.fit_weight) == pytest.approx(
+    assert lips_percent(MEAN, other, PLACE.rigid) == pytest.approx(
         1.0, abs=0.1
     )  # the lips have some say in the pose
 
@@ -225,6 +227,17 @@ def test_all_of_the_photo_or_none_of_its_expression() -> None:
     half = resting(PHOTO, 0.5)
     assert half.expression[ARKIT_INDEX["mouthSmileLeft"]] == pytest.approx(0.45)
     assert half.closure.tolist() == pytest.approx([0.5, 0.2, 0])
+
+
+def test_lids_behind_dark_glass_stay_as_they_are() -> None:
+    shut = replace(PHOTO, expression=beta(eyeBlinkLeft=0.6, mouthSmileLeft=0.9))
+    dark = retarget(CALM, CALM, shut, replace(BEHIND_GLASS, rest=0))
+    assert dark.expression[ARKIT_INDEX["eyeBlinkLeft"]] == pytest.approx(0.6)
+    assert dark.expression[ARKIT_INDEX["mouthSmileLeft"]] == 0
+    assert dark.closure[1] == pytest.approx(0.4)
+    clear = retarget(CALM, CALM, shut, Controls(rest=0, keep_blink=False))
+    assert clear.expression[ARKIT_INDEX["eyeBlinkLeft"]] == 0
+    assert clear.closure[1] == 0
 
 
 def test_a_driver_moves_on_top_of_what_the_face_rests_in() -> None:

@@ -192,11 +192,11 @@ def fit_source(model: HeadModel, landmarks_px: F32 | F64, scores: F32) -> Source
 # Photo fit: what the prior's displacement of a landmark may miss, and how far β may be from the scores.
 _MOVED_SIGMA_HU = 0.012
 _TOLD_SCORE_SIGMA, _LOOK_SIGMA = 0.2, 0.05
-# Half of what the prior tells of the face's contour from temple to jaw: there pictures bear little, and Procrustes less.
+# Half of what the prior tells of the contour from temple to jaw: there pictures bear little, and Procrustes less.
 _CONTOUR_SHARE = 0.5
 _CONTOUR = [251, 389, 356, 454, 323, 361, 288, 397, 365, 21, 162, 127, 234, 93, 132, 58, 172, 136]
-# Lids that a smile narrows are wider at rest, and lips that it draws apart are rounder: negative coefficients, as drivers
-# have them. Not what turns lips in or out: below zero it thins them where a jaw opens.
+# Lids that a smile narrows are wider at rest, and lips that it draws apart are rounder: negative coefficients, as
+# drivers have them. Not what turns lips in or out: below zero it thins them where a jaw opens.
 _BELOW_ZERO = (
     "eyeBlink", "eyeSquint", "eyeWide", "mouthClose", "mouthFunnel", "mouthPucker", "mouthSmile", "mouthFrown",
     "mouthDimple", "mouthStretch", "mouthLeft", "mouthRight", "mouthLowerDown", "mouthUpperUp",
