@@ -29,10 +29,10 @@ from engines.generators.names import DEFAULT_GENERATOR
 from engines.generators.open import open_generator_or_fallback
 from engines.geometry import F64, Camera, yaw_pitch_roll_deg
 from engines.head.fit import SourceFit, fit_photo, measure_gaze
-from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT, LIPS_INNER, LIPS_OUTER
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIDS_LEFT, LIDS_RIGHT
 from engines.head.landmarks import FaceLandmarks
 from engines.head.model import HeadModel, eye_centre
-from engines.head.neutral_prior import load_neutral_prior
+from engines.head.neutral_prior import lips_moved, load_neutral_prior
 from engines.head.open import open_head_model, ref_of
 from engines.head.surface import spread_delta
 from engines.motion import Motion
@@ -112,9 +112,7 @@ def resting_controls(controls: Controls | None, landmarks_px: F32, moved_px: F64
     Landmarks (478, 3) and how far each has `moved_px` (478, 3). Who calls looks serious most of the time: a wide smile
     would stay for the whole call. A slight one is left as it is.
     """
-    high = float(np.linalg.norm(landmarks_px[10, :2] - landmarks_px[152, :2]))
-    lips = moved_px[[*LIPS_INNER, *LIPS_OUTER], :2]
-    percent = 100 * float(np.linalg.norm(lips, axis=1).mean()) / max(high, 1.0)
+    percent = 100 * lips_moved(landmarks_px, moved_px)
     rest = round(20 * _RESTS_IN_PERCENT / max(percent, _RESTS_IN_PERCENT)) / 20
     return controls if rest >= 1 else replace(controls or Controls(), rest=rest)
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from engines.errors import ModelError
 from engines.geometry import F64, align_similarity
-from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LANDMARK_COUNT, SURFACE
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LANDMARK_COUNT, LIPS_INNER, LIPS_OUTER, SURFACE
 from engines.motion import EXPRESSION_COUNT
 
 F32 = NDArray[np.float32]
@@ -63,6 +63,12 @@ class NeutralPrior:
 def inputs_of(unposed_hu: F64, scores: F32 | F64) -> F64:
     """(1456,) what the map sees of landmarks (478, 3) in the template's place and scores (52,)."""
     return np.concatenate([unposed_hu[:SURFACE].ravel(), np.asarray(scores, np.float64)])
+
+
+def lips_moved(landmarks: F32 | F64, moved: F64) -> float:
+    """How far lips are from where they rest, as a share of the face's height; both (478, 3) in one unit."""
+    high = float(np.linalg.norm(landmarks[10, :2] - landmarks[152, :2]))
+    return float(np.linalg.norm(moved[[*LIPS_INNER, *LIPS_OUTER], :2], axis=1).mean()) / max(high, 1e-9)
 
 
 _FIELDS: dict[str, tuple[int, ...]] = {

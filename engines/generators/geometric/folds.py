@@ -31,6 +31,7 @@ _MOST = 34.0  # of 255: what is darker is hair, or a shadow
 _EDGE_HU = 0.045
 _HAIR = 5.0  # of 255: where the finest detail is stronger there is a beard
 _ERODE_HU = 0.03
+_STEPS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ def unfolded(folds: Folds, motion: Motion) -> float:
     if folds.share <= 0:
         return 0.0
     now = float(motion.expression[_SMILE].mean())
-    return folds.share * float(np.clip(1 - now / folds.smile, 0, 1))
+    # in steps too small to be seen, so that the last digit of a coefficient changes no pixel
+    return round(_STEPS * folds.share * float(np.clip(1 - now / folds.smile, 0, 1))) / _STEPS
 
 
 def paint_folds(
