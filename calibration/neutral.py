@@ -19,9 +19,10 @@ from calibration.calm import (
     mean_rotation,
 )
 from engines.geometry import F64, rotation_from_degrees, yaw_pitch_roll_deg
-from engines.head.fit import fit_source
+from engines.head.fit import fit_photo, fit_source
 from engines.head.model import HeadModel
-from engines.motion import Motion
+from engines.head.neutral_prior import lips_moved, load_neutral_prior
+from engines.motion import ARKIT_NAMES, Motion
 
 F32 = NDArray[np.float32]
 NeutralState = Literal["waiting", "taken"]  # waiting: not calm yet, a provisional one serves
@@ -62,7 +63,7 @@ def choose_neutral(
     calm = calmest(samples, share)
     scores = np.mean([s.scores for s in calm], 0).astype(np.float32)
     mean = np.mean([s.unposed_hu for s in calm], 0)
-    rest = fit_source(model, mean, scores).expression if fits else scores
+    rest = _rest_of(model, mean, scores) if fits else scores
     mesh = mean - np.asarray(model.landmarks(np.tensordot(rest, model.expression_hu, 1)), np.float64)
     motion = Motion(
         expression=rest,
@@ -71,6 +72,38 @@ def choose_neutral(
         gaze_rad=np.mean([s.gaze_rad for s in calm], 0).astype(np.float32),
     )
     return DriverNeutral(mesh, motion)
+
+
+# of the face's height, how far lips are from rest: below the first a driver is at rest, from the second on it smiles
+_SMILES_FROM, _SMILES_FULL = 0.01, 0.02
+_SMILING = np.array(
+    [
+        name.startswith(
+            (
+                "mouthSmile",
+                "mouthUpperUp",
+                "mouthLowerDown",
+                "mouthDimple",
+                "mouthStretch",
+                "cheek",
+                "jawOpen",
+            )
+        )
+        for name in ARKIT_NAMES
+    ]
+)
+
+
+def _rest_of(model: HeadModel, mean_hu: F64, scores: F32) -> F32:
+    """β (52,) of the calm landmarks (478, 3). Who rests in a smile is told apart as a photo that smiles is, so that
+    absolute motion means the same on both faces."""
+    alone = fit_source(model, mean_hu, scores).expression
+    moved_hu = load_neutral_prior().displacement_px(mean_hu, scores)
+    weight = (lips_moved(mean_hu, moved_hu) - _SMILES_FROM) / (_SMILES_FULL - _SMILES_FROM)
+    if weight <= 0:
+        return alone
+    told = fit_photo(model, mean_hu, scores, moved_hu).expression
+    return np.where(_SMILING, alone + min(weight, 1.0) * (told - alone), alone).astype(np.float32)
 
 
 def provisional(neutral: DriverNeutral) -> DriverNeutral:

@@ -14,6 +14,7 @@ from engines.geometry import F64, rotation_matrix, rotation_vector
 from engines.mood import Mood, mood_of
 from engines.motion import ARKIT_INDEX, ARKIT_NAMES, EXPRESSION_COUNT, Motion
 from engines.presets import PRESET_NAMES
+from engines.rest import resting
 from engines.turn_limits import turn_limits_deg
 
 MotionMode = Literal["relative", "absolute"]
@@ -35,7 +36,8 @@ class Controls:
     photo's own framing). `keep_lips` and `keep_blink` let closed lips and blinks through whatever the
     strengths and the photo say. `head_from` gives the head's pose to a recorded motion, whatever `region` is
     (`streamer.drive.recorded_head`). `preset` shows an emotion (`engines.presets`) of `preset_strength` in the place of
-    the photo's own expression, whatever strengths and region are; the driver moves on top of it.
+    the photo's own expression, whatever strengths and region are; the driver moves on top of it. `rest`: how much of
+    the photo's own expression the face rests in, 1 all of it … 0 the neutral face (`engines.rest`).
     Raises ControlsError for a value outside its range.
     """
 
@@ -54,16 +56,14 @@ class Controls:
     keep_blink: bool = True
     preset: str = "none"
     preset_strength: float = 1.0
+    rest: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in STRENGTHS:
+        for name in (*STRENGTHS, *SHARES):
             value: object = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not 0 <= value <= STRENGTH_MAX
-            ):
-                raise ControlsError(f"{name} is {value!r:.60}; give a number from 0 to {STRENGTH_MAX:g}")
+            most = 1.0 if name in SHARES else STRENGTH_MAX
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+                raise ControlsError(f"{name} is {value!r:.60}; give a number from 0 to {most:g}")
             object.__setattr__(self, name, float(value))
         for name in SWITCHES:
             value = getattr(self, name)
@@ -93,6 +93,7 @@ class Controls:
 
 STRENGTH_MAX = 2.0
 STRENGTHS = ("expression", "lips", "eyes", "brows", "gaze", "head", "position", "preset_strength")
+SHARES = ("rest",)  # 0 … 1
 SWITCHES = ("place_absolutely", "keep_lips", "keep_blink")
 CHOICES: dict[str, tuple[str, ...]] = {
     "region": get_args(Region),
@@ -187,7 +188,8 @@ def retarget(
     `source + strength · (driver − neutral)`. Absolute: the driver's own, on the way from the photo's own for
     strengths below 1. Only β, pose, gaze and closure travel, never a shape, so the photo stays the person it is.
     Whatever finite motion comes in, the result is finite and within the limits above; the limits make room
-    for what the photo itself shows, so a driver at rest shows the photo as it is.
+    for what the photo itself shows, so a driver at rest shows the photo as it is, or as much of its expression as
+    `Controls.rest` leaves.
 
     With an emotion the photo's own expression, lips and lids give way to the emotion's; a driver at rest shows the
     emotion as `emotion_motion` does. `mood`: the emotion now, where that is not yet the one of `controls`. An emotion
@@ -195,6 +197,7 @@ def retarget(
     (0 … 1): then they close whenever the driver's do, as in p, b and m.
     """
     driver, neutral = _sane(driver), _sane(neutral)
+    source = resting(source, controls.rest, min(controls.eyes, 1.0))
     named = _strengths(controls)
     mood = mood or mood_of(controls.preset, controls.preset_strength)
     closure, closing = _closure(driver, neutral, source, controls, named, mood, talking)

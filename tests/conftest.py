@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ def astronaut_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def astronaut(astronaut_photo: Path) -> Enrollment:
-    """The astronaut, enrolled. Shared by all tests: never change its arrays in place."""
-    return enroll(astronaut_photo, consent="public domain")
+    """The astronaut, enrolled; at rest she smiles as in the photo. Shared: never change its arrays in place."""
+    return replace(enroll(astronaut_photo, consent="public domain"), controls=None)
 
 
 @pytest.fixture(scope="session")

@@ -91,6 +91,7 @@ def toy_person(sizes: Sizes, seed: int) -> Person:
         seam_rgb=torch.rand(1, 3, generator=random) * 200,
         teeth=smooth(random, 6, 16, 48).unflatten(1, (2, 3)) * 255,
         own_mouth=smooth(random, 4, mouth, mouth) * 120,
+        folds=pixels(random, rows // 2, columns),
     )
 
 

@@ -6,7 +6,7 @@ import csv
 import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -227,8 +227,9 @@ def test_motions_of_a_clip(folder: Path, tmp_path: Path, astronaut: Enrollment) 
     assert sorted(live) == list(range(len(clip.frame)))
     assert len(own) == len(clip.frame)
     assert np.isfinite(rest.mesh_hu).all()
-    turned = [turn_deg(own[r].rotation_rad, own[rows[0]].rotation_rad) for r in rows]
-    live_turned = [turn_deg(live[r].rotation_rad, live[rows[0]].rotation_rad) for r in rows]
+    pairs = list(combinations(rows, 2))
+    turned = [turn_deg(own[b].rotation_rad, own[a].rotation_rad) for a, b in pairs]
+    live_turned = [turn_deg(live[b].rotation_rad, live[a].rotation_rad) for a, b in pairs]
     assert max(turned) > 3
     np.testing.assert_allclose(turned, live_turned, atol=1.5)
 

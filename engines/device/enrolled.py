@@ -51,6 +51,7 @@ def person_of(cache: GeometricCache, model: HeadModel, triangles: NDArray[np.int
         seam_rgb=_tensor(mouth.seam_rgb),
         teeth=_tensor(np.stack([t.transpose(2, 0, 1) for t in mouth.teeth])),
         own_mouth=_tensor(own),
+        folds=packed(torch.from_numpy(cache.folds.smooth)[None]),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from engines.device.eyes import with_eyes
+from engines.device.folds import without_folds
 from engines.device.mouth import with_mouth
 from engines.device.packet import Told
 from engines.device.sizes import Grids, Head, Person
@@ -27,5 +28,6 @@ def draw_geometric(head: Head, person: Person, told: Told, at: Grids, seen: Seen
     """`seen`: the head on the grid, where somebody else has rasterised it."""
     seen = seen_of(head, person, told, at) if seen is None else seen
     found = warped(head, person, told, at, seen)
-    picture, full = with_mouth(head, person, told, at, with_eyes(person, told, at.sizes, found.picture))
+    smooth = without_folds(person, told, at, found)
+    picture, full = with_mouth(head, person, told, at, with_eyes(person, told, at.sizes, smooth))
     return Geometric(picture, found, seen.full | full)

@@ -100,7 +100,8 @@ class Sizes:
         """What is told of each frame of the geometric picture; see `engines.device.telling`."""
         eye, mouth = self.eye_px, self.mouth_px
         return [
-            Field("vertices", (vertices, 3)), Field("scale", (1,)), Field("turned", (1,)), Field("plane", (2, 3)),
+            Field("vertices", (vertices, 3)), Field("scale", (1,)), Field("turned", (1,)),
+            Field("unfolded", (1,)), Field("plane", (2, 3)),
             Field("lid_corner", (2, 2)), Field("lid_box", (2, 4)), Field("lid_curves", (2, 3, eye)),
             Field("lid_sides", (2, 2)), Field("lid_weight", (2,)),
             Field("eye_corner", (2, 2)), Field("eye_box", (2, 4)), Field("eye_affine", (2, 2, 3)),
@@ -122,6 +123,7 @@ class Person(Rows):
     - `follow` (B, 1, g, g'), `head` (B, 1, h, w): how far the body goes along, where the photo's head is.
     - `plates` (B, 2, 3, P, P), `lash_rgb` (B, 2, 3): the eyes. - `cavity_rgb`, `tongue_rgb`, `seam_rgb` (B, 3).
     - `teeth` (B, 2, 3, h, w), `own_mouth` (B, 4, Q, Q) premultiplied.
+    - `folds` (B, Hc · Wc) int32: the upper canvas with a smile's folds filled, and where that counts.
     """
 
     canvas: Tensor
@@ -137,6 +139,7 @@ class Person(Rows):
     seam_rgb: Tensor
     teeth: Tensor
     own_mouth: Tensor
+    folds: Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from engines.device.enrolled import MisfitError
 from engines.device.sizes import Sizes
 from engines.generators.geometric.eyes import EYES, LID_SKIN, falling_lid, open_eye
+from engines.generators.geometric.folds import unfolded
 from engines.generators.geometric.generator import GeometricCache, turn_weight
 from engines.generators.geometric.layers import plane_motion
 from engines.generators.geometric.open_mouth import open_mouth
@@ -32,6 +33,7 @@ def tell_geometric(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes:
         "vertices": mesh.vertices_px,
         "scale": np.array([mesh.pose.scale]),
         "turned": np.array([turn_weight(cache.pose, mesh.pose)]),
+        "unfolded": np.array([unfolded(cache.folds, motion)]),
         "plane": np.column_stack([linear, shift]),
         **_eyes(cache, mesh, motion, sizes),
         **_mouth(cache, mesh, sizes),

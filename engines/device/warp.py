@@ -34,10 +34,11 @@ class Seen:
 @dataclass(frozen=True, slots=True)
 class Warped:
     """`picture` (B, 4, H, W), `flow` (B, 2, h, w): where each place of the grid comes from in the photo minus where it
-    is, in the picture's pixels; `seen`: the head on the grid."""
+    is, in the picture's pixels; `visible` (B, 1, h, w): O_c; `seen`: the head on the grid."""
 
     picture: Tensor
     flow: Tensor
+    visible: Tensor
     seen: Seen
 
 
@@ -79,7 +80,7 @@ def warped(head: Head, person: Person, told: Told, at: Grids, seen: Seen) -> War
     picture = rounded(bilinear_bytes(person.canvas, sizes.canvas, where[:, 0], where[:, 1]))
     picture = with_hidden(head, person, told, seen.uv, seen.part, visible, picture, at)
     picture = softened(picture, covered, seen.depth, flow - behind, at.contour)
-    return Warped(picture, both, seen)
+    return Warped(picture, both, visible, seen)
 
 
 def _body_flow(person: Person, told: Told, at: Grids) -> Tensor:

@@ -26,7 +26,7 @@ from engines.head.landmark_names import (
     SURFACE,
 )
 from engines.head.model import EYEBALL_RADIUS_HU, HeadModel
-from engines.motion import EXPRESSION_COUNT
+from engines.motion import ARKIT_NAMES, EXPRESSION_COUNT
 
 F32 = NDArray[np.float32]
 
@@ -189,6 +189,63 @@ def fit_source(model: HeadModel, landmarks_px: F32 | F64, scores: F32) -> Source
     return SourceFit(pose, x[:count].astype(np.float32), x[count:].astype(np.float32), unposed - shape)
 
 
+# Photo fit: what the prior's displacement of a landmark may miss, and how far β may be from the scores.
+_MOVED_SIGMA_HU = 0.012
+_TOLD_SCORE_SIGMA, _LOOK_SIGMA = 0.2, 0.05
+# Half of what the prior tells of the contour from temple to jaw: there pictures bear little, and Procrustes less.
+_CONTOUR_SHARE = 0.5
+_CONTOUR = [251, 389, 356, 454, 323, 361, 288, 397, 365, 21, 162, 127, 234, 93, 132, 58, 172, 136]
+# Lids that a smile narrows are wider at rest, and lips that it draws apart are rounder: negative coefficients, as
+# drivers have them. Not what turns lips in or out: below zero it thins them where a jaw opens.
+_BELOW_ZERO = (
+    "eyeBlink", "eyeSquint", "eyeWide", "mouthClose", "mouthFunnel", "mouthPucker", "mouthSmile", "mouthFrown",
+    "mouthDimple", "mouthStretch", "mouthLeft", "mouthRight", "mouthLowerDown", "mouthUpperUp",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _told_box() -> tuple[F64, F64]:
+    """(52,) least β and (52,) how far β may be from the scores: the gaze's own stay what they are."""
+    low = np.array([EXPRESSION_LOW if name.startswith(_BELOW_ZERO) else 0.0 for name in ARKIT_NAMES])
+    sigma = np.array([_LOOK_SIGMA if "Look" in name else _TOLD_SCORE_SIGMA for name in ARKIT_NAMES])
+    return low, sigma
+
+
+def fit_photo(model: HeadModel, landmarks_px: F32 | F64, scores: F32, moved_px: F64) -> SourceFit:
+    """As `fit_source`, with what of the face is expression told: `moved_px` (478, 3), from where each landmark rests to
+    where it is (`engines.head.neutral_prior`).
+
+    β is what moves landmarks so, α what they are where they rest. β may leave 0 … 1 by as much as a driver's: what it
+    does not say of the smile would stay in the neutral.
+    """
+    both, _, _, _, mean = _source_system(model)
+    count = len(both) - EXPRESSION_COUNT
+    root = np.sqrt(landmark_weights()).ravel()
+    modes = both[:count].reshape(count, -1) * root / _LANDMARK_SIGMA_HU
+    shapes = both[count:].reshape(EXPRESSION_COUNT, -1) * root / _MOVED_SIGMA_HU
+    low, sigma = _told_box()
+    told = np.asarray(scores, np.float64) / sigma**2
+    gram_shapes = shapes @ shapes.T + np.diag(1 / sigma**2)
+    gram_modes = modes @ modes.T + np.eye(count)
+    alpha, beta = np.zeros(count), np.asarray(scores, np.float64)
+    pose, unposed = Similarity(1.0, np.eye(3), np.zeros(3)), mean
+    moved_px = moved_px.copy()
+    moved_px[_CONTOUR] *= _CONTOUR_SHARE
+    for _ in range(_SOURCE_ROUNDS):
+        offset = np.tensordot(beta, both[count:], 1)
+        pose = align_similarity(
+            mean + np.tensordot(alpha, both[:count], 1) + offset, landmarks_px, model.fit_weight
+        )
+        unposed = pose.invert(landmarks_px)
+        moved = moved_px @ pose.rotation / pose.scale
+        right = shapes @ (moved.ravel() * root / _MOVED_SIGMA_HU) + told
+        beta = _boxed(gram_shapes, right, 0, low, EXPRESSION_HIGH)
+        rests = unposed - np.tensordot(beta, both[count:], 1) - mean
+        alpha = np.linalg.solve(gram_modes, modes @ (rests.ravel() * root / _LANDMARK_SIGMA_HU))
+    shape = mean + np.tensordot(alpha, both[:count], 1) + np.tensordot(beta, both[count:], 1)
+    return SourceFit(pose, alpha.astype(np.float32), beta.astype(np.float32), unposed - shape)
+
+
 @lru_cache(maxsize=4)
 def _source_system(model: HeadModel) -> tuple[F64, F64, F64, F64, F64]:
     """(modes and expressions (K + 52, 478, 3), weighted basis, prior strengths, Gram matrix, mean landmarks)."""
@@ -201,24 +258,26 @@ def _source_system(model: HeadModel) -> tuple[F64, F64, F64, F64, F64]:
     return both, basis, strength, gram, np.asarray(model.landmarks(model.mean_hu), np.float64)
 
 
-def _boxed(gram: F64, right: F64, free: int) -> F64:
-    """Least squares with the coefficients after `free` held in 0 … 1 by an active set."""
+def _boxed(gram: F64, right: F64, free: int, low: F64 | float = 0.0, high: float = 1.0) -> F64:
+    """Least squares with the coefficients after `free` held in `low` … `high` by an active set."""
+    least = np.full(len(gram), -np.inf)
+    least[free:] = low
     x = np.linalg.solve(gram, right)
     held = np.zeros(len(x), bool)
     value = np.zeros(len(x))
     for _ in range(6):
-        out = (x < -1e-6) | (x > 1 + 1e-6)
+        out = (x < least - 1e-6) | (x > high + 1e-6)
         out[:free] = False
         if not (out & ~held).any():
             break
         held |= out
-        value[out] = np.clip(x[out], 0, 1)
+        value[out] = np.clip(x[out], least[out], high)
         open_ = ~held
         x = value.copy()
         x[open_] = np.linalg.solve(
             gram[np.ix_(open_, open_)], right[open_] - gram[np.ix_(open_, held)] @ value[held]
         )
-    x[free:] = np.clip(x[free:], 0, 1)
+    x[free:] = np.clip(x[free:], least[free:], high)
     return np.asarray(x, np.float64)
 
 

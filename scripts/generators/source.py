@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.enroll import enroll_face, person_matte
+from calibration.enroll import enroll_face, fit_face, person_matte
 from calibration.face import head_crop
 from calibration.usable import check_turn, look_at_face
 from engines.enrollment import Enrollment
@@ -17,7 +17,7 @@ from engines.errors import PhotoError
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.networked.base_picture import BasePicture
 from engines.geometry import Camera, yaw_pitch_roll_deg
-from engines.head.fit import ExpressionFit, fit_source
+from engines.head.fit import ExpressionFit
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
 from engines.head.model import HeadModel, load_head_model
 from engines.motion import Motion
@@ -130,7 +130,7 @@ def enrolled(
         if (again := _measured(tools.detector, worse, found)) is not None:
             photo, face, degraded = worse, again, data
     crop = head_crop(face.points_px, STORED_PX, STORED_PX)
-    fit = fit_source(tools.model, face.points_px, face.scores)
+    fit = fit_face(tools.model, face)
     refused = None
     try:
         yaw, pitch, _ = yaw_pitch_roll_deg(CAMERA.from_similarity(fit.pose)[0])

@@ -87,6 +87,16 @@ OPTIONS: dict[str, Any] = {
         "Show an emotion in place of the photo's expression: happy, awed, … (`visavis emotions` draws all), or none.",
     ),
     "preset_strength": _strength("The emotion of --preset."),
+    "rest": Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="What the face rests in: 1, the photo's own expression, to 0, neutral.",
+            rich_help_panel=MOTION_PANEL,
+            show_default=False,
+        ),
+    ],
 }
 
 

@@ -25,9 +25,9 @@ export function resetButton(attributes, onReset, ...children) {
 }
 
 /** @returns {Row} */
-function slider({ name, label, title, needs }, group, change) {
+function slider({ name, label, title, needs, range = STRENGTH }, group, change) {
   const back = () => change(name, DEFAULTS[name]);
-  const input = make("input", { id: name, type: "range", "aria-describedby": `${group.id}-title`, ...STRENGTH });
+  const input = make("input", { id: name, type: "range", "aria-describedby": `${group.id}-title`, ...range });
   const output = make("output", { id: `${name}-value`, for: name, "aria-live": "off" });
   const says = `Reset ${group.title.toLowerCase()}, ${label.toLowerCase()}, to ${percent(DEFAULTS[name])}`;
   const reset = resetButton({ class: "undo", id: `${name}-reset`, "aria-label": says, title: says }, back, icon(TURN_BACK));
@@ -44,7 +44,7 @@ function slider({ name, label, title, needs }, group, change) {
       const text = percent(value);
       output.value = text;
       input.setAttribute("aria-valuetext", text);
-      input.style.setProperty("--fill", `${(value / STRENGTH.max) * 100}%`);
+      input.style.setProperty("--fill", `${(value / range.max) * 100}%`);
       reset.draw(!isDefault(values, name));
       input.disabled = needs ? !needs(values) : false;
       element.classList.toggle("idle", input.disabled);

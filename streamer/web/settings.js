@@ -4,6 +4,8 @@
  */
 
 export const STRENGTH = { min: 0, max: 2, step: 0.05 };
+/** A share has the same steps, but there is no more than all of it. */
+export const SHARE = { ...STRENGTH, max: 1 };
 
 export const DEFAULTS = Object.freeze({
   expression: 1,
@@ -21,6 +23,7 @@ export const DEFAULTS = Object.freeze({
   keep_blink: true,
   preset: "none",
   preset_strength: 1,
+  rest: 1,
 });
 
 /** Choices: value → [label, what it means]. The emotions are the server's to name. */
@@ -56,7 +59,7 @@ const movesHead = (part) => (values) => values.head_from === "recording" || lets
 /**
  * The panel, top to bottom. `needs` says whether a setting can have an effect with the values given.
  * @type {{id: string, title: string, rows: {name: string, kind: string, label: string, title?: string,
- *   needs?: (values: typeof DEFAULTS) => boolean}[]}[]}
+ *   range?: typeof STRENGTH, needs?: (values: typeof DEFAULTS) => boolean}[]}[]}
  */
 export const GROUPS = [
   {
@@ -69,6 +72,13 @@ export const GROUPS = [
         label: "All",
         title: "Strength of the whole expression: multiplies lips, eyes and brows",
         needs: lets("lips", "eyes", "brows"),
+      },
+      {
+        name: "rest",
+        kind: "slider",
+        label: "At rest",
+        title: "What the face rests in: 0 % neutral, 100 % the photo's own expression",
+        range: SHARE,
       },
       { name: "lips", kind: "slider", label: "Lips", title: "Strength of lips and jaw", needs: lets("lips") },
       { name: "eyes", kind: "slider", label: "Eyes", title: "Strength of the eyelids", needs: lets("eyes") },
@@ -153,7 +163,11 @@ export const GROUPS = [
   },
 ];
 
-const STRENGTHS = GROUPS.flatMap((group) => group.rows).filter((row) => row.kind === "slider").map((row) => row.name);
+const RANGES = Object.fromEntries(
+  GROUPS.flatMap((group) => group.rows)
+    .filter((row) => row.kind === "slider")
+    .map((row) => [row.name, row.range ?? STRENGTH]),
+);
 
 /** Ready-made settings. They decide the driver's strengths and the region, and leave everything else alone. */
 const plain = Object.fromEntries(
@@ -194,8 +208,9 @@ export function sane(stored, emotions = []) {
   const values = { ...DEFAULTS };
   for (const name of Object.keys(DEFAULTS)) {
     const value = Object.hasOwn(given, name) ? given[name] : undefined;
-    if (STRENGTHS.includes(name)) {
-      if (Number.isFinite(value) && value >= STRENGTH.min && value <= STRENGTH.max) values[name] = value;
+    if (name in RANGES) {
+      const { min, max } = RANGES[name];
+      if (Number.isFinite(value) && value >= min && value <= max) values[name] = value;
     } else if (name in CHOICES) {
       if (typeof value === "string" && Object.hasOwn(CHOICES[name], value)) values[name] = value;
     } else if (name === "preset") {

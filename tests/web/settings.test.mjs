@@ -29,7 +29,7 @@ test("settings that are missing, of another kind or out of range become the defa
   const bad = {
     expression: 9, lips: "1", eyes: -0.01, brows: NaN, gaze: null, head: [0.5], position: Infinity,
     region: "toString", head_from: "me", motion: ["absolute"], place_absolutely: 1, keep_lips: "no", keep_blink: 0,
-    preset: "furious", preset_strength: 2.01, more: 7,
+    preset: "furious", preset_strength: 2.01, rest: 1.05, more: 7,
   };
   assert.deepEqual(sane(bad, EMOTIONS), { ...DEFAULTS });
 });
@@ -38,7 +38,7 @@ test("good settings are kept as they are", () => {
   const good = {
     expression: 0, lips: 2, eyes: 0.35, brows: 1.3, gaze: 0.5, head: 0.6, position: 0, region: "lip",
     head_from: "recording", motion: "absolute", place_absolutely: true, keep_lips: false, keep_blink: false, preset: "happy",
-    preset_strength: 0.4,
+    preset_strength: 0.4, rest: 0.35,
   };
   assert.deepEqual(sane(good, EMOTIONS), good);
   assert.equal(sane(good, []).preset, "none", "an emotion that this server does not know");

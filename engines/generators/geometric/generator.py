@@ -16,6 +16,7 @@ from engines.enrollment import Enrollment
 from engines.generators.generator import Generator, GeneratorConfig
 from engines.generators.geometric.contours import grow, part_sides, soften_contours, steps_between
 from engines.generators.geometric.eyes import EyePlate, make_eyes, paint_eyes
+from engines.generators.geometric.folds import Folds, make_folds, paint_folds
 from engines.generators.geometric.layers import (
     Body,
     body_flow,
@@ -55,6 +56,7 @@ class GeometricCache:
     body: Body
     eyes: tuple[EyePlate, EyePlate]
     mouth: Mouth
+    folds: Folds
     pose: Similarity  # of the photo, in viewport pixels
     motion: Motion
 
@@ -85,6 +87,7 @@ class GeometricGenerator(Generator[GeometricCache]):
             body=replace(body, canvas=canvas[:0]),
             eyes=make_eyes(canvas, points),
             mouth=mouth,
+            folds=make_folds(canvas, points, enrollment.motion, mesh.pose.scale),
             pose=mesh.pose,
             motion=enrollment.motion,
         )
@@ -95,6 +98,8 @@ class GeometricGenerator(Generator[GeometricCache]):
     def draw(self, cache: GeometricCache, gbuffer: GBuffer, motion: Motion) -> Layers:
         """As `render`, with what a learned generator is guided by."""
         layers = draw_layers(cache, gbuffer)
+        mesh = gbuffer.mesh
+        paint_folds(layers.picture, cache.folds, layers.flow, layers.seen, cache.base_grid, mesh, motion)
         turned_rad = motion.gaze_rad - cache.motion.gaze_rad
         paint_eyes(layers.picture, cache.eyes, gbuffer.mesh, cache.pose, turned_rad)
         paint_mouth(layers.picture, cache.mouth, self.model, gbuffer.mesh, cache.pose)
