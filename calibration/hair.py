@@ -296,7 +296,8 @@ _EAR_BOX_HU = ((0.5, 1.2), (-0.6, 0.45), (0.1, 0.95))  # |x|, y, z of the mean h
 
 
 @lru_cache(maxsize=4)
-def _ear_box(model: HeadModel) -> NDArray[np.bool_]:
+def ear_box(model: HeadModel) -> NDArray[np.bool_]:
+    """(N,) what lies about the ears: ironed flat where hair hangs over them."""
     p = np.abs(model.mean_hu) * (1, 0, 0) + model.mean_hu * (0, 1, 1)
     box = np.ones(len(p), bool)
     for axis, (low, high) in enumerate(_EAR_BOX_HU):
@@ -313,7 +314,7 @@ def _ears(model: HeadModel) -> F32:
 
 def _without_ears(model: HeadModel, values: F32) -> F32:
     """Values (N, C) of the vertices, or their places, with the ears ironed flat: relaxed between what is around."""
-    box = _ear_box(model)[:, None]
+    box = ear_box(model)[:, None]
     average = _averaging(model)
     out = values.astype(np.float64)
     for _ in range(_FLATTEN_ROUNDS):

@@ -18,6 +18,7 @@ from engines.raster.conditioning import lookup_map
 from engines.raster.gbuffer import GBuffer, rasterise
 from engines.raster.pose import head_viewport, photo_viewport, pose_head
 from engines.raster.resample import resample
+from tests.ears import on_ears
 
 U8 = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -70,7 +71,9 @@ def test_positions_lead_back_into_the_photo(astronaut: Enrollment) -> None:
     )
     off = np.linalg.norm(at[y, x] - centres, axis=1)
     assert np.median(off) < 0.05
-    assert np.percentile(off, 99) < 0.5
+    ears = on_ears(g.uv)[y, x]
+    assert np.percentile(off[~ears], 99) < 0.2
+    assert np.percentile(off[ears], 95) < 1
 
 
 def test_at_its_own_pose_nearly_all_is_seen(astronaut: Enrollment) -> None:
