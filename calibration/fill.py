@@ -113,14 +113,14 @@ def _with_texture(photo: U8, known: F32) -> F32:
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY).astype(np.float32)
     inner = cv2.erode(known, np.ones((3, 3), np.uint8)) * _TEXTURE
     across, down = (np.abs(cv2.Sobel(grey, cv2.CV_32F, dx, 1 - dx, scale=0.25)) * inner for dx in (1, 0))
-    return np.dstack([photo.astype(np.float32), across, down]).astype(np.float32)
+    return np.asarray(np.dstack([photo.astype(np.float32), across, down]), np.float32)
 
 
 def _patches(image: F32) -> F32:
     """(h, w, c, side, side): the patch about each place of `image` (h, w, c)."""
     padded = cv2.copyMakeBorder(image, _RADIUS, _RADIUS, _RADIUS, _RADIUS, cv2.BORDER_REFLECT_101)
     padded = padded.reshape(*padded.shape[:2], -1)
-    return np.lib.stride_tricks.sliding_window_view(padded, (_SIDE, _SIDE), (0, 1))
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, (_SIDE, _SIDE), (0, 1)), np.float32)
 
 
 def _peeled(level: Level) -> F32:
@@ -180,7 +180,7 @@ class Field:
         """The same on the next finer level: its offsets enlarged."""
         out = Field(level, rng)
         height, width = level.hole.shape
-        old_height, old_width = self.index.shape
+        old_height, old_width = self.ok.shape
         fy, fx = height / old_height, width / old_width
         at = self.index[
             np.minimum(out.to_y * old_height // height, old_height - 1),
@@ -204,7 +204,7 @@ class Field:
         """Better the offsets: by those of places near by, and by chance ever nearer to what there is."""
         height, width = self.ok.shape
         want = _patches(now)[self.to_y, self.to_x].reshape(len(self.to_y), -1)
-        want = (want - self.mean) @ self.axes
+        want = np.asarray((want - self.mean) @ self.axes, np.float32)
         everywhere = np.arange(len(self.to_y))
         self.cost = self._costs(want, self.y, self.x, everywhere)
 

@@ -84,10 +84,10 @@ def of_one(alpha: U8, photo: U8, face_px: F32, others_px: Sequence[F32] = ()) ->
             (markers == _OTHER).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)
         )
         soft = cv2.GaussianBlur(255 - theirs * 255, (0, 0), 1.0)
-        out = cv2.min(out, np.asarray(soft, np.uint8))
+        out = np.minimum(out, np.asarray(soft, np.uint8))
         out[theirs > 0] = 0
     solid = (out > 127).astype(np.uint8)
-    count, labels, boxes, _ = cv2.connectedComponentsWithStats(solid)
+    count, labels, boxes, _ = (np.asarray(part) for part in cv2.connectedComponentsWithStats(solid))
     kept = np.unique(labels[own & (solid > 0)])
     if not len(kept):
         return out  # not that face's matte at all: the caller sees it
@@ -103,7 +103,8 @@ def of_one(alpha: U8, photo: U8, face_px: F32, others_px: Sequence[F32] = ()) ->
     if stays[1:].all():
         return out
     # each place goes with the island it is nearest to, soft edges with it
-    _, nearest = cv2.distanceTransformWithLabels(1 - solid, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    _, told = cv2.distanceTransformWithLabels(1 - solid, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    nearest = np.asarray(told, np.int32)
     island = np.zeros(int(nearest.max()) + 1, np.int32)
     island[nearest[solid > 0]] = labels[solid > 0]
     out[~stays[island[nearest]]] = 0

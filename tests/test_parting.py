@@ -113,7 +113,9 @@ def test_so_it_is_in_a_call_of_any_size(astronaut: Enrollment, size: int) -> Non
 def test_in_motion_the_photo_shows_wherever_it_can(astronaut: Enrollment) -> None:
     """What a turned head leaves is filled; beyond, the wall and the flag are the photo's pixels."""
     renderer = Renderer(astronaut, generator="geometric", framing="photo")
-    turned = replace(astronaut.motion, rotation_rad=astronaut.motion.rotation_rad + np.float32([0, 0.3, 0]))
+    turned = replace(
+        astronaut.motion, rotation_rad=astronaut.motion.rotation_rad + np.array([0, 0.3, 0], np.float32)
+    )
     drawn = renderer.render(turned)
     changed = np.abs(drawn.astype(int) - astronaut.photo).max(-1) > 0
     reach = cv2.dilate((astronaut.matte > 0).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=40) > 0

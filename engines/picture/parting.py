@@ -66,7 +66,7 @@ def part(photo: U8, matte: U8, guess: U8, rim_px: float | None) -> Parted:
     behind[soft] = np.where(np.abs(left - there) * (1 - alpha) > _ROUNDED, left + 0.5, there).astype(np.uint8)
     if rim_px is None:
         # the surer a place near by is, the more its colour counts
-        near = push_pull(photo.astype(np.float32), told**_SURELY)[soft]
+        near = push_pull(photo.astype(np.float32), np.asarray(told**_SURELY, np.float32))[soft]
         sure = np.clip(alpha / _NEARLY_CLEAR, 0, 1)
         own = own * sure + near * (1 - sure)
     person[soft] = (own + 0.5).astype(np.uint8)
