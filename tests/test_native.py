@@ -312,7 +312,8 @@ def test_a_call_draws_the_same(
     for a, b in zip(ours, drawn(), strict=True):
         off = np.abs(a.astype(int) - b).max(-1)
         assert (off > 2).mean() < 0.001
-        assert off.mean() < 0.2  # of 255
+        # of 255: networks make more of what is rounded otherwise
+        assert off.mean() < (0.25 if generator == "visavis" else 0.05)
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------
