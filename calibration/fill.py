@@ -60,13 +60,15 @@ def fill(photo: U8, hole: Mask, barred: Mask | None = None) -> U8:
 
     Where there is too little to copy from, the fill is smooth (`push_pull`). The same photo is filled the same always.
     """
+    if not hole.any():
+        return photo.copy()
     barred = hole if barred is None else hole | barred
     levels = _pyramid(photo, hole, barred)
     rng = np.random.default_rng(_SEED)
     field: Field | None = None
     now: F32 | None = None
     for number, level in enumerate(reversed(levels)):
-        if np.count_nonzero(level.sources) < _LEAST_SOURCES:
+        if np.count_nonzero(level.sources) < _LEAST_SOURCES or not level.hole.any():
             continue
         if field is None or now is None:
             now = _peeled(level)
@@ -77,7 +79,7 @@ def fill(photo: U8, hole: Mask, barred: Mask | None = None) -> U8:
         for _ in range(_ROUNDS[min(number, len(_ROUNDS) - 1)]):
             field.search(now, rng)
             now = field.averaged()
-    if field is None or not hole.any():
+    if field is None:
         smooth = push_pull(photo.astype(np.float32), (~barred).astype(np.float32))
         return np.where(hole[..., None], np.clip(smooth + 0.5, 0, 255), photo).astype(np.uint8)
     return _copied(photo, hole, barred, field)
