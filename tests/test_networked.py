@@ -429,7 +429,7 @@ def test_a_base_draws_what_networks_complete(
         Renderer(near, generator=name, size_px=256, aspect=aspect) for name in ("completer", "geometric")
     )
     assert drawn.notice is None
-    motion = moved(near.motion, yaw=12, jawOpen=0.4)
+    motion = moved(near.motion, yaw=18, jawOpen=0.4)
     still, ours, theirs = (
         r.render(m).astype(int) for r, m in ((drawn, near.motion), (drawn, motion), (floor, motion))
     )
