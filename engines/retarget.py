@@ -150,13 +150,13 @@ LIP_OPENERS = (
 _OPENERS = _indices(*LIP_OPENERS)
 _BLINK = _indices("eyeBlinkRight", "eyeBlinkLeft")  # in the order of `Motion.closure`
 _WIDE = _indices("eyeWideRight", "eyeWideLeft")
-# movements that undo each other: at once they would only fold the skin
+# movements that undo each other: at once they would only fold the skin. (Smile and frown do not: both widen the mouth,
+# and a fit tells width by the two together.)
 _OPPOSED = np.stack(
     [
-        _indices("mouthSmileLeft", "mouthSmileRight", "mouthLeft", "jawLeft", "eyeLookInLeft", "eyeLookInRight",
-                 "eyeLookUpLeft", "eyeLookUpRight"),
-        _indices("mouthFrownLeft", "mouthFrownRight", "mouthRight", "jawRight", "eyeLookOutLeft",
-                 "eyeLookOutRight", "eyeLookDownLeft", "eyeLookDownRight"),
+        _indices("mouthLeft", "jawLeft", "eyeLookInLeft", "eyeLookInRight", "eyeLookUpLeft", "eyeLookUpRight"),
+        _indices("mouthRight", "jawRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookDownLeft",
+                 "eyeLookDownRight"),
     ]
 )  # fmt: skip
 _JAW_OPEN, _MOUTH_CLOSE = ARKIT_INDEX["jawOpen"], ARKIT_INDEX["mouthClose"]

@@ -243,11 +243,8 @@ def _smoothed(steps: Iterable[Driven]) -> Iterator[Driven]:
     now: Driven | None = None
 
     def settled(a: Driven | None, b: Driven, c: Driven | None) -> Driven:
-        if a is None or c is None or not (a.drive.face and b.drive.face and c.drive.face):
-            return b
-        return Driven(
-            b.moment, replace(b.drive, motion=centred(a.drive.motion, b.drive.motion, c.drive.motion))
-        )
+        drive = settled_drive(a and a.drive, b.drive, c and c.drive)
+        return b if drive is b.drive else Driven(b.moment, drive)
 
     for after in steps:
         if now is not None:
@@ -255,6 +252,13 @@ def _smoothed(steps: Iterable[Driven]) -> Iterator[Driven]:
         before, now = now, after
     if now is not None:
         yield now
+
+
+def settled_drive(before: Drive | None, now: Drive, after: Drive | None) -> Drive:
+    """`now` smoothed with its neighbours in time, where there is a face in all three."""
+    if before is None or after is None or not (before.face and now.face and after.face):
+        return now
+    return replace(now, motion=centred(before.motion, now.motion, after.motion))
 
 
 def _recorded(
