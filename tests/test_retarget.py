@@ -34,8 +34,6 @@ MODES: tuple[MotionMode, ...] = ("relative", "absolute")
 REGIONS: tuple[Region, ...] = ("all", "exp", "pose", "lip", "eyes")
 FREE: dict[str, Any] = {"keep_lips": False, "keep_blink": False}
 OPPOSED = (
-    ("mouthSmileLeft", "mouthFrownLeft"),
-    ("mouthSmileRight", "mouthFrownRight"),
     ("mouthLeft", "mouthRight"),
     ("jawLeft", "jawRight"),
     ("eyeLookUpLeft", "eyeLookDownLeft"),
@@ -554,6 +552,14 @@ def test_whatever_comes_in_is_drawable(
     zoom = got.translation_hu[2] / s.translation_hu[2]
     assert 0.33 < zoom < 3.01
     assert np.abs(got.translation_hu[:2] / got.translation_hu[2]).max() <= 0.401
+
+
+def test_a_smile_and_a_frown_together_are_width() -> None:
+    """A fit tells how wide a mouth is by both at once: neither takes from the other."""
+    wide = beta(mouthSmileLeft=0.5, mouthSmileRight=0.5, mouthFrownLeft=0.4, mouthFrownRight=0.4)
+    got = retarget(replace(Motion(), expression=wide), Motion(), Motion(), Controls())
+    for name in ("mouthSmileLeft", "mouthSmileRight", "mouthFrownLeft", "mouthFrownRight"):
+        assert got.expression[ARKIT_INDEX[name]] == pytest.approx(wide[ARKIT_INDEX[name]], abs=0.05)
 
 
 @settings(max_examples=60)
