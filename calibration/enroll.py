@@ -75,8 +75,7 @@ def enroll_photo(
     require_whole_face(face.points_px, width, height, max(photo.original_size_px) / max(width, height))
     crop = head_crop(face.points_px, width, height)
 
-    moved_px = load_neutral_prior().displacement_px(face.points_px, face.scores)
-    fit = fit_photo(model, face.points_px, face.scores, moved_px)
+    fit, moved_px = fit_face(model, face)
     yaw, pitch, roll = yaw_pitch_roll_deg(Camera(width, height).from_similarity(fit.pose)[0])
     notices += (notice for notice in (check_turn(yaw, pitch), check_tilt(roll)) if notice)
     findings = look_at_face(image, face, fit.pose.invert(face.points_px))
@@ -98,10 +97,11 @@ def enroll_photo(
     return with_features(model, still)
 
 
-def fit_face(model: HeadModel, face: FaceLandmarks) -> SourceFit:
-    """Pose, α, β and δ of a photo's face, its expression told from its shape by what people look like at rest."""
+def fit_face(model: HeadModel, face: FaceLandmarks) -> tuple[SourceFit, F64]:
+    """Pose, α, β and δ of a photo's face, its expression told from its shape by what people look like at rest; and how
+    far (478, 3) each landmark is from there, in pixels."""
     moved_px = load_neutral_prior().displacement_px(face.points_px, face.scores)
-    return fit_photo(model, face.points_px, face.scores, moved_px)
+    return fit_photo(model, face.points_px, face.scores, moved_px), moved_px
 
 
 # Lips of 68 people asked to smile are 1.9 % of the face's height from where they rest, half of them 1.5 … 2.6 %.

@@ -31,19 +31,24 @@ _PULL = 2.0  # how much the outline counts against what is around
 @lru_cache(maxsize=4)
 def scalp_weight(model: HeadModel) -> F32:
     """(N,) 0 … 1: 1 where hair can grow (skull, temples, behind the ears), 0 on face, ears' fronts and neck."""
-    mean = model.mean_hu
-    marks = model.landmarks(mean)[:468]
-    distance = np.full(len(mean), np.inf, np.float32)
-    for start in range(0, len(mean), 512):
-        part = mean[start : start + 512]
-        distance[start : start + 512] = np.linalg.norm(part[:, None] - marks[None], axis=-1).min(1)
-    far = _smoothstep(distance, 0.06, 0.3)
-    above = 1 - _smoothstep(mean[:, 1], 0.1, 0.5)
-    weight = (far * above * (model.rigidity > 0.99)).astype(np.float32)
-    skin = np.zeros(len(mean), bool)
+    far = _smoothstep(_from_face_hu(model), 0.06, 0.3)
+    above = 1 - _smoothstep(model.mean_hu[:, 1], 0.1, 0.5)
+    return (far * above * (model.rigidity > 0.99) * _skin(model)).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _from_face_hu(model: HeadModel) -> F32:
+    """(N,) how far the mean head's vertices are from the nearest landmark of the face."""
+    distance, _ = KDTree(model.landmarks(model.mean_hu)[:SURFACE]).query(model.mean_hu)
+    return np.asarray(distance, np.float32)
+
+
+@lru_cache(maxsize=4)
+def _skin(model: HeadModel) -> NDArray[np.bool_]:
+    """(N,) the vertices of skin, hair's own included."""
+    skin = np.zeros(model.vertex_count, bool)
     skin[model.triangles[model.part == Part.SKIN]] = True
-    weight[~skin] = 0
-    return weight
+    return skin
 
 
 def _smoothstep(x: NDArray[np.floating], low: float, high: float) -> NDArray[np.floating]:
@@ -58,12 +63,8 @@ def curtain_weight(model: HeadModel) -> F32:
     beside = np.abs(mean[:, 0]) / np.maximum(np.hypot(mean[:, 0], mean[:, 2] - _AXIS_Z_HU), 1e-6)
     around = np.where(mean[:, 2] > _AXIS_Z_HU, 1.0, _smoothstep(beside, *_BESIDE))
     below = _smoothstep(mean[:, 1], 0.0, 0.4)
-    skin = np.zeros(len(mean), bool)
-    skin[model.triangles[model.part == Part.SKIN]] = True
-    marks = model.landmarks(mean)[:468]
-    distance, _ = KDTree(marks).query(mean)
-    far = _smoothstep(distance, *_FROM_FACE_HU)
-    return (around * below * far * skin).astype(np.float32)
+    far = _smoothstep(_from_face_hu(model), *_FROM_FACE_HU)
+    return (around * below * far * _skin(model)).astype(np.float32)
 
 
 _AXIS_Z_HU = 0.45
@@ -219,22 +220,24 @@ _FLAT_FROM_HU, _FLAT_SOFT_HU, _FLAT_SHARE = -0.3, 0.15, 0.15
 @lru_cache(maxsize=4)
 def _off_face(model: HeadModel) -> F32:
     """(N,) 0 … 1: 1 on skin that lies beside and behind the face."""
-    mean = model.mean_hu
-    skin = np.zeros(len(mean), bool)
-    skin[model.triangles[model.part == Part.SKIN]] = True
-    distance, _ = KDTree(model.landmarks(mean)[:468]).query(mean)
-    off = (_smoothstep(distance, 0.05, 0.35) * skin).astype(np.float32)
+    off = (_smoothstep(_from_face_hu(model), 0.05, 0.35) * _skin(model)).astype(np.float32)
     return _without_ears(model, off[:, None])[:, 0]
+
+
+def _outward_px(start_hu: F32, outwards: F32, pose: Similarity) -> NDArray[np.intp]:
+    """(2, P, steps): column and row of the photo that each point comes to, step by step."""
+    steps = np.arange(1, round(REACH_HU / _STEP_HU) + 1) * _STEP_HU
+    spots = start_hu[:, None] + steps[None, :, None] * outwards[:, None]
+    return np.moveaxis(
+        pose.apply(spots.reshape(-1, 3))[:, :2].astype(np.intp).reshape(*spots.shape[:2], 2), -1, 0
+    )
 
 
 def _march(start_hu: F32, outwards: F32, pose: Similarity, matte: U8) -> NDArray[np.floating]:
     """(P,) how far each point can go outwards before it leaves the person, in head units."""
     soft = cv2.GaussianBlur(matte, (0, 0), 1.0)
     height, width = matte.shape
-    steps = np.arange(1, round(REACH_HU / _STEP_HU) + 1) * _STEP_HU
-    spots = start_hu[:, None] + steps[None, :, None] * outwards[:, None]
-    pixels = pose.apply(spots.reshape(-1, 3))[:, :2].astype(int).reshape(*spots.shape[:2], 2)
-    x, y = pixels[..., 0], pixels[..., 1]
+    x, y = _outward_px(start_hu, outwards, pose)
     inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     on = inside & (soft[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] > _WITHIN)
     # a point that never leaves is not on the outline after all, or the photo's edge cuts hair off
@@ -268,16 +271,13 @@ def _march_over_hair(
     `head` (h, w): what the bald head covers, behind which a point may start, on a grid of its own.
     """
     height, width = hair.shape
-    steps = np.arange(1, round(REACH_HU / _STEP_HU) + 1) * _STEP_HU
-    spots = start_hu[:, None] + steps[None, :, None] * outwards[:, None]
-    pixels = pose.apply(spots.reshape(-1, 3))[:, :2].astype(int).reshape(*spots.shape[:2], 2)
-    x, y = pixels[..., 0], pixels[..., 1]
+    x, y = _outward_px(start_hu, outwards, pose)
     inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     on = inside & (hair[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] > _WITHIN)
     rows, columns = head.shape
     behind = head[np.clip(y * rows // height, 0, rows - 1), np.clip(x * columns // width, 0, columns - 1)]
     off = np.cumsum(~on & ~behind, axis=1) * _STEP_HU
-    last = np.where(on & (off < _GAP_HU), np.arange(1, len(steps) + 1), 0).max(1)
+    last = np.where(on & (off < _GAP_HU), np.arange(1, x.shape[1] + 1), 0).max(1)
     return last * _STEP_HU
 
 

@@ -130,7 +130,7 @@ def enrolled(
         if (again := _measured(tools.detector, worse, found)) is not None:
             photo, face, degraded = worse, again, data
     crop = head_crop(face.points_px, STORED_PX, STORED_PX)
-    fit = fit_face(tools.model, face)
+    fit, _ = fit_face(tools.model, face)
     refused = None
     try:
         yaw, pitch, _ = yaw_pitch_roll_deg(CAMERA.from_similarity(fit.pose)[0])
