@@ -89,7 +89,9 @@ def _line(drawn: F64, true: F64, lag: int) -> tuple[float, float]:
     both = np.isfinite(a) & np.isfinite(b)
     a, b = a[both] - a[both].mean(), b[both] - b[both].mean()
     shared = float((a * b).sum())
-    return shared / max(float(np.sqrt((a**2).sum() * (b**2).sum())), 1e-12), shared / max(float((b**2).sum()), 1e-12)
+    return shared / max(float(np.sqrt((a**2).sum() * (b**2).sum())), 1e-12), shared / max(
+        float((b**2).sum()), 1e-12
+    )
 
 
 class Reader:
@@ -235,9 +237,7 @@ def table(found: Sequence[dict[str, F64]], rows: Sequence[str]) -> str:
             told = np.array([(f.r, f.slope, f.lag, f.tremble) for f in each]).reshape(-1, 4)
             told = told[np.isfinite(told[:, 0])]
             r, slope, lag, tremble = np.median(told, 0) if len(told) else np.full(4, np.nan)
-            lines.append(
-                f"{row:16}{name:9}{r:7.3f}{slope:7.3f}{lag:7.2f}{tremble:9.2f}{len(told):7}"
-            )
+            lines.append(f"{row:16}{name:9}{r:7.3f}{slope:7.3f}{lag:7.2f}{tremble:9.2f}{len(told):7}")
     return "\n".join(lines)
 
 
