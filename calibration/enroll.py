@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.face import FoundFace, find_face, head_crop
+from calibration.fill import WORK_PX
 from calibration.hair import drape_hair, inflate_hair
 from calibration.hair_mask import hair_mask
 from calibration.matte import Matte, background_plate, cut_out, of_one
@@ -145,8 +146,12 @@ def enroll_face(
     crop_px: tuple[float, float, float],
     fit: SourceFit,
     matte: U8,
+    fill_px: int = WORK_PX,
 ) -> Enrollment:
-    """The enrollment of a face of `image` (H, W, 3) that was found, judged and cut out: nameless, without features."""
+    """The enrollment of a face of `image` (H, W, 3) that was found, judged and cut out: nameless, without features.
+
+    `fill_px`: how finely what the person hides is continued (`calibration.fill`).
+    """
     rotation, translation = Camera(image.shape[1], image.shape[0]).from_similarity(fit.pose)
     motion = Motion(
         expression=fit.expression,
@@ -174,7 +179,7 @@ def enroll_face(
         uv_colour=none,
         uv_pncc=none,
         matte=matte,
-        plate=background_plate(image, matte, crop_px),
+        plate=background_plate(image, matte, crop_px, fill_px),
     )
     return with_uv_maps(model, still)
 

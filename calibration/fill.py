@@ -21,7 +21,7 @@ I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-_WORK_PX = 256  # offsets are looked for in a picture of at most this side
+WORK_PX = 256  # offsets are looked for in a picture of at most this side
 _COARSEST_PX = 40
 _RADIUS = 3  # of a patch
 _SIDE = 2 * _RADIUS + 1
@@ -55,15 +55,16 @@ class Level:
         return np.asarray(ok)
 
 
-def fill(photo: U8, hole: Mask, barred: Mask | None = None) -> U8:
+def fill(photo: U8, hole: Mask, barred: Mask | None = None, work_px: int = WORK_PX) -> U8:
     """`photo` (H, W, 3) with `hole` (H, W) filled from the rest of it; nothing is copied from `barred` (H, W) either.
 
-    Where there is too little to copy from, the fill is smooth (`push_pull`). The same photo is filled the same always.
+    Offsets are looked for at `work_px`; half of it takes a third of the time, and lines meet less well. Where there is
+    too little to copy from, the fill is smooth (`push_pull`). The same photo is filled the same always.
     """
     if not hole.any():
         return photo.copy()
     barred = hole if barred is None else hole | barred
-    levels = _pyramid(photo, hole, barred)
+    levels = _pyramid(photo, hole, barred, work_px)
     rng = np.random.default_rng(_SEED)
     field: Field | None = None
     now: F32 | None = None
@@ -85,10 +86,10 @@ def fill(photo: U8, hole: Mask, barred: Mask | None = None) -> U8:
     return _copied(photo, hole, barred, field)
 
 
-def _pyramid(photo: U8, hole: Mask, barred: Mask) -> list[Level]:
+def _pyramid(photo: U8, hole: Mask, barred: Mask, work_px: int) -> list[Level]:
     """Finest first."""
     height, width = hole.shape
-    step = min(1.0, _WORK_PX / max(height, width))
+    step = min(1.0, work_px / max(height, width))
     known = (~barred).astype(np.float32)
     shown = _with_texture(photo, known) * known[..., None]
     levels: list[Level] = []
@@ -247,15 +248,17 @@ class Field:
     def averaged(self) -> F32:
         """(h, w, 5): the level with its hole made of the patches."""
         height, width = self.ok.shape
-        image = np.dstack([self.level.image, np.ones((height, width), np.float32)])
+        channels = self.level.image.shape[2] + 1
+        image = np.dstack([self.level.image, np.ones((height, width), np.float32)]).reshape(-1, channels)
         row = width + 2 * _RADIUS
-        total = np.zeros(((height + 2 * _RADIUS) * row, image.shape[2]), np.float32)
+        total = np.zeros(((height + 2 * _RADIUS) * row, channels), np.float32)
         weight = self.weights[:, None]
+        source = self.y.astype(np.intp) * width + self.x
+        to = (self.to_y.astype(np.intp) + _RADIUS) * row + self.to_x + _RADIUS
         for dy in range(-_RADIUS, _RADIUS + 1):
             for dx in range(-_RADIUS, _RADIUS + 1):
                 # places differ within one offset, so none is added to twice
-                to = (self.to_y + dy + _RADIUS) * row + self.to_x + dx + _RADIUS
-                total[to] += image[self.y + dy, self.x + dx] * weight
+                total[to + (dy * row + dx)] += image.take(source + (dy * width + dx), 0) * weight
         total = total.reshape(height + 2 * _RADIUS, row, -1)[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
         out = self.level.image.copy()
         hole = self.level.hole

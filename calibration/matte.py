@@ -13,7 +13,7 @@ import numpy as np
 from mediapipe.tasks.python import BaseOptions, vision
 from numpy.typing import NDArray
 
-from calibration.fill import fill
+from calibration.fill import WORK_PX, fill
 from engines.errors import ModelMissing
 from engines.model_files import find_model
 
@@ -129,8 +129,8 @@ def _confidence(segmenter: Any, image: U8) -> F32:
     return cv2.resize(mask.reshape(mask.shape[:2]), (image.shape[1], image.shape[0])).astype(np.float32)
 
 
-def background_plate(photo: U8, alpha: U8, crop_px: tuple[float, float, float]) -> U8:
-    """The photo without the person: what they hide is filled from the rest (`calibration.fill`).
+def background_plate(photo: U8, alpha: U8, crop_px: tuple[float, float, float], fill_px: int = WORK_PX) -> U8:
+    """The photo without the person: what they hide is filled from the rest (`calibration.fill`, at `fill_px`).
 
     Returned at most `PLATE_SIDE_PX` on the longer side. Where the photo itself shows the background, drawing takes it
     from there (`engines.picture.parting`).
@@ -144,7 +144,7 @@ def background_plate(photo: U8, alpha: U8, crop_px: tuple[float, float, float]) 
     if float(near.mean()) > 0.99:
         # no background in sight: the blurred photo is the best guess
         return cv2.GaussianBlur(image, (0, 0), max(size) / 30).astype(np.uint8)
-    return fill(image, hidden, near)
+    return fill(image, hidden, near, fill_px)
 
 
 _FILLED, _BARRED = 60, 36  # parts of the head crop's side

@@ -27,7 +27,7 @@ from engines.generators.idmatch.networks import FULL_SIZE, Drawn, IdmatchConfig,
 from engines.generators.networked.blueprint import Made, warped
 from engines.generators.networked.layers import doubled, leaky
 from engines.generators.networked.lesson import Lesson
-from engines.generators.networked.mouth import mouth_mask
+from engines.generators.networked.parts import mouth_mask
 from engines.generators.networked.picture import Picture, Size
 from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables, Surface

@@ -454,7 +454,7 @@ def test_losses_are_weighted_as_in_the_paper(lesson: Lesson) -> None:
         pictures = {"warp": made.stages["warped"], "texture": made.stages["combined"], "edit": made.rgba}
         shown = [lesson.over(p) for p in pictures.values()]
         off = unlike(Blurs(), shown, lesson.truth_at(blueprint.window), lesson.sharpness)
-    assert set(losses) == {"range", "warp", "texture", "consistency", "edit", "matte"}
+    assert set(losses) == {"range", "warp", "texture", "consistency", "edit", "matte", "parts"}
     for (name, wanted), weight in zip(zip(pictures, off, strict=True), (2.5, 4, 4), strict=True):
         assert torch.allclose(losses[name], weight * wanted), name
     matte = (made.rgba[:, 3:] - lesson.matte_at(blueprint.window)).abs().mean()
@@ -495,7 +495,7 @@ def test_what_is_left_out_has_no_loss(part: str, gone: set[str], noise: Store) -
     blueprint = small(part)
     batch = noise.gather(noise.train[:1], None)
     losses = blueprint.outcome(blueprint.networks(), lesson_of(batch, TABLES, blueprint), Nothing()).losses
-    assert set(losses) == {"range", "warp", "texture", "consistency", "edit", "matte"} - gone
+    assert set(losses) == {"range", "warp", "texture", "consistency", "edit", "matte", "parts"} - gone
     assert blueprint.looks_back() == ("consistency" not in gone)
     assert set(GENERATORS["ifaceuv"].switches) == set(IFaceUvBlueprint.switches) == set(PARTS)
 

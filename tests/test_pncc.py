@@ -25,13 +25,13 @@ from engines.generators.networked.blueprint import Blueprint, Made
 from engines.generators.networked.discriminators import PatchDiscriminator
 from engines.generators.networked.layers import normed
 from engines.generators.networked.lesson import Lesson
-from engines.generators.networked.mouth import mouth_mask
+from engines.generators.networked.parts import eyes_mask, mouth_mask, parts_l1
 from engines.generators.networked.picture import Size
 from engines.generators.networked.surface import HeadTables
 from engines.generators.pncc.blueprint import PnccBlueprint
 from engines.generators.pncc.networks import AdaInBlock, Encoder, PnccConfig, PnccNetworks, SpadeBlock
 from engines.generators.registry import GENERATORS
-from engines.head.landmark_names import LIPS_OUTER
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER
 from engines.head.model import load_head_model
 from engines.renderer import Aspect, Renderer
 from scripts.generators.blueprint_task import BlueprintTask
@@ -351,6 +351,41 @@ def test_a_flow_goes_on_beyond_the_head_as_what_lies_nearest() -> None:
     assert found[0, 0].max() <= 0.2
     steps = (found[..., 1:] - found[..., :-1]).abs()
     assert steps.max() < 0.15  # no tear at the head's edge
+
+
+def test_mouth_and_eyes_count_once_more(batch: Batch) -> None:
+    """As much as a mean over either says, whatever is beyond them, on a grid of any size."""
+    scene = lesson_of(batch, TABLES, tiny()).scene
+    mouth, eyes = mouth_mask(scene), eyes_mask(scene)
+    points = TABLES.landmarks(scene.posed.corners[..., :2])
+    for row in range(2):
+        for lids in (EYE_RIGHT, EYE_LEFT):
+            at = points[row, list(lids)].long()
+            assert eyes[row, 0, at[:, 1], at[:, 0]].all()
+        lips = points[row, list(LIPS_OUTER)].long()
+        assert not eyes[row, 0, lips[:, 1], lips[:, 0]].any()
+    truth = torch.zeros(2, 3, 64, 48)
+    assert parts_l1(scene, truth, truth).tolist() == [0, 0]
+    beyond = (1 - torch.maximum(mouth, eyes)).expand(-1, 3, -1, -1)
+    assert float(parts_l1(scene, beyond, truth).max()) == 0
+    assert torch.allclose(parts_l1(scene, 0.25 * mouth.expand(-1, 3, -1, -1), truth), torch.tensor(0.25))
+    both = 0.25 * mouth + 0.5 * eyes * (1 - mouth)
+    assert torch.allclose(parts_l1(scene, both.expand(-1, 3, -1, -1), truth), torch.tensor(0.75))
+    large = torch.ones(2, 3, 128, 96)
+    assert torch.allclose(parts_l1(scene, large, 0 * large), torch.tensor(2.0))
+
+
+def test_what_is_taught_counts_mouth_and_eyes(batch: Batch) -> None:
+    blueprint = tiny()
+    networks, lesson = stirred(blueprint), lesson_of(batch, TABLES, blueprint)
+    with torch.no_grad():
+        made = blueprint.make(networks, lesson.scene)
+        losses = blueprint.outcome(networks, lesson, Judges()).losses
+    off = parts_l1(lesson.scene, lesson.over(made.rgba), lesson.truth_at(blueprint.window))
+    assert torch.allclose(losses["parts"], 0.6 * off.mean())
+    papers = ("ifaceuv", "multiguidance", "pwm", "pncc", "idmatch")
+    kinds = [kind() for name in papers if (kind := GENERATORS[name].blueprint) is not None]
+    assert [kind.parts > 0 for kind in kinds] == [True] * 5
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from engines.generators.networked.blueprint import Blueprint, load_networks
 from engines.generators.networked.lesson import Describe, Lesson
-from engines.generators.networked.mouth import mouth_mask
+from engines.generators.networked.parts import mouth_mask
 from engines.generators.networked.surface import HeadTables
 from engines.generators.registry import GENERATORS
 from engines.geometry import F64

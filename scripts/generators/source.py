@@ -31,6 +31,7 @@ F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 CAMERA = Camera(STORED_PX, STORED_PX)
+_FILL_PX = 128  # what a person hides is not judged, and a clip's frames hide it often
 _SAME_FACE = 0.5  # of its height: measured again further away, it is somebody else's
 
 
@@ -139,7 +140,7 @@ def enrolled(
     except PhotoError as error:
         refused = str(error)
     matte = person_matte(photo, crop, face.points_px).alpha
-    enrollment = enroll_face(tools.model, photo, face, crop, fit, matte)
+    enrollment = enroll_face(tools.model, photo, face, crop, fit, matte, _FILL_PX)
     if shift is not None:
         enrollment = shifted_crop(enrollment, shift)
     truth = matte if not degraded else person_matte(image, crop, seen.points_px).alpha

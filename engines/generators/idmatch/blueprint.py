@@ -23,7 +23,7 @@ from engines.generators.networked import terms
 from engines.generators.networked.blueprint import Blueprint, Made
 from engines.generators.networked.discriminators import PatchDiscriminator
 from engines.generators.networked.lesson import Judges, Lesson, Teaching
-from engines.generators.networked.mouth import mouth_mask
+from engines.generators.networked.parts import mouth_mask
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
 
@@ -57,6 +57,7 @@ class IdmatchBlueprint(Blueprint[IdmatchConfig]):
     step_px, least_px = 8, 16  # whole cells
     switches = ("correspondence", "skips")
     eight_bits = ("up2", "up1", "to_picture")
+    parts = 0.3
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + ALONE)
 

@@ -71,6 +71,7 @@ class IFaceUvBlueprint(Blueprint[Widths]):
     step_px, least_px = 32, 64  # it halves its window five times and norms what is left
     switches = ("refinement", "consistency", "window", "computed_flow")
     eight_bits = ("texture", "edit_encoder", "edit")
+    parts = 1.0
 
     @classmethod
     def width_one(cls) -> IFaceUvBlueprint:

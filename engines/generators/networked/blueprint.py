@@ -22,6 +22,7 @@ from engines.compile.weights import NetworkKind, WeightsHeader, build_network
 from engines.generators.networked import terms
 from engines.generators.networked.discriminators import folded
 from engines.generators.networked.lesson import Judges, Lesson, Outcome, Teaching
+from engines.generators.networked.parts import parts_l1
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables
@@ -68,6 +69,7 @@ class Blueprint(ABC, Generic[Config]):
     - `switches`: parts that can be left out; `without` says which are.
     - `eight_bits`: modules of `networks` that may count in eight bits: they draw each frame, and move nothing, for a
       flow that is rounded moves edges.
+    - `parts`: how much mouth and eyes count beside its losses (`parts_l1`).
     - `teaching`: how discriminators learn and what they count.
     - `teacher`: the recognition net that it learns from where a training has one (`Judges.describe`); then another must
       judge it.
@@ -84,6 +86,7 @@ class Blueprint(ABC, Generic[Config]):
     base: ClassVar[Literal["geometric"] | None] = None
     switches: ClassVar[tuple[str, ...]] = ()
     eight_bits: ClassVar[tuple[str, ...]] = ()
+    parts: ClassVar[float] = 0.0
     teaching: ClassVar[Teaching] = Teaching()
     teacher: ClassVar[str | None] = None
 
@@ -163,9 +166,14 @@ class Blueprint(ABC, Generic[Config]):
         """Weighted losses by name, whose sum is made less."""
 
     def outcome(self, networks: nn.Module, lesson: Lesson, judges: Judges) -> Outcome:
-        """Forward and losses of a batch; what is drawn beyond 0 … 1, which a call cuts off, counts as `range`."""
+        """Forward and losses of a batch. Ours in every paper: what is drawn beyond 0 … 1, which a call cuts off, counts
+        as `range`, and mouth and eyes count once more as `parts`."""
         made = self.taught(networks, lesson)
         losses = {"range": terms.out_of_range(made.rgba).mean(), **self.losses(made, lesson, judges)}
+        if self.parts:
+            shown = lesson.over(made.rgba)
+            off = parts_l1(lesson.scene, shown, lesson.truth_at(Size(shown.shape[3], shown.shape[2])))
+            losses["parts"] = self.parts * off.mean()
         return Outcome(losses, *self.shown(made, lesson))
 
     def taught(self, networks: nn.Module, lesson: Lesson) -> Made:

@@ -43,7 +43,7 @@ from engines.generators.networked.beyond import filled
 from engines.generators.networked.blueprint import Blueprint, Made, warped
 from engines.generators.networked.discriminators import PatchDiscriminator
 from engines.generators.networked.lesson import Judges, Lesson, Teaching
-from engines.generators.networked.mouth import mouth_mask
+from engines.generators.networked.parts import mouth_mask
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
 from engines.generators.networked.shown import coloured
@@ -74,6 +74,7 @@ class PnccBlueprint(Blueprint[PnccConfig]):
     step_px, least_px = 16, 16  # three quarters of it, the width, are halved twice
     switches = ("perceptual", "mapping", "conditioning", "mouth", "residual", "computed_flow")
     eight_bits = ("enhancing.encoder", "enhancing.deep", "enhancing.middle", "enhancing.fine")
+    parts = 0.6
     teaching = Teaching(adversarial=1 / 50, matching=0.0, counts_from=500)
     teacher = "mobileface"
     weights: ClassVar[LossWeights] = LossWeights()

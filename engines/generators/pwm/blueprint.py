@@ -82,6 +82,7 @@ class PwmBlueprint(Blueprint[PwmConfig]):
     window = Size(256, 256)
     step_px, least_px = 16, 32  # halved four times
     switches = ("displacement", "codes", "whole_head", "progressive")
+    parts = 1.0
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + 500)
 
