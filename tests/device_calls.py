@@ -59,12 +59,12 @@ def toy_head() -> Head:
         tables[kind, k] = 1
     inner = triangles[(middle[:, :2] - torch.tensor([0.0, 0.45])).abs().amax(1) < 0.4]
     codes = torch.tensor([CAVITY, TONGUE, UPPER_TEETH, LOWER_TEETH])
-    flags = torch.zeros(2, len(vertices), 1)
-    flags[0, ::3], flags[1, 1::3] = 1, 1
+    flags = torch.zeros(3, len(vertices), 1)
+    flags[0, ::3], flags[1, 2::3], flags[2, 1::3] = 1, 1, 1
     return Head(
         triangles, places[triangles], part, (part == MOUTH).float() * 0.3,
         torch.tensor([0.0, 1, 1, 0] + [0.0] * 252), torch.tensor([1.0, 1, 0, 0] + [1.0] * 252), tables,
-        inner, places[inner], codes[torch.arange(len(inner)) % 4], flags[0], flags[1],
+        inner, places[inner], codes[torch.arange(len(inner)) % 4], *flags,
     )  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def toy_frame(drawing: Drawing, seed: int = 0) -> U8:
         "eye_box": np.concatenate([corner, corner + eye - 3], 1),
         "mouth_corner": np.array([size // 3, size // 2]),
         "mouth_box": np.array([size // 3, size // 2, size // 3 + mouth - 3, size // 2 + mouth - 4]),
-        "mouth_numbers": np.array([0.2, -0.3 * size, 0.4, size / 3, size / 3 + mouth, 0.35 * size]),
+        "mouth_numbers": np.array([0.2, -0.3 * size, 0.4, 0.7, 0.8, size / 3, size / 3 + mouth, 0.35 * size]),
         "mouth_affine": np.array([[1.1, 0.1, 0.5], [-0.1, 1.2, 0.7]]),
     }  # fmt: skip
     reach = Sizes(size, size).thread_px

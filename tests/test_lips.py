@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -57,6 +58,15 @@ class Painted:
         turned = apply_edit(own, Edit(yaw_deg=float(yaw_pitch_roll_deg(own.rotation_rad)[0]) + yaw))
         return replace(motion, rotation_rad=turned.rotation_rad, translation_hu=turned.translation_hu)
 
+    def inside(self, colour: F32) -> Painted:
+        """The same with another colour inside the mouth."""
+        teeth = tuple(np.broadcast_to(colour, t.shape).astype(np.float32) for t in self.cache.mouth.teeth)
+        mouth = replace(
+            self.cache.mouth, cavity_rgb=colour, tongue_rgb=colour, teeth=cast("tuple[F32, F32]", teeth),
+            photo=np.zeros_like(self.cache.mouth.photo),
+        )  # fmt: skip
+        return replace(self, cache=replace(self.cache, mouth=mouth))
+
     def draw(self, motion: Motion, grid: int = GRID) -> tuple[U8, GBuffer]:
         viewport = head_viewport(self.person, SIZE)
         mesh = pose_head(MODEL, self.person, motion, viewport)
@@ -76,13 +86,7 @@ def painted(person: Enrollment) -> Painted:
     cv2.fillPoly(photo, [np.rint(outer * 16 - 8).astype(np.int32)], GREEN.tolist(), cv2.LINE_8, 4)
     person = with_uv_maps(MODEL, replace(person, photo=photo))
     cache = GeometricGenerator(MODEL).prepare(person, head_viewport(person, SIZE))
-    teeth = cache.mouth.teeth[0]
-    all_magenta = np.broadcast_to(MAGENTA, teeth.shape).astype(np.float32)
-    mouth = replace(
-        cache.mouth, cavity_rgb=MAGENTA, tongue_rgb=MAGENTA, teeth=(all_magenta, all_magenta),
-        photo=np.zeros_like(cache.mouth.photo),
-    )  # fmt: skip
-    return Painted(person, replace(cache, mouth=mouth))
+    return Painted(person, cache).inside(MAGENTA)
 
 
 @lru_cache(maxsize=1)
@@ -198,7 +202,8 @@ def test_the_photos_own_lips_are_not_moved(face: Painted) -> None:
 @pytest.mark.parametrize("yaw", [None, -20.0, 20.0])
 @pytest.mark.parametrize("caption", WIDE)
 def test_the_upper_lip_is_lip_from_side_to_side(face: Painted, caption: str, yaw: float | None) -> None:
-    picture, gbuffer = face.draw(face.drive(caption, yaw))
+    # what is bright inside would shine into the soft edge of thin lips
+    picture, gbuffer = face.inside(0 * MAGENTA).draw(face.drive(caption, yaw))
     inner, outer = rings(gbuffer.mesh)
     green = is_green(picture)
     count, lip = 60, 0
@@ -273,6 +278,51 @@ def test_a_photos_own_teeth_stay_one_row(astronaut: Enrollment) -> None:
     for caption in ("jaw 1", "jaw + smile 1", "jaw + funnel 1"):
         picture, _ = one.draw(one.drive(caption))
         assert not is_magenta(picture).any()
+
+
+def test_lips_that_just_part_shade_the_teeth() -> None:
+    """Between lips that part a little it is as dark as the cavity; the wider they are, the more the teeth shine."""
+    person = admiral()
+    cache = GeometricGenerator(MODEL).prepare(person, head_viewport(person, SIZE))
+    face, white = Painted(person, cache), np.full(3, 255, np.float32)
+    teeth = tuple(np.broadcast_to(white, t.shape).astype(np.float32) for t in cache.mouth.teeth)
+    black = face.inside(0 * white)
+    bright = replace(
+        black,
+        cache=replace(black.cache, mouth=replace(black.cache.mouth, teeth=cast("tuple[F32, F32]", teeth))),
+    )
+    brightest: list[int] = []
+    for jaw in (0.1, 0.2, 0.35, 0.6):
+        motion = retarget(Motion(expression=_expression(jawOpen=jaw)), Motion(), person.motion, Controls())
+        dark, gbuffer = black.draw(motion)
+        picture, _ = bright.draw(motion)
+        inner, _ = rings(gbuffer.mesh)
+        off = (picture.astype(int) - dark)[inside(inner, 1)]
+        assert len(off)
+        brightest.append(int(off.max()))
+    assert brightest == sorted(set(brightest))
+    assert brightest[0] < 0.45 * brightest[-1]
+    assert brightest[-1] > 150
+
+
+def test_lower_teeth_show_in_a_wide_mouth() -> None:
+    person = admiral()
+    cache = GeometricGenerator(MODEL).prepare(person, head_viewport(person, SIZE))
+    face, white = Painted(person, cache).inside(0 * MAGENTA), np.full(3, 255, np.float32)
+    teeth = face.cache.mouth.teeth
+    lower = replace(
+        face,
+        cache=replace(
+            face.cache,
+            mouth=replace(face.cache.mouth, teeth=(teeth[0], np.broadcast_to(white, teeth[1].shape).copy())),
+        ),
+    )
+    shown: list[int] = []
+    for jaw in (0.05, 0.6):
+        motion = retarget(Motion(expression=_expression(jawOpen=jaw)), Motion(), person.motion, Controls())
+        shown.append(int((lower.draw(motion)[0].astype(int) - face.draw(motion)[0] > 60).any(2).sum()))
+    assert shown[0] == 0
+    assert shown[1] > 40
 
 
 def test_closed_lips_have_no_teeth_of_their_own() -> None:

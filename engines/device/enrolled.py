@@ -75,9 +75,10 @@ _KINDS = (
 def head_of(model: HeadModel) -> Head:
     """On the CPU, made once."""
     inside = interior_of(model)
-    flags = np.zeros((2, model.vertex_count, 1), np.float32)
+    flags = np.zeros((3, model.vertex_count, 1), np.float32)
     flags[0, inside.upper_teeth] = 1
-    flags[1, inside.tongue] = 1
+    flags[1, inside.lower_teeth] = 1
+    flags[2, inside.tongue] = 1
     parts = np.arange(256)
 
     def plain(values: NDArray[np.generic], kind: type[np.generic] = np.float32) -> torch.Tensor:
@@ -96,7 +97,8 @@ def head_of(model: HeadModel) -> Head:
             arch=plain(inside.colours[..., :2]),
             kind=plain(inside.colours[:, 0, 2]),
             upper=plain(flags[0]),
-            tongue=plain(flags[1]),
+            lower=plain(flags[1]),
+            tongue=plain(flags[2]),
         )
 
 

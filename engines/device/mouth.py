@@ -10,7 +10,14 @@ from engines.device.packet import Told
 from engines.device.rasteriser import rasterise_fixed
 from engines.device.sampling import Patch, bilinear
 from engines.device.sizes import Grids, Head, Person
-from engines.generators.geometric.limits import CAVITY, LOWER_TEETH, TONGUE, UPPER_TEETH
+from engines.generators.geometric.limits import (
+    CAVITY,
+    INSIDE_DEEPEST,
+    INSIDE_DEPTH_HU,
+    LOWER_TEETH,
+    TONGUE,
+    UPPER_TEETH,
+)
 
 _PAIRS = 8  # for each pixel of the square
 
@@ -25,12 +32,12 @@ def with_mouth(head: Head, person: Person, told: Told, at: Grids, picture: Tenso
     under = patch.read(picture[:, :3])
     under = (under * (1 - seam) + person.seam_rgb[:, :, None, None] * seam + 0.5).floor()
     inside, full = _interior(head, person, told, patch, box, at)
-    gap, _, _, left, right, _ = (n[:, None, None] for n in told["mouth_numbers"].unbind(1))
+    gap, _, _, _, own_lit, left, right, _ = (n[:, None, None] for n in told["mouth_numbers"].unbind(1))
     inside = inside * _lip_shadow(patch, box, gap)[:, None] * _corner_shadow(patch, left, right)[:, None]
     m = told["mouth_affine"][:, :, :, None, None]
     x, y = patch.x - box[:, 0, None, None], patch.y - box[:, 1, None, None]
     place = (m[:, k, 0] * x + m[:, k, 1] * y + m[:, k, 2] for k in (0, 1))
-    own = bilinear(person.own_mouth, *place, beyond="zeros")
+    own = bilinear(person.own_mouth, *place, beyond="zeros") * own_lit[:, None]
     inside = inside * (1 - own[:, 3:] / 255) + own[:, :3]
     mask = told["mouth_mask"][:, None].float() / 255
     drawn = (under * (1 - mask) + inside * mask + 0.5).clamp(0, 255).floor()
@@ -45,9 +52,8 @@ def _interior(
     cavity, tongue_rgb = (c[:, :, None, None] for c in (person.cavity_rgb, person.tongue_rgb))
     if not len(head.inner):
         return (cavity * 0.7).expand(-1, -1, side, side), torch.zeros_like(box[:, 0], dtype=torch.bool)
-    moved = (
-        told["vertices"] + head.upper * told["teeth_px"][:, None] + head.tongue * told["tongue_px"][:, None]
-    )
+    moved = told["vertices"] + head.upper * told["teeth_px"][:, None]
+    moved = moved + head.lower * told["lower_teeth_px"][:, None] + head.tongue * told["tongue_px"][:, None]
     corners = moved.index_select(1, head.inner.flatten()).unflatten(1, (-1, 3))
     corner = torch.cat([patch.x[:, 0, :1], patch.y[:, :1, 0], torch.zeros_like(patch.x[:, 0, :1])], 1)
     chosen = torch.ones(1, len(head.inner), dtype=torch.bool, device=box.device)
@@ -55,10 +61,10 @@ def _interior(
     within = patch.within(box)
     number = drawn.triangle.clamp_min(0)
     kind = torch.where(within & (drawn.triangle >= 0)[:, None], head.kind[number][:, None], 0)
-    _, lip, hidden, _, _, _ = (n[:, None, None, None] for n in told["mouth_numbers"].unbind(1))
+    _, lip, hidden, lit, _, _, _, _ = (n[:, None, None, None] for n in told["mouth_numbers"].unbind(1))
     scale = told["scale"][:, :, None, None]
-    light = torch.exp(-(drawn.depth[:, None] - lip).clamp_min(0) / (0.5 * scale))
-    out = (cavity * 0.25).expand(-1, -1, side, side)
+    light = torch.exp(-(drawn.depth[:, None] - lip).clamp_min(0) / (INSIDE_DEPTH_HU * scale))
+    out = (cavity * INSIDE_DEEPEST).expand(-1, -1, side, side)
     out = torch.where(_is(kind, CAVITY), cavity * light, out)
     tongue = _is(kind, TONGUE)
     out = torch.where(tongue, tongue_rgb * light, out)
@@ -67,14 +73,15 @@ def _interior(
     out = torch.where(floor, tongue_rgb * light.clamp_min(0.5) * 0.8, out)
     out = ellipse_most(torch.where(within, out, -torch.inf), told["thread"])
     out = -ellipse_most(torch.where(within, -out, -torch.inf), told["thread"])
-    out = torch.where(within & torch.isfinite(out), out, cavity * 0.25)
+    out = torch.where(within & torch.isfinite(out), out, cavity * INSIDE_DEEPEST)
     arch = (head.arch[number] * drawn.weight[..., None]).sum(3)
     for row, code in ((0, UPPER_TEETH), (1, LOWER_TEETH)):
         texture = person.teeth[:, row]
         high, wide = texture.shape[2:]
         colour = bilinear(texture, arch[..., 0] * wide - 0.5, arch[..., 1] * high - 0.5)
         shown = 1 - hidden if row == 0 else torch.ones_like(hidden)
-        out = torch.where(_is(kind, code), out + shown * (colour * (0.25 + 0.75 * light) - out), out)
+        colour = cavity + lit * (colour * (0.25 + 0.75 * light) - cavity)
+        out = torch.where(_is(kind, code), out + shown * (colour - out), out)
     return filtered(out, at.mouth, at.mouth), drawn.full
 
 

@@ -106,9 +106,9 @@ class Sizes:
             Field("lid_sides", (2, 2)), Field("lid_weight", (2,)),
             Field("eye_corner", (2, 2)), Field("eye_box", (2, 4)), Field("eye_affine", (2, 2, 3)),
             Field("eye_mask", (2, eye, eye), True), Field("lashes", (2, eye, eye), True),
-            Field("mouth_corner", (2,)), Field("mouth_box", (4,)), Field("mouth_numbers", (6,)),
-            Field("teeth_px", (3,)), Field("tongue_px", (3,)), Field("mouth_affine", (2, 3)),
-            Field("thread", (2 * self.thread_px + 1,)),
+            Field("mouth_corner", (2,)), Field("mouth_box", (4,)), Field("mouth_numbers", (8,)),
+            Field("teeth_px", (3,)), Field("lower_teeth_px", (3,)), Field("tongue_px", (3,)),
+            Field("mouth_affine", (2, 3)), Field("thread", (2 * self.thread_px + 1,)),
             Field("mouth_mask", (mouth, mouth), True), Field("seam", (mouth, mouth), True),
         ]  # fmt: skip
 
@@ -150,7 +150,7 @@ class Head(Rows):
       while it is drawn, in head units. - `skin`, `painted` (256,): of each part, 1 where it is such,
       and so of face, eye, mouth, cavity, teeth and tongue: `kinds` (256, 6).
     - the mouth's inside: `inner` (I, 3) int64, `arch` (I, 3, 2) places in the teeth's texture, `kind` (I,),
-      `upper`, `tongue` (N, 1): 1 at the vertices of either.
+      `upper`, `lower`, `tongue` (N, 1): 1 at the vertices of each.
     """
 
     triangles: Tensor
@@ -164,6 +164,7 @@ class Head(Rows):
     arch: Tensor
     kind: Tensor
     upper: Tensor
+    lower: Tensor
     tongue: Tensor
 
 

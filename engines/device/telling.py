@@ -112,9 +112,20 @@ def _mouth(cache: GeometricCache, mesh: HeadMesh, sizes: Sizes) -> Values:
         "mouth_corner": np.array([square.x, square.y]),
         "mouth_box": np.array(box),
         "mouth_numbers": np.array(
-            [0] * 6 if none else [seen.gap_hu, seen.lip_px, seen.hidden, *seen.sides_px, seen.scale]
+            [0] * 8
+            if none
+            else [
+                seen.gap_hu,
+                seen.lip_px,
+                seen.hidden,
+                seen.lit,
+                seen.own_lit,
+                *seen.sides_px,
+                seen.scale,
+            ]
         ),
         "teeth_px": np.zeros(3) if none else seen.teeth_px,
+        "lower_teeth_px": np.zeros(3) if none else seen.lower_teeth_px,
         "tongue_px": np.zeros(3) if none else seen.tongue_px,
         "mouth_affine": np.zeros((2, 3)) if none else seen.affine,
         "thread": ellipse_spans(1 if none else seen.thread_px, sizes.thread_px),

@@ -21,6 +21,9 @@ F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 PX_PER_HU = 320.0
+_BEHIND_LIPS = np.array(
+    [0.53, 0.41, 0.45], np.float32
+)  # of the skin's colour: what shows where lips just part
 _OPEN_IN_PHOTO_HU = 0.035  # lips this far apart show something of the photo's own mouth
 # Half-widths along the arch from the middle outwards: incisors, canine, premolars, molars.
 _TEETH_HU = (0.043, 0.033, 0.038, 0.035, 0.035, 0.05, 0.05)
@@ -71,8 +74,8 @@ def make_mouth(
         upper, lower = own, own * np.float32(0.94)
     shape = model.decode(enrollment.neutral_hu, enrollment.motion.expression)
     return Mouth(
-        cavity_rgb=np.array([70, 26, 26], np.float32) * light,
-        tongue_rgb=np.array([190, 104, 102], np.float32) * light,
+        cavity_rgb=np.asarray(skin * _BEHIND_LIPS, np.float32),
+        tongue_rgb=np.array([247, 135, 133], np.float32) * light,
         gum_rgb=gum,
         teeth=(
             _tooth_texture(_UPPER_CROWN_HU, upper, gum),
@@ -182,6 +185,7 @@ class Interior:
     triangles: NDArray[np.int32]
     colours: F32
     upper_teeth: NDArray[np.intp]
+    lower_teeth: NDArray[np.intp]
     tongue: NDArray[np.intp]
 
 
@@ -198,7 +202,7 @@ def interior_of(model: HeadModel) -> Interior:
         colours[part == kind, :, 2] = code
     teeth = part == Part.TEETH
     mean = model.mean_hu
-    upper_ids = np.zeros(0, np.intp)
+    rows = {UPPER_TEETH: np.zeros(0, np.intp), LOWER_TEETH: np.zeros(0, np.intp)}
     if teeth.any():
         # the lower row is what an opening jaw takes along
         opening = np.linalg.norm(model.expression_hu[ARKIT_INDEX["jawOpen"]], axis=1)
@@ -216,7 +220,6 @@ def interior_of(model: HeadModel) -> Interior:
             colours[own, :, 0] = 0.5 + arch / (2 * _ARCH_HU)
             colours[own, :, 1] = np.clip(sign * (edge - p[..., 1]) / _ROOM_HU, 0, 1)
             colours[own, :, 2] = code
-            if sign > 0:
-                upper_ids = np.unique(ids).astype(np.intp)
+            rows[code] = np.unique(ids).astype(np.intp)
     tongue = np.unique(triangles[part == Part.TONGUE]).astype(np.intp)
-    return Interior(triangles, np.clip(colours, 0, 1), upper_ids, tongue)
+    return Interior(triangles, np.clip(colours, 0, 1), rows[UPPER_TEETH], rows[LOWER_TEETH], tongue)

@@ -8,7 +8,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.generators.geometric.limits import CAVITY, INSIDE_SIGMA_PX, LOWER_TEETH, TONGUE, UPPER_TEETH
+from engines.generators.geometric.limits import (
+    CAVITY,
+    INSIDE_DEEPEST,
+    INSIDE_DEPTH_HU,
+    INSIDE_SIGMA_PX,
+    LOWER_TEETH,
+    TONGUE,
+    UPPER_TEETH,
+)
 from engines.generators.geometric.mouth import Mouth, interior_of
 from engines.generators.geometric.open_mouth import OpenMouth, open_mouth
 from engines.geometry import Similarity
@@ -44,6 +52,7 @@ def paint_mouth(image: U8, mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo
     )
     if mouth.has_photo:
         own = cv2.warpAffine(mouth.photo, seen.affine, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        own *= np.float32(seen.own_lit)
         inside *= 1 - own[..., 3:] / 255
         inside += own[..., :3]
     under = image[y0:y1, x0:x1, :3]
@@ -58,19 +67,20 @@ def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, seen: OpenMou
     interior = interior_of(model)
     vertices = mesh.vertices_px.copy()
     vertices[interior.upper_teeth] += seen.teeth_px
+    vertices[interior.lower_teeth] += seen.lower_teeth_px
     vertices[interior.tongue] += seen.tongue_px
     facing = front_facing(vertices, interior.triangles)
     corners = vertices[interior.triangles[facing].ravel()] - np.array([x0, y0, 0], np.float32)
     out = np.empty((y1 - y0, x1 - x0, 3), np.float32)
     # a head that ends at its lips (FLAME, BFM) has no wall before the dark: then what there is stands for it
-    out[:] = mouth.cavity_rgb * (0.25 if len(interior.triangles) else 0.7)
+    out[:] = mouth.cavity_rgb * (INSIDE_DEEPEST if len(interior.triangles) else 0.7)
     if not facing.any():
         return out
     drawn, depth = draw_triangles(corners, interior.colours[facing].reshape(-1, 3), x1 - x0, y1 - y0)
     kind = drawn[..., 2]
     # the rasteriser counts depth from its own camera: bring it back to pixels behind the lips
     behind = depth - 64.0 * (y1 - y0) + float(corners[:, 2].mean()) - seen.lip_px
-    light = np.exp(-np.maximum(behind, 0) / (0.5 * mesh.pose.scale)).astype(np.float32)[..., None]
+    light = np.exp(-np.maximum(behind, 0) / (INSIDE_DEPTH_HU * mesh.pose.scale)).astype(np.float32)[..., None]
     for code, colour in ((CAVITY, mouth.cavity_rgb), (TONGUE, mouth.tongue_rgb)):
         own = np.abs(kind - code) < 0.1
         out[own] = (colour * light)[own]
@@ -90,8 +100,11 @@ def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, seen: OpenMou
                 cv2.INTER_LINEAR,
                 borderMode=cv2.BORDER_REPLICATE,
             )
+            lit = mouth.cavity_rgb + np.float32(seen.lit) * (
+                colour * (0.25 + 0.75 * light) - mouth.cavity_rgb
+            )
             shown = 1 - seen.hidden if code == UPPER_TEETH else 1.0
-            out[own] += shown * ((colour * (0.25 + 0.75 * light))[own] - out[own])
+            out[own] += shown * (lit[own] - out[own])
     return cv2.GaussianBlur(out, (0, 0), INSIDE_SIGMA_PX).astype(np.float32)
 
 
