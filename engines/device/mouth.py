@@ -14,6 +14,7 @@ from engines.generators.geometric.limits import (
     CAVITY,
     INSIDE_DEEPEST,
     INSIDE_DEPTH_HU,
+    INSIDE_NEAREST,
     LOWER_TEETH,
     TONGUE,
     UPPER_TEETH,
@@ -66,11 +67,9 @@ def _interior(
     light = torch.exp(-(drawn.depth[:, None] - lip).clamp_min(0) / (INSIDE_DEPTH_HU * scale))
     out = (cavity * INSIDE_DEEPEST).expand(-1, -1, side, side)
     out = torch.where(_is(kind, CAVITY), cavity * light, out)
-    tongue = _is(kind, TONGUE)
-    out = torch.where(tongue, tongue_rgb * light, out)
     # the floor before the tongue is as red as it is; no dark thread between it and the wall
-    floor = (tongue.int().cumsum(2) > 0) & ~tongue
-    out = torch.where(floor, tongue_rgb * light.clamp_min(0.5) * 0.8, out)
+    red = _is(kind, TONGUE).int().cumsum(2) > 0
+    out = torch.where(red, tongue_rgb * light.clamp_max(INSIDE_NEAREST) ** 2, out)
     out = ellipse_most(torch.where(within, out, -torch.inf), told["thread"])
     out = -ellipse_most(torch.where(within, -out, -torch.inf), told["thread"])
     out = torch.where(within & torch.isfinite(out), out, cavity * INSIDE_DEEPEST)
@@ -81,7 +80,10 @@ def _interior(
         colour = bilinear(texture, arch[..., 0] * wide - 0.5, arch[..., 1] * high - 0.5)
         shown = 1 - hidden if row == 0 else torch.ones_like(hidden)
         colour = cavity + lit * (colour * (0.25 + 0.75 * light) - cavity)
-        out = torch.where(_is(kind, code), out + shown * (colour - out), out)
+        # of teeth that hardly reach out of the gum no thread shows
+        own = -ellipse_most(torch.where(within, -_is(kind, code).float(), -torch.inf), told["thread"])
+        own = ellipse_most(torch.where(within, own, -torch.inf), told["thread"]) > 0
+        out = torch.where(own & _is(kind, code), out + shown * (colour - out), out)
     return filtered(out, at.mouth, at.mouth), drawn.full
 
 

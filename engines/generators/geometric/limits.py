@@ -23,5 +23,6 @@ INSIDE_DEPTH_HU, INSIDE_DEEPEST = (
     1.0,
     0.6,
 )  # behind the lips its light falls by e; what is left where nothing is drawn
+INSIDE_NEAREST = 0.85  # the light on the tongue's tip
 # how the mouth's inside is told apart
 CAVITY, TONGUE, UPPER_TEETH, LOWER_TEETH = 0.2, 0.4, 0.6, 0.8

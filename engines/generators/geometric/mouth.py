@@ -47,6 +47,7 @@ class Mouth:
     photo_lip_hu: F32  # (3,) the photo's upper lip on the head: what its teeth hang on
     rest_lip_hu: F32  # (3,) the upper lip without expression
     seam_rgb: F32  # (3,) where closed lips meet, in a photo whose own are apart
+    lower_edge: NDArray[np.intp]  # vertices of the lower incisors' edge
 
     @property
     def has_photo(self) -> bool:
@@ -88,6 +89,7 @@ def make_mouth(
         photo_lip_hu=model.landmarks(shape)[UPPER_LIP].astype(np.float32),
         rest_lip_hu=model.landmarks(enrollment.neutral_hu)[UPPER_LIP].astype(np.float32),
         seam_rgb=_lip_colour(canvas, points_px) * np.float32(0.8),
+        lower_edge=interior_of(model).lower_edge,
     )
 
 
@@ -186,9 +188,20 @@ class Interior:
     colours: F32
     upper_teeth: NDArray[np.intp]
     lower_teeth: NDArray[np.intp]
+    lower_edge: NDArray[np.intp]  # of these, the incisors' edge
     tongue: NDArray[np.intp]
 
 
+def _highest(along: F32, values: F32) -> F32:
+    """The highest of `values` at like places `along` the arch: back teeth bite higher than front ones."""
+    places = np.arange(0, float(along.max()) + _ARCH_STEP_HU, _ARCH_STEP_HU)
+    near = [np.abs(along - place) <= _ARCH_STEP_HU for place in places]
+    most = [float(values[n].max()) if n.any() else np.nan for n in near]
+    known = np.isfinite(most)
+    return np.interp(along, places[known], np.asarray(most)[known]).astype(np.float32)
+
+
+_ARCH_STEP_HU, _FRONT_HU = 0.06, 0.1
 _KINDS = {Part.MOUTH: CAVITY, Part.TONGUE: TONGUE}
 
 
@@ -216,10 +229,15 @@ def interior_of(model: HeadModel) -> Interior:
             angle = np.arctan2(p[..., 0], back - p[..., 2] + 0.05)
             radius = np.linalg.norm(p[..., [0, 2]] - (0, back + 0.05), axis=-1)
             arch = angle * float(np.median(radius))
-            edge = float(p[..., 1].max()) if sign > 0 else float(p[..., 1].min())
+            edge = sign * _highest(np.abs(arch), sign * p[..., 1])
             colours[own, :, 0] = 0.5 + arch / (2 * _ARCH_HU)
             colours[own, :, 1] = np.clip(sign * (edge - p[..., 1]) / _ROOM_HU, 0, 1)
             colours[own, :, 2] = code
             rows[code] = np.unique(ids).astype(np.intp)
     tongue = np.unique(triangles[part == Part.TONGUE]).astype(np.intp)
-    return Interior(triangles, np.clip(colours, 0, 1), rows[UPPER_TEETH], rows[LOWER_TEETH], tongue)
+    front = rows[LOWER_TEETH]
+    front = front[
+        mean[front, 1] < mean[front, 1][np.abs(mean[front, 0]) < _FRONT_HU].min(initial=np.inf) + 0.01
+    ]
+    front = front[np.abs(mean[front, 0]) < _FRONT_HU]
+    return Interior(triangles, np.clip(colours, 0, 1), rows[UPPER_TEETH], rows[LOWER_TEETH], front, tongue)

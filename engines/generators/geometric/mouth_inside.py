@@ -12,6 +12,7 @@ from engines.generators.geometric.limits import (
     CAVITY,
     INSIDE_DEEPEST,
     INSIDE_DEPTH_HU,
+    INSIDE_NEAREST,
     INSIDE_SIGMA_PX,
     LOWER_TEETH,
     TONGUE,
@@ -81,16 +82,16 @@ def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, seen: OpenMou
     # the rasteriser counts depth from its own camera: bring it back to pixels behind the lips
     behind = depth - 64.0 * (y1 - y0) + float(corners[:, 2].mean()) - seen.lip_px
     light = np.exp(-np.maximum(behind, 0) / (INSIDE_DEPTH_HU * mesh.pose.scale)).astype(np.float32)[..., None]
-    for code, colour in ((CAVITY, mouth.cavity_rgb), (TONGUE, mouth.tongue_rgb)):
-        own = np.abs(kind - code) < 0.1
-        out[own] = (colour * light)[own]
-    # the floor before the tongue is as red as it is; no dark thread between it and the wall
-    tongue = np.abs(kind - TONGUE) < 0.1
-    floor = np.logical_or.accumulate(tongue, 0) & ~tongue
-    out[floor] = (mouth.tongue_rgb * np.maximum(light, 0.5) * 0.8)[floor]
-    out = np.asarray(cv2.morphologyEx(out, cv2.MORPH_CLOSE, _kernel(seen.thread_px)), np.float32)
+    cavity = np.abs(kind - CAVITY) < 0.1
+    out[cavity] = (mouth.cavity_rgb * light)[cavity]
+    # the floor before the tongue is as red as it is, no dark thread between it and the wall; soft, it swallows light
+    red = np.logical_or.accumulate(np.abs(kind - TONGUE) < 0.1, 0)
+    out[red] = (mouth.tongue_rgb * np.minimum(light, INSIDE_NEAREST) ** 2)[red]
+    kernel = _kernel(seen.thread_px)
+    out = np.asarray(cv2.morphologyEx(out, cv2.MORPH_CLOSE, kernel), np.float32)
     for code, texture in ((UPPER_TEETH, mouth.teeth[0]), (LOWER_TEETH, mouth.teeth[1])):
-        own = np.abs(kind - code) < 0.1
+        # of teeth that hardly reach out of the gum no thread shows
+        own = cv2.morphologyEx((np.abs(kind - code) < 0.1).astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0
         if own.any():
             rows, columns = texture.shape[:2]
             colour = cv2.remap(

@@ -24,11 +24,8 @@ _TEETH_SHOW_HU = 0.032  # the upper teeth show this far below the lip when the m
 # Lips that just part hide teeth in their shade, 0; a wide mouth shows them as they are, 1 (102 people who talk: between
 # their lips it is 0.44 of the skin's brightness at 0.04, 0.5 at 0.07, 0.65 at 0.11, 0.8 at 0.16).
 _SHADED_HU, _LIT_HU = 0.0, 0.25
-_LOWER_UP_HU, _LOWER_FROM_HU, _LOWER_TO_HU = (
-    0.06,
-    0.05,
-    0.15,
-)  # lower teeth over the lip, as lips part from … to
+# The lower teeth reach this far above the lip, as lips part from … to: on a mesh the lip falls twice as far as they.
+_LOWER_SHOW_HU, _LOWER_FROM_HU, _LOWER_TO_HU = 0.04, 0.02, 0.15
 _TONGUE_DOWN_HU = 0.07  # it lies on the floor of an open mouth, behind the lower teeth
 
 
@@ -102,7 +99,7 @@ def open_mouth(
         float(mesh.landmarks_px[[UPPER_LIP, LOWER_LIP], 2].mean()),
         pose.scale,
         (down * lower).astype(np.float32),
-        (-down * _LOWER_UP_HU * _share(gap_hu, _LOWER_FROM_HU, _LOWER_TO_HU)).astype(np.float32),
+        (down * _lower_teeth_down_hu(mesh, mouth.lower_edge, gap_hu)).astype(np.float32),
         (down * _TONGUE_DOWN_HU).astype(np.float32),
         float(np.clip(wider / _OWN_TEETH_ALONE_HU, 0, 1)) if mouth.own_teeth else 0.0,
         lit,
@@ -111,6 +108,16 @@ def open_mouth(
         np.column_stack([linear, shift - 0.5 + linear @ (0.5, 0.5)]),
         max(3, round(pose.scale * _THREAD_HU)) | 1,
     )
+
+
+def _lower_teeth_down_hu(mesh: HeadMesh, edge: NDArray[np.intp], gap_hu: float) -> float:
+    if not len(edge):
+        return 0.0
+    lip, teeth = (
+        mesh.pose.invert(p)[:, 1] for p in (mesh.landmarks_px[LOWER_LIP][None], mesh.vertices_px[edge])
+    )
+    wanted = float(lip[0] - teeth.mean()) - _LOWER_SHOW_HU
+    return wanted * _share(gap_hu, _LOWER_FROM_HU, _LOWER_TO_HU)
 
 
 def _share(gap_hu: float, least_hu: float, most_hu: float) -> float:
