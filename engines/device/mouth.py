@@ -79,7 +79,7 @@ def _interior(
         high, wide = texture.shape[2:]
         colour = bilinear(texture, arch[..., 0] * wide - 0.5, arch[..., 1] * high - 0.5)
         shown = 1 - hidden if row == 0 else torch.ones_like(hidden)
-        colour = cavity + lit * (colour * (0.25 + 0.75 * light) - cavity)
+        colour = cavity + lit * (colour * (0.25 + 0.75 * light * light) - cavity)
         # of teeth that hardly reach out of the gum no thread shows
         own = -ellipse_most(torch.where(within, -_is(kind, code).float(), -torch.inf), told["thread"])
         own = ellipse_most(torch.where(within, own, -torch.inf), told["thread"]) > 0

@@ -19,10 +19,8 @@ RIM_PX = 5  # of the grid: the matte's soft rim, which stays transparent along t
 
 LID_FROM_ABOVE = 0.6  # of the way from a lid's fold to halfway up to the brow
 INSIDE_SIGMA_PX = 0.7  # how soft the mouth's inside is
-INSIDE_DEPTH_HU, INSIDE_DEEPEST = (
-    1.0,
-    0.6,
-)  # behind the lips its light falls by e; what is left where nothing is drawn
+INSIDE_DEPTH_HU = 1.0  # this far behind the lips light falls by e
+INSIDE_DEEPEST = 0.6  # where nothing is drawn
 INSIDE_NEAREST = 0.85  # the light on the tongue's tip
 # how the mouth's inside is told apart
 CAVITY, TONGUE, UPPER_TEETH, LOWER_TEETH = 0.2, 0.4, 0.6, 0.8

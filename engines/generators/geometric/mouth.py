@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.generators.geometric.limits import CAVITY, LOWER_TEETH, TONGUE, UPPER_TEETH
 from engines.geometry import F64, Similarity
-from engines.head.landmark_names import LIPS_INNER, LOWER_LIP, UPPER_LIP
+from engines.head.landmark_names import LIPS_INNER, LIPS_OUTER, LOWER_LIP, UPPER_LIP
 from engines.head.model import HeadModel, Part
 from engines.motion import ARKIT_INDEX
 from engines.raster.gbuffer import extend
@@ -21,6 +21,7 @@ F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 PX_PER_HU = 320.0
+MOUTH_CORNERS = (LIPS_OUTER[0], LIPS_OUTER[10])
 _BEHIND_LIPS = np.array(
     [0.53, 0.41, 0.45], np.float32
 )  # of the skin's colour: what shows where lips just part
@@ -47,6 +48,8 @@ class Mouth:
     photo_lip_hu: F32  # (3,) the photo's upper lip on the head: what its teeth hang on
     rest_lip_hu: F32  # (3,) the upper lip without expression
     seam_rgb: F32  # (3,) where closed lips meet, in a photo whose own are apart
+    rest_width_hu: float  # between the mouth's corners, without expression
+    photo_lit: float  # how far the photo's teeth are out of its lips' shade
     lower_edge: NDArray[np.intp]  # vertices of the lower incisors' edge
 
     @property
@@ -74,6 +77,7 @@ def make_mouth(
     if own is not None:
         upper, lower = own, own * np.float32(0.94)
     shape = model.decode(enrollment.neutral_hu, enrollment.motion.expression)
+    rest_width = _width_hu(model, enrollment.neutral_hu)
     return Mouth(
         cavity_rgb=np.asarray(skin * _BEHIND_LIPS, np.float32),
         tongue_rgb=np.array([247, 135, 133], np.float32) * light,
@@ -89,8 +93,30 @@ def make_mouth(
         photo_lip_hu=model.landmarks(shape)[UPPER_LIP].astype(np.float32),
         rest_lip_hu=model.landmarks(enrollment.neutral_hu)[UPPER_LIP].astype(np.float32),
         seam_rgb=_lip_colour(canvas, points_px) * np.float32(0.8),
+        rest_width_hu=rest_width,
+        photo_lit=lit_share(gap_hu, _width_hu(model, shape) / rest_width),
         lower_edge=interior_of(model).lower_edge,
     )
+
+
+def lit_share(gap_hu: float, width: float) -> float:
+    """How far teeth are out of the lips' shade, 0 … 1: of a mouth `width` times as wide as at rest, open by `gap_hu`.
+
+    Of 203 people who talk it is between their lips, of the skin's brightness, 0.4 where they just part, 0.5 at a gap of
+    0.07, 0.7 at 0.15; but 0.9 at 0.07 in a smile that is a quarter wider, whose lips are drawn back.
+    """
+    smile = share(width, 1.02, 1.24) * share(gap_hu, 0.01, 0.06)
+    return max(share(gap_hu, 0, 0.25), smile)
+
+
+def share(value: float, least: float, most: float) -> float:
+    """How far from `least` to `most` a value is, 0 … 1."""
+    return float(np.clip((value - least) / (most - least), 0, 1))
+
+
+def _width_hu(model: HeadModel, shape: F32) -> float:
+    left, right = model.landmarks(shape)[list(MOUTH_CORNERS)]
+    return float(np.linalg.norm(left - right))
 
 
 def _photo_teeth(canvas: U8, points_px: F32, scale: float) -> tuple[F32, F64]:

@@ -102,7 +102,7 @@ def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, seen: OpenMou
                 borderMode=cv2.BORDER_REPLICATE,
             )
             lit = mouth.cavity_rgb + np.float32(seen.lit) * (
-                colour * (0.25 + 0.75 * light) - mouth.cavity_rgb
+                colour * (0.25 + 0.75 * light * light) - mouth.cavity_rgb
             )
             shown = 1 - seen.hidden if code == UPPER_TEETH else 1.0
             out[own] += shown * (lit[own] - out[own])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.generators.geometric.masks import planar_map, polygon_mask, region, smooth_lips
-from engines.generators.geometric.mouth import Mouth
+from engines.generators.geometric.mouth import MOUTH_CORNERS, Mouth, lit_share, share
 from engines.geometry import F64, Similarity
 from engines.head.landmark_names import LIPS_INNER, LOWER_LIP, UPPER_LIP
 from engines.raster.gbuffer import HeadMesh
@@ -21,9 +21,6 @@ _THREAD_HU = 0.05
 _OWN_TEETH_ALONE_HU = 0.05  # lips this much further apart than in the photo: no drawn teeth beside its own
 _DRAWN_BACK_HU = 0.15
 _TEETH_SHOW_HU = 0.032  # the upper teeth show this far below the lip when the mouth opens
-# Lips that just part hide teeth in their shade, 0; a wide mouth shows them as they are, 1 (102 people who talk: between
-# their lips it is 0.44 of the skin's brightness at 0.04, 0.5 at 0.07, 0.65 at 0.11, 0.8 at 0.16).
-_SHADED_HU, _LIT_HU = 0.0, 0.25
 # The lower teeth reach this far above the lip, as lips part from … to: on a mesh the lip falls twice as far as they.
 _LOWER_SHOW_HU, _LOWER_FROM_HU, _LOWER_TO_HU = 0.04, 0.02, 0.15
 _TONGUE_DOWN_HU = 0.07  # it lies on the floor of an open mouth, behind the lower teeth
@@ -90,7 +87,8 @@ def open_mouth(
     lower = max(0.0, float(lip_now[1] - mouth.rest_lip_hu[1])) + _TEETH_SHOW_HU
     apart = float(np.linalg.norm(mesh.landmarks_px[UPPER_LIP, :2] - mesh.landmarks_px[LOWER_LIP, :2]))
     wider = apart / mesh.pose.scale - mouth.photo_gap_hu
-    lit = _share(gap_hu, _SHADED_HU, _LIT_HU)
+    left, right = (mesh.landmarks_px[k].astype(np.float64) for k in MOUTH_CORNERS)
+    lit = lit_share(gap_hu, float(np.linalg.norm(left - right)) / pose.scale / mouth.rest_width_hu)
     return OpenMouth(
         box,
         seam,
@@ -103,7 +101,7 @@ def open_mouth(
         (down * _TONGUE_DOWN_HU).astype(np.float32),
         float(np.clip(wider / _OWN_TEETH_ALONE_HU, 0, 1)) if mouth.own_teeth else 0.0,
         lit,
-        min(1.0, lit / max(_share(mouth.photo_gap_hu, _SHADED_HU, _LIT_HU), 1e-3)),
+        min(1.0, lit / max(mouth.photo_lit, 1e-3)),
         (float(inner[:, 0].min()), float(inner[:, 0].max())),
         np.column_stack([linear, shift - 0.5 + linear @ (0.5, 0.5)]),
         max(3, round(pose.scale * _THREAD_HU)) | 1,
@@ -117,11 +115,7 @@ def _lower_teeth_down_hu(mesh: HeadMesh, edge: NDArray[np.intp], gap_hu: float) 
         mesh.pose.invert(p)[:, 1] for p in (mesh.landmarks_px[LOWER_LIP][None], mesh.vertices_px[edge])
     )
     wanted = float(lip[0] - teeth.mean()) - _LOWER_SHOW_HU
-    return wanted * _share(gap_hu, _LOWER_FROM_HU, _LOWER_TO_HU)
-
-
-def _share(gap_hu: float, least_hu: float, most_hu: float) -> float:
-    return float(np.clip((gap_hu - least_hu) / (most_hu - least_hu), 0, 1))
+    return wanted * share(gap_hu, _LOWER_FROM_HU, _LOWER_TO_HU)
 
 
 def _seam(inner_px: F64, box: tuple[int, int, int, int], scale: float, weight: float) -> F32:
