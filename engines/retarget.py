@@ -37,7 +37,8 @@ class Controls:
     strengths and the photo say. `head_from` gives the head's pose to a recorded motion, whatever `region` is
     (`streamer.drive.recorded_head`). `preset` shows an emotion (`engines.presets`) of `preset_strength` in the place of
     the photo's own expression, whatever strengths and region are; the driver moves on top of it. `rest`: how much of
-    the photo's own expression the face rests in, 1 all of it … 0 the neutral face (`engines.rest`).
+    the photo's own expression the face rests in, 1 all of it … 0 the neutral face (`engines.rest`). `turn_reach`: how far the
+    head may turn, 1 as far as the photo bears (`engines.turn_limits`) … 0 not at all.
     Raises ControlsError for a value outside its range.
     """
 
@@ -57,6 +58,7 @@ class Controls:
     preset: str = "none"
     preset_strength: float = 1.0
     rest: float = 1.0
+    turn_reach: float = 1.0
 
     def __post_init__(self) -> None:
         for name in (*STRENGTHS, *SHARES):
@@ -93,7 +95,7 @@ class Controls:
 
 STRENGTH_MAX = 2.0
 STRENGTHS = ("expression", "lips", "eyes", "brows", "gaze", "head", "position", "preset_strength")
-SHARES = ("rest",)  # 0 … 1
+SHARES = ("rest", "turn_reach")  # 0 … 1
 SWITCHES = ("place_absolutely", "keep_lips", "keep_blink")
 CHOICES: dict[str, tuple[str, ...]] = {
     "region": get_args(Region),
@@ -368,7 +370,9 @@ def _rotation(driver: Motion, neutral: Motion, source: Motion, controls: Control
     # the turn that leads away from the photo's own pose
     turn = rotation_vector(rotation_matrix(driver.rotation_rad) @ rest.T) * strength
     angle = float(np.linalg.norm(turn))
-    knee, limit = np.radians(turn_limits_deg(_f64(source.rotation_rad), turn))
+    knee, limit = np.radians(turn_limits_deg(_f64(source.rotation_rad), turn)) * controls.turn_reach
+    if controls.turn_reach == 0:
+        return _f64(source.rotation_rad)
     if angle > knee:
         turn *= float(soft_limit(angle, knee, limit)) / angle
     return rotation_vector(rotation_matrix(turn) @ own)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calibration.usable import turns_by
 from engines.geometry import F64, rotation_from_degrees, rotation_matrix, rotation_vector, yaw_pitch_roll_deg
 from engines.motion import Motion
 from engines.retarget import Controls, retarget
@@ -21,11 +22,11 @@ def turn(yaw: float, pitch: float = 0.0) -> F64:
     return rotation_from_degrees(yaw, pitch, 0.0)
 
 
-def shown_yaw(own: float, asked: float) -> float:
+def shown_yaw(own: float, asked: float, furthest: float = 1.0) -> float:
     """Yaw of a photo turned by `own` that a driver turns by `asked`."""
     photo = replace(Motion(), rotation_rad=turn(own).astype(np.float32))
     driver = replace(Motion(), rotation_rad=turn(asked).astype(np.float32))
-    return yaw_pitch_roll_deg(retarget(driver, Motion(), photo, Controls()).rotation_rad)[0]
+    return yaw_pitch_roll_deg(retarget(driver, Motion(), photo, Controls(turn_reach=furthest)).rotation_rad)[0]
 
 
 @pytest.mark.parametrize("way", [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1)])
@@ -68,6 +69,27 @@ def test_limits_are_never_wider_than_a_frontal_photos(own: float, yaw: float, pi
 @given(YAWS)
 def test_what_a_photo_bears_is_the_same_to_both_sides(own: float) -> None:
     assert bears_deg(own) == pytest.approx(bears_deg(-own))
+
+
+@pytest.mark.parametrize("own", [-30.0, 0.0, 30.0])
+def test_how_far_it_turns_is_told(own: float) -> None:
+    """The sides are the picture's, and the numbers those that hold."""
+    back, further = bears_deg(own)
+    told = turns_by(np.array([0, -np.radians(own), 0], np.float32))
+    if own == 0:
+        assert told == f"the head will turn by up to {LIMIT_DEG:.0f}° to either side"
+    else:
+        left, right = (further, back) if own < 0 else (back, further)
+        assert told.endswith(f"{left:.0f}° to the picture's left and {right:.0f}° to its right")
+        assert round(left) != round(right)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_a_user_says_how_far_it_may_turn(share: float) -> None:
+    """The furthest turn is that share of it, and a slight one is as it was."""
+    asked = [shown_yaw(0.0, yaw, share) for yaw in (5.0, 90.0)]
+    assert asked[1] == pytest.approx(share * LIMIT_DEG, abs=0.7)
+    assert asked[0] == pytest.approx(5.0 if share else 0.0, abs=0.01)
 
 
 @pytest.mark.parametrize("own", [-30.0, 0.0, 30.0])

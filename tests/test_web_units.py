@@ -72,14 +72,14 @@ def test_the_pages_units(node: Path) -> None:
 
 TELL = """
 import { CHOICES, DEFAULTS, GROUPS, STRENGTH } from "./streamer/web/settings.js";
-const own = ["preset_strength", "rest"];
+const own = ["preset_strength", "rest", "turn_reach"];
 const sliders = GROUPS.flatMap((g) => g.rows).filter((r) => r.kind === "slider" && !own.includes(r.name));
 const reach = (region) => sliders.filter((r) => r.needs({ ...DEFAULTS, region })).map((r) => r.name);
 console.log(JSON.stringify({
   defaults: DEFAULTS,
   choices: Object.fromEntries(Object.entries(CHOICES).map(([name, each]) => [name, Object.keys(each)])),
   strength: STRENGTH,
-  rest: GROUPS.flatMap((g) => g.rows).find((r) => r.name === "rest").range,
+  shares: ["rest", "turn_reach"].map((name) => GROUPS.flatMap((g) => g.rows).find((r) => r.name === name).range),
   reach: Object.fromEntries(Object.keys(CHOICES.region).map((region) => [region, reach(region)])),
 }));
 """
@@ -99,7 +99,8 @@ def test_the_page_offers_the_servers_controls(told: dict[str, Any]) -> None:
     assert told["defaults"] == Controls().to_dict()
     assert told["choices"] == {name: list(CHOICES[name]) for name in ("motion", "region", "head_from")}
     assert (told["strength"]["min"], told["strength"]["max"]) == (0, STRENGTH_MAX)
-    assert (told["rest"]["min"], told["rest"]["max"]) == (0, 1)
+    for share in told["shares"]:
+        assert (share["min"], share["max"]) == (0, 1)
 
 
 @pytest.mark.parametrize("region", CHOICES["region"])

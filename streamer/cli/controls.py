@@ -87,6 +87,16 @@ OPTIONS: dict[str, Any] = {
         "Show an emotion in place of the photo's expression: happy, awed, … (`visavis emotions` draws all), or none.",
     ),
     "preset_strength": _strength("The emotion of --preset."),
+    "turn_reach": Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="How far the head may turn: 1, as far as the photo bears, to 0, not at all.",
+            rich_help_panel=MOTION_PANEL,
+            show_default=False,
+        ),
+    ],
     "rest": Annotated[
         float | None,
         typer.Option(

@@ -24,6 +24,7 @@ export const DEFAULTS = Object.freeze({
   preset: "none",
   preset_strength: 1,
   rest: 1,
+  turn_reach: 1,
 });
 
 /** Choices: value → [label, what it means]. The emotions are the server's to name. */
@@ -121,6 +122,14 @@ export const GROUPS = [
         kind: "slider",
         label: "Rotation",
         title: "Strength of the head's turning",
+        needs: movesHead("head"),
+      },
+      {
+        name: "turn_reach",
+        kind: "slider",
+        label: "Furthest",
+        title: "How far the head may turn: 100 % as far as the photo bears",
+        range: SHARE,
         needs: movesHead("head"),
       },
       {

@@ -29,7 +29,7 @@ test("settings that are missing, of another kind or out of range become the defa
   const bad = {
     expression: 9, lips: "1", eyes: -0.01, brows: NaN, gaze: null, head: [0.5], position: Infinity,
     region: "toString", head_from: "me", motion: ["absolute"], place_absolutely: 1, keep_lips: "no", keep_blink: 0,
-    preset: "furious", preset_strength: 2.01, rest: 1.05, more: 7,
+    preset: "furious", preset_strength: 2.01, rest: 1.05, turn_reach: -0.1, more: 7,
   };
   assert.deepEqual(sane(bad, EMOTIONS), { ...DEFAULTS });
 });
@@ -38,7 +38,7 @@ test("good settings are kept as they are", () => {
   const good = {
     expression: 0, lips: 2, eyes: 0.35, brows: 1.3, gaze: 0.5, head: 0.6, position: 0, region: "lip",
     head_from: "recording", motion: "absolute", place_absolutely: true, keep_lips: false, keep_blink: false, preset: "happy",
-    preset_strength: 0.4, rest: 0.35,
+    preset_strength: 0.4, rest: 0.35, turn_reach: 0.7,
   };
   assert.deepEqual(sane(good, EMOTIONS), good);
   assert.equal(sane(good, []).preset, "none", "an emotion that this server does not know");
@@ -83,7 +83,7 @@ test("a row that cannot have an effect says so", () => {
   const always = ["place_absolutely", "preset_strength"]; // pose is relative, no emotion is chosen
   assert.deepEqual(idle({}).sort(), always);
   assert.deepEqual(idle({ motion: "absolute", preset: "happy" }), []);
-  assert.deepEqual(idle({ region: "exp" }).sort(), [...always, "head", "position"].sort());
+  assert.deepEqual(idle({ region: "exp" }).sort(), [...always, "head", "position", "turn_reach"].sort());
   assert.deepEqual(
     idle({ region: "pose" }).sort(),
     [...always, "expression", "lips", "eyes", "brows", "keep_lips", "keep_blink", "gaze"].sort(),
@@ -96,7 +96,7 @@ test("a row that cannot have an effect says so", () => {
 
 test("a group's defaults are those of its rows", () => {
   const head = GROUPS.find((group) => group.title === "Head");
-  assert.deepEqual(defaultsOf(head.rows), { head: 1, position: 1, head_from: "driver" });
+  assert.deepEqual(defaultsOf(head.rows), { head: 1, turn_reach: 1, position: 1, head_from: "driver" });
 });
 
 test("a first call starts with what is saved with the avatar, else as the driver does it", () => {
