@@ -19,6 +19,7 @@ from calibration.uv_maps import with_uv_maps
 from engines.edit import Edit, apply_edit
 from engines.enrollment import Enrollment
 from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
+from engines.generators.geometric.mouth import lit_share
 from engines.geometry import yaw_pitch_roll_deg
 from engines.head.landmark_names import LIPS_INNER, LIPS_OUTER, LOWER_LIP, UPPER_LIP
 from engines.head.lips import hold_lips
@@ -303,6 +304,17 @@ def test_lips_that_just_part_shade_the_teeth() -> None:
     assert brightest == sorted(set(brightest))
     assert brightest[0] < 0.45 * brightest[-1]
     assert brightest[-1] > 150
+
+
+def test_teeth_come_out_of_the_shade_as_people_s_do() -> None:
+    """What was measured between lips, as a share of what there is between the darkest, 0.4, and teeth, 0.95."""
+    for gap, width, seen in ((0.035, 1.0, 0.47), (0.07, 1.0, 0.54), (0.15, 1.0, 0.70), (0.07, 1.3, 0.92)):
+        assert 0.4 + 0.55 * lit_share(gap, width) == pytest.approx(seen, abs=0.06)
+    assert lit_share(0, 1.5) == 0
+    assert lit_share(0.5, 0.7) == 1
+    for width in (0.8, 1.1, 1.3):
+        steps = np.diff([lit_share(gap, width) for gap in np.linspace(0, 0.4, 41)])
+        assert (steps >= 0).all()
 
 
 def test_lower_teeth_show_in_a_wide_mouth() -> None:

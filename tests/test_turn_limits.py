@@ -26,7 +26,9 @@ def shown_yaw(own: float, asked: float, furthest: float = 1.0) -> float:
     """Yaw of a photo turned by `own` that a driver turns by `asked`."""
     photo = replace(Motion(), rotation_rad=turn(own).astype(np.float32))
     driver = replace(Motion(), rotation_rad=turn(asked).astype(np.float32))
-    return yaw_pitch_roll_deg(retarget(driver, Motion(), photo, Controls(turn_reach=furthest)).rotation_rad)[0]
+    return yaw_pitch_roll_deg(retarget(driver, Motion(), photo, Controls(turn_reach=furthest)).rotation_rad)[
+        0
+    ]
 
 
 @pytest.mark.parametrize("way", [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1)])
