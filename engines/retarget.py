@@ -37,8 +37,8 @@ class Controls:
     strengths and the photo say. `head_from` gives the head's pose to a recorded motion, whatever `region` is
     (`streamer.drive.recorded_head`). `preset` shows an emotion (`engines.presets`) of `preset_strength` in the place of
     the photo's own expression, whatever strengths and region are; the driver moves on top of it. `rest`: how much of
-    the photo's own expression the face rests in, 1 all of it … 0 the neutral face (`engines.rest`). `turn_reach`: how far the
-    head may turn, 1 as far as the photo bears (`engines.turn_limits`) … 0 not at all.
+    the photo's own expression the face rests in, 1 all of it … 0 the neutral face (`engines.rest`). `turn_reach`:
+    how far the head may turn, 1 as far as the photo bears (`engines.turn_limits`) … 0 not at all.
     Raises ControlsError for a value outside its range.
     """
 
