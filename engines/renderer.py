@@ -81,6 +81,7 @@ class _PreparedBox:
     cache: Any
     triangles: NDArray[np.intp]
     background: U8
+    background_at_rest: U8
 
     def on_device(self) -> Prepared[Any]:
         """The same for what draws on a GPU."""
@@ -139,10 +140,12 @@ class Renderer:
         self._scene = parted(scene, rim=background.keeps_photo)
         self._behind = make_background(scene, frame, background, self._scene.plate)
         person = still_person(self._scene, frame)
+        # what makes up for colours that no person can have is far from what is behind: a moving head must not bare it
+        self._behind_at_rest = self._behind
         if background.keeps_photo:
             shown = resample(scene.photo, frame, 0, (frame.width_px, frame.height_px))
-            self._behind = settle(shown, person, self._behind)
-        self._still = straight(person) if self._transparent else composite(person, self._behind)
+            self._behind_at_rest = settle(shown, person, self._behind)
+        self._still = straight(person) if self._transparent else composite(person, self._behind_at_rest)
         rest = pose_head(self._model, enrollment, enrollment.motion, self.viewport)
         self._range = [
             pose_head(self._model, enrollment, m, self.viewport) for m in range_of_motion(enrollment.motion)
@@ -206,13 +209,15 @@ class Renderer:
         # the generator knows the photo as it was continued
         asked, *later = (told_beyond(self.enrollment, m, self._pad) for m in (motion, *coming))
         motions = self._history.window(asked, later)
-        drawn = self._drawn_on_gpu(mesh, motions) if prepared is self._moving else None
+        at_rest = motion.looks_like(self.enrollment.motion)
+        behind = prepared.background_at_rest if at_rest else prepared.background
+        drawn = self._drawn_on_gpu(mesh, motions) if prepared is self._moving and not at_rest else None
         if drawn is None:
             gbuffer = self._rasterise(mesh, prepared)
             mark("rasterised")
             person = self._generator.render(prepared.cache, gbuffer, motions)
             mark("generated")
-            drawn = straight(person) if self._transparent else composite(person, prepared.background)
+            drawn = straight(person) if self._transparent else composite(person, behind)
         else:
             # all of it is one thing there
             mark("rasterised")
@@ -282,7 +287,10 @@ class Renderer:
             self._generator.window(self._scene, there),
             self._generator.prepare(self._scene, there),
             seen_triangles(self._model, meshes, viewport),
-            np.ascontiguousarray(self._behind[box.top : box.bottom, box.left : box.right]),
+            *(
+                np.ascontiguousarray(behind[box.top : box.bottom, box.left : box.right])
+                for behind in (self._behind, self._behind_at_rest)
+            ),
         )
 
     def _whole_frame(self) -> _PreparedBox:

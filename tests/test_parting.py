@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
-from engines.picture.composite import RIM, composite, parted, rejoined
+from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
+from engines.picture.composite import RIM, composite, make_background, parted, rejoined, still_person
 from engines.picture.parting import over, part, premultiplied, settle
 from engines.raster.resample import resample
 from engines.renderer import Renderer
@@ -121,3 +122,29 @@ def test_in_motion_the_photo_shows_wherever_it_can(astronaut: Enrollment) -> Non
     reach = cv2.dilate((astronaut.matte > 0).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=40) > 0
     assert changed.sum() > 5000
     assert not (changed & ~reach).any()
+
+
+@pytest.mark.parametrize("yaw_deg", [-14.0, 14.0])
+def test_a_head_that_moves_bares_no_odd_pixels(astronaut: Enrollment, yaw_deg: float) -> None:
+    """What makes up, at rest, for colours that no person can have is not left standing in the background."""
+    renderer = Renderer(astronaut, generator="geometric", size_px=384)
+    layers, view = parted(astronaut), renderer.viewport
+    plain = make_background(layers, view)
+    person = still_person(layers, view)
+    shown = resample(astronaut.photo, view, 0, (384, 384))
+    settled = settle(shown, person, plain).astype(int)
+    far = np.abs(settled - plain).max(2) > 60
+    assert far.sum() > 3
+    turn = rotation_from_degrees(yaw_deg, 0, 0)
+    rotation = rotation_vector(rotation_matrix(turn) @ rotation_matrix(astronaut.motion.rotation_rad))
+    picture = renderer.render(replace(astronaut.motion, rotation_rad=rotation.astype(np.float32)))
+    picture = np.ascontiguousarray(picture[..., :3])
+    assert np.abs(picture.astype(int) - cv2.medianBlur(picture, 5)).max(2)[far].max() < 90
+    assert np.array_equal(renderer.render(astronaut.motion)[..., :3][far], shown[far])
+
+
+def test_the_photos_own_motion_is_at_rest(astronaut: Enrollment) -> None:
+    own = astronaut.motion
+    assert replace(own, time_s=3.0, confidence=0.5).looks_like(own)
+    for name in ("expression", "rotation_rad", "translation_hu", "gaze_rad", "closure"):
+        assert not replace(own, **{name: getattr(own, name) + np.float32(1e-3)}).looks_like(own)
