@@ -20,6 +20,7 @@ from engines.edit import Edit, apply_edit
 from engines.enrollment import Enrollment
 from engines.generators.geometric.generator import GeometricCache, GeometricGenerator
 from engines.generators.geometric.mouth import lit_share
+from engines.generators.geometric.open_mouth import open_mouth
 from engines.geometry import yaw_pitch_roll_deg
 from engines.head.landmark_names import LIPS_INNER, LIPS_OUTER, LOWER_LIP, UPPER_LIP
 from engines.head.lips import hold_lips
@@ -341,3 +342,22 @@ def test_closed_lips_have_no_teeth_of_their_own() -> None:
     person = admiral()
     mouth = GeometricGenerator(MODEL).prepare(person, head_viewport(person, SIZE)).mouth
     assert not mouth.own_teeth
+
+
+def test_the_photos_own_teeth_are_not_shaded_at_rest(astronaut: Enrollment) -> None:
+    """They are as the photo lit them; where lips come together they go into the shade."""
+    view = head_viewport(astronaut, SIZE)
+    mouth = GeometricGenerator(MODEL).prepare(astronaut, view).mouth
+    pose = pose_head(MODEL, astronaut, astronaut.motion, view)
+    at_rest = open_mouth(mouth, pose, pose.pose, SIZE, SIZE)
+    assert at_rest is not None
+    assert at_rest.own_lit == 1
+    closing = replace(
+        astronaut.motion,
+        expression=(astronaut.motion.expression * np.float32(0.3)).astype(np.float32),
+        closure=np.array([0.6, 0, 0], np.float32),
+    )
+    mesh = pose_head(MODEL, astronaut, closing, view)
+    closed = open_mouth(mouth, mesh, pose.pose, SIZE, SIZE)
+    assert closed is not None
+    assert closed.own_lit < 0.8

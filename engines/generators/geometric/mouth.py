@@ -22,9 +22,8 @@ U8 = NDArray[np.uint8]
 
 PX_PER_HU = 320.0
 MOUTH_CORNERS = (LIPS_OUTER[0], LIPS_OUTER[10])
-_BEHIND_LIPS = np.array(
-    [0.53, 0.41, 0.45], np.float32
-)  # of the skin's colour: what shows where lips just part
+# of the skin's colour: what shows where lips just part
+_BEHIND_LIPS = np.array([0.53, 0.41, 0.45], np.float32)
 _OPEN_IN_PHOTO_HU = 0.035  # lips this far apart show something of the photo's own mouth
 # Half-widths along the arch from the middle outwards: incisors, canine, premolars, molars.
 _TEETH_HU = (0.043, 0.033, 0.038, 0.035, 0.035, 0.05, 0.05)
@@ -94,7 +93,8 @@ def make_mouth(
         rest_lip_hu=model.landmarks(enrollment.neutral_hu)[UPPER_LIP].astype(np.float32),
         seam_rgb=_lip_colour(canvas, points_px) * np.float32(0.8),
         rest_width_hu=rest_width,
-        photo_lit=lit_share(gap_hu, _width_hu(model, shape) / rest_width),
+        # as the mesh tells it, or the photo: at rest its own teeth are never shaded
+        photo_lit=lit_share(min(gap_hu, _gap_hu(model, shape)), _width_hu(model, shape) / rest_width),
         lower_edge=interior_of(model).lower_edge,
     )
 
@@ -117,6 +117,11 @@ def share(value: float, least: float, most: float) -> float:
 def _width_hu(model: HeadModel, shape: F32) -> float:
     left, right = model.landmarks(shape)[list(MOUTH_CORNERS)]
     return float(np.linalg.norm(left - right))
+
+
+def _gap_hu(model: HeadModel, shape: F32) -> float:
+    upper, lower = model.landmarks(shape)[[UPPER_LIP, LOWER_LIP]]
+    return float(np.linalg.norm(upper - lower))
 
 
 def _photo_teeth(canvas: U8, points_px: F32, scale: float) -> tuple[F32, F64]:
