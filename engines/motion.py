@@ -86,13 +86,6 @@ class Motion:
             and np.isfinite(self.confidence)
         )
 
-    def looks_like(self, other: Motion) -> bool:
-        """Whether a face that moves like this looks the same, whenever it is and however sure."""
-        mine, theirs = (
-            (m.expression, m.rotation_rad, m.translation_hu, m.gaze_rad, m.closure) for m in (self, other)
-        )
-        return all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
-
     def to_json(self) -> str:
         """One JSON line (without the newline); five decimals, about a hundredth of a pixel."""
 

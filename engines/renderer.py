@@ -22,7 +22,7 @@ from engines.picture.background import KEEP, Background, BackgroundError
 from engines.picture.composite import composite, make_background, parted, still_person, straight
 from engines.picture.moving_box import Box, moving_box, whole
 from engines.picture.outpaint import Pad, missing, moved, outpaint, told_beyond
-from engines.picture.parting import settle
+from engines.picture.parting import Behind, settle
 from engines.raster.gbuffer import (
     GBuffer,
     HeadMesh,
@@ -81,7 +81,7 @@ class _PreparedBox:
     cache: Any
     triangles: NDArray[np.intp]
     background: U8
-    background_at_rest: U8
+    behind: Behind
 
     def on_device(self) -> Prepared[Any]:
         """The same for what draws on a GPU."""
@@ -140,7 +140,7 @@ class Renderer:
         self._scene = parted(scene, rim=background.keeps_photo)
         self._behind = make_background(scene, frame, background, self._scene.plate)
         person = still_person(self._scene, frame)
-        # what makes up for colours that no person can have is far from what is behind: a moving head must not bare it
+        self._alpha_at_rest = person[..., 3]
         self._behind_at_rest = self._behind
         if background.keeps_photo:
             shown = resample(scene.photo, frame, 0, (frame.width_px, frame.height_px))
@@ -209,15 +209,15 @@ class Renderer:
         # the generator knows the photo as it was continued
         asked, *later = (told_beyond(self.enrollment, m, self._pad) for m in (motion, *coming))
         motions = self._history.window(asked, later)
-        at_rest = motion.looks_like(self.enrollment.motion)
-        behind = prepared.background_at_rest if at_rest else prepared.background
-        drawn = self._drawn_on_gpu(mesh, motions) if prepared is self._moving and not at_rest else None
+        drawn = self._drawn_on_gpu(mesh, motions) if prepared is self._moving else None
         if drawn is None:
             gbuffer = self._rasterise(mesh, prepared)
             mark("rasterised")
             person = self._generator.render(prepared.cache, gbuffer, motions)
             mark("generated")
-            drawn = straight(person) if self._transparent else composite(person, behind)
+            drawn = (
+                straight(person) if self._transparent else composite(person, prepared.behind.under(person))
+            )
         else:
             # all of it is one thing there
             mark("rasterised")
@@ -280,6 +280,8 @@ class Renderer:
         shift = np.array([box.left, box.top, 0], np.float32)
         meshes = [replace(mesh, vertices_px=mesh.vertices_px - shift) for mesh in self._range]
         there = moved(viewport, self._pad)
+        rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
+        background = np.ascontiguousarray(self._behind[rows, columns])
         return _PreparedBox(
             box,
             viewport,
@@ -287,10 +289,8 @@ class Renderer:
             self._generator.window(self._scene, there),
             self._generator.prepare(self._scene, there),
             seen_triangles(self._model, meshes, viewport),
-            *(
-                np.ascontiguousarray(behind[box.top : box.bottom, box.left : box.right])
-                for behind in (self._behind, self._behind_at_rest)
-            ),
+            background,
+            Behind(background, self._behind_at_rest[rows, columns], self._alpha_at_rest[rows, columns]),
         )
 
     def _whole_frame(self) -> _PreparedBox:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.geometry import rotation_from_degrees, rotation_matrix, rotation_vector
 from engines.picture.composite import RIM, composite, make_background, parted, rejoined, still_person
-from engines.picture.parting import over, part, premultiplied, settle
+from engines.picture.parting import Behind, over, part, premultiplied, settle
 from engines.raster.resample import resample
 from engines.renderer import Renderer
 
@@ -143,8 +143,17 @@ def test_a_head_that_moves_bares_no_odd_pixels(astronaut: Enrollment, yaw_deg: f
     assert np.array_equal(renderer.render(astronaut.motion)[..., :3][far], shown[far])
 
 
-def test_the_photos_own_motion_is_at_rest(astronaut: Enrollment) -> None:
-    own = astronaut.motion
-    assert replace(own, time_s=3.0, confidence=0.5).looks_like(own)
-    for name in ("expression", "rotation_rad", "translation_hu", "gaze_rad", "closure"):
-        assert not replace(own, **{name: getattr(own, name) + np.float32(1e-3)}).looks_like(own)
+def test_odd_pixels_count_where_the_person_is_as_at_rest() -> None:
+    plain, settled = np.full((4, 4, 3), 100, np.uint8), np.full((4, 4, 3), 100, np.uint8)
+    settled[1, 1:3] = 250
+    person = np.zeros((4, 4, 4), np.uint8)
+    person[..., 3] = 180
+    behind = Behind(plain, settled, person[..., 3].copy())
+    assert (behind.under(person) == settled).all()
+    moved = person.copy()
+    moved[1, 1, 3] = 90
+    seen = behind.under(moved)
+    assert (seen[1, 1] == 100).all()
+    assert (seen[1, 2] == 250).all()
+    assert (behind.under(person) == settled).all()
+    assert (plain == 100).all()
