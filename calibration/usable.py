@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import PhotoError
-from engines.geometry import F64, yaw_pitch_roll_deg
+from engines.geometry import F64
 from engines.head.fit import openings
 from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_INNER, LIPS_OUTER, OVAL
 from engines.head.landmarks import FaceLandmarks
@@ -104,17 +104,6 @@ def check_turn(yaw_deg: float, pitch_deg: float) -> str | None:
         return None
     back = f", and turns back by {bears_deg(yaw_deg)[0]:.0f}° at most" if abs(yaw_deg) > TURNED_DEG else ""
     return f"the face is turned {turn:.0f}°: a frontal photo animates better{back}"
-
-
-def turns_by(own_rotation_rad: F32) -> str:
-    """How far a head will turn to either side that its photo shows at `own_rotation_rad` (3,), as a sentence."""
-    yaw_deg = yaw_pitch_roll_deg(own_rotation_rad)[0]
-    back, on = bears_deg(yaw_deg)
-    if abs(back - on) < 1:
-        return f"the head will turn by up to {on:.0f}° to either side"
-    # what turns back from the left turns to the right
-    left, right = (on, back) if yaw_deg < 0 else (back, on)
-    return f"the head will turn by up to {left:.0f}° to the picture's left and {right:.0f}° to its right"
 
 
 def check_tilt(roll_deg: float) -> str | None:

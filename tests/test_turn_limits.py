@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.usable import turns_by
 from engines.geometry import F64, rotation_from_degrees, rotation_matrix, rotation_vector, yaw_pitch_roll_deg
 from engines.motion import Motion
 from engines.retarget import Controls, retarget
@@ -71,19 +70,6 @@ def test_limits_are_never_wider_than_a_frontal_photos(own: float, yaw: float, pi
 @given(YAWS)
 def test_what_a_photo_bears_is_the_same_to_both_sides(own: float) -> None:
     assert bears_deg(own) == pytest.approx(bears_deg(-own))
-
-
-@pytest.mark.parametrize("own", [-30.0, 0.0, 30.0])
-def test_how_far_it_turns_is_told(own: float) -> None:
-    """The sides are the picture's, and the numbers those that hold."""
-    back, further = bears_deg(own)
-    told = turns_by(np.array([0, -np.radians(own), 0], np.float32))
-    if own == 0:
-        assert told == f"the head will turn by up to {LIMIT_DEG:.0f}° to either side"
-    else:
-        left, right = (further, back) if own < 0 else (back, further)
-        assert told.endswith(f"{left:.0f}° to the picture's left and {right:.0f}° to its right")
-        assert round(left) != round(right)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])

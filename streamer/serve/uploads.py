@@ -12,7 +12,6 @@ from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
 from calibration.avatar_apart import MAX_AVATAR_BYTES, open_avatar_apart
 from calibration.enroll import enroll_photo
 from calibration.photo_apart import Cancelled, open_photo_apart
-from calibration.usable import turns_by
 from engines.enrollment import Enrollment
 from streamer.look import as_background
 from streamer.serve.aside import unless_gone
@@ -56,8 +55,7 @@ async def upload(
     title = _title(Path(photo.filename or "photo").stem, "photo")
     name = service.store.add_upload(enrollment, title, again)
     logger.info("a photo was enrolled, consent recorded")
-    turns = turns_by(enrollment.motion.rotation_rad)
-    return {"name": name, "title": title, "notices": [*enrollment.notices, turns]}
+    return {"name": name, "title": title, "notices": list(enrollment.notices)}
 
 
 @uploads.post("/api/avatars/file", status_code=201, responses=documented(411, 415, 422, 503))
