@@ -29,17 +29,13 @@ from test_bad_photos import (
 
 from calibration.enroll import enroll
 from engines.enrollment import Enrollment
-from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER
+from engines.head.landmark_names import EYE_LEFT, EYE_RIGHT, LIPS_OUTER, OVAL
 
 pytestmark = pytest.mark.slow  # every one draws or enrolls
 
 U8 = NDArray[np.uint8]
 F64 = NDArray[np.float64]
 
-OVAL = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150,
-    136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-)  # fmt: skip
 PURPLE, WHITE = np.array([120, 40, 130]), np.array([225, 225, 232])
 
 

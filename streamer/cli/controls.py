@@ -43,11 +43,18 @@ STRENGTH_PANEL = "Strengths (0 to 2; 1 is as the driver does it)"
 MOTION_PANEL = "Motion"
 
 
-def _strength(text: str) -> Any:
+def _up_to(most: float, text: str, panel: str) -> Any:
     return Annotated[
-        float | None,
-        typer.Option(min=0, max=2, help=text, rich_help_panel=STRENGTH_PANEL, show_default=False),
+        float | None, typer.Option(min=0, max=most, help=text, rich_help_panel=panel, show_default=False)
     ]
+
+
+def _strength(text: str) -> Any:
+    return _up_to(2, text, STRENGTH_PANEL)
+
+
+def _share(text: str) -> Any:
+    return _up_to(1, text, MOTION_PANEL)
 
 
 def _motion(annotation: Any, text: str, *names: str) -> Any:
@@ -87,26 +94,8 @@ OPTIONS: dict[str, Any] = {
         "Show an emotion in place of the photo's expression: happy, awed, … (`visavis emotions` draws all), or none.",
     ),
     "preset_strength": _strength("The emotion of --preset."),
-    "turn_reach": Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="How far the head may turn: 1, as far as the photo bears, to 0, not at all.",
-            rich_help_panel=MOTION_PANEL,
-            show_default=False,
-        ),
-    ],
-    "rest": Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="What the face rests in: 1, the photo's own expression, to 0, neutral.",
-            rich_help_panel=MOTION_PANEL,
-            show_default=False,
-        ),
-    ],
+    "rest": _share("What the face rests in: 1, the photo's own expression, to 0, neutral."),
+    "turn_reach": _share("How far the head may turn: 1, as far as the photo bears, to 0, not at all."),
 }
 
 
