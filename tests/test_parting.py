@@ -157,3 +157,13 @@ def test_odd_pixels_count_where_the_person_is_as_at_rest() -> None:
     assert (seen[1, 2] == 250).all()
     assert (behind.under(person) == settled).all()
     assert (plain == 100).all()
+
+
+def test_what_makes_up_for_an_impossible_colour_goes_by_degrees() -> None:
+    """A level more or less of opacity, as an engine of 8 bits may be off by, is no step that the eye sees."""
+    plain, settled = np.full((1, 1, 3), 100, np.uint8), np.full((1, 1, 3), 255, np.uint8)
+    behind = Behind(plain, settled, np.full((1, 1), 120, np.uint8))
+    seen = [int(behind.under(np.full((1, 1, 4), a, np.uint8))[0, 0, 0]) for a in range(80, 121)]
+    assert seen[0] == 100
+    assert seen[-1] == 255
+    assert 0 <= min(np.diff(seen)) <= max(np.diff(seen)) <= 7

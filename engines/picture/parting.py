@@ -19,6 +19,7 @@ _NEARLY_CLEAR = 0.1
 _TINY = 1e-4
 _ROUNDED = 0.25  # grey levels
 _AS_OPAQUE = 2
+_LESS_SO = 26  # both of 255; between them what `settle` made up goes bit by bit, or a dot would blink
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +110,7 @@ def settle(photo: U8, person: U8, behind: U8) -> U8:
 
 class Behind:
     """What is seen behind a person, frame by frame: `plain` (H, W, 3), but `settled` (H, W, 3) where they are as opaque
-    as at rest, `alpha` (H, W).
+    as at rest, `alpha` (H, W), and between the two where they nearly are.
 
     What `settle` puts behind them, to make up at rest for colours that no person can have, is far from what is there:
     a head that moves away must not bare it.
@@ -118,13 +119,14 @@ class Behind:
     def __init__(self, plain: U8, settled: U8, alpha: U8) -> None:
         self._now = plain.copy()
         self._odd = np.flatnonzero((plain != settled).any(-1))
-        self._plain, self._settled = (a.reshape(-1, 3)[self._odd] for a in (plain, settled))
+        self._plain, there = (a.reshape(-1, 3)[self._odd].astype(np.int32) for a in (plain, settled))
+        self._off = there - self._plain
         self._alpha = alpha.reshape(-1)[self._odd].astype(np.int16)
 
     def under(self, person: U8) -> U8:
         """(H, W, 3) for the person (H, W, 4) of a frame; it changes with the next one."""
         if len(self._odd):
             now = person[..., 3].reshape(-1)[self._odd].astype(np.int16)
-            same = np.abs(now - self._alpha) <= _AS_OPAQUE
-            self._now.reshape(-1, 3)[self._odd] = np.where(same[:, None], self._settled, self._plain)
+            same = np.clip(_LESS_SO - np.abs(now - self._alpha), 0, _LESS_SO - _AS_OPAQUE)[:, None]
+            self._now.reshape(-1, 3)[self._odd] = self._plain + self._off * same // (_LESS_SO - _AS_OPAQUE)
         return self._now
