@@ -49,11 +49,12 @@ class Square:
     side: int
 
     @staticmethod
-    def around(box: Box, side: int, sizes: Sizes) -> Square:
+    def around(box: Box, side: int, size_px: tuple[int, int]) -> Square:
+        """In a picture of `size_px` (width, height). Raises MisfitError."""
         x0, y0, x1, y1 = box
         if max(x1 - x0, y1 - y0) > side:
             raise MisfitError(f"a part of the face is {x1 - x0} × {y1 - y0} pixels; there is room for {side}")
-        return Square(min(x0, sizes.width_px - side), min(y0, sizes.height_px - side), side)
+        return Square(min(x0, size_px[0] - side), min(y0, size_px[1] - side), side)
 
     def mask(self, values: F32 | None, box: Box) -> NDArray[np.uint8]:
         """(side, side) bytes of (h, w, 1) over a box; None: nothing."""
@@ -81,7 +82,7 @@ def _eyes(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes: Sizes) -
         outline = points[list(contour)]
         lid = falling_lid(plate, [points[list(ring)] for ring in skin], outline, width, height)
         box = NOWHERE if lid is None else lid.box
-        square = Square.around(box, side, sizes)
+        square = Square.around(box, side, (width, height))
         curves = np.zeros((3, side))
         if lid is not None:
             curves[:, box[0] - square.x : box[2] - square.x] = lid.curves
@@ -94,7 +95,7 @@ def _eyes(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes: Sizes) -
             plate, outline, points[list(corners)], cache.pose, mesh.pose, turned[row], width, height
         )
         box = NOWHERE if eye is None else eye.box
-        square = Square.around(box, side, sizes)
+        square = Square.around(box, side, (width, height))
         say("eye_corner", (square.x, square.y))
         say("eye_box", box)
         say("eye_affine", np.zeros((2, 3)) if eye is None else eye.affine)
@@ -106,7 +107,7 @@ def _eyes(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes: Sizes) -
 def _mouth(cache: GeometricCache, mesh: HeadMesh, sizes: Sizes) -> Values:
     seen = open_mouth(cache.mouth, mesh, cache.pose, sizes.width_px, sizes.height_px)
     box = NOWHERE if seen is None else seen.box
-    square = Square.around(box, sizes.mouth_px, sizes)
+    square = Square.around(box, sizes.mouth_px, (sizes.width_px, sizes.height_px))
     none = seen is None
     return {
         "mouth_corner": np.array([square.x, square.y]),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engines.device.enrolled import MisfitError
 from engines.device.packet import Told
 from engines.device.sampling import packed
-from engines.device.telling import Values
+from engines.device.telling import F32, NOWHERE, Square, Values
 from engines.device.window import Inputs, Pasted, WindowPerson, WindowSizes
 from engines.generators.networked.blueprint import Blueprint
 from engines.generators.networked.paste import Paste
@@ -72,13 +72,27 @@ def _pasted(paste: Paste, sizes: WindowSizes) -> Pasted:
     )
 
 
-def tell_window(cache: WindowCache, mesh: HeadMesh, motions: MotionWindow) -> Values:
-    """The fields of `WindowSizes.fields`; `mesh` is told in the window's pixels."""
+def tell_window(cache: WindowCache, mesh: HeadMesh, motions: MotionWindow, sizes: WindowSizes) -> Values:
+    """The fields of `WindowSizes.fields`; `mesh` is told in the window's pixels. Raises MisfitError."""
     told = [told_in_window(cache.enrollment, m, cache.photo.window) for m in motions.motions]
     return {
         "vertices": mesh.vertices_px,
         "scale": np.array([mesh.pose.scale]),
         "motions": np.stack(told),
+        **_inside(cache, mesh, sizes),
+    }
+
+
+def _inside(cache: WindowCache, mesh: HeadMesh, sizes: WindowSizes) -> Values:
+    found = None if cache.mouth is None else cache.mouth.inside(mesh, cache.photo.window)
+    box = NOWHERE if found is None else found.box
+    square = Square.around(box, sizes.mouth_px, (sizes.width_px, sizes.height_px))
+    planes: list[F32 | None] = [None] * 4
+    if found is not None:
+        planes = [*(found.colour[..., k : k + 1] / np.float32(255) for k in range(3)), found.alpha]
+    return {
+        "mouth_corner": np.array([square.x, square.y]),
+        "inside": np.stack([square.mask(plane, box) for plane in planes]),
     }
 
 

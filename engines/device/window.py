@@ -11,7 +11,8 @@ from torch import Tensor
 from engines.device.packet import Field, Told
 from engines.device.rasteriser import rasterise_fixed
 from engines.device.rows import Rows
-from engines.device.sampling import bilinear, bilinear_bytes, rounded
+from engines.device.sampling import Patch, bilinear, bilinear_bytes, rounded
+from engines.device.sizes import Sizes
 
 _PAIRS = 8  # for each pixel of the window
 Inputs = Callable[["WindowPerson", Tensor, Told], tuple[Tensor, ...]]
@@ -35,12 +36,19 @@ class WindowSizes:
         side = max(self.width_px, self.height_px) + 16
         return side, side
 
+    @property
+    def mouth_px(self) -> int:
+        """Side of the square in which the mouth's inside is laid."""
+        return Sizes(self.width_px, self.height_px).mouth_px
+
     def fields(self, vertices: int) -> list[Field]:
-        """What is told of each frame."""
+        """What is told of each frame; `inside`: premultiplied, drawn on the CPU."""
         return [
             Field("vertices", (vertices, 3)),
             Field("scale", (1,)),
             Field("motions", (self.moments, self.motion)),
+            Field("mouth_corner", (2,)),
+            Field("inside", (4, self.mouth_px, self.mouth_px), True),
         ]
 
 
@@ -107,6 +115,9 @@ def draw_window(
         for k, side in enumerate((sizes.columns, sizes.rows))
     )
     moved = rounded(bilinear_bytes(paste.canvas, sizes.canvas, x, y))
+    mouth = Patch(told["mouth_corner"], sizes.mouth_px, sizes.height_px, sizes.width_px)
+    inside = told["inside"].float()
+    moved = mouth.written(moved, mouth.read(moved[:, :3]) * (1 - inside[:, 3:] / 255) + inside[:, :3])
     return _framed(paste, (moved + difference * 255 + 0.5).clamp(0, 255).floor()), full
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,25 +30,53 @@ F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Inside:
+    """What shows between the lips, in `box` (x0, y0, x1, y1) of a picture: `colour` (h, w, 3) 0 … 255, premultiplied by
+    `alpha` (h, w, 1) 0 … 1."""
+
+    box: tuple[int, int, int, int]
+    colour: F32
+    alpha: F32
+
+    def paint(self, picture: NDArray[Any], left: int = 0, top: int = 0) -> None:
+        """Over a picture (H, W, 3 or more) 0 … 255, in place, whose corner is at (left, top). Its alpha is kept."""
+        x0, y0, x1, y1 = self.box
+        high, wide = picture.shape[:2]
+        rows, columns = slice(max(y0, top), min(y1, top + high)), slice(max(x0, left), min(x1, left + wide))
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            return
+        own = np.s_[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
+        under = picture[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left, :3]
+        drawn = under * (1 - self.alpha[own]) + self.colour[own]
+        under[:] = drawn if picture.dtype == np.float32 else np.clip(drawn + np.float32(0.5), 0, 255)
+
+
 def paint_mouth(image: U8, mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo_pose: Similarity) -> None:
-    """Draw the inside of the mouth between the inner lips of a posed head, in place.
+    """Draw the inside of the mouth between the inner lips of a posed head, in place."""
+    found = mouth_inside(mouth, model, mesh, photo_pose, (image.shape[1], image.shape[0]))
+    if found is not None:
+        found.paint(image)
+
+
+def mouth_inside(
+    mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo_pose: Similarity, size_px: tuple[int, int]
+) -> Inside | None:
+    """What a picture of `size_px` (width, height) shows between the inner lips of a posed head; None: nothing.
 
     A small rasterisation of its own at the picture's full resolution: teeth are too fine for the G-buffer's
     grid.
     """
-    height, width = image.shape[:2]
-    seen = open_mouth(mouth, mesh, photo_pose, width, height)
-    if seen is None:
-        return
+    seen = open_mouth(mouth, mesh, photo_pose, *size_px)
+    if seen is None or (seen.seam is None and seen.mask is None):
+        return None
     x0, y0, x1, y1 = seen.box
     size = (x1 - x0, y1 - y0)
+    colour, alpha = np.zeros((size[1], size[0], 3), np.float32), np.zeros((size[1], size[0], 1), np.float32)
     if seen.seam is not None:
-        under = image[y0:y1, x0:x1, :3]
-        image[y0:y1, x0:x1, :3] = (under * (1 - seen.seam) + mouth.seam_rgb * seen.seam + 0.5).astype(
-            np.uint8
-        )
+        colour, alpha = np.asarray(mouth.seam_rgb * seen.seam, np.float32), seen.seam
     if seen.mask is None:
-        return
+        return Inside(seen.box, colour, alpha)
     inside = _draw_interior(mouth, model, mesh, seen)
     inside *= _lip_shadow(size[1], seen.gap_hu) * _corner_shadow(
         seen.sides_px[0] - x0, seen.sides_px[1] - x0, size[0]
@@ -56,10 +86,9 @@ def paint_mouth(image: U8, mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo
         own *= np.float32(seen.own_lit)
         inside *= 1 - own[..., 3:] / 255
         inside += own[..., :3]
-    under = image[y0:y1, x0:x1, :3]
-    image[y0:y1, x0:x1, :3] = np.clip(under * (1 - seen.mask) + inside * seen.mask + 0.5, 0, 255).astype(
-        np.uint8
-    )
+    clear = 1 - seen.mask
+    drawn = np.asarray(colour * clear + inside * seen.mask, np.float32)
+    return Inside(seen.box, drawn, alpha * clear + seen.mask)
 
 
 def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, seen: OpenMouth) -> F32:

@@ -68,6 +68,7 @@ class MultiguidanceBlueprint(Blueprint[Config]):
     step_px, least_px = 32, 64  # halved five times; an instance norm needs more than one place
     switches = ("flow_guidance", "occlusion_guidance", "synthesis_guidance")
     eight_bits = ("reenactment.decoder.blocks",)
+    laid = ("warped",)
     parts = 1.5
     weights: ClassVar[LossWeights] = LossWeights()
 

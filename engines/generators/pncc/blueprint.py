@@ -74,6 +74,7 @@ class PnccBlueprint(Blueprint[PnccConfig]):
     step_px, least_px = 16, 16  # three quarters of it, the width, are halved twice
     switches = ("perceptual", "mapping", "conditioning", "mouth", "residual", "computed_flow")
     eight_bits = ("enhancing.encoder", "enhancing.deep", "enhancing.middle", "enhancing.fine")
+    laid = ("warped",)
     parts = 0.6
     teaching = Teaching(adversarial=1 / 50, matching=0.0, counts_from=500)
     teacher = "mobileface"

@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engines.generators.networked import terms
-from engines.generators.networked.blueprint import Blueprint, Made, warped
+from engines.generators.networked.blueprint import Blueprint, Made
 from engines.generators.networked.discriminators import MultiScaleDiscriminator
 from engines.generators.networked.lesson import Judges, Lesson, Teaching
 from engines.generators.networked.picture import Size
@@ -82,6 +82,7 @@ class PwmBlueprint(Blueprint[PwmConfig]):
     window = Size(256, 256)
     step_px, least_px = 16, 32  # halved four times
     switches = ("displacement", "codes", "whole_head", "progressive")
+    laid = ("warped",)  # `moved` lays it there
     parts = 1.0
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + 500)
@@ -153,8 +154,7 @@ class PwmBlueprint(Blueprint[PwmConfig]):
         """As in a call, and I_w as the stage `warped` (supplement, 1.4)."""
         made = super().make(networks, scene)
         assert made.flow is not None
-        moved = warped(scene.photo_at(self.window), made.flow)
-        return replace(made, stages={**made.stages, "warped": moved})
+        return replace(made, stages={**made.stages, "warped": self.moved(scene, made.flow)})
 
     # --- how it learns --------------------------------------------------------------------------------
 
