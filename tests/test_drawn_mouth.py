@@ -9,9 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from test_generator import moved
-from test_networked import MODEL, Warper, seen, weights_of
+from test_networked import MODEL, Laying, Warper, seen, weights_of
 
 from engines.enrollment import Enrollment
+from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.geometric.mouth_inside import Inside
 from engines.generators.networked.base_picture import BASE_PX, BasePicture
 from engines.generators.networked.blueprint import warped
@@ -28,12 +29,6 @@ from scripts.generators.store import Store
 
 U8 = NDArray[np.uint8]
 PAPERS = [n for n, entry in GENERATORS.items() if entry.blueprint is not None and entry.blueprint().laid]
-
-
-class Laying(Warper):
-    """A generator that warps, over whose photo the mouth's inside lies."""
-
-    laid = ("warped",)
 
 
 def drawn(kind: type[Warper], e: Enrollment, motion: Motion, folder: Path) -> U8:
@@ -101,8 +96,6 @@ def test_training_lays_the_same(astronaut: Enrollment, drawn_pairs: Path) -> Non
 @pytest.mark.slow
 def test_pairs_hold_what_a_call_lays(astronaut: Enrollment) -> None:
     motion = moved(astronaut.motion, yaw=8, jawOpen=0.6)
-    from engines.generators.geometric.generator import GeometricGenerator
-
     base = BasePicture(GeometricGenerator(MODEL), astronaut)
     stored = base.inside(pose_head(MODEL, astronaut, motion, base.viewport)).astype(int)
     inside = inside_of(astronaut, motion, BASE_PX)
