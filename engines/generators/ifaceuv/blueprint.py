@@ -31,6 +31,7 @@ Deviations:
   (`--without computed_flow`: it begins with none, as in the paper). Then the photo warped at full resolution is sharp.
 - What the photo gives is rendered from its maps at their full size, and what f^UVRef adds from a map of the window's
   size: rendering is linear, so (6) is their sum.
+- The mouth's inside lies over Î_bg and Î_comb (`networked.drawn_mouth`).
 - In a batch that shows some rows in a mirror, textures are not mirrored: f^UVRef then sees photo and motion unmirrored.
 
 Parts that can be left out: `refinement` (I_uv^s is rendered as it is; losses 8 and 9 have no subject), `consistency`
