@@ -80,20 +80,17 @@ def _eyes(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes: Sizes) -
 
     for plate, (contour, corners, row), skin in zip(cache.eyes, EYES, LID_SKIN, strict=True):
         outline = points[list(contour)]
-        lid = falling_lid(plate, [points[list(ring)] for ring in skin], outline, width, height)
+        rings, at = [points[list(ring)] for ring in skin], points[list(corners)]
+        lid = falling_lid(plate, rings, outline, at, cache.pose, mesh.pose, (width, height))
         box = NOWHERE if lid is None else lid.box
         square = Square.around(box, side, (width, height))
-        curves = np.zeros((3, side))
-        if lid is not None:
-            curves[:, box[0] - square.x : box[2] - square.x] = lid.curves
         say("lid_corner", (square.x, square.y))
         say("lid_box", box)
-        say("lid_curves", curves)
-        say("lid_sides", (0, 0) if lid is None else lid.sides_px)
-        say("lid_weight", 0 if lid is None else lid.weight)
-        eye = open_eye(
-            plate, outline, points[list(corners)], cache.pose, mesh.pose, turned[row], width, height
-        )
+        say("lid_affine", np.zeros((2, 3)) if lid is None else lid.affine)
+        say("lid_mask", square.mask(None if lid is None else lid.mask, box))
+        say("lid_line", square.mask(None if lid is None else lid.line, box))
+        fallen = 0.0 if lid is None else lid.weight
+        eye = open_eye(plate, outline, at, cache.pose, mesh.pose, turned[row], (width, height), fallen)
         box = NOWHERE if eye is None else eye.box
         square = Square.around(box, side, (width, height))
         say("eye_corner", (square.x, square.y))
