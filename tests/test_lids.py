@@ -97,7 +97,7 @@ def test_a_lid_is_soft_at_its_fold_and_ends_in_the_corners(
     assert height[ends[0]] <= height.max() / 2
     assert height[ends[-1]] <= height.max() / 2
     middle = mask[:, height.argmax()]
-    assert ((middle > 0.05) & (middle < 0.95)).sum() >= 3
+    assert np.diff(middle).max() < 0.4  # from the fold down; the edge may be sharp
     assert lid.line.max() > 0.3
 
 

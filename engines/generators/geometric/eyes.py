@@ -192,7 +192,7 @@ def falling_lid(
     if weight <= 0 or box is None:
         return None
     x0, y0, x1, y1 = box
-    up = (fold - edge) * _TAPER[:, None]
+    up = fold - edge
     mask = np.zeros((y1 - y0, x1 - x0), np.float32)
     # soft at the fold, which is the photo's own
     for low, high in pairwise(np.linspace(0, 1, _STEPS + 1)):
@@ -222,7 +222,6 @@ _MEETS = 0.7  # of the way from one lid to the other
 _STEPS, _SOFT = 6, 0.3
 _LINE, _LINE_BLUR = 0.85, 0.01  # how dark lashes are, and in head units how soft
 _SMOOTH = CubicSpline(np.arange(9), np.eye(9))(np.linspace(0, 8, 33))
-_TAPER = np.sin(np.linspace(0, np.pi, 33)) ** 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
