@@ -67,7 +67,7 @@ def tiny_item(
         many = len(source) if kind in OF_PAIR else frames
         grey = kind in ("matte", "visibility", "alpha")
         made = [picture(_SIDE_PX.get(kind, 512), grey) for _ in range(many)]
-        if kind == "inside":
+        if kind == "openings":
             made = [between_lips() for _ in range(many)]
         if kind == "degraded":  # the second photo alone is a poor one
             made = [data if k == 1 else b"" for k, data in enumerate(made)]

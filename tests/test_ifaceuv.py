@@ -39,7 +39,8 @@ from scripts.generators.lessons import lesson_of
 from scripts.generators.store import Store
 
 CPU = torch.device("cpu")
-SHOWN = HEAD_PARTS - {Part.MOUTH, Part.TEETH, Part.TONGUE}
+DRAWN = {Part.EYE, Part.MOUTH, Part.TEETH, Part.TONGUE}
+SHOWN = HEAD_PARTS - DRAWN
 TINY = Widths(
     code=16, warp_down=(4, 4, 6, 6, 8, 8), warp_up=(8, 6, 6), texture=(4, 6, 8, 8), edit=(4, 6, 8, 8), blocks=1,
     edge=3,
@@ -111,9 +112,9 @@ def store(drawn_pairs: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def lesson(store: Store) -> Lesson:
-    """Two rows of the drawn pairs, 64 pixels high, without what no paper has: a drawn mouth over the warped photo."""
+    """Two rows of the drawn pairs, 64 pixels high, without what no paper has: drawn eyes and mouth over it."""
     found = lesson_of(store.gather(store.train[[3, 6]], None), TABLES, small())
-    found.scene.inside = None
+    found.scene.openings = None
     return found
 
 
@@ -322,9 +323,9 @@ def test_the_refined_texture_is_rendered(lesson: Lesson) -> None:
     scene, made = lesson.scene, drawn(small(), awake(small()), lesson)
     raw, rendered, covered = made.stages["raw"], made.stages["rendered"], scene.mask(SHOWN)
     assert torch.equal(raw, torch.cat([scene.rendered_face() * covered, covered], 1))
-    between_lips = scene.mask({Part.MOUTH, Part.TEETH, Part.TONGUE})
-    assert between_lips.any()
-    assert torch.equal(covered, scene.covered() - between_lips)
+    for parts in ({Part.EYE}, DRAWN - {Part.EYE}):
+        assert scene.mask(parts).any()
+    assert torch.equal(covered, scene.covered() - scene.mask(DRAWN))
     grid = scene.uv()
     added = F.grid_sample(made.stages["added"], grid, "bilinear", "border", align_corners=False)
     assert torch.allclose(rendered[:, :3], raw[:, :3] + added * covered, atol=1e-6)

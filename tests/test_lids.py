@@ -16,9 +16,9 @@ from engines.generators.geometric.eyes import (
     LID_SKIN,
     EyePlate,
     FallingLid,
+    eye_patches,
     falling_lid,
     make_eyes,
-    paint_eyes,
 )
 from engines.geometry import Similarity
 from engines.head.model import load_head_model
@@ -67,7 +67,9 @@ def test_a_closed_lid_is_skin(
     assert lid is not None
     drawn = np.ascontiguousarray(canvas[..., :3])
     closed = blinking(astronaut, 1.0)
-    paint_eyes(drawn, plates, closed, mesh.pose, np.zeros((2, 2), np.float32))
+    nowhere = np.zeros((2, 2), np.float32)
+    for patch in eye_patches(plates, closed, mesh.pose, nowhere, (SIDE_PX, SIDE_PX))[k]:
+        patch.over(drawn)
     x0, y0, x1, y1 = lid.box
     whole = (lid.mask > 0.98)[..., 0] & (lid.line < 0.02)[..., 0]
     assert whole.sum() > 40

@@ -63,9 +63,9 @@ def batch(store: Store) -> Batch:
 
 @pytest.fixture
 def lesson(batch: Batch) -> Lesson:
-    """Without what no paper has: a drawn mouth over the warped photo."""
+    """Without what no paper has: drawn eyes and mouth over the warped photo."""
     found = lesson_of(batch, TABLES, tiny(), 1000)
-    found.scene.inside = None
+    found.scene.openings = None
     return found
 
 

@@ -15,6 +15,7 @@ from engines.device.sampling import Patch, bilinear, bilinear_bytes, rounded
 from engines.device.sizes import Sizes
 
 _PAIRS = 8  # for each pixel of the window
+OPENINGS = ("right_eye", "left_eye", "mouth")
 Inputs = Callable[["WindowPerson", Tensor, Told], tuple[Tensor, ...]]
 Network = Callable[..., tuple[Tensor, ...]]
 
@@ -37,18 +38,22 @@ class WindowSizes:
         return side, side
 
     @property
-    def mouth_px(self) -> int:
-        """Side of the square in which the mouth's inside is laid."""
-        return Sizes(self.width_px, self.height_px).mouth_px
+    def openings_px(self) -> tuple[int, int, int]:
+        """Sides of the squares in which `OPENINGS` are laid."""
+        sizes = Sizes(self.width_px, self.height_px)
+        return sizes.eye_px, sizes.eye_px, sizes.mouth_px
 
     def fields(self, vertices: int) -> list[Field]:
-        """What is told of each frame; `inside`: premultiplied, drawn on the CPU."""
+        """What is told of each frame; `OPENINGS` are premultiplied, drawn on the CPU."""
         return [
             Field("vertices", (vertices, 3)),
             Field("scale", (1,)),
             Field("motions", (self.moments, self.motion)),
-            Field("mouth_corner", (2,)),
-            Field("inside", (4, self.mouth_px, self.mouth_px), True),
+            *(Field(f"{name}_corner", (2,)) for name in OPENINGS),
+            *(
+                Field(name, (4, side, side), True)
+                for name, side in zip(OPENINGS, self.openings_px, strict=True)
+            ),
         ]
 
 
@@ -115,9 +120,10 @@ def draw_window(
         for k, side in enumerate((sizes.columns, sizes.rows))
     )
     moved = rounded(bilinear_bytes(paste.canvas, sizes.canvas, x, y))
-    mouth = Patch(told["mouth_corner"], sizes.mouth_px, sizes.height_px, sizes.width_px)
-    inside = told["inside"].float()
-    moved = mouth.written(moved, mouth.read(moved[:, :3]) * (1 - inside[:, 3:] / 255) + inside[:, :3])
+    for name, side in zip(OPENINGS, sizes.openings_px, strict=True):
+        patch = Patch(told[f"{name}_corner"], side, sizes.height_px, sizes.width_px)
+        laid = told[name].float()
+        moved = patch.written(moved, patch.read(moved[:, :3]) * (1 - laid[:, 3:] / 255) + laid[:, :3])
     return _framed(paste, (moved + difference * 255 + 0.5).clamp(0, 255).floor()), full
 
 

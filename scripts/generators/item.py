@@ -38,7 +38,9 @@ VERTEX_STEPS = 32  # of a stored pixel: what vertices are rounded to
 LANDMARKS = 478
 JPEG_QUALITY = 95
 
-Kind = Literal["rgb", "matte", "colour", "visibility", "background", "degraded", "picture", "alpha", "inside"]
+Kind = Literal[
+    "rgb", "matte", "colour", "visibility", "background", "degraded", "picture", "alpha", "openings"
+]
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Item(About):
     Of each pair, frame `source` (P,) driven by frame `target` (P,):
     - `vertices` (P, N, 3) in 1/32 px.
     - `picture` JPEG, premultiplied, and `alpha` PNG, 512²: what `geometric` draws in the photo's window.
-    - `inside` PNG, premultiplied RGBA, 512²: what of it shows between the lips.
+    - `openings` PNG, premultiplied RGBA, 512²: what of it shows between lids and lips.
     - `where` (P, 32, 32, 2): where in that window each place of it comes from, as `where_in_photo`.
     """
 
@@ -111,8 +113,8 @@ class Item(About):
     picture_ends: I64
     alpha_bytes: U8
     alpha_ends: I64
-    inside_bytes: U8
-    inside_ends: I64
+    openings_bytes: U8
+    openings_ends: I64
     where: F16
 
     @cached_property
@@ -128,7 +130,7 @@ _TENSORS: dict[str, type[np.generic]] = {
     for field in fields(Item)[len(fields(About)) :]
 }
 OF_FRAME: tuple[Kind, ...] = ("rgb", "matte", "colour", "visibility", "background", "degraded")
-OF_PAIR: tuple[Kind, ...] = ("picture", "alpha", "inside")
+OF_PAIR: tuple[Kind, ...] = ("picture", "alpha", "openings")
 
 _SHAPES: dict[str, tuple[str | int, ...]] = {
     "crop_px": ("K", 3), "neutral_hu": ("K", "N", 3), "identity": ("K", "I"), "landmarks_px": ("K", LANDMARKS, 3),
@@ -187,7 +189,7 @@ def decode_grey(data: bytes) -> U8:
 
 
 def decode_rgba(data: bytes) -> U8:
-    """A file of `inside` → (H, W, 4) RGBA. Raises TrainingError."""
+    """A file of `openings` → (H, W, 4) RGBA. Raises TrainingError."""
     return np.asarray(cv2.cvtColor(_decoded(data, cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA), np.uint8)
 
 

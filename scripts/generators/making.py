@@ -269,7 +269,7 @@ def assembled(
         if photo not in drawings:
             drawings = {photo: Drawing(sources[photo])}  # pairs come photo by photo
         rows.append(drawings[photo].pair(motion_of(motions[photo, moment], CAMERA)[0]))
-    vertices, pictures, alphas, insides, where = zip(*rows, strict=True)
+    vertices, pictures, alphas, openings, where = zip(*rows, strict=True)
     enrollments = [s.enrollment for s in sources]
     return Item(
         name=plan.name,
@@ -299,7 +299,7 @@ def assembled(
         vertices=np.stack(vertices),
         **joined("picture", pictures),
         **joined("alpha", alphas),
-        **joined("inside", insides),
+        **joined("openings", openings),
         where=np.stack(where),
     )
 

@@ -16,6 +16,7 @@ from engines.enrollment import Enrollment
 from engines.errors import PhotoError
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.networked.base_picture import BasePicture
+from engines.generators.networked.openings import Openings
 from engines.geometry import Camera, yaw_pitch_roll_deg
 from engines.head.fit import ExpressionFit
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
@@ -105,9 +106,10 @@ class Drawing:
     def __init__(self, source: Source) -> None:
         self.source, self.tools = source, source.tools
         self.base = BasePicture(self.tools.generator, source.enrollment)
+        self.openings = Openings.of(self.tools.model, source.enrollment, self.base.viewport)
 
     def pair(self, motion: Motion) -> tuple[I16, bytes, bytes, bytes, F16]:
-        """`vertices`, `picture`, `alpha`, `inside` and `where` of an Item for `motion`."""
+        """`vertices`, `picture`, `alpha`, `openings` and `where` of an Item for `motion`."""
         model, enrollment, viewport = self.tools.model, self.source.enrollment, self.base.viewport
         posed = pose_head(model, enrollment, motion, photo_viewport(enrollment))
         points = viewport.from_photo(posed.vertices_px).astype(np.float32)
@@ -115,8 +117,8 @@ class Drawing:
         mesh = HeadMesh(points, pose, model.landmarks(points).astype(np.float32))
         picture, where = self.base.draw(mesh, motion)
         alpha = grey_png(picture[..., 3])
-        inside = rgba_png(self.base.inside(mesh))
-        return rounded(posed.vertices_px), jpeg(picture[..., :3]), alpha, inside, where.astype(np.float16)
+        openings = rgba_png(self.openings.picture(mesh, viewport, motion))
+        return rounded(posed.vertices_px), jpeg(picture[..., :3]), alpha, openings, where.astype(np.float16)
 
 
 def enrolled(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from engines.generators.geometric.masks import planar_map, polygon_mask, region
+from engines.generators.geometric.patch import Box, Patch
 from engines.geometry import F64, Similarity
 from engines.head.landmark_names import (
     CORNERS_LEFT,
@@ -62,23 +63,30 @@ def make_eyes(canvas: U8, points_px: F32) -> tuple[EyePlate, EyePlate]:
     return right, left
 
 
-def paint_eyes(
-    image: U8, plates: tuple[EyePlate, EyePlate], mesh: HeadMesh, photo_pose: Similarity, turned_rad: F32
-) -> None:
-    """Draw both eyes of `mesh`, in place, gazes turned by `turned_rad` (2, 2) against the photo's."""
+def eye_patches(
+    plates: tuple[EyePlate, EyePlate],
+    mesh: HeadMesh,
+    photo_pose: Similarity,
+    turned_rad: F32,
+    size_px: tuple[int, int],
+) -> tuple[list[Patch], list[Patch]]:
+    """What is painted of the right and of the left eye of `mesh` in a picture of `size_px` (width, height), gazes
+    turned by `turned_rad` (2, 2) against the photo's: skin of a lid that falls, for what lies there in the photo,
+    stretched, would draw its lashes out into a blotch; then the ball."""
     points = mesh.landmarks_px[:, :2].astype(np.float64)
+    found: list[list[Patch]] = []
     for plate, (contour, corners, row), skin in zip(plates, EYES, LID_SKIN, strict=True):
-        outline = points[list(contour)]
+        outline, at = points[list(contour)], points[list(corners)]
         rings = [points[list(ring)] for ring in skin]
-        size, at = (image.shape[1], image.shape[0]), points[list(corners)]
-        lid = falling_lid(plate, rings, outline, at, photo_pose, mesh.pose, size)
-        if lid is not None:
-            # what lies there in the photo, stretched, would draw its lashes out into a blotch
-            _paint(image, plate, lid.box, plate.lid, lid.affine, lid.mask, lid.line)
+        lid = falling_lid(plate, rings, outline, at, photo_pose, mesh.pose, size_px)
         fallen = 0.0 if lid is None else lid.weight
-        eye = open_eye(plate, outline, at, photo_pose, mesh.pose, turned_rad[row], size, fallen)
+        eye = open_eye(plate, outline, at, photo_pose, mesh.pose, turned_rad[row], size_px, fallen)
+        found.append([])
+        if lid is not None:
+            found[-1].append(_patch(plate, lid.box, plate.lid, lid.affine, lid.mask, lid.line))
         if eye is not None:
-            _paint(image, plate, eye.box, plate.image, eye.affine, eye.mask, eye.lashes)
+            found[-1].append(_patch(plate, eye.box, plate.image, eye.affine, eye.mask, eye.lashes))
+    return found[0], found[1]
 
 
 def make_eye_plate(
@@ -163,7 +171,7 @@ class FallingLid:
     `weight` 0 … 1: how far it has fallen."""
 
     weight: float
-    box: tuple[int, int, int, int]
+    box: Box
     affine: F64
     mask: F32
     line: F32
@@ -229,7 +237,7 @@ class OpenEye:
     """What is painted of an eye: in `box` (x0, y0, x1, y1) of the picture the ball by `affine` (2, 3: from pixels of
     the box to the plate's), as far as `mask` (h, w, 1) 0 … 1 says, then `lashes` (h, w, 1), where lids close."""
 
-    box: tuple[int, int, int, int]
+    box: Box
     affine: F64
     mask: F32
     lashes: F32 | None
@@ -279,26 +287,18 @@ def open_eye(
     return OpenEye(box, affine, mask, lashes)
 
 
-def _paint(
-    image: U8,
-    plate: EyePlate,
-    box: tuple[int, int, int, int],
-    over: F32,
-    affine: F64,
-    mask: F32,
-    lashes: F32 | None,
-) -> None:
-    """A plate in `box` by `affine`, as far as `mask` says, and `lashes` on it, in place."""
+def _patch(plate: EyePlate, box: Box, over: F32, affine: F64, mask: F32, lashes: F32 | None) -> Patch:
+    """A plate in `box` by `affine`, as far as `mask` says, and `lashes` on it."""
     x0, y0, x1, y1 = box
     moved = cv2.warpAffine(
         over, affine, (x1 - x0, y1 - y0),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
-    under = image[y0:y1, x0:x1, :3]
-    drawn = under * (1 - mask) + moved * mask
-    if lashes is not None:
-        drawn = drawn * (1 - lashes) + plate.lash_rgb * lashes
-    image[y0:y1, x0:x1, :3] = (drawn + 0.5).astype(np.uint8)
+    colour = np.asarray(moved * mask, np.float32)
+    if lashes is None:
+        return Patch(box, colour, mask)
+    clear = 1 - lashes
+    return Patch(box, np.asarray(colour * clear + plate.lash_rgb * lashes, np.float32), mask * clear + lashes)
 
 
 def _closed(outline_px: F64) -> float:

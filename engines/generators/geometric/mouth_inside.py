@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +20,7 @@ from engines.generators.geometric.limits import (
 )
 from engines.generators.geometric.mouth import Mouth, interior_of
 from engines.generators.geometric.open_mouth import OpenMouth, open_mouth
+from engines.generators.geometric.patch import Patch
 from engines.geometry import Similarity
 from engines.head.model import HeadModel
 from engines.raster.gbuffer import HeadMesh, draw_triangles, front_facing
@@ -30,38 +29,9 @@ F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Inside:
-    """What shows between the lips, in `box` (x0, y0, x1, y1) of a picture: `colour` (h, w, 3) 0 … 255, premultiplied by
-    `alpha` (h, w, 1) 0 … 1."""
-
-    box: tuple[int, int, int, int]
-    colour: F32
-    alpha: F32
-
-    def paint(self, picture: NDArray[Any], left: int = 0, top: int = 0) -> None:
-        """Over a picture (H, W, 3 or more) 0 … 255, in place, whose corner is at (left, top). Its alpha is kept."""
-        x0, y0, x1, y1 = self.box
-        high, wide = picture.shape[:2]
-        rows, columns = slice(max(y0, top), min(y1, top + high)), slice(max(x0, left), min(x1, left + wide))
-        if rows.start >= rows.stop or columns.start >= columns.stop:
-            return
-        own = np.s_[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
-        under = picture[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left, :3]
-        drawn = under * (1 - self.alpha[own]) + self.colour[own]
-        under[:] = drawn if picture.dtype == np.float32 else np.clip(drawn + np.float32(0.5), 0, 255)
-
-
-def paint_mouth(image: U8, mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo_pose: Similarity) -> None:
-    """Draw the inside of the mouth between the inner lips of a posed head, in place."""
-    found = mouth_inside(mouth, model, mesh, photo_pose, (image.shape[1], image.shape[0]))
-    if found is not None:
-        found.paint(image)
-
-
 def mouth_inside(
     mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo_pose: Similarity, size_px: tuple[int, int]
-) -> Inside | None:
+) -> Patch | None:
     """What a picture of `size_px` (width, height) shows between the inner lips of a posed head; None: nothing.
 
     A small rasterisation of its own at the picture's full resolution: teeth are too fine for the G-buffer's
@@ -76,7 +46,7 @@ def mouth_inside(
     if seen.seam is not None:
         colour, alpha = np.asarray(mouth.seam_rgb * seen.seam, np.float32), seen.seam
     if seen.mask is None:
-        return Inside(seen.box, colour, alpha)
+        return Patch(seen.box, colour, alpha)
     inside = _draw_interior(mouth, model, mesh, seen)
     inside *= _lip_shadow(size[1], seen.gap_hu) * _corner_shadow(
         seen.sides_px[0] - x0, seen.sides_px[1] - x0, size[0]
@@ -88,7 +58,7 @@ def mouth_inside(
         inside += own[..., :3]
     clear = 1 - seen.mask
     drawn = np.asarray(colour * clear + inside * seen.mask, np.float32)
-    return Inside(seen.box, drawn, alpha * clear + seen.mask)
+    return Patch(seen.box, drawn, alpha * clear + seen.mask)
 
 
 def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, seen: OpenMouth) -> F32:

@@ -53,7 +53,7 @@ Switches: `correspondence` (instead: the computed flow, carried beyond the head,
 (none).
 
 Deviations from any paper of its kind: our full-head 3DMM for its face model; RGBA in and out, losses over the plate;
-in (7) the mouth's inside, which is drawn, lies over the photo warped (`networked.drawn_mouth`).
+in (7) eyeballs, falling lids and the mouth's inside, which are drawn, lie over the photo warped (`networked.openings`).
 
 - `correspondence`: (1) without the encoder, (2) to (4). - `networks`: the rest. - `blueprint`: inputs and losses.
 """

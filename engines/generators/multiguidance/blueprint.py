@@ -25,7 +25,8 @@ Deviations:
   a term on the matte does.
 - the photo warped by F is part of the last layer (`ReenactmentNetwork`), so that the picture is as sharp as the photo
   at any resolution and the first picture is the photo, moved.
-- the mouth's inside is drawn and lies over the photo warped (`networked.drawn_mouth`), beyond what the last layer adds.
+- eyeballs, falling lids and the mouth's inside are drawn and lie over the photo warped (`networked.openings`), under
+  what the last layer adds.
 - where it starts: F_p = 0 and M_f = 0.12, so F is nearly F_c; O_p = 0.95, M_o = 0.5.
 """
 

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.generators.geometric.generator import GeometricGenerator
-from engines.generators.geometric.mouth_inside import mouth_inside
 from engines.generators.networked.boxes import Window, where_in_photo
 from engines.motion import Motion
 from engines.native.loader import wait_for_kernels
@@ -29,16 +28,6 @@ class BasePicture:
         self.viewport = head_viewport(enrollment, BASE_PX)
         self._window = Window.of(enrollment, self.viewport)
         self._cache = generator.prepare(enrollment, self.viewport)
-
-    def inside(self, mesh: HeadMesh) -> U8:
-        """(512, 512, 4), premultiplied: what of it lies between the lips, as `WindowGenerator` lays it."""
-        picture = np.zeros((BASE_PX, BASE_PX, 4), np.float32)
-        size = (BASE_PX, BASE_PX)
-        found = mouth_inside(self._cache.mouth, self._generator.model, mesh, self._cache.pose, size)
-        if found is not None:
-            x0, y0, x1, y1 = found.box
-            picture[y0:y1, x0:x1] = np.dstack([found.colour, found.alpha * 255])
-        return np.clip(picture + np.float32(0.5), 0, 255).astype(np.uint8)
 
     def draw(self, mesh: HeadMesh, motion: Motion) -> tuple[U8, F32]:
         """(premultiplied RGBA (512, 512, 4), where in the photo each place comes from (32, 32, 2)) of a head posed in

@@ -21,8 +21,8 @@ from engines.compile.network import Network
 from engines.compile.weights import NetworkKind, WeightsHeader, build_network
 from engines.generators.networked import terms
 from engines.generators.networked.discriminators import folded
-from engines.generators.networked.drawn_mouth import laid_over
 from engines.generators.networked.lesson import Judges, Lesson, Outcome, Teaching
+from engines.generators.networked.openings import laid_over
 from engines.generators.networked.parts import parts_l1
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
@@ -71,7 +71,7 @@ class Blueprint(ABC, Generic[Config]):
     - `eight_bits`: modules of `networks` that may count in eight bits: they draw each frame, and move nothing, for a
       flow that is rounded moves edges.
     - `laid`: the stages that the photo warped stands in. Over it, and so in them and in the picture, lies what shows
-      between the lips (`drawn_mouth`); none of a generator that draws that by itself.
+      between lids and lips (`openings`); none of a generator that draws that by itself.
     - `parts`: how much mouth and eyes count beside its losses (`parts_l1`).
     - `teaching`: how discriminators learn and what they count.
     - `teacher`: the recognition net that it learns from where a training has one (`Judges.describe`); then another must
@@ -190,11 +190,11 @@ class Blueprint(ABC, Generic[Config]):
         return self._laid(self.draw(networks, self.inputs(networks, scene), features), scene)
 
     def moved(self, scene: Scene, flow: Tensor) -> Tensor:
-        """The photo warped, and the mouth's inside over it as `Paste.draw_warped` lays it (B, 4, h, w)."""
+        """(B, 4, h, w): the photo warped, and what shows between lids and lips over it, as `Paste.draw_warped` has it."""
         found = warped(scene.photo_at(self.window), flow)
-        if not self.laid or scene.inside is None:
+        if not self.laid or scene.openings is None:
             return found
-        return laid_over(found, scene.inside.at(self.window))
+        return laid_over(found, scene.openings.at(self.window))
 
     def _laid(self, made: Made, scene: Scene) -> Made:
         if not self.laid or made.flow is None:

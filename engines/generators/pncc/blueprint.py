@@ -21,7 +21,7 @@ Where ours differs:
 - The flow is told on top of the computed flow (`computed_flow`), which both PNCCs together tell exactly: the thesis'
   network has two weeks on three GPUs to find it out. It goes on beyond the head (`filled`). Without that switch it
   starts at 0.
-- The mouth's inside is drawn and lies over the warped photo (`networked.drawn_mouth`).
+- Eyeballs, falling lids and the mouth's inside are drawn and lie over the warped photo (`networked.openings`).
 - The photo's three convolutions run once and are kept in the avatar.
 - EfficientNet-Lite0 for VGG-19; mobileface for the re-identification net, and another (faceres) then judges. λ 1, 1, 1,
   50, 10, 10 are all divided by 50, as gradients are cut at one length; λ₉ is made smaller than that (`LossWeights`).

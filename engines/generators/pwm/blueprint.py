@@ -29,8 +29,8 @@ begin alike.
 Deviations: our full-head 3DMM for FLAME, its face for BFM. RGBA premultiplied in and out, losses over the plate, and
 one loss more for alpha, which the paper does not have. EfficientNet-Lite0 for VGG-19: the picture itself and the
 network's first four resolutions stand for the first five blocks. The discriminators learn before they count, at a rate
-of their own (`Teaching`). The mouth's inside lies over the photo warped by the last displacement, in I_w and in I_o
-(`networked.drawn_mouth`).
+of their own (`Teaching`). Eyeballs, falling lids and the mouth's inside lie over the photo warped by the last
+displacement, in I_w and I_o (`networked.openings`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The mouth's inside over a warped photo: calls and training lay the same, where the head model has it."""
+"""Eyes and mouth over a warped photo: calls and training lay the same, where the head model has them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,9 @@ from test_generator import moved
 from test_networked import MODEL, Laying, Warper, seen, weights_of
 
 from engines.enrollment import Enrollment
-from engines.generators.geometric.generator import GeometricGenerator
-from engines.generators.geometric.mouth_inside import Inside
-from engines.generators.networked.base_picture import BASE_PX, BasePicture
+from engines.generators.geometric.patch import Box, Patch, layered
 from engines.generators.networked.blueprint import warped
-from engines.generators.networked.drawn_mouth import DrawnMouth, laid_over
+from engines.generators.networked.openings import Openings, laid_over
 from engines.generators.networked.picture import Picture
 from engines.generators.networked.surface import HeadTables
 from engines.generators.networked.window import WindowGenerator
@@ -40,35 +39,43 @@ def drawn(kind: type[Warper], e: Enrollment, motion: Motion, folder: Path) -> U8
     return generator.render(generator.prepare(e, viewport), gbuffer, MotionWindow((motion,) * 3, 2))
 
 
-def inside_of(e: Enrollment, motion: Motion, side_px: int = 256) -> Inside | None:
+def openings_of(e: Enrollment, motion: Motion, side_px: int = 256) -> list[Patch]:
     viewport = head_viewport(e, side_px)
     mesh = pose_head(MODEL, e, motion, viewport)
-    return DrawnMouth.of(MODEL, e, viewport).inside(mesh, viewport)
+    return [p for p in Openings.of(MODEL, e, viewport).drawn(mesh, viewport, motion) if p is not None]
 
 
 @pytest.mark.slow
-def test_a_call_lays_what_the_head_model_has_between_the_lips(astronaut: Enrollment, tmp_path: Path) -> None:
-    motion = moved(astronaut.motion, yaw=8, jawOpen=0.6)
+@pytest.mark.parametrize("blink", [0.0, 1.0])
+def test_a_call_lays_what_the_head_model_has_between_lids_and_lips(
+    astronaut: Enrollment, tmp_path: Path, blink: float
+) -> None:
+    motion = moved(astronaut.motion, yaw=8, jawOpen=0.6, eyeBlinkLeft=blink, eyeBlinkRight=blink)
     plain, laid = (drawn(kind, astronaut, motion, tmp_path).astype(int) for kind in (Warper, Laying))
-    inside = inside_of(astronaut, motion)
-    assert inside is not None
-    x0, y0, x1, y1 = inside.box
-    whole = inside.alpha[..., 0] > 0.99
-    assert whole.sum() > 100
-    assert np.abs(laid[y0:y1, x0:x1, :3] - inside.colour)[whole].max() <= 3  # the rest is what engines round
-    assert np.abs(plain[y0:y1, x0:x1, :3] - inside.colour)[whole].mean() > 20
+    found = openings_of(astronaut, motion)
+    assert len(found) == 3
     changed = np.abs(laid - plain).max(2) > 0
-    changed[y0:y1, x0:x1] = False
+    for patch in found:
+        x0, y0, x1, y1 = patch.box
+        whole = patch.alpha[..., 0] > 0.99
+        assert whole.sum() > 20
+        assert (
+            np.abs(laid[y0:y1, x0:x1, :3] - patch.colour)[whole].max() <= 4
+        )  # the rest is what engines round
+        changed[y0:y1, x0:x1] = False
+    x0, y0, x1, y1 = found[2].box
+    assert np.abs(plain[y0:y1, x0:x1, :3] - found[2].colour)[found[2].alpha[..., 0] > 0.99].mean() > 20
     assert not changed.any()
     assert np.array_equal(plain[..., 3], laid[..., 3])
 
 
 @pytest.mark.slow
-def test_nothing_lies_between_closed_lips(astronaut: Enrollment, tmp_path: Path) -> None:
-    closed = moved(astronaut.motion, yaw=5, jawOpen=0.0)
-    found = inside_of(astronaut, closed)
-    assert found is None or found.alpha.max() <= 1
-    assert drawn(Laying, astronaut, astronaut.motion, tmp_path).shape == (256, 256, 4)
+def test_eyes_turn_with_the_gaze(astronaut: Enrollment) -> None:
+    rest, aside = astronaut.motion, replace(astronaut.motion, gaze_rad=astronaut.motion.gaze_rad + 0.3)
+    (a, *_), (b, *_) = (openings_of(astronaut, m) for m in (rest, aside))
+    assert a.box == b.box
+    assert np.array_equal(a.alpha, b.alpha)
+    assert np.abs(a.colour - b.colour).max() > 30
 
 
 @pytest.mark.slow
@@ -78,8 +85,8 @@ def test_training_lays_the_same(astronaut: Enrollment, drawn_pairs: Path) -> Non
     store = Store(drawn_pairs, blueprint, torch.device("cpu"))
     lesson = lesson_of(store.gather(store.train[2:4], None), HeadTables.of(MODEL), blueprint)
     scene = lesson.scene
-    assert scene.inside is not None
-    inside = scene.inside.at(blueprint.window)
+    assert scene.openings is not None
+    inside = scene.openings.at(blueprint.window)
     networks = blueprint.networks()
     made = blueprint.make(networks, scene)
     assert made.flow is not None
@@ -96,31 +103,49 @@ def test_training_lays_the_same(astronaut: Enrollment, drawn_pairs: Path) -> Non
 @pytest.mark.slow
 def test_pairs_hold_what_a_call_lays(astronaut: Enrollment) -> None:
     motion = moved(astronaut.motion, yaw=8, jawOpen=0.6)
-    base = BasePicture(GeometricGenerator(MODEL), astronaut)
-    stored = base.inside(pose_head(MODEL, astronaut, motion, base.viewport)).astype(int)
-    inside = inside_of(astronaut, motion, BASE_PX)
-    assert inside is not None
-    x0, y0, x1, y1 = inside.box
-    assert np.abs(stored[y0:y1, x0:x1, :3] - inside.colour).max() <= 1
-    assert np.abs(stored[y0:y1, x0:x1, 3] - 255 * inside.alpha[..., 0]).max() <= 1
-    stored[y0:y1, x0:x1] = 0
+    viewport = head_viewport(astronaut, 512)
+    mesh = pose_head(MODEL, astronaut, motion, viewport)
+    stored = Openings.of(MODEL, astronaut, viewport).picture(mesh, viewport, motion).astype(int)
+    for patch in openings_of(astronaut, motion, 512):
+        x0, y0, x1, y1 = patch.box
+        assert np.abs(stored[y0:y1, x0:x1, :3] - patch.colour).max() <= 1
+        assert np.abs(stored[y0:y1, x0:x1, 3] - 255 * patch.alpha[..., 0]).max() <= 1
+        stored[y0:y1, x0:x1] = 0
     assert not stored.any()
 
 
+def flat(box: Box, grey: float, alpha: float) -> Patch:
+    high, wide = box[3] - box[1], box[2] - box[0]
+    return Patch(box, np.full((high, wide, 3), grey, np.float32), np.full((high, wide, 1), alpha, np.float32))
+
+
 def test_what_lies_beyond_a_picture_is_cut() -> None:
-    inside = Inside((3, 2, 7, 6), np.full((4, 4, 3), 50, np.float32), np.full((4, 4, 1), 0.5, np.float32))
     whole, part = np.full((8, 9, 4), 100, np.uint8), np.full((3, 4, 4), 100, np.float32)
-    inside.paint(whole)
-    assert (whole[2:6, 3:7, :3] == 100).all()
-    inside = Inside(inside.box, inside.colour + 20, inside.alpha)
-    inside.paint(whole)
-    inside.paint(part, left=5, top=4)
+    flat((3, 2, 7, 6), 50, 0.5).over(whole)
+    assert (whole == 100).all()
+    patch = flat((3, 2, 7, 6), 70, 0.5)
+    patch.over(whole)
+    patch.over(part, left=5, top=4)
+    patch.over(part, left=40, top=40)
     assert (whole[2:6, 3:7, :3] == 120).all()
     assert (whole[2:6, 3:7, 3] == 100).all()
     assert (whole[:2] == 100).all()
     assert (part[:2, :2, :3] == 120).all()
     assert (part[2:] == 100).all()
-    inside.paint(part, left=40, top=40)
+
+
+def test_patches_in_layers_are_one_over_the_other() -> None:
+    below, above = flat((1, 1, 5, 4), 60, 0.5), flat((3, 2, 8, 7), 30, 0.25)
+    one, after = (np.full((9, 9, 3), 200, np.float32) for _ in range(2))
+    for patch in (below, above):
+        patch.over(after)
+    both = layered([below, above])
+    assert both is not None
+    assert both.box == (1, 1, 8, 7)
+    both.over(one)
+    assert np.abs(one - after).max() < 1e-3
+    assert layered([]) is None
+    assert layered([above]) is above
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -134,7 +159,7 @@ def test_every_paper_lays_it_in_its_stages_and_its_picture(name: str) -> None:
     inside[:, :, 70:80, 50:60] = torch.tensor([0.4, 0.1, 0.1, 0.5])[:, None, None]
     with torch.no_grad():
         plain = blueprint.make(networks, scene)
-        scene.inside = Picture(inside)
+        scene.openings = Picture(inside)
         laid = blueprint.make(networks, scene)
     # an empty photo: what is laid is all that there is of colour
     wanted = torch.cat([inside[:, :3], torch.zeros_like(inside[:, 3:])], 1)
