@@ -190,7 +190,7 @@ class Blueprint(ABC, Generic[Config]):
         return self._laid(self.draw(networks, self.inputs(networks, scene), features), scene)
 
     def moved(self, scene: Scene, flow: Tensor) -> Tensor:
-        """(B, 4, h, w): the photo warped, and what shows between lids and lips over it, as `Paste.draw_warped` has it."""
+        """(B, 4, h, w): the photo warped, and what shows between lids and lips over it, as `Paste.draw_warped`."""
         found = warped(scene.photo_at(self.window), flow)
         if not self.laid or scene.openings is None:
             return found
