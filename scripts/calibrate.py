@@ -30,6 +30,7 @@ from scripts.generators.lessons import lesson_of
 from scripts.generators.store import Store
 
 _BATCH = 8
+USUAL = 0.9
 
 
 def blueprint_of(generator: str) -> type[Blueprint[Any]]:
@@ -40,10 +41,10 @@ def blueprint_of(generator: str) -> type[Blueprint[Any]]:
 
 
 class Watch:
-    """Least and most of what goes into each convolution of `networks`, from here on."""
+    """What goes into each convolution of `networks`, from here on."""
 
     def __init__(self, networks: nn.Module) -> None:
-        self.ranges: dict[str, tuple[float, float]] = {}
+        self._ends: dict[str, list[tuple[float, float]]] = {}
         self._hooks = [
             module.register_forward_hook(self._seen(name))
             for name, module in networks.named_modules()
@@ -52,10 +53,20 @@ class Watch:
 
     def _seen(self, name: str):  # what torch calls a hook
         def see(_: nn.Module, given: tuple[Tensor, ...], __: object) -> None:
-            least, most = self.ranges.get(name, (0.0, 0.0))
-            self.ranges[name] = (min(least, float(given[0].min())), max(most, float(given[0].max())))
+            self._ends.setdefault(name, []).append((float(given[0].min()), float(given[0].max())))
 
         return see
+
+    def ranges(self, share: float = USUAL) -> dict[str, tuple[float, float]]:
+        """Least and most by convolution, as a `share` of all batches have them: the steps of eight bits are not made
+        coarser for all by a few odd pictures, whose ends are cut off."""
+        return {
+            name: (
+                min(0.0, float(np.quantile([least for least, _ in ends], 1 - share))),
+                max(0.0, float(np.quantile([most for _, most in ends], share))),
+            )
+            for name, ends in self._ends.items()
+        }
 
     def end(self) -> None:
         """Networks are as before."""
@@ -64,9 +75,10 @@ class Watch:
 
 
 def calibrate(
-    pairs: Path, generator: str, weights: Path | None, rows: int
+    pairs: Path, generator: str, weights: Path | None, rows: int, share: float = USUAL
 ) -> tuple[dict[str, tuple[float, float]], str]:
-    """(ranges by convolution, sha256 of the weights) over `rows` pairs of people that networks learn from.
+    """(ranges by convolution, sha256 of the weights) over `rows` pairs of people that networks learn from; `share`: see
+    `Watch.ranges`.
 
     Raises VisavisError when pairs or weights cannot be read.
     """
@@ -84,7 +96,7 @@ def calibrate(
                 blueprint.make(networks, lesson.scene)
     finally:
         watch.end()
-    return watch.ranges, digest
+    return watch.ranges(share), digest
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -99,10 +111,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, help="of the networks (default: those that ship)")
     parser.add_argument("--only", default="", metavar="PART", help="the networks' part of this name instead")
     parser.add_argument("--rows", type=int, default=256, help="pairs looked at")
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=USUAL,
+        help=f"of the batches whose ends count ({USUAL}; 1: all of them)",
+    )
     parser.add_argument("-o", "--output", type=Path, help="default: beside the weights")
     told = parser.parse_args(arguments)
     try:
-        ranges, digest = calibrate(told.pairs, told.generator, told.weights, told.rows)
+        ranges, digest = calibrate(told.pairs, told.generator, told.weights, told.rows, told.share)
     except VisavisError as error:
         sys.exit(f"visavis: {error}")
     kind = blueprint_of(told.generator)

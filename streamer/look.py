@@ -11,7 +11,7 @@ from engines.errors import PhotoError
 from engines.picture.background import KEEP, Background, BackgroundError, read_colour
 from engines.renderer import Aspect
 
-BACKGROUND_CHOICES = "keep, blur, transparent, a colour such as '#00ff00', or a picture file"
+BACKGROUND_CHOICES = "keep, soft, blur, transparent, a colour such as '#00ff00', or a picture file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,8 @@ def read_background(text: str) -> Background:
     word = text.strip()
     if word == "keep":
         return KEEP
-    if word == "blur":
-        return Background("blur")
-    if word == "transparent":
-        return Background("transparent")
+    if word == "soft" or word == "blur" or word == "transparent":
+        return Background(word)
     if word.startswith("#"):
         return Background("colour", colour=read_colour(word))
     path = Path(word)

@@ -85,6 +85,7 @@ def toy_person(sizes: Sizes, seed: int) -> Person:
         follow=smooth(random, 1, *body_grid(sizes)),
         head=(smooth(random, 1, sizes.rows, sizes.columns) > 0.5).float(),
         plates=smooth(random, 6, sizes.plate_px, sizes.plate_px).unflatten(1, (2, 3)) * 255,
+        lids=smooth(random, 6, sizes.plate_px, sizes.plate_px).unflatten(1, (2, 3)) * 255,
         lash_rgb=torch.rand(1, 2, 3, generator=random) * 80,
         cavity_rgb=torch.rand(1, 3, generator=random) * 90,
         tongue_rgb=torch.rand(1, 3, generator=random) * 200,
@@ -144,8 +145,6 @@ def toy_frame(drawing: Drawing, seed: int = 0) -> U8:
         "vertices": points, "scale": np.array([0.35 * size]), "turned": np.array([1.0 if seed % 2 else 0.0]),
         "plane": np.array([[1, 0.02, 1.5], [0.01, 1, -0.5]]),
         "lid_corner": corner, "lid_box": np.concatenate([corner, corner + eye - 2], 1), "eye_corner": corner,
-        "lid_curves": np.broadcast_to(corner[:, None, 1:] + [[9], [3], [0]], (2, 3, eye)),
-        "lid_sides": corner[:, :1] + [0, eye], "lid_weight": np.array([0.5, 0.0]),
         "eye_box": np.concatenate([corner, corner + eye - 3], 1),
         "mouth_corner": np.array([size // 3, size // 2]),
         "mouth_box": np.array([size // 3, size // 2, size // 3 + mouth - 3, size // 2 + mouth - 4]),
@@ -154,7 +153,7 @@ def toy_frame(drawing: Drawing, seed: int = 0) -> U8:
     }  # fmt: skip
     reach = Sizes(size, size).thread_px
     values["thread"] = np.where(np.abs(np.arange(-reach, reach + 1)) < 2, 1, -1)
-    values["eye_affine"] = np.broadcast_to([[1.1, 0.1, 1.0], [0, 1.2, 1.5]], (2, 2, 3))
+    values["eye_affine"] = values["lid_affine"] = np.broadcast_to([[1.1, 0.1, 1.0], [0, 1.2, 1.5]], (2, 2, 3))
     if "crops" in values:  # of a generator that paints mouth and eyes by networks
         third = size // 3
         values["crops"] = np.array(

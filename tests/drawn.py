@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.networked.boxes import Window, where_in_photo
+from engines.generators.networked.openings import Openings
 from engines.head.model import load_head_model
 from engines.motion import Motion
 from engines.motion_descriptor import describe
@@ -17,7 +18,7 @@ from engines.picture.composite import make_background
 from engines.raster.gbuffer import rasterise
 from engines.raster.pose import head_viewport, photo_viewport, pose_head, pose_in_viewport
 from engines.renderer import Renderer
-from scripts.generators.item import Item, grey_png, joined, jpeg, rounded
+from scripts.generators.item import Item, grey_png, joined, jpeg, rgba_png, rounded
 
 U8 = NDArray[np.uint8]
 MODEL = load_head_model()
@@ -40,13 +41,15 @@ def drawn_item(
     frames = [photo.photo, *(np.asarray(renderer.render(m) * tint, np.uint8) for m in motions)]
     generator, viewport = GeometricGenerator(MODEL), head_viewport(photo, 512)
     cache, window = generator.prepare(photo, viewport), Window.of(photo, viewport)
-    layers, wheres = list[U8](), list[NDArray[np.float16]]()
+    openings = Openings.of(MODEL, photo, viewport)
+    layers, laid, wheres = list[U8](), list[U8](), list[NDArray[np.float16]]()
     for motion in motions:
         gbuffer = rasterise(
             MODEL, pose_head(MODEL, photo, motion, viewport), viewport, generator.config.grid_px
         )
         drawn = generator.draw(cache, gbuffer, motion)
         layers.append(drawn.picture)
+        laid.append(openings.picture(gbuffer.mesh, viewport, motion))
         wheres.append(where_in_photo(drawn.flow, gbuffer, window).astype(np.float16))
     whole, count = photo_viewport(photo), len(frames)
     own = [photo.motion, *motions]
@@ -61,6 +64,7 @@ def drawn_item(
         **joined("background", [background] * count), **joined("degraded", [b""] * count),
         **joined("picture", [jpeg(p[..., :3]) for p in layers]),
         **joined("alpha", [grey_png(p[..., 3]) for p in layers]),
+        **joined("openings", [rgba_png(p) for p in laid]),
     }  # fmt: skip
     return Item(
         name=name, subject=name, held_out=held_out, sharpness=1.0, head_model=MODEL.digest, clip="0" * 64, **pictures,

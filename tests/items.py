@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.head.model import load_head_model
-from scripts.generators.item import OF_FRAME, OF_PAIR, Item, grey_png, joined, jpeg
+from scripts.generators.item import OF_FRAME, OF_PAIR, Item, grey_png, joined, jpeg, rgba_png
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,18 @@ def tiny_item(
         )
         return grey_png(image) if grey else jpeg(image)
 
+    def between_lips() -> bytes:
+        image = np.zeros((512, 512, 4), np.uint8)
+        image[300:340, 220:290] = (90, 40, 40, 255)
+        return rgba_png(image)
+
     pictures: dict[str, NDArray[np.generic]] = {}
     for kind in (*OF_FRAME, *OF_PAIR):
         many = len(source) if kind in OF_PAIR else frames
         grey = kind in ("matte", "visibility", "alpha")
         made = [picture(_SIDE_PX.get(kind, 512), grey) for _ in range(many)]
+        if kind == "openings":
+            made = [between_lips() for _ in range(many)]
         if kind == "degraded":  # the second photo alone is a poor one
             made = [data if k == 1 else b"" for k, data in enumerate(made)]
         pictures |= joined(kind, made)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from calibration.photo import open_photo
-from engines.picture.background import KEEP, Background, BackgroundError, cover, read_colour
+from engines.enrollment import Enrollment
+from engines.picture.background import KEEP, Background, BackgroundError, BackgroundMode, cover, read_colour
+from engines.picture.composite import make_background
+from engines.raster.pose import head_viewport
 from streamer.look import AS_IS, as_background, read_background, read_picture, require_opaque
 
 U8 = NDArray[np.uint8]
@@ -65,6 +69,7 @@ def test_words_colours_and_files_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "wall.png"
     Image.fromarray(np.full((90, 160, 3), (10, 200, 90), np.uint8)).save(path)
     assert read_background("keep") is KEEP
+    assert read_background("soft").mode == "soft"
     assert read_background("blur").mode == "blur"
     assert read_background("transparent").mode == "transparent"
     assert read_background("#0f0").colour == (0, 255, 0)
@@ -103,7 +108,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes, says: str
 
 @pytest.mark.parametrize("text", ["nope", "", "no/such/file.png", "Keep"])
 def test_an_unknown_background_lists_the_choices(text: str) -> None:
-    with pytest.raises(BackgroundError, match=r"keep, blur, transparent, a colour .* picture file"):
+    with pytest.raises(BackgroundError, match=r"keep, soft, blur, transparent, a colour .* picture file"):
         read_background(text)
 
 
@@ -111,3 +116,16 @@ def test_transparency_is_refused_with_a_way_out() -> None:
     with pytest.raises(BackgroundError, match=r"a video call .*#00ff00.*animate.*\.mov"):
         require_opaque(Background("transparent"), "a video call")
     require_opaque(Background("colour"), "a video call")
+
+
+def test_a_soft_background_is_between_the_photos_own_and_a_blur(astronaut: Enrollment) -> None:
+    """Its lines are still there, less sharp."""
+    viewport = head_viewport(astronaut, 256)
+
+    def behind(mode: BackgroundMode) -> NDArray[np.float32]:
+        return make_background(astronaut, viewport, Background(mode)).astype(np.float32)
+
+    keep, soft, blur = behind("keep"), behind("soft"), behind("blur")
+    lines = [float(np.abs(cv2.Laplacian(picture, cv2.CV_32F)).mean()) for picture in (keep, soft)]
+    assert lines[0] > 2 * lines[1]
+    assert 0 < 1.5 * np.abs(soft - keep).mean() < np.abs(blur - keep).mean()

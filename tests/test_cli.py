@@ -794,7 +794,7 @@ def test_a_wide_film_is_720_high(call: Call, avatar: Path, short_motion: Path, t
     ("more", "says"),
     [
         (["--background", "transparent"], r"out\.mp4 cannot be transparent; .*\.mov.*\.webm"),
-        (["--background", "nope"], "choose keep, blur, transparent"),
+        (["--background", "nope"], "choose keep, soft, blur, transparent"),
         (["--background", "#12"], "write it as #rrggbb"),
         (["--background", __file__], "no background: .*not a picture"),
         (["--aspect", "16:9", "--framing", "photo"], "own shape"),

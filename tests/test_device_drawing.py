@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from test_generator import moved
-from test_networked import Warper, weights_of
+from test_networked import Laying, Warper, weights_of
 from torch import Tensor
 
 from engines.compile.torch_engine import TorchEngine
@@ -304,11 +304,12 @@ def test_pictures_from_the_posed_mesh_are_opencvs_but_for_single_pixels(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [Warper, Laying])
 def test_a_generator_that_is_its_blueprint_alone_is_drawn_alike(
-    astronaut: Enrollment, tmp_path: Path
+    astronaut: Enrollment, tmp_path: Path, kind: type[Warper]
 ) -> None:
-    weights = weights_of(Warper, tmp_path / "warper.safetensors")
-    generator = WindowGenerator(Warper, MODEL, weights=weights, engines=[TorchEngine()])
+    weights = weights_of(kind, tmp_path / "warper.safetensors")
+    generator = WindowGenerator(kind, MODEL, weights=weights, engines=[TorchEngine()])
     box = prepared(generator, astronaut, 256)
     assert generator.wait_until_compiled(60)
     twin = twin_of(generator, MODEL, box, CPU)

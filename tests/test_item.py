@@ -135,7 +135,7 @@ def test_a_stranger_s_file_is_told_from_a_damaged_one(tmp_path: Path) -> None:
     ("changed", "says"),
     [
         ({"format": "visavis-avatar"}, "no pairs of visavis"),
-        ({"version": 3}, "version 3, this visavis reads 2"),
+        ({"version": 2}, "version 2, this visavis reads 3"),
         ({"version": None}, "version None"),
     ],
 )

@@ -82,6 +82,12 @@ class Warper(Blueprint[Widths]):
         return {"l1": (lesson.over(made.rgba) - lesson.truth_at(self.window)).abs().mean()}
 
 
+class Laying(Warper):
+    """The same with the mouth's inside over the photo."""
+
+    laid = ("warped",)
+
+
 class Adding(nn.Module):
     """Nothing, until it has learnt something."""
 

@@ -129,7 +129,7 @@ def enrollment_of(item: Item, frame: int) -> Enrollment:
 @pytest.mark.slow
 def test_every_clip_and_portrait_has_its_item(made: Path) -> None:
     report = json.loads((made / "report.json").read_text())
-    assert report["version"] == 2
+    assert report["version"] == 3
     assert report["left_out"] == {}
     assert report["items"] == {
         f"{LEARNT}_01": {"subject": LEARNT, "held_out": False},
@@ -292,8 +292,8 @@ def test_a_stranger_s_file_in_the_cache_is_left_alone(tmp_path: Path, data: Path
 
 
 def test_a_cache_of_the_version_before_is_left_alone(tmp_path: Path, data: Path) -> None:
-    (tmp_path / "report.json").write_text('{"version": 1, "items": {}}')
-    with pytest.raises(TrainingError, match=r"version 1, this visavis makes 2; choose another folder"):
+    (tmp_path / "report.json").write_text('{"version": 2, "items": {}}')
+    with pytest.raises(TrainingError, match=r"version 2, this visavis makes 3; choose another folder"):
         build([data], tmp_path)
 
 

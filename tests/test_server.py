@@ -878,7 +878,7 @@ def test_a_background_that_is_too_large_is_refused() -> None:
     [
         ("transparent", 400, "cannot be transparent.*#00ff00"),
         ("/etc/passwd", 400, "no background '/etc/passwd'"),
-        ("streamer/data/demo.jpg", 400, "choose keep, blur"),
+        ("streamer/data/demo.jpg", 400, "choose keep, soft, blur"),
         ("#12", 400, "#rrggbb"),
         ("b-gone", 410, "choose it again"),
         ("x" * 65, 422, "background"),

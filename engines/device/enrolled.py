@@ -35,7 +35,10 @@ def person_of(cache: GeometricCache, model: HeadModel, triangles: NDArray[np.int
     chosen = np.zeros(len(model.triangles), bool)
     chosen[triangles] = True
     mouth = cache.mouth
-    plates = np.stack([_padded(e.image, sizes.plate_px, "edge") for e in cache.eyes])
+    plates, lids = (
+        np.stack([_padded(image, sizes.plate_px, "edge") for image in images])
+        for images in ([e.image for e in cache.eyes], [e.lid for e in cache.eyes])
+    )
     own = _padded(mouth.photo, sizes.own_mouth_px, "constant")
     return Person(
         canvas=packed(torch.from_numpy(cache.canvas)[None]),
@@ -45,6 +48,7 @@ def person_of(cache: GeometricCache, model: HeadModel, triangles: NDArray[np.int
         follow=_tensor(cache.body.follow[None]),
         head=_tensor(cache.body.head[None]),
         plates=_tensor(plates),
+        lids=_tensor(lids),
         lash_rgb=_tensor(np.stack([e.lash_rgb for e in cache.eyes])),
         cavity_rgb=_tensor(mouth.cavity_rgb),
         tongue_rgb=_tensor(mouth.tongue_rgb),

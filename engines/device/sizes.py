@@ -102,8 +102,8 @@ class Sizes:
         return [
             Field("vertices", (vertices, 3)), Field("scale", (1,)), Field("turned", (1,)),
             Field("unfolded", (1,)), Field("plane", (2, 3)),
-            Field("lid_corner", (2, 2)), Field("lid_box", (2, 4)), Field("lid_curves", (2, 3, eye)),
-            Field("lid_sides", (2, 2)), Field("lid_weight", (2,)),
+            Field("lid_corner", (2, 2)), Field("lid_box", (2, 4)), Field("lid_affine", (2, 2, 3)),
+            Field("lid_mask", (2, eye, eye), True), Field("lid_line", (2, eye, eye), True),
             Field("eye_corner", (2, 2)), Field("eye_box", (2, 4)), Field("eye_affine", (2, 2, 3)),
             Field("eye_mask", (2, eye, eye), True), Field("lashes", (2, eye, eye), True),
             Field("mouth_corner", (2,)), Field("mouth_box", (4,)), Field("mouth_numbers", (8,)),
@@ -121,7 +121,7 @@ class Person(Rows):
     - `source` (B, 3, S, S): where in the canvas each texel lies in the photo, and whether the photo shows it.
     - `colour` (B, S · S) int32: the texture. - `chosen` (B, T) bool: triangles that ever show.
     - `follow` (B, 1, g, g'), `head` (B, 1, h, w): how far the body goes along, where the photo's head is.
-    - `plates` (B, 2, 3, P, P), `lash_rgb` (B, 2, 3): the eyes. - `cavity_rgb`, `tongue_rgb`, `seam_rgb` (B, 3).
+    - `plates`, `lids` (B, 2, 3, P, P), `lash_rgb` (B, 2, 3): the eyes. - `cavity_rgb`, `tongue_rgb`, `seam_rgb` (B, 3).
     - `teeth` (B, 2, 3, h, w), `own_mouth` (B, 4, Q, Q) premultiplied.
     - `folds` (B, Hc · Wc) int32: the upper canvas with a smile's folds filled, and where that counts.
     """
@@ -133,6 +133,7 @@ class Person(Rows):
     follow: Tensor
     head: Tensor
     plates: Tensor
+    lids: Tensor
     lash_rgb: Tensor
     cavity_rgb: Tensor
     tongue_rgb: Tensor

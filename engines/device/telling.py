@@ -49,11 +49,12 @@ class Square:
     side: int
 
     @staticmethod
-    def around(box: Box, side: int, sizes: Sizes) -> Square:
+    def around(box: Box, side: int, size_px: tuple[int, int]) -> Square:
+        """In a picture of `size_px` (width, height). Raises MisfitError."""
         x0, y0, x1, y1 = box
         if max(x1 - x0, y1 - y0) > side:
             raise MisfitError(f"a part of the face is {x1 - x0} × {y1 - y0} pixels; there is room for {side}")
-        return Square(min(x0, sizes.width_px - side), min(y0, sizes.height_px - side), side)
+        return Square(min(x0, size_px[0] - side), min(y0, size_px[1] - side), side)
 
     def mask(self, values: F32 | None, box: Box) -> NDArray[np.uint8]:
         """(side, side) bytes of (h, w, 1) over a box; None: nothing."""
@@ -79,22 +80,19 @@ def _eyes(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes: Sizes) -
 
     for plate, (contour, corners, row), skin in zip(cache.eyes, EYES, LID_SKIN, strict=True):
         outline = points[list(contour)]
-        lid = falling_lid(plate, [points[list(ring)] for ring in skin], outline, width, height)
+        rings, at = [points[list(ring)] for ring in skin], points[list(corners)]
+        lid = falling_lid(plate, rings, outline, at, cache.pose, mesh.pose, (width, height))
         box = NOWHERE if lid is None else lid.box
-        square = Square.around(box, side, sizes)
-        curves = np.zeros((3, side))
-        if lid is not None:
-            curves[:, box[0] - square.x : box[2] - square.x] = lid.curves
+        square = Square.around(box, side, (width, height))
         say("lid_corner", (square.x, square.y))
         say("lid_box", box)
-        say("lid_curves", curves)
-        say("lid_sides", (0, 0) if lid is None else lid.sides_px)
-        say("lid_weight", 0 if lid is None else lid.weight)
-        eye = open_eye(
-            plate, outline, points[list(corners)], cache.pose, mesh.pose, turned[row], width, height
-        )
+        say("lid_affine", np.zeros((2, 3)) if lid is None else lid.affine)
+        say("lid_mask", square.mask(None if lid is None else lid.mask, box))
+        say("lid_line", square.mask(None if lid is None else lid.line, box))
+        fallen = 0.0 if lid is None else lid.weight
+        eye = open_eye(plate, outline, at, cache.pose, mesh.pose, turned[row], (width, height), fallen)
         box = NOWHERE if eye is None else eye.box
-        square = Square.around(box, side, sizes)
+        square = Square.around(box, side, (width, height))
         say("eye_corner", (square.x, square.y))
         say("eye_box", box)
         say("eye_affine", np.zeros((2, 3)) if eye is None else eye.affine)
@@ -106,7 +104,7 @@ def _eyes(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes: Sizes) -
 def _mouth(cache: GeometricCache, mesh: HeadMesh, sizes: Sizes) -> Values:
     seen = open_mouth(cache.mouth, mesh, cache.pose, sizes.width_px, sizes.height_px)
     box = NOWHERE if seen is None else seen.box
-    square = Square.around(box, sizes.mouth_px, sizes)
+    square = Square.around(box, sizes.mouth_px, (sizes.width_px, sizes.height_px))
     none = seen is None
     return {
         "mouth_corner": np.array([square.x, square.y]),

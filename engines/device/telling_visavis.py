@@ -62,7 +62,8 @@ def tell_visavis(cache: VisavisCache, mesh: HeadMesh, motion: Motion, sizes: Vis
         numbers = [*box.centre_px, *(-across if mirrored else across), *down, box.side_px, finer]
         x0, y0, x1, y1 = box.reach(size, base.width_px, base.height_px, mirrored=mirrored)
         reach = NOWHERE if x1 - x0 < 2 or y1 - y0 < 2 else (x0, y0, x1, y1)
-        told.append((np.array(numbers), Square.around(reach, sizes.patches[1 if k else 0], base), reach))
+        square = Square.around(reach, sizes.patches[1 if k else 0], (base.width_px, base.height_px))
+        told.append((np.array(numbers), square, reach))
     return {
         **tell_geometric(cache.base, mesh, motion, base),
         "motions": np.stack([vector, inputs.mirror_motion(vector)]),

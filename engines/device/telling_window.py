@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from engines.device.enrolled import MisfitError
 from engines.device.packet import Told
 from engines.device.sampling import packed
-from engines.device.telling import Values
-from engines.device.window import Inputs, Pasted, WindowPerson, WindowSizes
+from engines.device.telling import F32, NOWHERE, Square, Values
+from engines.device.window import OPENINGS, Inputs, Pasted, WindowPerson, WindowSizes
 from engines.generators.networked.blueprint import Blueprint
 from engines.generators.networked.paste import Paste
 from engines.generators.networked.picture import Picture
@@ -21,6 +21,7 @@ from engines.generators.networked.scene import Scene
 from engines.generators.networked.surface import HeadTables, Surface
 from engines.generators.networked.window import WindowCache, told_in_window
 from engines.head.model import HeadModel
+from engines.motion import Motion
 from engines.motion_window import MotionWindow
 from engines.raster.gbuffer import HeadMesh
 
@@ -72,14 +73,31 @@ def _pasted(paste: Paste, sizes: WindowSizes) -> Pasted:
     )
 
 
-def tell_window(cache: WindowCache, mesh: HeadMesh, motions: MotionWindow) -> Values:
-    """The fields of `WindowSizes.fields`; `mesh` is told in the window's pixels."""
+def tell_window(cache: WindowCache, mesh: HeadMesh, motions: MotionWindow, sizes: WindowSizes) -> Values:
+    """The fields of `WindowSizes.fields`; `mesh` is told in the window's pixels. Raises MisfitError."""
     told = [told_in_window(cache.enrollment, m, cache.photo.window) for m in motions.motions]
     return {
         "vertices": mesh.vertices_px,
         "scale": np.array([mesh.pose.scale]),
         "motions": np.stack(told),
+        **_openings(cache, mesh, motions.now, sizes),
     }
+
+
+def _openings(cache: WindowCache, mesh: HeadMesh, motion: Motion, sizes: WindowSizes) -> Values:
+    found = (None,) * 3
+    if cache.openings is not None:
+        found = cache.openings.drawn(mesh, cache.photo.window, motion)
+    values: Values = {}
+    for name, side, patch in zip(OPENINGS, sizes.openings_px, found, strict=True):
+        box = NOWHERE if patch is None else patch.box
+        square = Square.around(box, side, (sizes.width_px, sizes.height_px))
+        planes: list[F32 | None] = [None] * 4
+        if patch is not None:
+            planes = [*(patch.colour[..., k : k + 1] / np.float32(255) for k in range(3)), patch.alpha]
+        values[f"{name}_corner"] = np.array([square.x, square.y])
+        values[name] = np.stack([square.mask(plane, box) for plane in planes])
+    return values
 
 
 def inputs_of(

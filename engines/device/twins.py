@@ -186,7 +186,8 @@ class WindowTwin(Twin[WindowGenerator, WindowCache]):
         return draw
 
     def tell(self, mesh: HeadMesh, motions: MotionWindow) -> Values:
-        return tell_window(self.prepared.cache, mesh.seen_in(self.prepared.there, self._window), motions)
+        seen = mesh.seen_in(self.prepared.there, self._window)
+        return tell_window(self.prepared.cache, seen, motions, self.sizes)
 
 
 def twin_of(

@@ -11,9 +11,11 @@ from torch import Tensor
 from engines.device.packet import Field, Told
 from engines.device.rasteriser import rasterise_fixed
 from engines.device.rows import Rows
-from engines.device.sampling import bilinear, bilinear_bytes, rounded
+from engines.device.sampling import Patch, bilinear, bilinear_bytes, rounded
+from engines.device.sizes import Sizes
 
 _PAIRS = 8  # for each pixel of the window
+OPENINGS = ("right_eye", "left_eye", "mouth")
 Inputs = Callable[["WindowPerson", Tensor, Told], tuple[Tensor, ...]]
 Network = Callable[..., tuple[Tensor, ...]]
 
@@ -35,12 +37,23 @@ class WindowSizes:
         side = max(self.width_px, self.height_px) + 16
         return side, side
 
+    @property
+    def openings_px(self) -> tuple[int, int, int]:
+        """Sides of the squares in which `OPENINGS` are laid."""
+        sizes = Sizes(self.width_px, self.height_px)
+        return sizes.eye_px, sizes.eye_px, sizes.mouth_px
+
     def fields(self, vertices: int) -> list[Field]:
-        """What is told of each frame."""
+        """What is told of each frame; `OPENINGS` are premultiplied, drawn on the CPU."""
         return [
             Field("vertices", (vertices, 3)),
             Field("scale", (1,)),
             Field("motions", (self.moments, self.motion)),
+            *(Field(f"{name}_corner", (2,)) for name in OPENINGS),
+            *(
+                Field(name, (4, side, side), True)
+                for name, side in zip(OPENINGS, self.openings_px, strict=True)
+            ),
         ]
 
 
@@ -107,6 +120,10 @@ def draw_window(
         for k, side in enumerate((sizes.columns, sizes.rows))
     )
     moved = rounded(bilinear_bytes(paste.canvas, sizes.canvas, x, y))
+    for name, side in zip(OPENINGS, sizes.openings_px, strict=True):
+        patch = Patch(told[f"{name}_corner"], side, sizes.height_px, sizes.width_px)
+        laid = told[name].float()
+        moved = patch.written(moved, patch.read(moved[:, :3]) * (1 - laid[:, 3:] / 255) + laid[:, :3])
     return _framed(paste, (moved + difference * 255 + 0.5).clamp(0, 255).floor()), full
 
 

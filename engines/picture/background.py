@@ -1,4 +1,4 @@
-"""What stands behind the person: the photo's own background, that blurred, a colour, a picture, or nothing."""
+"""What stands behind the person: the photo's own, that a little or much blurred, a colour, a picture, nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from engines.errors import VisavisError
 
 U8 = NDArray[np.uint8]
 
-BackgroundMode = Literal["keep", "blur", "colour", "picture", "transparent"]
+BackgroundMode = Literal["keep", "soft", "blur", "colour", "picture", "transparent"]
+BLUR_HU: dict[BackgroundMode, float] = {"soft": 0.07, "blur": 0.35}  # sigma in head units (10 cm)
 MAX_SIDES_RATIO = 4.0  # a longer strip would show a sliver of itself, many times enlarged
 MIN_PICTURE_PX = 64
 
@@ -28,14 +29,13 @@ class Background:
     """A choice of background.
 
     `colour` (r, g, b) is for mode "colour", `picture` (H, W, 3) uint8 RGB for mode "picture" (cut to the frame's
-    shape, its middle kept), `blur_hu` for mode "blur": the blur's sigma in head units (10 cm).
+    shape, its middle kept). "soft" is the photo's own as a lens with the face in focus shows it, "blur" hides it.
     Raises BackgroundError for a picture that is missing, too small or a strip.
     """
 
     mode: BackgroundMode = "keep"
     colour: tuple[int, int, int] = (0, 0, 0)
     picture: U8 | None = None
-    blur_hu: float = 0.35
 
     def __post_init__(self) -> None:
         if self.mode != "picture":

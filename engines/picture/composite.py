@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
 from engines.native.loader import kernels
-from engines.picture.background import KEEP, Background, cover
+from engines.picture.background import BLUR_HU, KEEP, Background, cover
 from engines.picture.parting import part, premultiplied
 from engines.raster.gbuffer import Viewport
 from engines.raster.pose import photo_viewport, pose_in_viewport
@@ -36,8 +36,8 @@ def make_background(
         return np.full((size[1], size[0], 3), colour, np.uint8)
     if behind is None:
         behind = parted(enrollment).plate
-    if background.mode == "blur":
-        behind = _blurred(behind, background.blur_hu * photo_scale(enrollment))
+    if background.mode in BLUR_HU:
+        behind = _blurred(behind, BLUR_HU[background.mode] * photo_scale(enrollment))
     return resample(behind, viewport, 0, size)
 
 

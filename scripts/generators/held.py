@@ -13,7 +13,7 @@ from engines.generators.networked.blueprint import Blueprint
 from engines.head.model import HeadModel
 from engines.motion_descriptor import SCALE
 from engines.raster.gbuffer import draw_ids
-from scripts.generators.item import OF_FRAME, Item, Kind, decode_colour, decode_grey, files
+from scripts.generators.item import OF_FRAME, Item, Kind, decode_colour, decode_grey, decode_rgba, files
 from scripts.generators.lessons import in_raster
 from scripts.generators.moments import moment_rows
 from scripts.people.recognition import five_points
@@ -36,6 +36,8 @@ _ALWAYS: Entries = {
 }  # fmt: skip
 # for a generator that completes a base's picture
 _OF_BASE: Entries = {name: (name, "pair") for name in ("picture", "where")}
+# for one over whose warped photo lies what shows between lids and lips
+_OF_OPENINGS: Entries = {"openings": ("openings", "pair")}
 # for one that learns from the way back too: there the frame that drives is the photo
 _OF_BACK: Entries = {
     **{f"back_{n}": (n, "target") for n in ("photo", "maps", "own", "own_vertices", "own_motion", "crop")},
@@ -47,7 +49,8 @@ RASTERS = ("own", "posed")
 def entries_of(blueprint: Blueprint[Any]) -> Entries:
     """What each row of a batch holds for a blueprint: by its name there, the name in `Held`, and of what it is."""
     base = _OF_BASE if blueprint.base is not None else {}
-    return _ALWAYS | base | (_OF_BACK if blueprint.looks_back() else {})
+    laid = _OF_OPENINGS if blueprint.laid else {}
+    return _ALWAYS | base | laid | (_OF_BACK if blueprint.looks_back() else {})
 
 
 class Held:
@@ -76,6 +79,8 @@ class Held:
         if blueprint.base is not None:
             self.small["where"] = item.where
             kinds.extend(("picture", "alpha"))
+        if blueprint.laid:
+            kinds.append("openings")
         self._files = {kind: files(item, kind) for kind in kinds}
         self.poor = np.array([bool(f) for f in self._files["degraded"]])
         self._scale = {"own": item.own_motion[:, SCALE], "posed": motions[:, blueprint.past, SCALE]}
@@ -105,6 +110,8 @@ class Held:
             return self._raster(name, number)
         if name == "background":
             return decode_colour(self._files["background"][number])
+        if name == "openings":
+            return decode_rgba(self._files["openings"][number])
         colour, alpha = _PARTS[name]
         return _beside(decode_colour(self._files[colour][number]), decode_grey(self._files[alpha][number]))
 

@@ -1,4 +1,4 @@
-"""Item: what one clip or portrait gives to train on, in one safetensors file (pairs, version 2).
+"""Item: what one clip or portrait gives to train on, in one safetensors file (pairs, version 3).
 
 Positions are stored pixels: the item's square region of the clip, resampled to 512 × 512, pixel centres at +0.5. What
 can be looked up from the head model (G-buffer, guides, flows, PNCC) is not stored. NumPy, OpenCV and safetensors alone.
@@ -31,14 +31,16 @@ I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
-FORMAT, VERSION = "visavis-pairs", 2
+FORMAT, VERSION = "visavis-pairs", 3
 SUFFIX = ".safetensors"
 STORED_PX, BACKGROUND_PX = 512, 256
 VERTEX_STEPS = 32  # of a stored pixel: what vertices are rounded to
 LANDMARKS = 478
 JPEG_QUALITY = 95
 
-Kind = Literal["rgb", "matte", "colour", "visibility", "background", "degraded", "picture", "alpha"]
+Kind = Literal[
+    "rgb", "matte", "colour", "visibility", "background", "degraded", "picture", "alpha", "openings"
+]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Item(About):
     Of each pair, frame `source` (P,) driven by frame `target` (P,):
     - `vertices` (P, N, 3) in 1/32 px.
     - `picture` JPEG, premultiplied, and `alpha` PNG, 512²: what `geometric` draws in the photo's window.
+    - `openings` PNG, premultiplied RGBA, 512²: what of it shows between lids and lips.
     - `where` (P, 32, 32, 2): where in that window each place of it comes from, as `where_in_photo`.
     """
 
@@ -110,6 +113,8 @@ class Item(About):
     picture_ends: I64
     alpha_bytes: U8
     alpha_ends: I64
+    openings_bytes: U8
+    openings_ends: I64
     where: F16
 
     @cached_property
@@ -125,7 +130,7 @@ _TENSORS: dict[str, type[np.generic]] = {
     for field in fields(Item)[len(fields(About)) :]
 }
 OF_FRAME: tuple[Kind, ...] = ("rgb", "matte", "colour", "visibility", "background", "degraded")
-OF_PAIR: tuple[Kind, ...] = ("picture", "alpha")
+OF_PAIR: tuple[Kind, ...] = ("picture", "alpha", "openings")
 
 _SHAPES: dict[str, tuple[str | int, ...]] = {
     "crop_px": ("K", 3), "neutral_hu": ("K", "N", 3), "identity": ("K", "I"), "landmarks_px": ("K", LANDMARKS, 3),
@@ -161,6 +166,11 @@ def grey_png(image: U8) -> bytes:
     return _encoded(".png", image, _AS_PNG)
 
 
+def rgba_png(image: U8) -> bytes:
+    """RGBA (H, W, 4) → PNG."""
+    return _encoded(".png", image[..., [2, 1, 0, 3]], _AS_PNG)
+
+
 def _encoded(kind: str, image: U8, options: Sequence[int]) -> bytes:
     ok, data = cv2.imencode(kind, image, options)
     if not ok:
@@ -176,6 +186,11 @@ def decode_colour(data: bytes) -> U8:
 def decode_grey(data: bytes) -> U8:
     """A file of `matte`, `visibility` or `alpha` → (H, W). Raises TrainingError."""
     return _decoded(data, cv2.IMREAD_GRAYSCALE)
+
+
+def decode_rgba(data: bytes) -> U8:
+    """A file of `openings` → (H, W, 4) RGBA. Raises TrainingError."""
+    return np.asarray(cv2.cvtColor(_decoded(data, cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA), np.uint8)
 
 
 def _decoded(data: bytes, how: int) -> U8:

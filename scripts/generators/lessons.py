@@ -33,7 +33,7 @@ def lesson_of(batch: Batch, tables: HeadTables, blueprint: Blueprint[Any], step:
 
     own = in_window(batch["own_motion"], crop)
     motions = in_window(batch["motions"], crop[:, None])
-    picture = batch.get("picture")
+    picture, openings = batch.get("picture"), batch.get("openings")
     back = _way_back(batch, tables, blueprint, tint) if blueprint.looks_back() else None
     scene = Scene(
         tables, size, Picture(batch["photo"], window, flip, tint, "straight"),
@@ -42,6 +42,7 @@ def lesson_of(batch: Batch, tables: HeadTables, blueprint: Blueprint[Any], step:
         mirrored(motions, flip), mirrored(own, flip),
         past=blueprint.past, flip=flip, tint=tint, where=batch.get("where"),
         picture=None if picture is None else Picture(picture, beside, flip, tint),
+        openings=None if openings is None else Picture(openings, beside, flip, tint),
     )  # fmt: skip
     return Lesson(
         scene, Picture(batch["truth"], window, flip, tint, "beside"),

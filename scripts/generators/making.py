@@ -264,12 +264,12 @@ def assembled(
     if not pairs:
         raise Rejected("no other frame shows the face")
     drawings: dict[int, Drawing] = {}
-    rows: list[tuple[NDArray[np.int16], bytes, bytes, NDArray[np.float16]]] = []
+    rows: list[tuple[NDArray[np.int16], bytes, bytes, bytes, NDArray[np.float16]]] = []
     for photo, _, moment in pairs:
         if photo not in drawings:
             drawings = {photo: Drawing(sources[photo])}  # pairs come photo by photo
         rows.append(drawings[photo].pair(motion_of(motions[photo, moment], CAMERA)[0]))
-    vertices, pictures, alphas, where = zip(*rows, strict=True)
+    vertices, pictures, alphas, openings, where = zip(*rows, strict=True)
     enrollments = [s.enrollment for s in sources]
     return Item(
         name=plan.name,
@@ -299,6 +299,7 @@ def assembled(
         vertices=np.stack(vertices),
         **joined("picture", pictures),
         **joined("alpha", alphas),
+        **joined("openings", openings),
         where=np.stack(where),
     )
 

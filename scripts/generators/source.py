@@ -16,6 +16,7 @@ from engines.enrollment import Enrollment
 from engines.errors import PhotoError
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.networked.base_picture import BasePicture
+from engines.generators.networked.openings import Openings
 from engines.geometry import Camera, yaw_pitch_roll_deg
 from engines.head.fit import ExpressionFit
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
@@ -25,7 +26,17 @@ from engines.motion_descriptor import describe
 from engines.picture.composite import make_background
 from engines.raster.gbuffer import HeadMesh
 from engines.raster.pose import head_viewport, photo_viewport, pose_head, pose_in_viewport
-from scripts.generators.item import BACKGROUND_PX, F16, I16, STORED_PX, decode_colour, grey_png, jpeg, rounded
+from scripts.generators.item import (
+    BACKGROUND_PX,
+    F16,
+    I16,
+    STORED_PX,
+    decode_colour,
+    grey_png,
+    jpeg,
+    rgba_png,
+    rounded,
+)
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -95,9 +106,10 @@ class Drawing:
     def __init__(self, source: Source) -> None:
         self.source, self.tools = source, source.tools
         self.base = BasePicture(self.tools.generator, source.enrollment)
+        self.openings = Openings.of(self.tools.model, source.enrollment, self.base.viewport)
 
-    def pair(self, motion: Motion) -> tuple[I16, bytes, bytes, F16]:
-        """`vertices`, `picture`, `alpha` and `where` of an Item for `motion`."""
+    def pair(self, motion: Motion) -> tuple[I16, bytes, bytes, bytes, F16]:
+        """`vertices`, `picture`, `alpha`, `openings` and `where` of an Item for `motion`."""
         model, enrollment, viewport = self.tools.model, self.source.enrollment, self.base.viewport
         posed = pose_head(model, enrollment, motion, photo_viewport(enrollment))
         points = viewport.from_photo(posed.vertices_px).astype(np.float32)
@@ -105,7 +117,8 @@ class Drawing:
         mesh = HeadMesh(points, pose, model.landmarks(points).astype(np.float32))
         picture, where = self.base.draw(mesh, motion)
         alpha = grey_png(picture[..., 3])
-        return rounded(posed.vertices_px), jpeg(picture[..., :3]), alpha, where.astype(np.float16)
+        openings = rgba_png(self.openings.picture(mesh, viewport, motion))
+        return rounded(posed.vertices_px), jpeg(picture[..., :3]), alpha, openings, where.astype(np.float16)
 
 
 def enrolled(

@@ -93,9 +93,10 @@ HeadModelSpec = Annotated[
 BackgroundText = Annotated[
     str,
     typer.Option(
-        metavar="KEEP|BLUR|TRANSPARENT|#RRGGBB|PICTURE",
+        metavar="KEEP|SOFT|BLUR|TRANSPARENT|#RRGGBB|PICTURE",
         parser=_background,
-        help="Behind the person: keep (the photo's own), blur, transparent, a colour, or a picture file.",
+        help="Behind the person: keep (the photo's own), soft (a little out of focus), blur, transparent, a colour, or "
+        "a picture file.",
     ),
 ]
 TrimMs = Annotated[

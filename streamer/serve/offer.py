@@ -116,8 +116,10 @@ def background_of(text: str | None, usual: Look, pictures: BackgroundStore) -> B
             raise HTTPException(410, "the background picture is gone; choose it again")
         return picture
     # never a path: what a request says does not reach the disk
-    if text not in ("keep", "blur", "transparent") and not text.startswith("#"):
-        raise HTTPException(400, f"there is no background {text!r}; choose keep, blur, a colour or a picture")
+    if text not in ("keep", "soft", "blur", "transparent") and not text.startswith("#"):
+        raise HTTPException(
+            400, f"there is no background {text!r}; choose keep, soft, blur, a colour or a picture"
+        )
     background = read_background(text)
     require_opaque(background, "a video call")
     return background

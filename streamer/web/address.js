@@ -8,7 +8,7 @@ const MOST_PX = 1024;
 
 const MIRROR = new Map([["0", false], ["1", true]]);
 
-const BACKGROUND = /^(keep|blur|#[0-9a-f]{6}|b-[\w-]{8,40})$/;
+const BACKGROUND = /^(keep|soft|blur|#[0-9a-f]{6}|b-[\w-]{8,40})$/;
 
 /** @param {string} search the address from its question mark on */
 export function parseAddress(search) {

@@ -7,7 +7,7 @@ import { lasting } from "./store.js";
 
 const STORE_KEY = "look";
 const ASPECTS = ["1:1", "16:9"];
-const KINDS = ["usual", "keep", "blur", "colour", "picture"];
+const KINDS = ["usual", "keep", "soft", "blur", "colour", "picture"];
 const GREEN = "#00ff00";
 // the avatar follows a colour that is being chosen
 const PICK_EVERY_MS = 250;
@@ -25,7 +25,7 @@ export function saneLook(stored) {
 
 /** What the server is asked for; what is left out is as it was started. */
 export function askedLook({ kind, colour, aspect, picture }) {
-  const background = { keep: "keep", blur: "blur", colour, picture: picture ?? undefined }[kind];
+  const background = { keep: "keep", soft: "soft", blur: "blur", colour, picture: picture ?? undefined }[kind];
   return { background, aspect: aspect ?? undefined };
 }
 
@@ -157,8 +157,8 @@ export class Look {
 
   #draw() {
     const { kind, colour, aspect } = this.#values;
-    // a started server's keep and blur are choices of their own; its colour or picture is not known here
-    const own = ["keep", "blur"].includes(this.#usual.background);
+    // a started server's keep, soft and blur are choices of their own; its colour or picture is not known here
+    const own = ["keep", "soft", "blur"].includes(this.#usual.background);
     el("background-usual").hidden = own;
     el("background").value = kind === "usual" && own ? this.#usual.background : kind;
     el("background-colour").value = colour;

@@ -29,6 +29,4 @@ class Wish:
 
 
 def _same(one: Background, other: Background) -> bool:
-    return (one.mode, one.colour, one.blur_hu) == (other.mode, other.colour, other.blur_hu) and (
-        one.picture is other.picture
-    )
+    return (one.mode, one.colour) == (other.mode, other.colour) and (one.picture is other.picture)

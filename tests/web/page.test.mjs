@@ -74,7 +74,7 @@ test("the avatar alone is drawn by whom the visitor chose", () => {
 test("an address may say how the picture looks", () => {
   const asked = parseAddress("?aspect=16:9&background=%2300ff00");
   assert.deepEqual([asked.aspect, asked.background], ["16:9", "#00ff00"]);
-  for (const text of ["keep", "blur", "b-abcdefghijkl"]) assert.equal(parseAddress(`?background=${text}`).background, text);
+  for (const text of ["keep", "soft", "blur", "b-abcdefghijkl"]) assert.equal(parseAddress(`?background=${text}`).background, text);
   for (const text of ["transparent", "%23zzz", "/etc/passwd", ""]) {
     assert.equal(parseAddress(`?background=${text}`).background, null);
   }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 
-from engines.generators.geometric.limits import LID_FROM_ABOVE
 from engines.generators.geometric.masks import planar_map, polygon_mask, region
+from engines.generators.geometric.patch import Box, Patch
 from engines.geometry import F64, Similarity
 from engines.head.landmark_names import (
     CORNERS_LEFT,
@@ -20,6 +23,7 @@ from engines.head.landmark_names import (
     LID_SKIN_RIGHT,
 )
 from engines.head.model import EYEBALL_RADIUS_HU
+from engines.picture.push_pull import push_pull
 from engines.raster.gbuffer import HeadMesh, extend
 
 F32 = NDArray[np.float32]
@@ -29,19 +33,21 @@ U8 = NDArray[np.uint8]
 EYES = ((EYE_RIGHT, CORNERS_RIGHT, 0), (EYE_LEFT, CORNERS_LEFT, 1))
 LID_SKIN = (LID_SKIN_RIGHT, LID_SKIN_LEFT)
 _CLOSING_RATIO = 0.10  # below this opening lashes begin to cover the eye
-_LASH_HU = 0.012
+_LASH_HU = 0.015
 _LID_SHRINK = 0.14  # the plate stays this share inside the lids: lashes come with the warped skin
 
 
 @dataclass(frozen=True, slots=True)
 class EyePlate:
-    """An eye as it would look without lids: `image` (h, w, 3) cut from the canvas at `origin_px`.
+    """An eye as it would look without lids: `image` (h, w, 3) cut from the canvas at `origin_px`; and `lid` (h, w, 3),
+    as if it were closed and had no lashes.
 
     `centre_px` is the middle of the corners in canvas pixels, `lash_rgb` (3,) what a closed eye shows,
     `rest_ratio` how open the eye is in the photo.
     """
 
     image: F32
+    lid: F32
     origin_px: F64
     centre_px: F64
     lash_rgb: F32
@@ -50,23 +56,45 @@ class EyePlate:
 
 def make_eyes(canvas: U8, points_px: F32) -> tuple[EyePlate, EyePlate]:
     """The subject's right and left eye; `points_px` (478, 2) in canvas pixels."""
-    right, left = (make_eye_plate(canvas, points_px, contour, corners) for contour, corners, _ in EYES)
+    right, left = (
+        make_eye_plate(canvas, points_px, contour, corners, skin)
+        for (contour, corners, _), skin in zip(EYES, LID_SKIN, strict=True)
+    )
     return right, left
 
 
-def paint_eyes(
-    image: U8, plates: tuple[EyePlate, EyePlate], mesh: HeadMesh, photo_pose: Similarity, turned_rad: F32
-) -> None:
-    """Draw both eyes of `mesh`, in place, gazes turned by `turned_rad` (2, 2) against the photo's."""
+def eye_patches(
+    plates: tuple[EyePlate, EyePlate],
+    mesh: HeadMesh,
+    photo_pose: Similarity,
+    turned_rad: F32,
+    size_px: tuple[int, int],
+) -> tuple[list[Patch], list[Patch]]:
+    """What is painted of the right and of the left eye of `mesh` in a picture of `size_px` (width, height), gazes
+    turned by `turned_rad` (2, 2) against the photo's: skin of a lid that falls, for what lies there in the photo,
+    stretched, would draw its lashes out into a blotch; then the ball."""
     points = mesh.landmarks_px[:, :2].astype(np.float64)
+    found: list[list[Patch]] = []
     for plate, (contour, corners, row), skin in zip(plates, EYES, LID_SKIN, strict=True):
-        outline = points[list(contour)]
-        cover_lid(image, plate, [points[list(ring)] for ring in skin], outline)
-        paint_eye(image, plate, outline, points[list(corners)], photo_pose, mesh.pose, turned_rad[row])
+        outline, at = points[list(contour)], points[list(corners)]
+        rings = [points[list(ring)] for ring in skin]
+        lid = falling_lid(plate, rings, outline, at, photo_pose, mesh.pose, size_px)
+        fallen = 0.0 if lid is None else lid.weight
+        eye = open_eye(plate, outline, at, photo_pose, mesh.pose, turned_rad[row], size_px, fallen)
+        found.append([])
+        if lid is not None:
+            found[-1].append(_patch(plate, lid.box, plate.lid, lid.affine, lid.mask, lid.line))
+        if eye is not None:
+            found[-1].append(_patch(plate, eye.box, plate.image, eye.affine, eye.mask, eye.lashes))
+    return found[0], found[1]
 
 
 def make_eye_plate(
-    canvas: U8, points_px: F32, contour: tuple[int, ...], corners: tuple[int, int]
+    canvas: U8,
+    points_px: F32,
+    contour: tuple[int, ...],
+    corners: tuple[int, int],
+    lid_skin: tuple[tuple[int, ...], ...],
 ) -> EyePlate:
     """Cut an eye out and continue what lies between the lids beyond them, so that lids can move over it."""
     outline = points_px[list(contour)].astype(np.float64)
@@ -78,16 +106,53 @@ def make_eye_plate(
     low = np.clip(low, 0, size - 1)  # an eye outside the picture is a pixel of its edge
     high = np.clip(high, low + 1, size)
     cut = canvas[low[1] : high[1], low[0] : high[0], :3].astype(np.float32)
+    rings = [points_px[list(ring)].astype(np.float64) - low for ring in lid_skin]
+    lid = _lid_skin(cut, rings, outline - low, width)
     opening = polygon_mask(_shrink(outline, _LID_SHRINK) - low, cut.shape[1], cut.shape[0]) > 0.6
     rim = cut[np.clip(np.rint(outline[:, 1] - low[1]).astype(int), 0, cut.shape[0] - 1),
               np.clip(np.rint(outline[:, 0] - low[0]).astype(int), 0, cut.shape[1] - 1)]  # fmt: skip
-    lash = rim[np.argsort(rim.sum(1))[: len(rim) // 3]].mean(0)
+    # the rim may show an iris where it is darkest: lashes have the hue of the skin
+    skin, dark = lid.reshape(-1, 3).mean(0), float(rim[np.argsort(rim.sum(1))[: len(rim) // 3]].mean())
+    lash = skin * np.float32(min(dark / max(float(skin.mean()), 1.0), _LASH_SHARE))
     if not opening.any():
-        return EyePlate(cut, low.astype(np.float64), centre, lash, opening_ratio(outline))
+        return EyePlate(cut, lid, low.astype(np.float64), centre, lash, opening_ratio(outline))
     filled = extend(cut, opening)
     soft = cv2.GaussianBlur(filled, (0, 0), max(0.6, width / 24))
     plate = np.where(opening[..., None], cut, soft)
-    return EyePlate(plate.astype(np.float32), low.astype(np.float64), centre, lash, opening_ratio(outline))
+    ball = plate.astype(np.float32)
+    return EyePlate(ball, lid, low.astype(np.float64), centre, lash, opening_ratio(outline))
+
+
+def _lid_skin(cut: F32, rings_px: Sequence[F64], outline_px: F64, width_px: float) -> F32:
+    """The skin around an eye, continued over it: what a closed lid shows (h, w, 3), without lashes.
+
+    From the lid itself, as far as it shows above its lashes, from what is between its fold and the brow, and a little
+    from below the eye.
+    """
+    high, wide = cut.shape[:2]
+    edge, fold, over = (_SMOOTH @ ring for ring in rings_px)
+
+    def between(upper: F64, lower: F64) -> F32:
+        return polygon_mask(np.concatenate([upper, lower[::-1]]), wide, high)
+
+    known = np.maximum(between(over, fold), between(fold, edge + (fold - edge) * _LASHES_OF_LID))
+    eye = polygon_mask(outline_px, wide, high) > 0
+    reach = cv2.distanceTransform((~eye).astype(np.uint8), cv2.DIST_L2, 5) / width_px
+    rows = np.arange(high)[:, None] > outline_px[:, 1].mean()
+    known = np.maximum(known, _FROM_BELOW * ((reach > 0.15) & (reach < 0.35) & rows))
+    known *= reach > _LASHES
+    light = cut.mean(2)
+    if not (known > 0.5).any():
+        return cut
+    known *= light > _NO_LASH * np.median(light[known > 0.5])
+    skin = push_pull(cut, np.asarray(known, np.float32))
+    return np.asarray(cv2.GaussianBlur(skin, (0, 0), max(0.6, width_px / 14)), np.float32)
+
+
+# of the lid's height from its edge, and of the eye's width around it: lashes; darker than this share of the skin too
+_LASHES_OF_LID, _LASHES, _NO_LASH = 0.5, 0.05, 0.75
+_FROM_BELOW = 0.1
+_LASH_SHARE = 0.38  # of the skin's light: lashes have no more
 
 
 def _shrink(outline: F64, share: float) -> F64:
@@ -95,70 +160,76 @@ def _shrink(outline: F64, share: float) -> F64:
     return centre + (outline - centre) * (1 - share / 2, 1 - share)
 
 
-# share of the photo's own opening: from the first value down, skin from above the fold covers the lid
+# share of the photo's own opening: from the first value down, the lid's skin covers the eye
 _COVER_FROM, _COVER_FULL = 0.7, 0.3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FallingLid:
-    """What a falling upper lid covers: in `box` (x0, y0, x1, y1) of the picture, of each of its columns the heights of
-    the lid's edge, its fold and the skin over it; `sides_px`: between which columns; `weight` 0 … 1."""
+    """What a falling upper lid covers: in `box` (x0, y0, x1, y1) of the picture skin by `affine` (2, 3: from pixels of
+    the box to the plate's), as far as `mask` (h, w, 1) 0 … 1 says, then lashes along its edge, `line` (h, w, 1).
+    `weight` 0 … 1: how far it has fallen."""
 
-    box: tuple[int, int, int, int]
-    curves: tuple[F64, F64, F64]
-    sides_px: tuple[float, float]
     weight: float
+    box: Box
+    affine: F64
+    mask: F32
+    line: F32
 
 
 def falling_lid(
-    plate: EyePlate, rings_px: list[F64], outline_px: F64, width: int, height: int
+    plate: EyePlate,
+    rings_px: Sequence[F64],
+    outline_px: F64,
+    corners_px: F64,
+    photo_pose: Similarity,
+    pose: Similarity,
+    size_px: tuple[int, int],
 ) -> FallingLid | None:
-    """How the lid of an eye has fallen in a picture; None where it is as open as in the photo.
+    """How the lid of an eye has fallen in a picture of `size_px`; None where it is as open as in the photo.
 
-    `rings_px`: the lid's edge, its fold and the skin over it, (9, 2) each.
+    `rings_px`: the lid's edge and its fold, (9, 2) each, and what follows.
     """
     share = opening_ratio(outline_px) / max(plate.rest_ratio, 1e-3)
     weight = float(np.clip((_COVER_FROM - share) / (_COVER_FROM - _COVER_FULL), 0, 1))
-    box = region(np.concatenate(rings_px), 2, width, height)
+    edge, fold = (_SMOOTH @ ring for ring in rings_px[:2])
+    # lids that are nearly closed close: what the mesh leaves open is no slit
+    close = _closed(outline_px)
+    edge += (_SMOOTH @ outline_px[:9] - edge) * (_MEETS * close)
+    box = region(np.concatenate([edge, fold]), _ROUND_LID * pose.scale, *size_px)
     if weight <= 0 or box is None:
         return None
-    columns = np.arange(box[0], box[2], dtype=np.float64) + 0.5
-    edge, fold, over = (_curve(ring, columns) for ring in rings_px)
-    sides = float(rings_px[0][:, 0].min()), float(rings_px[0][:, 0].max())
-    return FallingLid(box, (edge, fold, over), sides, weight)
-
-
-def cover_lid(image: U8, plate: EyePlate, rings_px: list[F64], outline_px: F64) -> None:
-    """A falling upper lid takes skin from above, in place: between its fold and its edge the picture is drawn
-    anew from the skin over the fold. Stretching what lies there would draw the lashes out into a blotch.
-    """
-    height, width = image.shape[:2]
-    lid = falling_lid(plate, rings_px, outline_px, width, height)
-    if lid is None:
-        return
-    x0, y0, x1, y1 = lid.box
-    columns = np.arange(x0, x1, dtype=np.float64) + 0.5
-    edge, fold, over = lid.curves
-    rows = (np.arange(y0, y1) + 0.5)[:, None]
-    tall = np.maximum(edge - fold, 1e-3)
-    down = (rows - fold) / tall  # 0 at the fold … 1 at the edge
-    source = fold - (fold - over) * LID_FROM_ABOVE * (1 - np.clip(down, 0, 1))
-    at_x = np.broadcast_to((columns - x0 - 0.5).astype(np.float32), down.shape)
-    at_y = (source - y0 - 0.5).astype(np.float32)
-    window = image[y0:y1, x0:x1]
-    skin = cv2.remap(
-        window, np.ascontiguousarray(at_x), at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    x0, y0, x1, y1 = box
+    up = fold - edge
+    mask = np.zeros((y1 - y0, x1 - x0), np.float32)
+    # soft at the fold, which is the photo's own
+    for low, high in pairwise(np.linspace(0, 1, _STEPS + 1)):
+        part = np.concatenate([edge + up * (1 - _SOFT * low), edge[::-1]]) - (x0, y0)
+        ease = [t * t * (3 - 2 * t) for t in (low, high)]
+        mask += np.float32(ease[1] - ease[0]) * polygon_mask(part, x1 - x0, y1 - y0)
+    line = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    along = np.rint((edge - (x0, y0) - 0.5) * 16).astype(np.int32)
+    cv2.polylines(
+        line, [along], False, 255, max(1, round(pose.scale * _LASH_HU * (1 + close))), cv2.LINE_AA, 4
     )
-    soft = np.clip(down / 0.25, 0, 1) * np.clip((edge - rows) / 1.5 + 0.5, 0, 1) * (tall > 1)
-    inside = np.clip(np.minimum(columns - lid.sides_px[0], lid.sides_px[1] - columns) / 3, 0, 1)
-    share_of = (soft * inside * lid.weight)[..., None].astype(np.float32)
-    image[y0:y1, x0:x1] = (window * (1 - share_of) + skin * share_of + 0.5).astype(np.uint8)
+    soft = cv2.GaussianBlur(line, (0, 0), max(0.6, pose.scale * _LINE_BLUR)).astype(np.float32)
+    linear = planar_map(photo_pose, pose)
+    offset = plate.centre_px - plate.origin_px - linear @ (corners_px.mean(0) - (x0, y0))
+    return FallingLid(
+        weight,
+        box,
+        np.column_stack([linear, offset - 0.5 + linear @ (0.5, 0.5)]),
+        np.asarray(cv2.GaussianBlur(mask, (0, 0), 0.7) * weight, np.float32)[..., None],
+        (soft * np.float32(_LINE * weight / 255))[..., None],
+    )
 
 
-def _curve(ring_px: F64, columns: F64) -> F64:
-    """Height of a chain of landmarks (9, 2) at each column."""
-    order = np.argsort(ring_px[:, 0])
-    return np.interp(columns, ring_px[order, 0], ring_px[order, 1])
+# of a head unit: the room around a lid for its soft rim
+_ROUND_LID = 0.05
+_MEETS = 0.7  # of the way from one lid to the other
+_STEPS, _SOFT = 6, 0.3
+_LINE, _LINE_BLUR = 0.85, 0.01  # how dark lashes are, and in head units how soft
+_SMOOTH = CubicSpline(np.arange(9), np.eye(9))(np.linspace(0, 8, 33))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +237,7 @@ class OpenEye:
     """What is painted of an eye: in `box` (x0, y0, x1, y1) of the picture the ball by `affine` (2, 3: from pixels of
     the box to the plate's), as far as `mask` (h, w, 1) 0 … 1 says, then `lashes` (h, w, 1), where lids close."""
 
-    box: tuple[int, int, int, int]
+    box: Box
     affine: F64
     mask: F32
     lashes: F32 | None
@@ -179,12 +250,14 @@ def open_eye(
     photo_pose: Similarity,
     pose: Similarity,
     gaze_rad: F32,
-    width: int,
-    height: int,
+    size_px: tuple[int, int],
+    fallen: float,
 ) -> OpenEye | None:
-    """An eye between its lids, turned by `gaze_rad` (yaw, pitch) against the photo's gaze; None: not in the picture."""
+    """An eye between its lids, turned by `gaze_rad` (yaw, pitch) against the photo's gaze; None: not in the picture.
+
+    `fallen`: the weight of its lid, which closes it."""
     outline = _shrink(outline_px, _LID_SHRINK)
-    box = region(outline_px, 2, width, height)
+    box = region(outline_px, max(2.0, _ROUND_LID * photo_pose.scale), *size_px)
     if box is None:
         return None
     x0, y0, x1, y1 = box
@@ -195,7 +268,9 @@ def open_eye(
     affine = np.column_stack([linear, offset - 0.5 + linear @ (0.5, 0.5)])
     mask = polygon_mask(outline - (x0, y0), x1 - x0, y1 - y0)
     mask = cv2.GaussianBlur(mask, (0, 0), max(0.5, photo_pose.scale / 200))[..., None].astype(np.float32)
-    close = float(np.clip(1 - opening_ratio(outline_px) / _CLOSING_RATIO, 0, 1))
+    close = _closed(outline_px)
+    mask *= np.float32(1 - close * fallen)
+    close *= 1 - fallen
     if close <= 0:
         return OpenEye(box, affine, mask, None)
     # the last sliver of white between closing lids is covered by lashes
@@ -205,35 +280,30 @@ def open_eye(
     # closed lids: what the photo has of white along their edges goes under the lashes too
     thick = max(1, round(photo_pose.scale * _LASH_HU * close))
     cv2.polylines(line, [full], True, 255, thick, cv2.LINE_AA, 4)
-    lashes = cv2.GaussianBlur(line, (0, 0), max(0.5, photo_pose.scale / 150)).astype(np.float32)[..., None]
-    lashes *= close / 255
+    lashes = cv2.GaussianBlur(line, (0, 0), max(0.5, photo_pose.scale * _LINE_BLUR)).astype(np.float32)[
+        ..., None
+    ]
+    lashes *= _LINE * close / 255
     return OpenEye(box, affine, mask, lashes)
 
 
-def paint_eye(
-    image: U8,
-    plate: EyePlate,
-    outline_px: F64,
-    corners_px: F64,
-    photo_pose: Similarity,
-    pose: Similarity,
-    gaze_rad: F32,
-) -> None:
-    """Draw the eyeball behind the lids, turned by `gaze_rad` (yaw, pitch) against the photo's gaze, in place."""
-    height, width = image.shape[:2]
-    eye = open_eye(plate, outline_px, corners_px, photo_pose, pose, gaze_rad, width, height)
-    if eye is None:
-        return
-    x0, y0, x1, y1 = eye.box
-    ball = cv2.warpAffine(
-        plate.image, eye.affine, (x1 - x0, y1 - y0),
+def _patch(plate: EyePlate, box: Box, over: F32, affine: F64, mask: F32, lashes: F32 | None) -> Patch:
+    """A plate in `box` by `affine`, as far as `mask` says, and `lashes` on it."""
+    x0, y0, x1, y1 = box
+    moved = cv2.warpAffine(
+        over, affine, (x1 - x0, y1 - y0),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
-    under = image[y0:y1, x0:x1, :3]
-    drawn = under * (1 - eye.mask) + ball * eye.mask
-    if eye.lashes is not None:
-        drawn = drawn * (1 - eye.lashes) + plate.lash_rgb * eye.lashes
-    image[y0:y1, x0:x1, :3] = (drawn + 0.5).astype(np.uint8)
+    colour = np.asarray(moved * mask, np.float32)
+    if lashes is None:
+        return Patch(box, colour, mask)
+    clear = 1 - lashes
+    return Patch(box, np.asarray(colour * clear + plate.lash_rgb * lashes, np.float32), mask * clear + lashes)
+
+
+def _closed(outline_px: F64) -> float:
+    """0 … 1: how far lids are so near to one another that they meet."""
+    return float(np.clip(1 - opening_ratio(outline_px) / _CLOSING_RATIO, 0, 1))
 
 
 def opening_ratio(outline_px: F64) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.generators.generator import Generator, GeneratorConfig
 from engines.generators.geometric.contours import grow, part_sides, soften_contours, steps_between
-from engines.generators.geometric.eyes import EyePlate, make_eyes, paint_eyes
+from engines.generators.geometric.eyes import EyePlate, eye_patches, make_eyes
 from engines.generators.geometric.folds import Folds, make_folds, paint_folds
 from engines.generators.geometric.layers import (
     Body,
@@ -28,7 +28,7 @@ from engines.generators.geometric.layers import (
 from engines.generators.geometric.limits import GRID_PX, LEAST_WEIGHT, MARGIN, RIM_PX
 from engines.generators.geometric.masks import pixel_grid
 from engines.generators.geometric.mouth import Mouth, make_mouth
-from engines.generators.geometric.mouth_inside import paint_mouth
+from engines.generators.geometric.mouth_inside import mouth_inside
 from engines.geometry import Similarity, rotation_vector
 from engines.head.model import HeadModel, Part
 from engines.motion import Motion
@@ -101,8 +101,11 @@ class GeometricGenerator(Generator[GeometricCache]):
         mesh = gbuffer.mesh
         paint_folds(layers.picture, cache.folds, layers.flow, layers.seen, cache.base_grid, mesh, motion)
         turned_rad = motion.gaze_rad - cache.motion.gaze_rad
-        paint_eyes(layers.picture, cache.eyes, gbuffer.mesh, cache.pose, turned_rad)
-        paint_mouth(layers.picture, cache.mouth, self.model, gbuffer.mesh, cache.pose)
+        size = (layers.picture.shape[1], layers.picture.shape[0])
+        right, left = eye_patches(cache.eyes, mesh, cache.pose, turned_rad, size)
+        mouth = mouth_inside(cache.mouth, self.model, mesh, cache.pose, size)
+        for patch in (*right, *left, *([] if mouth is None else [mouth])):
+            patch.over(layers.picture)
         return layers
 
 

@@ -17,7 +17,6 @@ SEEN = 0.5
 LEAST_WEIGHT = 0.02
 RIM_PX = 5  # of the grid: the matte's soft rim, which stays transparent along the contour
 
-LID_FROM_ABOVE = 0.6  # of the way from a lid's fold to halfway up to the brow
 INSIDE_SIGMA_PX = 0.7  # how soft the mouth's inside is
 INSIDE_DEPTH_HU = 1.0  # this far behind the lips light falls by e
 INSIDE_DEEPEST = 0.6  # where nothing is drawn

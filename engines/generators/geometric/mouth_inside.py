@@ -20,6 +20,7 @@ from engines.generators.geometric.limits import (
 )
 from engines.generators.geometric.mouth import Mouth, interior_of
 from engines.generators.geometric.open_mouth import OpenMouth, open_mouth
+from engines.generators.geometric.patch import Patch
 from engines.geometry import Similarity
 from engines.head.model import HeadModel
 from engines.raster.gbuffer import HeadMesh, draw_triangles, front_facing
@@ -28,25 +29,24 @@ F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 
-def paint_mouth(image: U8, mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo_pose: Similarity) -> None:
-    """Draw the inside of the mouth between the inner lips of a posed head, in place.
+def mouth_inside(
+    mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo_pose: Similarity, size_px: tuple[int, int]
+) -> Patch | None:
+    """What a picture of `size_px` (width, height) shows between the inner lips of a posed head; None: nothing.
 
     A small rasterisation of its own at the picture's full resolution: teeth are too fine for the G-buffer's
     grid.
     """
-    height, width = image.shape[:2]
-    seen = open_mouth(mouth, mesh, photo_pose, width, height)
-    if seen is None:
-        return
+    seen = open_mouth(mouth, mesh, photo_pose, *size_px)
+    if seen is None or (seen.seam is None and seen.mask is None):
+        return None
     x0, y0, x1, y1 = seen.box
     size = (x1 - x0, y1 - y0)
+    colour, alpha = np.zeros((size[1], size[0], 3), np.float32), np.zeros((size[1], size[0], 1), np.float32)
     if seen.seam is not None:
-        under = image[y0:y1, x0:x1, :3]
-        image[y0:y1, x0:x1, :3] = (under * (1 - seen.seam) + mouth.seam_rgb * seen.seam + 0.5).astype(
-            np.uint8
-        )
+        colour, alpha = np.asarray(mouth.seam_rgb * seen.seam, np.float32), seen.seam
     if seen.mask is None:
-        return
+        return Patch(seen.box, colour, alpha)
     inside = _draw_interior(mouth, model, mesh, seen)
     inside *= _lip_shadow(size[1], seen.gap_hu) * _corner_shadow(
         seen.sides_px[0] - x0, seen.sides_px[1] - x0, size[0]
@@ -56,10 +56,9 @@ def paint_mouth(image: U8, mouth: Mouth, model: HeadModel, mesh: HeadMesh, photo
         own *= np.float32(seen.own_lit)
         inside *= 1 - own[..., 3:] / 255
         inside += own[..., :3]
-    under = image[y0:y1, x0:x1, :3]
-    image[y0:y1, x0:x1, :3] = np.clip(under * (1 - seen.mask) + inside * seen.mask + 0.5, 0, 255).astype(
-        np.uint8
-    )
+    clear = 1 - seen.mask
+    drawn = np.asarray(colour * clear + inside * seen.mask, np.float32)
+    return Patch(seen.box, drawn, alpha * clear + seen.mask)
 
 
 def _draw_interior(mouth: Mouth, model: HeadModel, mesh: HeadMesh, seen: OpenMouth) -> F32:

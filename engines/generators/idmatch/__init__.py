@@ -52,7 +52,8 @@ Choices, all ours:
 Switches: `correspondence` (instead: the computed flow, carried beyond the head, by which features are sampled), `skips`
 (none).
 
-Deviations from any paper of its kind: our full-head 3DMM for its face model; RGBA in and out, losses over the plate.
+Deviations from any paper of its kind: our full-head 3DMM for its face model; RGBA in and out, losses over the plate;
+in (7) eyeballs, falling lids and the mouth's inside, which are drawn, lie over the photo warped (`networked.openings`).
 
 - `correspondence`: (1) without the encoder, (2) to (4). - `networks`: the rest. - `blueprint`: inputs and losses.
 """

@@ -57,6 +57,7 @@ class IdmatchBlueprint(Blueprint[IdmatchConfig]):
     step_px, least_px = 8, 16  # whole cells
     switches = ("correspondence", "skips")
     eight_bits = ("up2", "up1", "to_picture")
+    laid = ("warped",)
     parts = 0.3
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + ALONE)

@@ -14,8 +14,9 @@ Choices that the text leaves open:
 - (5): I^s and I_uv^s lie beside one another as the brackets of (5) and (10) have them, although a texel and a pixel at
   one place show different things. What the photo shows of a texel is the texture already; what else the photo tells of
   it, such as the light, comes through the three levels of the encoder. All of that is the photo's alone and runs once.
-- (7) needs the true picture's mask, which no call has: the mask is where the rendered mesh is; ⊙ between pictures that
-  are 0 where the other is not is their sum, as their product would be 0 everywhere.
+- (7) needs the true picture's mask, which no call has: the mask is where the rendered mesh is, but for
+  eyeballs and the mouth's inside, which are drawn (`networked.openings`); ⊙ between pictures that are 0 where the other
+  is not is their sum, as their product would be 0 everywhere.
 - (8) is called an L2 loss in the text; the formula is printed and is done: L1 of features.
 - (9) is taken of both textures, source and target: the frame that drives is enrolled too, has maps of its own, and is
   refined by the photo's motions, told in its own window.
@@ -30,6 +31,7 @@ Deviations:
   (`--without computed_flow`: it begins with none, as in the paper). Then the photo warped at full resolution is sharp.
 - What the photo gives is rendered from its maps at their full size, and what f^UVRef adds from a map of the window's
   size: rendering is linear, so (6) is their sum.
+- Eyeballs, falling lids and the mouth's inside lie over Î_bg and Î_comb (`networked.openings`).
 - In a batch that shows some rows in a mirror, textures are not mirrored: f^UVRef then sees photo and motion unmirrored.
 
 Parts that can be left out: `refinement` (I_uv^s is rendered as it is; losses 8 and 9 have no subject), `consistency`
@@ -52,6 +54,8 @@ from engines.generators.networked.lesson import Judges, Lesson
 from engines.generators.networked.mirrored import mirrored
 from engines.generators.networked.picture import Picture, Size
 from engines.generators.networked.scene import Scene
+from engines.head.model import Part
+from engines.raster.conditioning import HEAD_PARTS
 
 LAMBDA_WARP, LAMBDA_TEXTURE, LAMBDA_CONSISTENCY, LAMBDA_EDIT = 2.5, 4.0, 1.0, 4.0  # eq. 12
 LAMBDA_MATTE = 1.0  # ours
@@ -59,6 +63,7 @@ LAMBDA_MATTE = 1.0  # ours
 LEVELS = (1.0, 0.025, 0.015, 0.015, 0.02)
 FLOW_PARTS = 4  # of the window's height to the flow's
 _WARP_MAPS = 4
+_SHOWN = HEAD_PARTS - {Part.EYE, Part.MOUTH, Part.TEETH, Part.TONGUE}
 
 
 class IFaceUvBlueprint(Blueprint[Widths]):
@@ -71,6 +76,7 @@ class IFaceUvBlueprint(Blueprint[Widths]):
     step_px, least_px = 32, 64  # it halves its window five times and norms what is left
     switches = ("refinement", "consistency", "window", "computed_flow")
     eight_bits = ("texture", "edit_encoder", "edit")
+    laid = ("warped", "combined")
     parts = 1.0
 
     @classmethod
@@ -94,15 +100,16 @@ class IFaceUvBlueprint(Blueprint[Widths]):
         return (*networks.seen_by_warp(seen), *networks.seen_by_texture(plain, texture))
 
     def inputs(self, networks: nn.Module, scene: Scene) -> tuple[Tensor, ...]:
-        """Photo, R(M, I_uv^s), where in the texture each place lies, the mesh's coverage, computed flow and coverage on
+        """Photo, R(M, I_uv^s), where in the texture each place lies, where its mask is, computed flow and coverage on
         the flow's grid, motions, and motions as the unmirrored texture has them."""
         size = Size(self.window.width_px // FLOW_PARTS, self.window.height_px // FLOW_PARTS)
         coarse = scene.thinned(size)
         flow = coarse.flow()
         if "computed_flow" in self.without:
             flow = torch.zeros_like(flow)
+        skin = scene.mask(_SHOWN)
         return (
-            scene.photo_at(self.window), scene.rendered_face(), scene.uv(), scene.covered(),
+            scene.photo_at(self.window), scene.rendered_face() * skin, scene.uv(), skin,
             flow, coarse.covered(), self._told(scene), self._told_unmirrored(scene),
         )  # fmt: skip
 

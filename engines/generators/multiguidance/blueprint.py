@@ -25,6 +25,8 @@ Deviations:
   a term on the matte does.
 - the photo warped by F is part of the last layer (`ReenactmentNetwork`), so that the picture is as sharp as the photo
   at any resolution and the first picture is the photo, moved.
+- eyeballs, falling lids and the mouth's inside are drawn and lie over the photo warped (`networked.openings`), under
+  what the last layer adds.
 - where it starts: F_p = 0 and M_f = 0.12, so F is nearly F_c; O_p = 0.95, M_o = 0.5.
 """
 
@@ -68,6 +70,7 @@ class MultiguidanceBlueprint(Blueprint[Config]):
     step_px, least_px = 32, 64  # halved five times; an instance norm needs more than one place
     switches = ("flow_guidance", "occlusion_guidance", "synthesis_guidance")
     eight_bits = ("reenactment.decoder.blocks",)
+    laid = ("warped",)
     parts = 1.5
     weights: ClassVar[LossWeights] = LossWeights()
 

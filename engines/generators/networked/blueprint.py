@@ -22,6 +22,7 @@ from engines.compile.weights import NetworkKind, WeightsHeader, build_network
 from engines.generators.networked import terms
 from engines.generators.networked.discriminators import folded
 from engines.generators.networked.lesson import Judges, Lesson, Outcome, Teaching
+from engines.generators.networked.openings import laid_over
 from engines.generators.networked.parts import parts_l1
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
@@ -69,6 +70,8 @@ class Blueprint(ABC, Generic[Config]):
     - `switches`: parts that can be left out; `without` says which are.
     - `eight_bits`: modules of `networks` that may count in eight bits: they draw each frame, and move nothing, for a
       flow that is rounded moves edges.
+    - `laid`: the stages that the photo warped stands in. Over it, and so in them and in the picture, lies what shows
+      between lids and lips (`openings`); none of a generator that draws that by itself.
     - `parts`: how much mouth and eyes count beside its losses (`parts_l1`).
     - `teaching`: how discriminators learn and what they count.
     - `teacher`: the recognition net that it learns from where a training has one (`Judges.describe`); then another must
@@ -86,6 +89,7 @@ class Blueprint(ABC, Generic[Config]):
     base: ClassVar[Literal["geometric"] | None] = None
     switches: ClassVar[tuple[str, ...]] = ()
     eight_bits: ClassVar[tuple[str, ...]] = ()
+    laid: ClassVar[tuple[str, ...]] = ()
     parts: ClassVar[float] = 0.0
     teaching: ClassVar[Teaching] = Teaching()
     teacher: ClassVar[str | None] = None
@@ -183,7 +187,21 @@ class Blueprint(ABC, Generic[Config]):
     def make(self, networks: nn.Module, scene: Scene) -> Made:
         """Encoder and frame in one, as training wants them."""
         features = self.encode(networks, self.photo_inputs(networks, scene))
-        return self.draw(networks, self.inputs(networks, scene), features)
+        return self._laid(self.draw(networks, self.inputs(networks, scene), features), scene)
+
+    def moved(self, scene: Scene, flow: Tensor) -> Tensor:
+        """(B, 4, h, w): the photo warped, and what shows between lids and lips over it, as `Paste.draw_warped`."""
+        found = warped(scene.photo_at(self.window), flow)
+        if not self.laid or scene.openings is None:
+            return found
+        return laid_over(found, scene.openings.at(self.window))
+
+    def _laid(self, made: Made, scene: Scene) -> Made:
+        if not self.laid or made.flow is None:
+            return made
+        more = self.moved(scene, made.flow) - warped(scene.photo_at(self.window), made.flow)
+        stages = {name: x + more if name in self.laid else x for name, x in made.stages.items()}
+        return Made(made.rgba + more, made.flow, stages)
 
     def looks_back(self) -> bool:
         """Whether it learns from the way back too: `Lesson.back`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.enrollment import Enrollment
+from engines.generators.geometric.patch import Patch
 from engines.raster.gbuffer import Viewport
 from engines.raster.resample import resample
 
@@ -83,9 +85,9 @@ class Paste:
         """`rgba` (h, w, 4) 0 … 1 of the window, of any size, in the viewport (H, W, 4)."""
         return self._framed(cv2.convertScaleAbs(self._large(rgba), alpha=255))
 
-    def draw_warped(self, difference: F32, flow: F32) -> U8:
-        """The photo warped at full resolution by `flow` (h', w', 2) in shares of the window's sides, and on it the
-        `difference` (h, w, 4), −1 … 1: as sharp as the photo is."""
+    def draw_warped(self, difference: F32, flow: F32, laid: Sequence[Patch | None] = ()) -> U8:
+        """The photo warped at full resolution by `flow` (h', w', 2) in shares of the window's sides, over it what is
+        `laid` on it in the viewport, and on both the `difference` (h, w, 4), −1 … 1: as sharp as the photo is."""
         step = self.viewport.scale / self.window.scale
         sides = np.array([self.window.width_px * step, self.window.height_px * step], np.float32)
         where = self._large(flow) * sides
@@ -93,7 +95,11 @@ class Paste:
         where[..., 0] += columns[None]
         where[..., 1] += rows[:, None]
         moved = cv2.remap(self.canvas, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
-        drawn = np.asarray(moved, np.float32) + self._large(difference) * np.float32(255)
+        drawn = np.asarray(moved, np.float32)
+        for patch in laid:
+            if patch is not None:
+                patch.over(drawn, self.left_px + self.inside[1].start, self.top_px + self.inside[0].start)
+        drawn += self._large(difference) * np.float32(255)
         return self._framed(np.clip(drawn + np.float32(0.5), 0, 255).astype(np.uint8))
 
     def _large(self, values: F32) -> F32:

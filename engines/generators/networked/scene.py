@@ -33,6 +33,8 @@ class Scene:
       descriptors told in the window (`engines.motion_descriptor`).
     - `picture`, `where`: what the base generator drew (`Picture` RGBA of the window) and where in the photo each of
       32 × 32 places comes from (B, 32, 32, 2), for a generator that completes it.
+    - `openings`: what shows between lids and lips (`Picture` RGBA of the window), in training; a call lays it at full
+      size.
     - `flip` (B,): rows seen in a mirror.
     """
 
@@ -52,6 +54,7 @@ class Scene:
         tint: Tint | None = None,
         picture: Picture | None = None,
         where: Tensor | None = None,
+        openings: Picture | None = None,
         photos: dict[Size, Tensor] | None = None,
     ) -> None:
         self.tables, self.size, self.photo = tables, size, photo
@@ -62,6 +65,7 @@ class Scene:
         self.motions, self.own_motion, self.past = motions, own_motion, past
         self.flip, self.tint = flip, tint
         self.picture, self.where = picture, None if where is None else _mirrored(where.float(), flip)
+        self.openings = openings
         self._photos = {} if photos is None else photos
         self._thinned: dict[Size, Scene] = {}
 

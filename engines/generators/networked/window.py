@@ -14,6 +14,7 @@ from engines.enrollment import Enrollment
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.networked.base import NetworkedGenerator
 from engines.generators.networked.base_picture import BasePicture
+from engines.generators.networked.openings import Openings
 from engines.generators.networked.paste import Paste
 from engines.generators.networked.picture import Picture, Size, place_in_square
 from engines.generators.networked.scene import Scene
@@ -47,7 +48,8 @@ class EnrolledScene:
 class WindowCache:
     """What `prepare` leaves for `render`; `small` (1, 4, h, w) is the photo as the networks see it.
 
-    `base` draws the picture that they complete, where they complete one.
+    `base` draws the picture that they complete, where they complete one; `openings` what shows between lids and
+    lips, where the blueprint lays it.
     """
 
     enrollment: Enrollment
@@ -56,6 +58,7 @@ class WindowCache:
     features: list[Tensor]
     paste: Paste
     base: BasePicture | None
+    openings: Openings | None
 
 
 class WindowGenerator(NetworkedGenerator[WindowCache]):
@@ -89,6 +92,7 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
             self.features(enrollment),
             Paste.of(enrollment, viewport, photo.window),
             None if self._base is None else BasePicture(self._base, enrollment),
+            Openings.of(self.model, enrollment, viewport) if self.blueprint.laid else None,
         )
 
     def render(self, cache: WindowCache, gbuffer: GBuffer, motions: MotionWindow) -> U8:
@@ -105,7 +109,12 @@ class WindowGenerator(NetworkedGenerator[WindowCache]):
         found = self.engines()[0](cache.small, *inputs, *cache.features)
         if len(found) == 1:
             return cache.paste.draw(_channels_last(found[0]))
-        return cache.paste.draw_warped(_channels_last(found[0]), _channels_last(found[1]))
+        laid = (
+            ()
+            if cache.openings is None
+            else cache.openings.drawn(gbuffer.mesh, cache.photo.window, motions.now)
+        )
+        return cache.paste.draw_warped(_channels_last(found[0]), _channels_last(found[1]), laid)
 
     # --------------------------------------------------------------------------------------------------
 

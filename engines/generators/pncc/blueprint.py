@@ -21,6 +21,7 @@ Where ours differs:
 - The flow is told on top of the computed flow (`computed_flow`), which both PNCCs together tell exactly: the thesis'
   network has two weeks on three GPUs to find it out. It goes on beyond the head (`filled`). Without that switch it
   starts at 0.
+- Eyeballs, falling lids and the mouth's inside are drawn and lie over the warped photo (`networked.openings`).
 - The photo's three convolutions run once and are kept in the avatar.
 - EfficientNet-Lite0 for VGG-19; mobileface for the re-identification net, and another (faceres) then judges. λ 1, 1, 1,
   50, 10, 10 are all divided by 50, as gradients are cut at one length; λ₉ is made smaller than that (`LossWeights`).
@@ -74,6 +75,7 @@ class PnccBlueprint(Blueprint[PnccConfig]):
     step_px, least_px = 16, 16  # three quarters of it, the width, are halved twice
     switches = ("perceptual", "mapping", "conditioning", "mouth", "residual", "computed_flow")
     eight_bits = ("enhancing.encoder", "enhancing.deep", "enhancing.middle", "enhancing.fine")
+    laid = ("warped",)
     parts = 0.6
     teaching = Teaching(adversarial=1 / 50, matching=0.0, counts_from=500)
     teacher = "mobileface"

@@ -29,7 +29,8 @@ begin alike.
 Deviations: our full-head 3DMM for FLAME, its face for BFM. RGBA premultiplied in and out, losses over the plate, and
 one loss more for alpha, which the paper does not have. EfficientNet-Lite0 for VGG-19: the picture itself and the
 network's first four resolutions stand for the first five blocks. The discriminators learn before they count, at a rate
-of their own (`Teaching`).
+of their own (`Teaching`). Eyeballs, falling lids and the mouth's inside lie over the photo warped by the last
+displacement, in I_w and I_o (`networked.openings`).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engines.generators.networked import terms
-from engines.generators.networked.blueprint import Blueprint, Made, warped
+from engines.generators.networked.blueprint import Blueprint, Made
 from engines.generators.networked.discriminators import MultiScaleDiscriminator
 from engines.generators.networked.lesson import Judges, Lesson, Teaching
 from engines.generators.networked.picture import Size
@@ -82,6 +83,7 @@ class PwmBlueprint(Blueprint[PwmConfig]):
     window = Size(256, 256)
     step_px, least_px = 16, 32  # halved four times
     switches = ("displacement", "codes", "whole_head", "progressive")
+    laid = ("warped",)  # `moved` lays it there
     parts = 1.0
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + 500)
@@ -153,8 +155,7 @@ class PwmBlueprint(Blueprint[PwmConfig]):
         """As in a call, and I_w as the stage `warped` (supplement, 1.4)."""
         made = super().make(networks, scene)
         assert made.flow is not None
-        moved = warped(scene.photo_at(self.window), made.flow)
-        return replace(made, stages={**made.stages, "warped": moved})
+        return replace(made, stages={**made.stages, "warped": self.moved(scene, made.flow)})
 
     # --- how it learns --------------------------------------------------------------------------------
 
