@@ -14,8 +14,8 @@ from test_networked import MODEL, Laying, Warper, seen, weights_of
 
 from engines.enrollment import Enrollment
 from engines.generators.geometric.patch import Box, Patch, layered
-from engines.generators.networked.blueprint import warped
-from engines.generators.networked.openings import Openings, laid_over
+from engines.generators.networked.blueprint import laid_over, warped
+from engines.generators.networked.openings import Openings
 from engines.generators.networked.picture import Picture
 from engines.generators.networked.surface import HeadTables
 from engines.generators.networked.window import WindowGenerator

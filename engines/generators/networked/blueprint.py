@@ -22,7 +22,6 @@ from engines.compile.weights import NetworkKind, WeightsHeader, build_network
 from engines.generators.networked import terms
 from engines.generators.networked.discriminators import folded
 from engines.generators.networked.lesson import Judges, Lesson, Outcome, Teaching
-from engines.generators.networked.openings import laid_over
 from engines.generators.networked.parts import parts_l1
 from engines.generators.networked.picture import Size
 from engines.generators.networked.scene import Scene
@@ -298,6 +297,12 @@ def warped(picture: Tensor, flow: Tensor) -> Tensor:
     own = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)
     where = own + 2 * flow.permute(0, 2, 3, 1)
     return nn.functional.grid_sample(picture, where, "bilinear", "border", align_corners=False)
+
+
+def laid_over(picture: Tensor, openings: Tensor) -> Tensor:
+    """`openings` (B, 4, h, w), premultiplied, over the person (B, 4, h, w), whose alpha is kept."""
+    colour = picture[:, :3] * (1 - openings[:, 3:]) + openings[:, :3]
+    return torch.cat([colour, picture[:, 3:]], 1)
 
 
 B = TypeVar("B", bound=Blueprint[Any])

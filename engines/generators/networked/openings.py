@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engines.enrollment import Enrollment
 from engines.generators.geometric.eyes import EyePlate, eye_patches, make_eyes
@@ -67,9 +65,3 @@ class Openings:
             x0, y0, x1, y1 = whole.box
             out[y0:y1, x0:x1] = np.dstack([whole.colour, whole.alpha * 255])
         return np.clip(out + np.float32(0.5), 0, 255).astype(np.uint8)
-
-
-def laid_over(picture: Tensor, openings: Tensor) -> Tensor:
-    """`openings` (B, 4, h, w), premultiplied, over the person (B, 4, h, w), whose alpha is kept."""
-    colour = picture[:, :3] * (1 - openings[:, 3:]) + openings[:, :3]
-    return torch.cat([colour, picture[:, 3:]], 1)
