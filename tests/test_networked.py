@@ -83,7 +83,7 @@ class Warper(Blueprint[Widths]):
 
 
 class Laying(Warper):
-    """The same with the mouth's inside over the photo."""
+    """The same with eyes and mouth over the photo."""
 
     laid = ("warped",)
 

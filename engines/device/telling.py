@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engines.device.enrolled import MisfitError
 from engines.device.sizes import Sizes
-from engines.generators.geometric.eyes import EYES, LID_SKIN, falling_lid, open_eye
+from engines.generators.geometric.eyes import eye_shapes
 from engines.generators.geometric.folds import unfolded
 from engines.generators.geometric.generator import GeometricCache, turn_weight
 from engines.generators.geometric.layers import plane_motion
@@ -71,17 +71,13 @@ NOWHERE = (0, 0, 0, 0)
 
 def _eyes(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes: Sizes) -> Values:
     height, width, side = sizes.height_px, sizes.width_px, sizes.eye_px
-    points = mesh.landmarks_px[:, :2].astype(np.float64)
     turned = motion.gaze_rad - cache.motion.gaze_rad
     of: dict[str, list[NDArray[np.generic]]] = {}
 
     def say(name: str, value: object) -> None:
         of.setdefault(name, []).append(np.asarray(value))
 
-    for plate, (contour, corners, row), skin in zip(cache.eyes, EYES, LID_SKIN, strict=True):
-        outline = points[list(contour)]
-        rings, at = [points[list(ring)] for ring in skin], points[list(corners)]
-        lid = falling_lid(plate, rings, outline, at, cache.pose, mesh.pose, (width, height))
+    for lid, eye in eye_shapes(cache.eyes, mesh, cache.pose, turned, (width, height)):
         box = NOWHERE if lid is None else lid.box
         square = Square.around(box, side, (width, height))
         say("lid_corner", (square.x, square.y))
@@ -89,8 +85,6 @@ def _eyes(cache: GeometricCache, mesh: HeadMesh, motion: Motion, sizes: Sizes) -
         say("lid_affine", np.zeros((2, 3)) if lid is None else lid.affine)
         say("lid_mask", square.mask(None if lid is None else lid.mask, box))
         say("lid_line", square.mask(None if lid is None else lid.line, box))
-        fallen = 0.0 if lid is None else lid.weight
-        eye = open_eye(plate, outline, at, cache.pose, mesh.pose, turned[row], (width, height), fallen)
         box = NOWHERE if eye is None else eye.box
         square = Square.around(box, side, (width, height))
         say("eye_corner", (square.x, square.y))

@@ -16,7 +16,6 @@ from engines.enrollment import Enrollment
 from engines.errors import PhotoError
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.networked.base_picture import BasePicture
-from engines.generators.networked.openings import Openings
 from engines.geometry import Camera, yaw_pitch_roll_deg
 from engines.head.fit import ExpressionFit
 from engines.head.landmarks import FaceLandmarks, LandmarkDetector
@@ -106,7 +105,7 @@ class Drawing:
     def __init__(self, source: Source) -> None:
         self.source, self.tools = source, source.tools
         self.base = BasePicture(self.tools.generator, source.enrollment)
-        self.openings = Openings.of(self.tools.model, source.enrollment, self.base.viewport)
+        self.openings = self.base.openings
 
     def pair(self, motion: Motion) -> tuple[I16, bytes, bytes, bytes, F16]:
         """`vertices`, `picture`, `alpha`, `openings` and `where` of an Item for `motion`."""

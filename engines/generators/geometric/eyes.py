@@ -63,6 +63,27 @@ def make_eyes(canvas: U8, points_px: F32) -> tuple[EyePlate, EyePlate]:
     return right, left
 
 
+def eye_shapes(
+    plates: tuple[EyePlate, EyePlate],
+    mesh: HeadMesh,
+    photo_pose: Similarity,
+    turned_rad: F32,
+    size_px: tuple[int, int],
+) -> list[tuple[FallingLid | None, OpenEye | None]]:
+    """What is painted of the right and of the left eye of `mesh` in a picture of `size_px` (width, height), gazes
+    turned by `turned_rad` (2, 2) against the photo's: a lid that falls, then the ball."""
+    points = mesh.landmarks_px[:, :2].astype(np.float64)
+    found: list[tuple[FallingLid | None, OpenEye | None]] = []
+    for plate, (contour, corners, row), skin in zip(plates, EYES, LID_SKIN, strict=True):
+        outline, at = points[list(contour)], points[list(corners)]
+        rings = [points[list(ring)] for ring in skin]
+        lid = falling_lid(plate, rings, outline, at, photo_pose, mesh.pose, size_px)
+        fallen = 0.0 if lid is None else lid.weight
+        eye = open_eye(plate, outline, at, photo_pose, mesh.pose, turned_rad[row], size_px, fallen)
+        found.append((lid, eye))
+    return found
+
+
 def eye_patches(
     plates: tuple[EyePlate, EyePlate],
     mesh: HeadMesh,
@@ -70,17 +91,11 @@ def eye_patches(
     turned_rad: F32,
     size_px: tuple[int, int],
 ) -> tuple[list[Patch], list[Patch]]:
-    """What is painted of the right and of the left eye of `mesh` in a picture of `size_px` (width, height), gazes
-    turned by `turned_rad` (2, 2) against the photo's: skin of a lid that falls, for what lies there in the photo,
-    stretched, would draw its lashes out into a blotch; then the ball."""
-    points = mesh.landmarks_px[:, :2].astype(np.float64)
+    """The same as patches: skin of a lid, for what lies there in the photo, stretched, would draw its lashes out into a
+    blotch; then the ball."""
     found: list[list[Patch]] = []
-    for plate, (contour, corners, row), skin in zip(plates, EYES, LID_SKIN, strict=True):
-        outline, at = points[list(contour)], points[list(corners)]
-        rings = [points[list(ring)] for ring in skin]
-        lid = falling_lid(plate, rings, outline, at, photo_pose, mesh.pose, size_px)
-        fallen = 0.0 if lid is None else lid.weight
-        eye = open_eye(plate, outline, at, photo_pose, mesh.pose, turned_rad[row], size_px, fallen)
+    shapes = eye_shapes(plates, mesh, photo_pose, turned_rad, size_px)
+    for plate, (lid, eye) in zip(plates, shapes, strict=True):
         found.append([])
         if lid is not None:
             found[-1].append(_patch(plate, lid.box, plate.lid, lid.affine, lid.mask, lid.line))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.generators.geometric.generator import GeometricGenerator
 from engines.generators.networked.boxes import Window, where_in_photo
+from engines.generators.networked.openings import Openings
 from engines.motion import Motion
 from engines.native.loader import wait_for_kernels
 from engines.raster.gbuffer import HeadMesh, rasterise
@@ -28,6 +29,14 @@ class BasePicture:
         self.viewport = head_viewport(enrollment, BASE_PX)
         self._window = Window.of(enrollment, self.viewport)
         self._cache = generator.prepare(enrollment, self.viewport)
+
+    @property
+    def openings(self) -> Openings:
+        """The photo's eyes and mouth, as the picture has them."""
+        cache = self._cache
+        return Openings(
+            self._generator.model, cache.eyes, cache.mouth, cache.pose, cache.motion, self.viewport
+        )
 
     def draw(self, mesh: HeadMesh, motion: Motion) -> tuple[U8, F32]:
         """(premultiplied RGBA (512, 512, 4), where in the photo each place comes from (32, 32, 2)) of a head posed in
