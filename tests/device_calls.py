@@ -75,11 +75,18 @@ def toy_person(sizes: Sizes, seed: int) -> Person:
     margin = sizes.margin_px
     place = torch.stack(torch.meshgrid(*[torch.linspace(0, 1, _MAP)] * 2, indexing="xy"))[None]
     side = torch.tensor([sizes.width_px, sizes.height_px])[:, None, None]
-    seen = (smooth(random, 1, _MAP, _MAP) > 0.4).float()
+    seen, apart = (smooth(random, 1, _MAP, _MAP) > least for least in (0.4, 0.6))
     mouth = sizes.own_mouth_px
     return Person(
         canvas=pixels(random, rows, columns),
-        source=torch.cat([(0.15 + 0.7 * place) * side + margin + 2 * smooth(random, 2, _MAP, _MAP), seen], 1),
+        source=torch.cat(
+            [
+                (0.15 + 0.7 * place) * side + margin + 2 * smooth(random, 2, _MAP, _MAP),
+                seen.float(),
+                apart.float(),
+            ],
+            1,
+        ),
         colour=pixels(random, _MAP, _MAP),
         chosen=torch.ones(1, len(toy_head().triangles), dtype=torch.bool),
         follow=smooth(random, 1, *body_grid(sizes)),

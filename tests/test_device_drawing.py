@@ -21,7 +21,7 @@ from engines.device.enrolled import MisfitError, head_of
 from engines.device.geometric import draw_geometric
 from engines.device.packet import Layout
 from engines.device.rasteriser import rasterise_fixed
-from engines.device.sampling import Patch, bilinear, bilinear_bytes, bytes_at, packed, resized, resized_bytes
+from engines.device.sampling import Patch, bilinear, bilinear_bytes, bytes_at, packed, resized
 from engines.device.sizes import Person, Sizes, grids
 from engines.device.telling import ellipse_spans
 from engines.device.twins import Prepared, Twin, twin_of
@@ -94,7 +94,13 @@ def test_look_ups_are_opencvs() -> None:
 @pytest.mark.parametrize("size", [(118, 130), (41, 90), (20, 64)])
 def test_bytes_are_enlarged_to_the_last_bit(size: tuple[int, int]) -> None:
     wanted = cv2.resize(BYTES, size[::-1], interpolation=cv2.INTER_LINEAR)
-    assert np.array_equal(last(resized_bytes(first(BYTES), *size)), wanted)
+    y, x = (
+        ((torch.arange(n) + 0.5).double() * (of / n) - 0.5)[None]
+        for n, of in zip(size, BYTES.shape[:2], strict=True)
+    )
+    none = torch.zeros(1, 1, dtype=torch.float64)
+    rows, columns = ((none, none + of - 1) for of in BYTES.shape[:2])
+    assert np.array_equal(last(bytes_at(first(BYTES), x, y, columns, rows)), wanted)
     wanted = cv2.resize(FLOATS, size[::-1], interpolation=cv2.INTER_LINEAR)
     assert np.abs(last(resized(first(FLOATS), *size)) - wanted).max() < 1e-5
 

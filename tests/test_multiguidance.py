@@ -348,7 +348,8 @@ def test_the_registry_knows_its_parts() -> None:
 
 
 def test_losses_are_the_papers() -> None:
-    """Eqs. 8 to 10 written out once more, over the plate, with the picture as one more φ; blurred clips count less."""
+    """Eqs. 8 to 10 written out once more, over the plate, with the picture as one more φ; blurred clips count less.
+    And what is ours: the photo warped by itself, and what the head model tells the completion network."""
     lesson, w = lesson_of_heads(), LossWeights()
     made = BLUEPRINT.make(awake(), lesson.scene)
     looked: list[Tensor] = []
@@ -360,29 +361,39 @@ def test_losses_are_the_papers() -> None:
     found = BLUEPRINT.losses(made, lesson, Judges(features, {}, {}))
     shown = made.rgba[:, :3] + (1 - made.rgba[:, 3:]) * 0.4
     truth, matte = lesson.truth_at(BLUEPRINT.window), lesson.matte_at(BLUEPRINT.window)
-    near = same = torch.zeros(())
+    moved = made.stages["warped"]
+    moved = moved[:, :3] + (1 - moved[:, 3:]) * 0.4
+    near = same = first = torch.zeros(())
     for j in range(4):
-        a, b = (F.avg_pool2d(x, 2**j) for x in (shown, truth))
-        same = same + (a - b).abs().mean()
+        a, b, c = (F.avg_pool2d(x, 2**j) for x in (shown, truth, moved))
+        same, first = same + (a - b).abs().mean(), first + (c - b).abs().mean()
         for x, y in zip(squares(a), squares(b), strict=True):
             near = near + (x - y).abs().mean()
     style = torch.zeros(())
     for x, y in zip(squares(shown), squares(truth), strict=True):
         ours, theirs = (torch.einsum("bchw,bdhw->bcd", z, z) / z[0].numel() for z in (x, y))
         style = style + (ours - theirs).abs().mean()
+    scene = lesson.scene
+    on_head = (made.stages["predicted_flow"] - scene.flow()).abs().sum(1, keepdim=True) * scene.mask()
+    masked = (made.stages["flow_mask"] - (1 - scene.inner_face())).abs()
     expected = {
         "picture": w.picture * same,
         "features": w.features * 0.5 * near,
         "style": w.style * 0.5 * style,
         "matte": w.matte * (made.rgba[:, 3:] - matte).abs().mean(),
+        "warped": w.warped * first,
+        "guidance": w.guidance * (10 * on_head.mean() + masked.mean()),
     }
     assert set(found) == set(expected)
     for name, value in expected.items():
         assert float(found[name]) == pytest.approx(float(value), rel=1e-4), name
         assert float(value) > 0
     assert len(looked) == 2 * 4  # each scale of ours and of the truth once, whichever loss asks
-    assert set(BLUEPRINT.losses(made, lesson, NO_JUDGES)) == {"picture", "matte"}
-    assert (w.picture, w.features, w.style, w.matte) == (1.0, 0.02, 0.6, 0.3)
+    assert set(BLUEPRINT.losses(made, lesson, NO_JUDGES)) == {"picture", "matte", "warped", "guidance"}
+    base = MultiguidanceBlueprint(TINY, ["flow_guidance"], PX)
+    alone = base.losses(base.make(base.networks(), lesson.scene), lesson, NO_JUDGES)
+    assert set(alone) == {"picture", "matte", "warped"}
+    assert (w.picture, w.features, w.style, w.matte, w.warped, w.guidance) == (1.0, 0.02, 0.6, 0.3, 1.0, 0.5)
 
 
 def test_a_step_asks_nothing_of_the_device() -> None:

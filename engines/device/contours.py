@@ -22,8 +22,12 @@ def grown(values: Tensor, covered: Tensor) -> Tensor:
 def steps_between(depth: Tensor, flow: Tensor, skin: Tensor, contour: float) -> Tensor:
     """(B, 1, h, w) 1 where one surface of the head passes before another and the two move apart."""
     near, far = _range(depth, skin, 2)
-    apart = (most(flow, 2) - least(flow, 2)).amax(1, keepdim=True)
-    return ((far - near > contour) & (apart > STEP_PX)).float()
+    return ((far - near > contour) & (_steepness(flow) > STEP_PX)).float()
+
+
+def _steepness(flow: Tensor) -> Tensor:
+    """The most that `flow` (B, 2, h, w) changes over two grid pixels, in either direction: (B, 1, h, w)."""
+    return (most(flow, 2) - least(flow, 2)).amax(1, keepdim=True)
 
 
 def _range(depth: Tensor, skin: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -57,11 +61,23 @@ def _without(flow: Tensor, skin: Tensor, side: Tensor) -> Tensor:
     return grown(flow * kept, kept)
 
 
-def softened(picture: Tensor, covered: Tensor, depth: Tensor, apart: Tensor, contour: float) -> Tensor:
-    """The picture, anti-aliased where one surface occludes another and along the rim where head and body move apart."""
+def softened(
+    picture: Tensor, covered: Tensor, depth: Tensor, flow: Tensor, behind: Tensor, contour: float
+) -> Tensor:
+    """The picture, anti-aliased where one surface occludes another, or the body, and both move apart."""
     inner = (most(depth, 2) - least(depth, 2) > contour) & (least(covered, 3) > 0)
+    inner = inner & (_steepness(flow) > CONTOUR_PX)
     rim = most(covered, 2) - least(covered, 2) > 0
-    jump = inner | (rim & (apart.abs().amax(1, keepdim=True) > CONTOUR_PX))
-    mask = nearest(jump.float(), *picture.shape[2:]) > 0
+    jump = inner | (rim & ((flow - behind).abs().amax(1, keepdim=True) > CONTOUR_PX))
+    rows, columns = (
+        _beside(*sides, jump.device) for sides in zip(picture.shape[2:], jump.shape[2:], strict=True)
+    )
+    mask = jump.index_select(2, rows).index_select(3, columns)
     mean = functional.avg_pool2d(functional.pad(picture, (1, 1, 1, 1), mode="reflect"), 3, 1)
     return torch.where(mask, mean.round(), picture)
+
+
+def _beside(size_px: int, count: int, device: torch.device) -> Tensor:
+    """(size_px,): of `count` grid pixels the one whose beginning, between it and the one before, is nearest."""
+    at = (torch.arange(size_px, device=device, dtype=torch.float64) + 0.5) * count / size_px + 0.5
+    return at.clamp_max(count - 1).long()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from engines.device.packet import Told
@@ -42,6 +43,8 @@ def _laid(
     person: Person, patch: Patch, picture: Tensor, eye: int, over: Tensor, mask: Tensor, lashes: Tensor
 ) -> Tensor:
     """`over` as far as `mask` says, and lashes on it."""
-    drawn = patch.read(picture[:, :3]) * (1 - mask) + over * mask
-    drawn = drawn * (1 - lashes) + person.lash_rgb[:, eye, :, None, None] * lashes
+    opaque = torch.full_like(mask, 255)
+    lash = person.lash_rgb[:, eye, :, None, None].expand_as(over)
+    drawn = patch.read(picture) * (1 - mask) + torch.cat([over, opaque], 1) * mask
+    drawn = drawn * (1 - lashes) + torch.cat([lash, opaque], 1) * lashes
     return patch.written(picture, (drawn + 0.5).floor())

@@ -9,7 +9,7 @@ from engines.device.filters import filtered, least, most
 from engines.device.packet import Told
 from engines.device.sampling import bilinear_bytes, bytes_at, rounded
 from engines.device.sizes import Grids, Head, Person
-from engines.generators.geometric.limits import LEAST_WEIGHT, RIM_PX
+from engines.generators.geometric.limits import LEAST_WEIGHT, MOVED_FROM, MOVED_FULL, RIM_PX
 
 
 def with_hidden(
@@ -19,10 +19,12 @@ def with_hidden(
     uv: Tensor,
     part: Tensor,
     visible: Tensor,
+    flow: Tensor,
     picture: Tensor,
     at: Grids,
 ) -> Tensor:
-    """The picture with the texture where the photo does not show what the pose does (O_c = 0)."""
+    """The picture with the texture where the photo does not show what the pose does (O_c = 0), as far as the head
+    has turned or moved there."""
     height, width = picture.shape[2:]
     rows, columns = part.shape[2:]
     covered = (part > 0).float()
@@ -30,7 +32,9 @@ def with_hidden(
     inner = filtered(least(covered, RIM_PX), at.mean_rows, at.mean_columns) * covered
     alpha = rounded(filtered(picture[:, 3:], at.small_rows, at.small_columns))
     hidden = torch.maximum(hidden, inner * (1 - alpha / 255))
-    hidden = filtered(hidden * told["turned"][:, :, None, None], at.soft_rows, at.soft_columns)
+    moved = flow.norm(dim=1, keepdim=True) / height - MOVED_FROM
+    moved = torch.maximum(moved / (MOVED_FULL - MOVED_FROM), told["turned"][:, :, None, None]).clamp_max(1)
+    hidden = filtered(hidden * moved, at.soft_rows, at.soft_columns)
     # only the box that holds what is hidden
     shown = hidden > LEAST_WEIGHT
     y0, high, inside_y = _extent(shown.any(3).squeeze(1))

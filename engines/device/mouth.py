@@ -30,8 +30,9 @@ def with_mouth(head: Head, person: Person, told: Told, at: Grids, picture: Tenso
     patch = Patch(told["mouth_corner"], side, sizes.height_px, sizes.width_px)
     box = told["mouth_box"]
     seam = told["seam"][:, None].float() / 255
-    under = patch.read(picture[:, :3])
-    under = (under * (1 - seam) + person.seam_rgb[:, :, None, None] * seam + 0.5).floor()
+    opaque = torch.full_like(seam, 255)
+    painted = torch.cat([person.seam_rgb[:, :, None, None].expand(-1, -1, side, side), opaque], 1)
+    under = (patch.read(picture) * (1 - seam) + painted * seam + 0.5).floor()
     inside, full = _interior(head, person, told, patch, box, at)
     gap, _, _, _, own_lit, left, right, _ = (n[:, None, None] for n in told["mouth_numbers"].unbind(1))
     inside = inside * _lip_shadow(patch, box, gap)[:, None] * _corner_shadow(patch, left, right)[:, None]
@@ -41,7 +42,7 @@ def with_mouth(head: Head, person: Person, told: Told, at: Grids, picture: Tenso
     own = bilinear(person.own_mouth, *place, beyond="zeros") * own_lit[:, None]
     inside = inside * (1 - own[:, 3:] / 255) + own[:, :3]
     mask = told["mouth_mask"][:, None].float() / 255
-    drawn = (under * (1 - mask) + inside * mask + 0.5).clamp(0, 255).floor()
+    drawn = (under * (1 - mask) + torch.cat([inside, opaque], 1) * mask + 0.5).clamp(0, 255).floor()
     return patch.written(picture, drawn), full & (told["mouth_mask"].flatten(1).amax(1) > 0)
 
 

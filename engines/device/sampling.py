@@ -48,21 +48,6 @@ def resized(values: Tensor, height: int, width: int) -> Tensor:
     return functional.interpolate(values, (height, width), mode="bilinear", align_corners=False)
 
 
-def resized_bytes(values: Tensor, height: int, width: int) -> Tensor:
-    """`cv2.resize`, bilinear, of bytes (B, C, h, w) held as floats: to the last bit."""
-    rows, columns = values.shape[2:]
-    whole = values.new_zeros(len(values), 1, dtype=torch.float64)
-    x = _middles(width, columns, whole)
-    y = _middles(height, rows, whole)
-    return bytes_at(values, x, y, (whole, whole + columns - 1), (whole, whole + rows - 1))
-
-
-def _middles(count: int, of: int, like: Tensor) -> Tensor:
-    """(B, count) float64: where the middles of `count` pixels lie among `of`."""
-    steps = torch.arange(count, device=like.device, dtype=torch.float64)
-    return (steps + 0.5) * (of / count) - 0.5 + like
-
-
 _BITS = 11  # of a weight's fraction, as OpenCV has it
 
 

@@ -12,6 +12,7 @@ from engines.device import filters
 from engines.device.packet import Field
 from engines.device.rows import Rows
 from engines.generators.geometric.limits import (
+    CONTOUR_BEHIND,
     CONTOUR_DEPTH,
     GRID_PX,
     INSIDE_SIGMA_PX,
@@ -118,7 +119,8 @@ class Person(Rows):
     """What a photo gives once for the geometric picture (`engines.device.enrolled` makes it), of each call a row.
 
     - `canvas` (B, 2 Hc · Wc) int32, pixels of four bytes: the photo, premultiplied, below it without the head.
-    - `source` (B, 3, S, S): where in the canvas each texel lies in the photo, and whether the photo shows it.
+    - `source` (B, 4, S, S): where in the canvas each texel lies in the photo, whether the photo shows it, and how far
+      it is from following the head.
     - `colour` (B, S · S) int32: the texture. - `chosen` (B, T) bool: triangles that ever show.
     - `follow` (B, 1, g, g'), `head` (B, 1, h, w): how far the body goes along, where the photo's head is.
     - `plates`, `lids` (B, 2, 3, P, P), `lash_rgb` (B, 2, 3): the eyes. - `cavity_rgb`, `tongue_rgb`, `seam_rgb` (B, 3).
@@ -198,6 +200,7 @@ class Grids:
     side_columns: Tensor
     mouth: Tensor
     contour: float  # in pixels of the grid
+    behind: float
 
 
 @torch.inference_mode(False)
@@ -239,6 +242,7 @@ def grids(sizes: Sizes, device: torch.device) -> Grids:
         to(filters.gaussian(w, 1.0, 5)),
         to(filters.gaussian(sizes.mouth_px, INSIDE_SIGMA_PX)),
         CONTOUR_DEPTH * h,
+        CONTOUR_BEHIND * h,
     )
 
 

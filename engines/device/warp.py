@@ -15,9 +15,9 @@ from engines.device.filters import filtered
 from engines.device.hidden import with_hidden
 from engines.device.packet import Told
 from engines.device.rasteriser import rasterise_fixed
-from engines.device.sampling import bilinear, bilinear_bytes, resized, resized_bytes, rounded
+from engines.device.sampling import bilinear, bilinear_bytes, resized, rounded
 from engines.device.sizes import Grids, Head, Person
-from engines.generators.geometric.limits import FIXED_POINT_ROUNDS
+from engines.generators.geometric.limits import FIXED_POINT_ROUNDS, HEAD_FROM
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ def warped(head: Head, person: Person, told: Told, at: Grids, seen: Seen) -> War
     covered = (seen.part > 0).float()
     size = person.source.shape[3], person.source.shape[2]
     found = bilinear(person.source, seen.uv[..., 0] * size[0] - 0.5, seen.uv[..., 1] * size[1] - 0.5)
-    flow, visible = (found[:, :2] - at.source) * covered, found[:, 2:] * covered
+    flow, visible = (found[:, :2] - at.source) * covered, found[:, 2:3] * covered
+    depth = seen.depth + found[:, 3:] * covered * at.behind
     behind = resized(_body_flow(person, told, at), h, w)
     behind = _rim_flow(person, flow, visible, behind, at)
     both = torch.where(covered > 0, flow, behind)
@@ -72,14 +73,14 @@ def warped(head: Head, person: Person, told: Told, at: Grids, seen: Seen) -> War
     # up to the lips' edge, and a little beyond, all is lip: the mouth's inside is painted afterwards
     skin = head.skin[seen.part]
     flow = grown(flow * skin, skin)
-    steps = steps_between(seen.depth, flow, skin, at.contour)
-    full = parted(resized(flow, height, width), flow, seen.depth, steps, skin, visible, at)
+    steps = steps_between(depth, flow, skin, at.contour)
+    full = parted(resized(flow, height, width), flow, depth, steps, skin, visible, at)
     soft = rounded(filtered(covered * 255, at.edge_rows, at.edge_columns))
-    is_head = resized_bytes(soft, height, width) > 127
+    is_head = resized(soft, height, width) > HEAD_FROM
     where = torch.where(is_head, full, resized(behind + below, height, width)) + at.base
     picture = rounded(bilinear_bytes(person.canvas, sizes.canvas, where[:, 0], where[:, 1]))
-    picture = with_hidden(head, person, told, seen.uv, seen.part, visible, picture, at)
-    picture = softened(picture, covered, seen.depth, flow - behind, at.contour)
+    picture = with_hidden(head, person, told, seen.uv, seen.part, visible, flow, picture, at)
+    picture = softened(picture, covered, depth, flow, behind, at.contour)
     return Warped(picture, both, visible, seen)
 
 

@@ -123,7 +123,7 @@ def draw_window(
     for name, side in zip(OPENINGS, sizes.openings_px, strict=True):
         patch = Patch(told[f"{name}_corner"], side, sizes.height_px, sizes.width_px)
         laid = told[name].float()
-        moved = patch.written(moved, patch.read(moved[:, :3]) * (1 - laid[:, 3:] / 255) + laid[:, :3])
+        moved = patch.written(moved, patch.read(moved) * (1 - laid[:, 3:] / 255) + laid)
     return _framed(paste, (moved + difference * 255 + 0.5).clamp(0, 255).floor()), full
 
 

@@ -130,7 +130,7 @@ class Kernels:
         """
         s = shape
         sizes = {
-            "uv": 2 * s.w * s.h, "part": s.w * s.h, "depth": s.w * s.h, "source": 3 * s.map_px**2,
+            "uv": 2 * s.w * s.h, "part": s.w * s.h, "depth": s.w * s.h, "source": 4 * s.map_px**2,
             "colour": 3 * s.map_px**2, "canvas": 4 * s.canvas_w * s.canvas_h, "follow": s.follow_w * s.follow_h,
             "head": s.head_w * s.head_h, "outside": 256, "painted": 256, "picture": 4 * s.W * s.H,
             "both": 2 * s.w * s.h, "seen": s.w * s.h,

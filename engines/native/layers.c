@@ -15,7 +15,7 @@ typedef struct {
 
 typedef struct {
     const f32 *uv; const u8 *part; const f32 *depth;          // (h, w, 2), (h, w), (h, w)
-    const f32 *source, *colour;                                // (s, s, 3)
+    const f32 *source, *colour;                                // (s, s, 4), (s, s, 3)
     const u8 *canvas;                                          // (canvas_h, canvas_w, 4)
     const f32 *follow, *head;                                  // (follow_h, follow_w), (head_h, head_w)
     const u8 *outside, *painted;                               // (256,): no mouth; the texture shows
@@ -23,7 +23,8 @@ typedef struct {
     u8 *room; int64_t room_bytes;
 } Buffers;
 
-static const f32 CONTOUR_DEPTH = 0.05f, CONTOUR_PX = 1.5f, STEP_PX = 5.0f, SEEN = 0.5f, LEAST_WEIGHT = 0.02f;
+static const f32 CONTOUR_DEPTH = 0.05f, CONTOUR_BEHIND = 0.5f, CONTOUR_PX = 1.5f, STEP_PX = 2.0f, SEEN = 0.5f, LEAST_WEIGHT = 0.02f;
+static const f32 HEAD_FROM = 127.3f, MOVED_FROM = 0.004f, MOVED_FULL = 0.012f;
 enum { RIM_PX = 5, REACH = 6 };
 
 typedef struct { u8 *at, *end; } Room;
@@ -131,7 +132,8 @@ static Box box_of(const u8 *mask, int w, int h) {
 // a contour within the head and the flow of either side of it, in a box of the grid
 typedef struct { Box box; u8 *beside; f32 *values, *side; } Parting;
 
-static int contours(const Shape *s, const Buffers *b, const f32 *flow, const u8 *skin, Parting *out, Room *kept) {
+static int contours(const Shape *s, const Buffers *b, const f32 *at_depth, const f32 *flow, const u8 *skin, Parting *out,
+                    Room *kept) {
     int w = s->w, h = s->h;
     size_t n = (size_t)w * h;
     out->beside = NULL;
@@ -140,7 +142,7 @@ static int contours(const Shape *s, const Buffers *b, const f32 *flow, const u8 
     f32 *masked = FLOATS(&room, 2 * n), *rows = FLOATS(&room, 2 * n), *nearest = FLOATS(&room, 2 * n);
     f32 *furthest = FLOATS(&room, 2 * n), *steep = FLOATS(&room, n);
     if (!steep) return -1;
-    range_of(b->depth, skin, w, h, 1, 0, largest(b->depth, n), masked, rows, nearest, furthest);
+    range_of(at_depth, skin, w, h, 1, 0, largest(at_depth, n), masked, rows, nearest, furthest);
     int any = 0;
     for (size_t i = 0; i < n; i++) any |= steps[i] = furthest[i] - nearest[i] > CONTOUR_DEPTH * (f32)h;
     if (!any) return 0;
@@ -164,7 +166,7 @@ static int contours(const Shape *s, const Buffers *b, const f32 *flow, const u8 
         for (int x = 0; x < bw; x++) {
             size_t i = (size_t)y * bw + x, g = (size_t)(y + k.y0) * w + x + k.x0;
             own[2 * i] = flow[2 * g]; own[2 * i + 1] = flow[2 * g + 1];
-            depth[i] = b->depth[g]; on[i] = skin[g]; step[i] = steps[g];
+            depth[i] = at_depth[g]; on[i] = skin[g]; step[i] = steps[g];
         }
     range_of(depth, on, bw, bh, 2, 2, largest(depth, m), spare, line, close, deep);
     spread_bytes(step, bw, bh, 1, 2, 2, 1, free_, wider);
@@ -244,8 +246,8 @@ static int warp(const Shape *s, const Buffers *b, const f32 *flow, const f32 *be
         }
         f32 origin_y = (f32)(y + s->margin_px);
         for (int i = 0; i < w; i++) {  // the pixels between two of the grid
-            int j = least(i + 1, w - 1), head = mask[i] >= 127.5f, x = begin[i], end = begin[i + 1];
-            if (head == (mask[j] >= 127.5f)) {
+            int j = least(i + 1, w - 1), head = mask[i] > HEAD_FROM, x = begin[i], end = begin[i + 1];
+            if (head == (mask[j] > HEAD_FROM)) {
                 const f32 *fx = head ? hx : bx, *fy = head ? hy : by;
                 f32 x0 = fx[i], dx = fx[j] - x0, y0 = fy[i] + origin_y, dy = fy[j] - fy[i];
                 for (; x < end; x++) {
@@ -256,7 +258,7 @@ static int warp(const Shape *s, const Buffers *b, const f32 *flow, const f32 *be
             } else
                 for (; x < end; x++) {
                     f32 t = share[x];
-                    on_head[x] = mask[i] + t * (mask[j] - mask[i]) >= 127.5f;
+                    on_head[x] = mask[i] + t * (mask[j] - mask[i]) > HEAD_FROM;
                     const f32 *fx = on_head[x] ? hx : bx, *fy = on_head[x] ? hy : by;
                     at_x[x] = fx[i] + t * (fx[j] - fx[i]) + own_x[x];
                     at_y[x] = fy[i] + t * (fy[j] - fy[i]) + origin_y;
@@ -286,7 +288,7 @@ static inline void colour_at(const Shape *s, const Buffers *b, size_t g, f32 *ou
 }
 
 // where the photo does not show what the pose does, the filled colour of the UV map
-static int draw_hidden(const Shape *s, const Buffers *b, const u8 *covered, Room room) {
+static int draw_hidden(const Shape *s, const Buffers *b, const f32 *flow, const u8 *covered, Room room) {
     int w = s->w, h = s->h, W = s->W, H = s->H;
     size_t n = (size_t)w * h;
     u8 *inner = BYTES(&room, n), *spare = BYTES(&room, n);
@@ -322,9 +324,11 @@ static int draw_hidden(const Shape *s, const Buffers *b, const u8 *covered, Room
             alpha[i] = floorf(total + 0.5f);
         }
     }
+    f32 slope = 1 / ((MOVED_FULL - MOVED_FROM) * (f32)H), begin = MOVED_FROM / (MOVED_FULL - MOVED_FROM);
     for (size_t i = 0; i < n; i++) {
-        f32 own = ((f32)covered[i] - b->seen[i]) * (f32)b->painted[b->part[i]];
-        hidden[i] = fmost(own, soft[i] * (f32)covered[i] * (1 - alpha[i] * (1.0f / 255))) * s->turned;
+        f32 far = sqrtf(flow[2 * i] * flow[2 * i] + flow[2 * i + 1] * flow[2 * i + 1]) * slope - begin;
+        f32 moved = within(far, s->turned, 1.0f), own = ((f32)covered[i] - b->seen[i]) * (f32)b->painted[b->part[i]];
+        hidden[i] = fmost(own, soft[i] * (f32)covered[i] * (1 - alpha[i] * (1.0f / 255))) * moved;
     }
     convolve(hidden, w, h, 1, kernel, gaussian(0.8f, 3, kernel), rows, soft);
     for (size_t i = 0; i < n; i++) inner[i] = soft[i] > LEAST_WEIGHT;
@@ -377,21 +381,23 @@ static int draw_hidden(const Shape *s, const Buffers *b, const u8 *covered, Room
 }
 
 // anti-alias where one surface passes before another
-static int soften(const Shape *s, const Buffers *b, const f32 *flow, const f32 *behind, const u8 *covered, Room room) {
+static int soften(const Shape *s, const Buffers *b, const f32 *depth, const f32 *flow, const f32 *behind, const u8 *covered,
+                  Room room) {
     int w = s->w, h = s->h, W = s->W, H = s->H;
     size_t n = (size_t)w * h;
-    f32 *high = FLOATS(&room, n), *low = FLOATS(&room, n), *rows = FLOATS(&room, n);
+    f32 *high = FLOATS(&room, 2 * n), *low = FLOATS(&room, 2 * n), *rows = FLOATS(&room, 2 * n), *steep = FLOATS(&room, n);
     u8 *inside = BYTES(&room, n), *out = BYTES(&room, n), *in = BYTES(&room, n), *spare = BYTES(&room, n);
     u8 *lines = BYTES(&room, 4 * 2 * (size_t)W);
     if (!lines) return -1;
-    spread(b->depth, w, h, 1, 1, 0, 1, rows, high);
-    spread(b->depth, w, h, 1, 1, 0, 0, rows, low);
+    steepness(flow, w, h, rows, high, low, steep);
+    spread(depth, w, h, 1, 1, 0, 1, rows, high);
+    spread(depth, w, h, 1, 1, 0, 0, rows, low);
     spread_bytes(covered, w, h, 1, 1, 1, 0, spare, inside);
     spread_bytes(covered, w, h, 1, 1, 0, 1, spare, out);
     spread_bytes(covered, w, h, 1, 1, 0, 0, spare, in);
     int any = 0;
     for (size_t i = 0; i < n; i++) {
-        int inner = high[i] - low[i] > CONTOUR_DEPTH * (f32)h && inside[i];
+        int inner = high[i] - low[i] > CONTOUR_DEPTH * (f32)h && inside[i] && steep[i] > CONTOUR_PX;
         f32 apart = fmost(fabsf(flow[2 * i] - behind[2 * i]),
                           fabsf(flow[2 * i + 1] - (behind[2 * i + 1] - (f32)s->below_px)));
         any |= spare[i] = inner || (out[i] != in[i] && apart > CONTOUR_PX);
@@ -403,12 +409,13 @@ static int soften(const Shape *s, const Buffers *b, const f32 *flow, const f32 *
     for (int y = 0; y < H; y++) {
         u8 *to = b->picture + 4 * (size_t)y * W;
         memcpy(own, to, 4 * (size_t)W);
-        const u8 *mask = spare + (size_t)least((int)((double)y * h / H), h - 1) * w;
+        const u8 *mask = spare + (size_t)least((int)((y + 0.5) * h / H + 0.5), h - 1) * w;  // see `_beside`
         const u8 *after = y + 1 < H ? to + 4 * (size_t)W : before;
         for (int g = 0; g < w; g++) {
             if (!mask[g]) continue;
-            int x0 = (int)ceil((double)g * W / w - 1e-9), x1 = (int)ceil((double)(g + 1) * W / w - 1e-9);
-            for (int x = x0; x < least(x1, W); x++) {
+            int x0 = most((int)ceil((g - 0.5) * W / w - 0.5 - 1e-9), 0);
+            int x1 = g + 1 < w ? least((int)ceil((g + 0.5) * W / w - 0.5 - 1e-9), W) : W;
+            for (int x = x0; x < x1; x++) {
                 int l = mirrored(x - 1, W), r = mirrored(x + 1, W);
                 for (int k = 0; k < 4; k++) {
                     int total = before[4 * l + k] + before[4 * x + k] + before[4 * r + k] + own[4 * l + k] + own[4 * x + k] +
@@ -427,7 +434,7 @@ int visavis_layers(const Shape *s, const Buffers *b) {
     int w = s->w, h = s->h;
     size_t n = (size_t)w * h;
     Room room = {b->room, b->room + b->room_bytes};
-    f32 *flow = FLOATS(&room, 2 * n), *behind = FLOATS(&room, 2 * n);
+    f32 *flow = FLOATS(&room, 2 * n), *behind = FLOATS(&room, 2 * n), *depth = FLOATS(&room, n);
     f32 *coarse = FLOATS(&room, 2 * (size_t)s->follow_w * s->follow_h);
     u8 *covered = BYTES(&room, n), *skin = BYTES(&room, n), *wider = BYTES(&room, n), *spare = BYTES(&room, n);
     if (!spare) return -1;
@@ -438,12 +445,14 @@ int visavis_layers(const Shape *s, const Buffers *b) {
             covered[i] = b->part[i] != 0;
             skin[i] = b->outside[b->part[i]];
             flow[2 * i] = flow[2 * i + 1] = b->seen[i] = 0;
+            depth[i] = b->depth[i];
             if (!covered[i]) continue;
-            f32 found[3];
-            look_up(b->source, s->map_px, s->map_px, 3, b->uv[2 * i] * side - 0.5f, b->uv[2 * i + 1] * side - 0.5f, found);
+            f32 found[4];
+            look_up(b->source, s->map_px, s->map_px, 4, b->uv[2 * i] * side - 0.5f, b->uv[2 * i + 1] * side - 0.5f, found);
             flow[2 * i] = found[0] - (((f32)x + 0.5f) * across + (f32)s->margin_px);
             flow[2 * i + 1] = found[1] - (((f32)y + 0.5f) * down + (f32)s->margin_px);
             b->seen[i] = found[2];
+            depth[i] += found[3] * (CONTOUR_BEHIND * (f32)h);  // see `steps_between`
         }
     body_flow(s, b->follow, coarse);
     enlarge(coarse, s->follow_w, s->follow_h, 2, behind, w, h);
@@ -457,8 +466,8 @@ int visavis_layers(const Shape *s, const Buffers *b) {
     grow(flow, skin, w, h, 2, wider, spare);
     Parting parting = {{0, 0, 0, 0}, NULL, NULL, NULL};
     Room kept = room;
-    if (contours(s, b, flow, skin, &parting, &kept)) return -1;
+    if (contours(s, b, depth, flow, skin, &parting, &kept)) return -1;
     if (warp(s, b, flow, behind, covered, &parting, kept)) return -1;
-    if (s->turned > 0 && draw_hidden(s, b, covered, room)) return -1;
-    return soften(s, b, flow, behind, covered, room);
+    if (draw_hidden(s, b, flow, covered, room)) return -1;
+    return soften(s, b, depth, flow, behind, covered, room);
 }

@@ -6,12 +6,13 @@ lies between two places of the photo: a line of stairs.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.generators.geometric.limits import CONTOUR_DEPTH, CONTOUR_PX, SEEN, STEP_PX
-from engines.raster.gbuffer import GBuffer
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -28,15 +29,24 @@ def grow(values: F32, covered: U8) -> None:
     values.reshape(-1, values.shape[2])[rim] = total / np.maximum(weight, 1e-6)[:, None]
 
 
-def steps_between(gbuffer: GBuffer, flow: F32, skin: U8) -> U8:
+def steps_between(depth: F32, flow: F32, skin: U8) -> U8:
     """(h, w) 1 where one surface of the head passes before another and the two move apart; `skin` (h, w) is 1 on
-    the surfaces that count, `flow` (h, w, 2) continued beyond them."""
-    nearest, furthest = _range(gbuffer.depth_px, skin, _TWO)
+    the surfaces that count, `flow` (h, w, 2) continued beyond them.
+
+    `depth` (h, w) is the G-buffer's, and what does not go with the head lies `CONTOUR_BEHIND` of the grid's height
+    further back: a chin that presses on the neck touches it, and passes before it all the same.
+    """
+    nearest, furthest = _range(depth, skin, _TWO)
     inner = furthest - nearest > CONTOUR_DEPTH * skin.shape[0]
     if not inner.any():
         return inner.astype(np.uint8)
+    return (inner & (_steepness(flow) > STEP_PX)).astype(np.uint8)
+
+
+def _steepness(flow: F32) -> F32:
+    """The most that `flow` (h, w, 2) changes over two grid pixels, in either direction: (h, w)."""
     across, down = cv2.split(cv2.morphologyEx(flow, cv2.MORPH_GRADIENT, _TWO))
-    return (inner & (cv2.max(across, down) > STEP_PX)).astype(np.uint8)
+    return np.asarray(cv2.max(across, down), np.float32)
 
 
 def _range(depth: F32, skin: U8, kernel: U8) -> tuple[F32, F32]:
@@ -48,8 +58,9 @@ def _range(depth: F32, skin: U8, kernel: U8) -> tuple[F32, F32]:
     return np.asarray(cv2.erode(least, kernel), np.float32), np.asarray(cv2.dilate(most, kernel), np.float32)
 
 
-def part_sides(full: F32, flow: F32, gbuffer: GBuffer, steps: U8, skin: U8, seen: F32) -> None:
+def part_sides(full: F32, flow: F32, depth: F32, steps: U8, skin: U8, seen: F32) -> None:
     """Along `steps` (h, w), give each side its own flow, in place: `full` (H, W, 2) is `flow` (h, w, 2) enlarged.
+    `depth` as in `steps_between`.
 
     `seen` (h, w) is O_c. Where the photo does not show what lies behind, nothing true could be fetched: there what lies
     between both sides is stretched.
@@ -60,10 +71,10 @@ def part_sides(full: F32, flow: F32, gbuffer: GBuffer, steps: U8, skin: U8, seen
     rows, columns = skin.shape
     box = np.s_[max(top - _REACH, 0) : top + high + _REACH, max(left - _REACH, 0) : left + wide + _REACH]
     own, on_skin = flow[box], skin[box]
-    nearest, furthest = _range(gbuffer.depth_px[box], on_skin, _TWO_WIDER)
+    nearest, furthest = _range(depth[box], on_skin, _TWO_WIDER)
     middle = cv2.addWeighted(nearest, 0.5, furthest, 0.5, 0)
     band = np.asarray(cv2.dilate(steps[box], _TWO_WIDER), np.uint8) & on_skin
-    before = (gbuffer.depth_px[box] < middle).astype(np.uint8) & band
+    before = (depth[box] < middle).astype(np.uint8) & band
     after = band ^ before
     unknown = np.asarray(cv2.dilate(after & (seen[box] < SEEN).astype(np.uint8), _TWO_WIDER), np.uint8)
     parted = steps[box] & (unknown ^ np.uint8(1))
@@ -106,15 +117,15 @@ def _without(flow: F32, skin: U8, side: U8) -> F32:
     return alone
 
 
-def soften_contours(image: U8, gbuffer: GBuffer, flow: F32, behind: F32, below_px: int) -> None:
+def soften_contours(image: U8, depth: F32, covered: U8, flow: F32, behind: F32, below_px: int) -> None:
     """Anti-alias, in place, where one surface occludes another: there two places of the photo meet.
 
-    Only the few pixels along such contours are touched (3 × 3 mean), along the head's rim only where head and body
-    move apart.
+    Only the few pixels along such contours are touched (3 × 3 mean), and only where both sides move apart: at rest
+    the photo stays as it is. `depth` as in `steps_between`.
     """
-    covered = np.asarray(cv2.min(gbuffer.part, 1), np.uint8)
-    step = cv2.morphologyEx(gbuffer.depth_px, cv2.MORPH_GRADIENT, _TWO)
+    step = cv2.morphologyEx(depth, cv2.MORPH_GRADIENT, _TWO)
     inner = (step > CONTOUR_DEPTH * covered.shape[0]) & (cv2.erode(covered, _WIDER) > 0)
+    inner &= _steepness(flow) > CONTOUR_PX
     rim = cv2.morphologyEx(covered, cv2.MORPH_GRADIENT, _TWO) > 0
     step_x, step_y = cv2.split(cv2.absdiff(flow, cv2.add(behind, (0, -float(below_px), 0, 0))))
     apart = cv2.max(step_x, step_y) > CONTOUR_PX
@@ -122,5 +133,13 @@ def soften_contours(image: U8, gbuffer: GBuffer, flow: F32, behind: F32, below_p
     if not jump.any():
         return
     height, width = image.shape[:2]
-    mask = cv2.resize(jump.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    rows, columns = (_beside(*sides) for sides in zip((height, width), jump.shape, strict=True))
+    mask = np.ascontiguousarray(jump.astype(np.uint8)[rows][:, columns])
     cv2.copyTo(cv2.blur(image, (3, 3)), mask, image)
+
+
+@lru_cache(maxsize=8)
+def _beside(size_px: int, count: int) -> NDArray[np.intp]:
+    """(size_px,): of `count` grid pixels the one whose beginning, between it and the one before, is nearest."""
+    at = np.minimum((np.arange(size_px) + 0.5) * count / size_px + 0.5, count - 1)
+    return at.astype(np.intp)

@@ -25,7 +25,15 @@ from engines.generators.geometric.layers import (
     plane_motion,
     rim_flow,
 )
-from engines.generators.geometric.limits import GRID_PX, LEAST_WEIGHT, MARGIN, RIM_PX
+from engines.generators.geometric.limits import (
+    CONTOUR_BEHIND,
+    GRID_PX,
+    LEAST_WEIGHT,
+    MARGIN,
+    MOVED_FROM,
+    MOVED_FULL,
+    RIM_PX,
+)
 from engines.generators.geometric.masks import pixel_grid
 from engines.generators.geometric.mouth import Mouth, make_mouth
 from engines.generators.geometric.mouth_inside import mouth_inside
@@ -37,7 +45,7 @@ from engines.native.kernels import Kernels, Shape
 from engines.native.loader import kernels
 from engines.picture.composite import still_person
 from engines.raster.conditioning import PreparedMap, lookup_map, prepare_map
-from engines.raster.gbuffer import GBuffer, Viewport
+from engines.raster.gbuffer import GBuffer, Viewport, draw_in_uv
 from engines.raster.pose import pose_head
 
 F32 = NDArray[np.float32]
@@ -50,7 +58,7 @@ class GeometricCache:
 
     canvas: U8  # (2 Hc, Wc, 4) premultiplied RGBA: the photo, below it the photo without the head
     margin_px: int
-    source: PreparedMap  # source positions in canvas pixels (2), visibility (1)
+    source: PreparedMap  # source positions in canvas pixels (2), visibility (1), how far from following the head (1)
     colour: PreparedMap
     base_grid: F32  # (H, W, 2) canvas position of each viewport pixel
     body: Body
@@ -74,6 +82,7 @@ class GeometricGenerator(Generator[GeometricCache]):
         position = (
             enrollment.uv_position_px - (viewport.origin_x_px, viewport.origin_y_px)
         ) * viewport.scale + margin
+        apart = draw_in_uv(self.model, 1 - self.model.rigidity[:, None], len(position))
         mesh = pose_head(self.model, enrollment, enrollment.motion, viewport)
         points = mesh.landmarks_px[:, :2] + margin
         body = make_body(self.model, mesh, viewport, canvas, margin, self.config.grid_px)
@@ -81,7 +90,9 @@ class GeometricGenerator(Generator[GeometricCache]):
         return GeometricCache(
             canvas=np.concatenate([canvas, body.canvas]),
             margin_px=margin,
-            source=prepare_map(np.dstack([position, enrollment.uv_visibility / 255]).astype(np.float32)),
+            source=prepare_map(
+                np.dstack([position, enrollment.uv_visibility / 255, apart]).astype(np.float32)
+            ),
             colour=prepare_map(enrollment.uv_colour),
             base_grid=pixel_grid(viewport.width_px, viewport.height_px) + np.float32(margin),
             body=replace(body, canvas=canvas[:0]),
@@ -111,10 +122,10 @@ class GeometricGenerator(Generator[GeometricCache]):
 
 @lru_cache(maxsize=8)
 def source_grid(viewport: Viewport, columns: int, rows: int, margin_px: int) -> F32:
-    """Canvas position of the middle of each pixel of a G-buffer (h, w, 3), the third channel 0."""
+    """Canvas position of the middle of each pixel of a G-buffer (h, w, 4), the last two channels 0."""
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32) + np.float32(0.5)
     x, y = x * viewport.width_px / columns + margin_px, y * viewport.height_px / rows + margin_px
-    return np.dstack([x, y, np.zeros_like(x)]).astype(np.float32)
+    return np.dstack([x, y, np.zeros_like(x), np.zeros_like(x)]).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +150,8 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> Layers:
     height, width = cache.base_grid.shape[:2]
     size = (width, height)
     covered = np.asarray(cv2.min(gbuffer.part, 1), np.uint8)
-    flow, seen = flow_and_occlusion(cache, gbuffer, covered)
+    flow, seen, apart = flow_and_occlusion(cache, gbuffer, covered)
+    depth = cv2.add(gbuffer.depth_px, apart * np.float32(CONTOUR_BEHIND * len(apart)))
     rows, columns = covered.shape
     behind = body_flow(cache.body, gbuffer.mesh.pose, gbuffer.viewport)
     behind = cv2.resize(behind, (columns, rows), interpolation=cv2.INTER_LINEAR)
@@ -151,17 +163,16 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> Layers:
     skin = np.asarray(cv2.LUT(gbuffer.part, OUTSIDE), np.uint8)
     flow = np.asarray(cv2.copyTo(flow, skin), np.float32)
     grow(flow, skin)
-    steps = steps_between(gbuffer, flow, skin)
+    steps = steps_between(depth, flow, skin)
     head = np.asarray(cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR), np.float32)
-    part_sides(head, flow, gbuffer, steps, skin, seen)
+    part_sides(head, flow, depth, steps, skin, seen)
     where = cv2.resize(behind, size, interpolation=cv2.INTER_LINEAR)
     cv2.copyTo(head, head_mask(covered, size), where)
     where = cv2.add(where, cache.base_grid)
     image = cv2.remap(cache.canvas, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
     picture = np.asarray(image, np.uint8)
-    if turned > 0:
-        _draw_hidden(cache, gbuffer, covered, seen, picture, turned)
-    soften_contours(picture, gbuffer, flow, behind, cache.body.below_px)
+    _draw_hidden(cache, gbuffer, covered, seen, picture, moved_share(flow, height, turned))
+    soften_contours(picture, depth, covered, flow, behind, cache.body.below_px)
     return Layers(picture, both, seen)
 
 
@@ -187,13 +198,14 @@ def _draw_compiled(compiled: Kernels, cache: GeometricCache, gbuffer: GBuffer, t
     return Layers(picture, flow, seen)
 
 
-def flow_and_occlusion(cache: GeometricCache, gbuffer: GBuffer, covered: U8) -> tuple[F32, F32]:
-    """F_c (h, w, 2) in canvas pixels and O_c (h, w), 0 uncovered, by one lookup (paper 001, eqs. 3 and 4)."""
+def flow_and_occlusion(cache: GeometricCache, gbuffer: GBuffer, covered: U8) -> tuple[F32, F32, F32]:
+    """By one lookup F_c (h, w, 2) in canvas pixels and O_c (h, w) (paper 001, eqs. 3 and 4), and (h, w) how far from
+    following the head, 0 … 1; all 0 uncovered."""
     found = lookup_map(cache.source, gbuffer.uv)
     rows, columns = covered.shape
     found = cv2.subtract(found, source_grid(gbuffer.viewport, columns, rows, cache.margin_px))
     found = np.asarray(cv2.copyTo(found, covered), np.float32)
-    return np.ascontiguousarray(found[..., :2]), np.ascontiguousarray(found[..., 2])
+    return tuple(np.ascontiguousarray(x) for x in (found[..., :2], found[..., 2], found[..., 3]))
 
 
 # eyes and the mouth's inside are painted afterwards: there the texture must not show through
@@ -215,10 +227,21 @@ def turn_weight(photo_pose: Similarity, pose: Similarity) -> float:
     return float(np.clip((angle - _TURN_FROM_DEG) / (_TURN_FULL_DEG - _TURN_FROM_DEG), 0, 1))
 
 
+def moved_share(flow: F32, height_px: int, turned: float) -> F32:
+    """(h, w) 0 where the head is as in the photo … 1: it has turned, or what is here has moved (a cheek that a falling
+    jaw draws in uncovers what is behind it)."""
+    across, down = cv2.split(flow)
+    far = np.asarray(cv2.magnitude(across, down), np.float32)
+    far *= np.float32(1 / ((MOVED_FULL - MOVED_FROM) * height_px))
+    far -= np.float32(MOVED_FROM / (MOVED_FULL - MOVED_FROM))
+    return np.asarray(np.clip(far, turned, 1), np.float32)
+
+
 def _draw_hidden(
-    cache: GeometricCache, gbuffer: GBuffer, covered: U8, seen: F32, picture: U8, turned: float
+    cache: GeometricCache, gbuffer: GBuffer, covered: U8, seen: F32, picture: U8, moved: F32
 ) -> None:
-    """Where the photo does not show what the pose does (O_c = 0), draw the filled UV colour I_r, in place.
+    """Where the photo does not show what the pose does (O_c = 0), draw the filled UV colour I_r, in place, as far as
+    the head has `moved` there (h, w).
 
     So it is done where the warped photo is transparent though the head's contour is far: there the rim of the
     hair, which was the contour in the photo, now lies before the back of the head.
@@ -231,7 +254,7 @@ def _draw_hidden(
     inner = cv2.blur(inner, (RIM_PX, RIM_PX)) * covered
     alpha = cv2.resize(picture[..., 3], (columns, rows), interpolation=cv2.INTER_AREA)
     hidden = cv2.max(hidden, inner * (1 - alpha * np.float32(1 / 255)))
-    hidden = cv2.GaussianBlur(hidden * np.float32(turned), (0, 0), 0.8)
+    hidden = cv2.GaussianBlur(hidden * moved, (0, 0), 0.8)
     # only the box that holds what is hidden
     x0, y0, wide, high = cv2.boundingRect((hidden > LEAST_WEIGHT).astype(np.uint8))
     if wide == 0:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.generators.geometric.limits import FIXED_POINT_ROUNDS, RIM_SIGMA_PX
+from engines.generators.geometric.limits import FIXED_POINT_ROUNDS, HEAD_FROM, RIM_SIGMA_PX
 from engines.generators.geometric.masks import pixel_grid, planar_map
 from engines.geometry import F64, Similarity
 from engines.head.model import HeadModel
@@ -148,6 +148,6 @@ def plane_motion(photo_pose: Similarity, pose: Similarity) -> tuple[F64, F64]:
 
 def head_mask(covered: U8, size: tuple[int, int]) -> U8:
     """(H, W) 255 where the head is drawn: the grid's coverage (h, w) with a smooth contour at the picture's size."""
-    soft = cv2.GaussianBlur(covered * np.uint8(255), (3, 3), 0.7)
+    soft = cv2.GaussianBlur(covered * np.uint8(255), (3, 3), 0.7).astype(np.float32)
     full = cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR)
-    return np.asarray(cv2.threshold(full, 127, 255, cv2.THRESH_BINARY)[1], np.uint8)
+    return np.asarray(cv2.threshold(full, HEAD_FROM, 255, cv2.THRESH_BINARY)[1], np.uint8)

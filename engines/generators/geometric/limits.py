@@ -5,16 +5,23 @@ MARGIN = 0.12  # the canvas reaches beyond the viewport by this share, so that e
 
 # what lies behind the head
 FIXED_POINT_ROUNDS = 3
+HEAD_FROM = (
+    127.3  # coverage of 255 from which the head is drawn: no sum of shares in eighths or tenths is just that
+)
 RIM_SIGMA_PX = 3.0  # of the G-buffer's grid
 
 # where one surface passes before another
 CONTOUR_DEPTH = 0.05  # a depth step of this share of the grid's height is one surface before another
+CONTOUR_BEHIND = (
+    0.5  # of the grid's height: so much further back, for telling it, lies what does not go with the head
+)
 CONTOUR_PX = 1.5  # what moves less than this against each other needs no contour
-STEP_PX = 5.0  # below this a contour's two sides may as well be interpolated
+STEP_PX = 2.0  # below this a contour's two sides may as well be interpolated
 SEEN = 0.5
 
 # what the photo hides
 LEAST_WEIGHT = 0.02
+MOVED_FROM, MOVED_FULL = 0.004, 0.012  # of the picture's height: what moves less is the photo's own
 RIM_PX = 5  # of the grid: the matte's soft rim, which stays transparent along the contour
 
 INSIDE_SIGMA_PX = 0.7  # how soft the mouth's inside is

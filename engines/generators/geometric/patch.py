@@ -22,16 +22,20 @@ class Patch:
     alpha: F32
 
     def over(self, picture: NDArray[Any], left: int = 0, top: int = 0) -> None:
-        """Paint it over a picture (H, W, 3 or more) 0 … 255, in place, whose corner is at (left, top); its alpha is
-        kept."""
+        """Paint it over a picture (H, W, 3 or 4) 0 … 255, premultiplied, in place, whose corner is at (left, top).
+
+        Where nothing of the head was drawn (a mouth seen from below has no wall) it is as opaque as elsewhere.
+        """
         x0, y0, x1, y1 = self.box
         high, wide = picture.shape[:2]
         rows, columns = slice(max(y0, top), min(y1, top + high)), slice(max(x0, left), min(x1, left + wide))
         if rows.start >= rows.stop or columns.start >= columns.stop:
             return
         own = np.s_[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
-        under = picture[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left, :3]
-        drawn = under * (1 - self.alpha[own]) + self.colour[own]
+        under = picture[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        drawn = under * (1 - self.alpha[own])
+        drawn[..., :3] += self.colour[own]
+        drawn[..., 3:] += self.alpha[own] * np.float32(255)
         under[:] = drawn if picture.dtype == np.float32 else np.clip(drawn + np.float32(0.5), 0, 255)
 
 

@@ -58,7 +58,7 @@ class IdmatchBlueprint(Blueprint[IdmatchConfig]):
     switches = ("correspondence", "skips")
     eight_bits = ("up2", "up1", "to_picture")
     laid = ("warped",)
-    parts = 0.3
+    parts = 0.6
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + ALONE)
 

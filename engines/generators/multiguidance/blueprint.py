@@ -27,6 +27,10 @@ Deviations:
   at any resolution and the first picture is the photo, moved.
 - eyeballs, falling lids and the mouth's inside are drawn and lie over the photo warped (`networked.openings`), under
   what the last layer adds.
+- two terms more in training. The photo warped is asked for the true picture by itself (`warped`). And where the head
+  model tells the flow, the completion network is told: F_p is F_c there, on the whole head, and M_f 0 on the inner face
+  and 1 beyond it, where F_c is not known (`guidance`; not without `flow_guidance`). Left to itself M_f fell to 0 all
+  over, as F_c = 0 beyond the face is safer than a flow that must be learned first: hair and shoulders stood still.
 - where it starts: F_p = 0 and M_f = 0.12, so F is nearly F_c; O_p = 0.95, M_o = 0.5.
 """
 
@@ -40,7 +44,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.compile.weights import NetworkKind
-from engines.generators.multiguidance.networks import PAPER, Config, MultiguidanceNetworks, fused
+from engines.generators.multiguidance.networks import FLOW_UNIT, PAPER, Config, MultiguidanceNetworks, fused
 from engines.generators.networked import terms
 from engines.generators.networked.blueprint import Blueprint, Made, warped
 from engines.generators.networked.lesson import Judges, Lesson
@@ -59,6 +63,8 @@ class LossWeights:
     features: float = 0.02
     style: float = 0.6  # λ_s
     matte: float = 0.3
+    warped: float = 1.0
+    guidance: float = 0.5
 
 
 class MultiguidanceBlueprint(Blueprint[Config]):
@@ -71,7 +77,7 @@ class MultiguidanceBlueprint(Blueprint[Config]):
     switches = ("flow_guidance", "occlusion_guidance", "synthesis_guidance")
     eight_bits = ("reenactment.decoder.blocks",)
     laid = ("warped",)
-    parts = 1.5
+    parts = 3.0
     weights: ClassVar[LossWeights] = LossWeights()
 
     # --- what it is -----------------------------------------------------------------------------------
@@ -130,7 +136,11 @@ class MultiguidanceBlueprint(Blueprint[Config]):
         losses = {
             "picture": w.picture * terms.l1_multiscale(shown, truth, SCALES).mean(),
             "matte": w.matte * off.abs().mean(),
+            "warped": w.warped
+            * terms.l1_multiscale(lesson.over(made.stages["warped"]), truth, SCALES).mean(),
         }
+        if "flow_guidance" not in self.without:
+            losses["guidance"] = w.guidance * guided(made, lesson.scene)
         if judges.perceptual is not None:
             features = _once(judges.perceptual)
             rows = terms.PERCEPTUAL_ROWS
@@ -151,6 +161,14 @@ class MultiguidanceBlueprint(Blueprint[Config]):
             _grey(s["computed_occlusion"]), _grey(s["occlusion_mask"]), _grey(s["occlusion"]),
             lesson.over(s["warped"]), lesson.over(made.rgba), lesson.truth_at(self.window),
         ]  # fmt: skip
+
+
+def guided(made: Made, scene: Scene) -> Tensor:
+    """How far F_p is from the flow that the head model tells, on the head, in units of its last layer, and M_f from 0
+    on the inner face and from 1 beyond it."""
+    flow_off = (made.stages["predicted_flow"] - scene.flow()).abs().sum(1, keepdim=True) * scene.mask()
+    mask_off = (made.stages["flow_mask"] - (1 - scene.inner_face())).abs()
+    return flow_off.mean() / FLOW_UNIT + mask_off.mean()
 
 
 def _once(features: Callable[[Tensor], Sequence[Tensor]]) -> Callable[[Tensor], Sequence[Tensor]]:

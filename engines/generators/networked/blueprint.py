@@ -300,9 +300,8 @@ def warped(picture: Tensor, flow: Tensor) -> Tensor:
 
 
 def laid_over(picture: Tensor, openings: Tensor) -> Tensor:
-    """`openings` (B, 4, h, w), premultiplied, over the person (B, 4, h, w), whose alpha is kept."""
-    colour = picture[:, :3] * (1 - openings[:, 3:]) + openings[:, :3]
-    return torch.cat([colour, picture[:, 3:]], 1)
+    """`openings` (B, 4, h, w), premultiplied, over the person (B, 4, h, w)."""
+    return picture * (1 - openings[:, 3:]) + openings
 
 
 B = TypeVar("B", bound=Blueprint[Any])

@@ -76,7 +76,7 @@ class PnccBlueprint(Blueprint[PnccConfig]):
     switches = ("perceptual", "mapping", "conditioning", "mouth", "residual", "computed_flow")
     eight_bits = ("enhancing.encoder", "enhancing.deep", "enhancing.middle", "enhancing.fine")
     laid = ("warped",)
-    parts = 0.6
+    parts = 1.2
     teaching = Teaching(adversarial=1 / 50, matching=0.0, counts_from=500)
     teacher = "mobileface"
     weights: ClassVar[LossWeights] = LossWeights()

@@ -84,7 +84,7 @@ class PwmBlueprint(Blueprint[PwmConfig]):
     step_px, least_px = 16, 32  # halved four times
     switches = ("displacement", "codes", "whole_head", "progressive")
     laid = ("warped",)  # `moved` lays it there
-    parts = 1.0
+    parts = 2.0
     weights: ClassVar[LossWeights] = LossWeights()
     teaching = Teaching(counts_from=LossWeights().adversarial_from + 500)
 
