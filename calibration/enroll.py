@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from calibration.face import FoundFace, find_face, head_crop
 from calibration.fill import WORK_PX
+from calibration.glasses import wears_glasses
 from calibration.hair import drape_hair, inflate_hair
 from calibration.hair_mask import hair_mask
 from calibration.matte import Matte, background_plate, cut_out, of_one
@@ -180,6 +181,7 @@ def enroll_face(
         uv_pncc=none,
         matte=matte,
         plate=background_plate(image, matte, crop_px, fill_px),
+        glasses=wears_glasses(image, face.points_px),
     )
     return with_uv_maps(model, still)
 

@@ -62,6 +62,7 @@ class Enrollment:
     - `matte` (H, W) uint8: 255 on the person; `plate` (h, w, 3) uint8: the background behind, low-resolution.
     - `controls`: retargeting settings saved with the avatar; `model`: the head model it was fitted with, opened by
       `head_model_of`.
+    - `glasses`: whether the person wears any; then what they cover goes with the skull (`engines.head.glasses`).
     - `features`: what a generator's encoder cached, by `generator/name`.
     """
 
@@ -84,6 +85,7 @@ class Enrollment:
     notices: tuple[str, ...] = ()
     controls: Controls | None = None
     model: HeadModelRef = OWN
+    glasses: bool = False
     features: Mapping[str, NDArray[np.generic]] = field(default_factory=dict[str, NDArray[np.generic]])
 
 
@@ -127,6 +129,7 @@ def avatar_bytes(enrollment: Enrollment) -> bytes:
             "notices": list(enrollment.notices),
             "controls": enrollment.controls.to_dict() if enrollment.controls else None,
             "model": _told(enrollment.model),
+            "glasses": enrollment.glasses,
         },
         sort_keys=True,
     )
@@ -217,6 +220,7 @@ def load_enrollment(path: Path, called: str | None = None) -> Enrollment:
             notices=texts(header["notices"]),
             controls=Controls.from_dict(header["controls"]) if header["controls"] else None,
             model=_model_ref(header["model"]),
+            glasses=header.get("glasses", False) is True,  # files before it did not ask
             features=features,
             **{n: tensors[n] for n in _TENSORS},  # pyright: ignore[reportArgumentType]
         )

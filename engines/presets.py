@@ -81,7 +81,14 @@ ACTION_UNITS: dict[int, dict[str, float]] = {
     15: {"mouthFrown*": 0.8},  # lip corner depressor
     17: {"mouthShrugLower": 0.7, "mouthShrugUpper": 0.2},  # chin raiser
     20: {"mouthStretch*": 0.75},  # lip stretcher
-    24: {"mouthPress*": 0.8, "mouthRollLower": 0.2, "mouthRollUpper": 0.2},  # lip pressor
+    # lip pressor: the head model's mouthPress alone draws the corners out and up, a smile
+    24: {
+        "mouthPress*": 0.4,
+        "mouthFrown*": 0.4,
+        "mouthRollLower": 0.3,
+        "mouthRollUpper": 0.3,
+        "mouthPucker": 0.2,
+    },
     25: {"mouthLowerDown*": 0.3, "mouthUpperUp*": 0.15, "jawOpen": 0.06},  # lips part
     26: {"jawOpen": 0.45},  # jaw drop
 }

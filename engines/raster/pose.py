@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from engines.enrollment import Enrollment
 from engines.errors import EnrollmentError
 from engines.geometry import Camera, Similarity
+from engines.head.glasses import hold_glasses
 from engines.head.lips import hold_lips
 from engines.head.model import HeadModel, close_gaps
 from engines.motion import ARKIT_INDEX, Motion
@@ -75,7 +76,7 @@ def closure_of(motion: Motion) -> F32:
 
 
 def decode_head(model: HeadModel, enrollment: Enrollment, motion: Motion) -> F32:
-    """A person's head (N, 3) in head units, un-posed: β, gaze, lips held, then lips and lids brought together.
+    """A person's head (N, 3) in head units, un-posed: β, gaze, what is rigid held, lips and lids brought together.
 
     Raises EnrollmentError when the enrollment belongs to another head model.
     """
@@ -85,6 +86,8 @@ def decode_head(model: HeadModel, enrollment: Enrollment, motion: Motion) -> F32
             f"not {model.vertex_count}); enroll the photo again: visavis enroll PHOTO"
         )
     shape = model.decode(enrollment.neutral_hu, motion.expression, motion.gaze_rad)
+    if enrollment.glasses:
+        hold_glasses(model, shape, motion.expression - enrollment.motion.expression)
     hold_lips(model, shape, enrollment.neutral_hu, motion.expression, enrollment.motion.expression)
     close_gaps(model, shape, closure_of(motion))
     return shape
