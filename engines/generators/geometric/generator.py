@@ -151,7 +151,8 @@ def draw_layers(cache: GeometricCache, gbuffer: GBuffer) -> Layers:
     size = (width, height)
     covered = np.asarray(cv2.min(gbuffer.part, 1), np.uint8)
     flow, seen, apart = flow_and_occlusion(cache, gbuffer, covered)
-    depth = cv2.add(gbuffer.depth_px, apart * np.float32(CONTOUR_BEHIND * len(apart)))
+    apart *= np.float32(CONTOUR_BEHIND * len(apart))
+    depth = np.add(gbuffer.depth_px, apart, dtype=np.float32)
     rows, columns = covered.shape
     behind = body_flow(cache.body, gbuffer.mesh.pose, gbuffer.viewport)
     behind = cv2.resize(behind, (columns, rows), interpolation=cv2.INTER_LINEAR)
@@ -205,7 +206,8 @@ def flow_and_occlusion(cache: GeometricCache, gbuffer: GBuffer, covered: U8) -> 
     rows, columns = covered.shape
     found = cv2.subtract(found, source_grid(gbuffer.viewport, columns, rows, cache.margin_px))
     found = np.asarray(cv2.copyTo(found, covered), np.float32)
-    return tuple(np.ascontiguousarray(x) for x in (found[..., :2], found[..., 2], found[..., 3]))
+    first, second, third = (np.ascontiguousarray(x) for x in (found[..., :2], found[..., 2], found[..., 3]))
+    return first, second, third
 
 
 # eyes and the mouth's inside are painted afterwards: there the texture must not show through
