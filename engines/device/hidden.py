@@ -9,7 +9,14 @@ from engines.device.filters import filtered, least, most
 from engines.device.packet import Told
 from engines.device.sampling import bilinear_bytes, bytes_at, rounded
 from engines.device.sizes import Grids, Head, Person
-from engines.generators.geometric.limits import LEAST_WEIGHT, MOVED_FROM, MOVED_FULL, RIM_PX
+from engines.generators.geometric.limits import (
+    BESIDE_CLEAR,
+    BESIDE_PX,
+    LEAST_WEIGHT,
+    MOVED_FROM,
+    MOVED_FULL,
+    RIM_PX,
+)
 
 
 def with_hidden(
@@ -31,7 +38,9 @@ def with_hidden(
     hidden = (covered - visible) * head.painted[part]
     inner = filtered(least(covered, RIM_PX), at.mean_rows, at.mean_columns) * covered
     alpha = rounded(filtered(picture[:, 3:], at.small_rows, at.small_columns))
-    hidden = torch.maximum(hidden, inner * (1 - alpha / 255))
+    clear = 1 - alpha / 255
+    beside = most(hidden, BESIDE_PX) * covered * (clear / BESIDE_CLEAR).clamp_max(1)
+    hidden = torch.maximum(hidden, torch.maximum(inner * clear, beside))
     moved = flow.norm(dim=1, keepdim=True) / height - MOVED_FROM
     moved = torch.maximum(moved / (MOVED_FULL - MOVED_FROM), told["turned"][:, :, None, None]).clamp_max(1)
     hidden = filtered(hidden * moved, at.soft_rows, at.soft_columns)

@@ -17,7 +17,7 @@ from engines.device.packet import Told
 from engines.device.rasteriser import rasterise_fixed
 from engines.device.sampling import bilinear, bilinear_bytes, resized, rounded
 from engines.device.sizes import Grids, Head, Person
-from engines.generators.geometric.limits import FIXED_POINT_ROUNDS, HEAD_FROM
+from engines.generators.geometric.limits import FIXED_POINT_ROUNDS, HEAD_FROM, RIM_MOVES, RIM_STILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,5 +108,7 @@ def _rim_flow(person: Person, flow: Tensor, visible: Tensor, behind: Tensor, at:
     y = torch.arange(rows, device=flow.device)[:, None] + own[:, 1] * step
     there = filtered(person.head, at.half_rows, at.half_columns)
     weight = (near * 4).clamp_max(1) * (1 - bilinear(there, x, y))
-    extra = weight * (own - filtered(behind, at.half_rows, at.half_columns))
-    return behind + resized(extra, *behind.shape[2:])
+    apart = own - filtered(behind, at.half_rows, at.half_columns)
+    far = apart.norm(dim=1, keepdim=True) / at.sizes.width_px
+    weight = weight * ((far - RIM_STILL) / (RIM_MOVES - RIM_STILL)).clamp(0, 1)
+    return behind + resized(weight * apart, *behind.shape[2:])

@@ -24,8 +24,8 @@ typedef struct {
 } Buffers;
 
 static const f32 CONTOUR_DEPTH = 0.05f, CONTOUR_BEHIND = 0.5f, CONTOUR_PX = 1.5f, STEP_PX = 2.0f, SEEN = 0.5f, LEAST_WEIGHT = 0.02f;
-static const f32 HEAD_FROM = 127.3f, MOVED_FROM = 0.004f, MOVED_FULL = 0.012f;
-enum { RIM_PX = 5, REACH = 6 };
+static const f32 HEAD_FROM = 127.3f, BESIDE_CLEAR = 0.25f, RIM_STILL = 0.001f, RIM_MOVES = 0.002f, MOVED_FROM = 0.004f, MOVED_FULL = 0.012f;
+enum { RIM_PX = 5, BESIDE_PX = 9, REACH = 6 };
 
 typedef struct { u8 *at, *end; } Room;
 
@@ -84,8 +84,10 @@ static int rim_flow(const Shape *s, const Buffers *b, const f32 *flow, f32 *behi
             f32 ox = total[3 * i] * over, oy = total[3 * i + 1] * over;
             look_up(there, hw, hh, 1, (f32)x + ox * shares, (f32)y + oy * shares, &inside);
             f32 weight = fleast(near * 4, 1.0f) * (1 - inside);
-            extra[2 * i] = weight * (ox - low[2 * i]);
-            extra[2 * i + 1] = weight * (oy - low[2 * i + 1]);
+            f32 dx = ox - low[2 * i], dy = oy - low[2 * i + 1], far = sqrtf(dx * dx + dy * dy) / (f32)s->W;
+            weight *= within((far - RIM_STILL) / (RIM_MOVES - RIM_STILL), 0.0f, 1.0f);
+            extra[2 * i] = weight * dx;
+            extra[2 * i + 1] = weight * dy;
         }
     enlarge(extra, hw, hh, 2, full, w, h);
     for (size_t i = 0; i < 2 * n; i++) behind[i] += full[i];
@@ -293,20 +295,22 @@ static int draw_hidden(const Shape *s, const Buffers *b, const f32 *flow, const 
     size_t n = (size_t)w * h;
     u8 *inner = BYTES(&room, n), *spare = BYTES(&room, n);
     f32 *hidden = FLOATS(&room, n), *rows = FLOATS(&room, n), *soft = FLOATS(&room, n), kernel[7];
-    f32 *alpha = FLOATS(&room, n);
+    f32 *alpha = FLOATS(&room, n), *own = FLOATS(&room, n), *beside = FLOATS(&room, n);
     Shares *columns = (Shares *)take(&room, sizeof(Shares) * (size_t)w);
     if (!columns) return -1;
     spread_bytes(covered, w, h, 1, 2, 2, 0, spare, inner);
     for (size_t i = 0; i < n; i++) hidden[i] = inner[i];
     for (int i = 0; i < RIM_PX; i++) kernel[i] = 1.0f / RIM_PX;
     convolve(hidden, w, h, 1, kernel, RIM_PX / 2, rows, soft);
+    for (size_t i = 0; i < n; i++) own[i] = ((f32)covered[i] - b->seen[i]) * (f32)b->painted[b->part[i]];
+    spread(own, w, h, 1, BESIDE_PX / 2, BESIDE_PX / 2, 1, rows, beside);
     for (int x = 0; x < w; x++) columns[x] = shares_of(x, W, w);
     for (int y = 0; y < h; y++) {  // the picture's alpha, averaged over each pixel of the grid where it matters
         Shares down = shares_of(y, H, h);
         for (int x = 0; x < w; x++) {
             size_t i = (size_t)y * w + x;
             alpha[i] = 255.0f;
-            if (!(soft[i] > 0) || !covered[i]) continue;
+            if (!(soft[i] > 0 || beside[i] > 0) || !covered[i]) continue;
             const Shares *across = columns + x;
             u8 whole = 255;  // nearly always: then no average is needed
             for (int j = 0; j < down.count; j++) {
@@ -327,8 +331,9 @@ static int draw_hidden(const Shape *s, const Buffers *b, const f32 *flow, const 
     f32 slope = 1 / ((MOVED_FULL - MOVED_FROM) * (f32)H), begin = MOVED_FROM / (MOVED_FULL - MOVED_FROM);
     for (size_t i = 0; i < n; i++) {
         f32 far = sqrtf(flow[2 * i] * flow[2 * i] + flow[2 * i + 1] * flow[2 * i + 1]) * slope - begin;
-        f32 moved = within(far, s->turned, 1.0f), own = ((f32)covered[i] - b->seen[i]) * (f32)b->painted[b->part[i]];
-        hidden[i] = fmost(own, soft[i] * (f32)covered[i] * (1 - alpha[i] * (1.0f / 255))) * moved;
+        f32 moved = within(far, s->turned, 1.0f);
+        f32 clear = 1 - alpha[i] * (1.0f / 255), near = beside[i] * fleast(clear * (1 / BESIDE_CLEAR), 1.0f);
+        hidden[i] = fmost(own[i], fmost(soft[i] * clear, near) * (f32)covered[i]) * moved;
     }
     convolve(hidden, w, h, 1, kernel, gaussian(0.8f, 3, kernel), rows, soft);
     for (size_t i = 0; i < n; i++) inner[i] = soft[i] > LEAST_WEIGHT;

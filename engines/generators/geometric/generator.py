@@ -26,6 +26,8 @@ from engines.generators.geometric.layers import (
     rim_flow,
 )
 from engines.generators.geometric.limits import (
+    BESIDE_CLEAR,
+    BESIDE_PX,
     CONTOUR_BEHIND,
     GRID_PX,
     LEAST_WEIGHT,
@@ -245,17 +247,20 @@ def _draw_hidden(
     """Where the photo does not show what the pose does (O_c = 0), draw the filled UV colour I_r, in place, as far as
     the head has `moved` there (h, w).
 
-    So it is done where the warped photo is transparent though the head's contour is far: there the rim of the
-    hair, which was the contour in the photo, now lies before the back of the head.
+    So it is done where the warped photo is transparent though the head's contour is far, or what lies beside it is
+    drawn so: there the rim, which was the contour in the photo, now lies before the rest of the head.
     """
     height, width = picture.shape[:2]
     rows, columns = covered.shape
     hidden = covered - seen
     hidden *= cv2.LUT(gbuffer.part, PAINTED)
     inner = cv2.erode(covered, np.ones((RIM_PX, RIM_PX), np.uint8), borderValue=1).astype(np.float32)
+    beside = cv2.dilate(hidden, np.ones((BESIDE_PX, BESIDE_PX), np.uint8))
     inner = cv2.blur(inner, (RIM_PX, RIM_PX)) * covered
     alpha = cv2.resize(picture[..., 3], (columns, rows), interpolation=cv2.INTER_AREA)
-    hidden = cv2.max(hidden, inner * (1 - alpha * np.float32(1 / 255)))
+    clear = 1 - alpha * np.float32(1 / 255)
+    beside *= covered * np.minimum(clear * np.float32(1 / BESIDE_CLEAR), 1)
+    hidden = cv2.max(hidden, cv2.max(inner * clear, beside))
     hidden = cv2.GaussianBlur(hidden * moved, (0, 0), 0.8)
     # only the box that holds what is hidden
     x0, y0, wide, high = cv2.boundingRect((hidden > LEAST_WEIGHT).astype(np.uint8))
@@ -277,6 +282,6 @@ def _draw_hidden(
     top, bottom, left, right = round(y0 * ty), round(y1 * ty), round(x0 * tx), round(x1 * tx)
     size = (right - left, bottom - top)
     over = cv2.resize(filled, size, interpolation=cv2.INTER_LINEAR)
-    clear = cv2.bitwise_not(cv2.extractChannel(over, 3))
-    under = cv2.multiply(picture[top:bottom, left:right], cv2.merge([clear] * 4), scale=1 / 255)
+    gives_way = cv2.bitwise_not(cv2.extractChannel(over, 3))
+    under = cv2.multiply(picture[top:bottom, left:right], cv2.merge([gives_way] * 4), scale=1 / 255)
     picture[top:bottom, left:right] = cv2.add(under, over)

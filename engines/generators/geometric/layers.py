@@ -12,7 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.generators.geometric.limits import FIXED_POINT_ROUNDS, HEAD_FROM, RIM_SIGMA_PX
+from engines.generators.geometric.limits import (
+    FIXED_POINT_ROUNDS,
+    HEAD_FROM,
+    RIM_MOVES,
+    RIM_SIGMA_PX,
+    RIM_STILL,
+)
 from engines.generators.geometric.masks import pixel_grid, planar_map
 from engines.geometry import F64, Similarity
 from engines.head.model import HeadModel
@@ -131,8 +137,11 @@ def rim_flow(body: Body, flow: F32, seen: F32, behind: F32) -> F32:
     outside = 1 - cv2.remap(there, place, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # pyright: ignore[reportCallIssue, reportArgumentType]
     weight = np.minimum(near * 4, 1) * outside
     # as the head would have it, minus what the body does, by the weight
-    behind_small = cv2.resize(behind, half, interpolation=cv2.INTER_AREA)
-    extra = np.asarray(weight[..., None] * (own - behind_small), np.float32)
+    apart = own - cv2.resize(behind, half, interpolation=cv2.INTER_AREA)
+    # at rest the flow is nothing only as nearly as texels can tell
+    far = cv2.magnitude(apart[..., 0], apart[..., 1]) / body.width_px
+    weight *= np.clip((far - RIM_STILL) / (RIM_MOVES - RIM_STILL), 0, 1)
+    extra = np.asarray(weight[..., None] * apart, np.float32)
     return np.asarray(
         cv2.add(behind, cv2.resize(extra, (width, height), interpolation=cv2.INTER_LINEAR)), np.float32
     )

@@ -9,6 +9,10 @@ HEAD_FROM = (
     127.3  # coverage of 255 from which the head is drawn: no sum of shares in eighths or tenths is just that
 )
 RIM_SIGMA_PX = 3.0  # of the G-buffer's grid
+RIM_STILL, RIM_MOVES = (
+    0.001,
+    0.002,
+)  # of the picture's width: what moves less beside the head stays, to the bit
 
 # where one surface passes before another
 CONTOUR_DEPTH = 0.05  # a depth step of this share of the grid's height is one surface before another
@@ -23,6 +27,8 @@ SEEN = 0.5
 LEAST_WEIGHT = 0.02
 MOVED_FROM, MOVED_FULL = 0.004, 0.012  # of the picture's height: what moves less is the photo's own
 RIM_PX = 5  # of the grid: the matte's soft rim, which stays transparent along the contour
+BESIDE_PX = 9  # a square of the grid in whose middle nothing is transparent where some of it is drawn from the texture
+BESIDE_CLEAR = 0.25  # what is clearer than this there is all texture
 
 INSIDE_SIGMA_PX = 0.7  # how soft the mouth's inside is
 INSIDE_DEPTH_HU = 1.0  # this far behind the lips light falls by e
