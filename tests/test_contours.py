@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -80,3 +81,34 @@ def test_a_wide_jaw_has_no_dark_line_below_it(astronaut: Enrollment) -> None:
             darker.append(min(across[:5].min(), across[-5:].min()) - across[6:-6].min())
     assert len(darker) > 60
     assert np.percentile(darker, 90) < 20  # 27 where chin and neck count as one surface
+
+
+@pytest.mark.slow
+def test_beside_the_head_the_body_is_still_to_the_bit(astronaut: Enrollment) -> None:
+    """At the photo's own motion what is not the head is the photo."""
+    viewport = head_viewport(astronaut, 512)
+    cache = GeometricGenerator(MODEL).prepare(astronaut, viewport)
+    gbuffer = rasterise(MODEL, pose_head(MODEL, astronaut, astronaut.motion, viewport), viewport, 160)
+    drawn = draw_layers(cache, gbuffer).picture
+    head = cv2.dilate(np.asarray(gbuffer.part > 0, np.uint8), np.ones((5, 5), np.uint8))
+    beside = cv2.resize(head, (512, 512), interpolation=cv2.INTER_NEAREST) == 0
+    place = slice(cache.margin_px, cache.margin_px + 512)
+    assert beside.sum() > 100_000
+    assert np.array_equal(drawn[beside], cache.canvas[place, place][beside])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("yaw", [-18, 18])
+def test_nothing_is_left_transparent_beside_the_texture(astronaut: Enrollment, yaw: float) -> None:
+    """Where the head turns what the photo hides into view, its old contour is no pale streak."""
+    viewport = head_viewport(astronaut, 512)
+    cache = GeometricGenerator(MODEL).prepare(astronaut, viewport)
+    mesh = pose_head(MODEL, astronaut, moved(astronaut.motion, yaw=yaw), viewport)
+    gbuffer = rasterise(MODEL, mesh, viewport, 160)
+    layers = draw_layers(cache, gbuffer)
+    covered = np.asarray(gbuffer.part > 0, np.uint8)
+    hidden = np.asarray((gbuffer.part == 1) & (layers.seen < 0.5), np.uint8)
+    near = (cv2.dilate(hidden, np.ones((7, 7), np.uint8)) & cv2.erode(covered, np.ones((3, 3), np.uint8))) > 0
+    alpha = cv2.resize(layers.picture[..., 3], (160, 160), interpolation=cv2.INTER_AREA)
+    assert near.sum() > 500
+    assert alpha[near].min() > 150
