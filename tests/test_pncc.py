@@ -385,7 +385,7 @@ def test_what_is_taught_counts_mouth_and_eyes(batch: Batch) -> None:
         made = blueprint.make(networks, lesson.scene)
         losses = blueprint.outcome(networks, lesson, Judges()).losses
     off = parts_l1(lesson.scene, lesson.over(made.rgba), lesson.truth_at(blueprint.window))
-    assert torch.allclose(losses["parts"], 0.6 * off.mean())
+    assert torch.allclose(losses["parts"], 1.2 * off.mean())
     papers = ("ifaceuv", "multiguidance", "pwm", "pncc", "idmatch")
     kinds = [kind() for name in papers if (kind := GENERATORS[name].blueprint) is not None]
     assert [kind.parts > 0 for kind in kinds] == [True] * 5

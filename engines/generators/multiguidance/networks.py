@@ -92,6 +92,18 @@ class CompletionNetwork(nn.Module):
 
     def forward(self, seen: Tensor, motion: Tensor) -> Completion:
         """`seen` of the photo, `motion` (B, 65) → maps as large as `seen`."""
+        kind = seen.device.type
+        if (
+            kind in ("cpu", "cuda")
+            and torch.is_autocast_enabled(kind)
+            and torch.get_autocast_dtype(kind) == torch.bfloat16
+        ):
+            # a flow told in eight bits is off by a quarter of a pixel
+            with torch.autocast(kind, enabled=False):
+                return self._completed(seen.float(), motion.float())
+        return self._completed(seen, motion)
+
+    def _completed(self, seen: Tensor, motion: Tensor) -> Completion:
         z = self.motion(motion)
         levels = [seen]
         for down in self.downs:
