@@ -271,10 +271,8 @@ def _places(mask: Mask) -> tuple[I32, I32]:
     return y.astype(np.int32), x.astype(np.int32)
 
 
-_ELSE, _LIKE = (
-    40.0,
-    20.0,
-)  # of 255: from so far off on what stands beside the hole counts less, and soon not at all
+# of 255: so far off what stands beside the hole counts less, and this much further not at all
+_ELSE, _LIKE = 40.0, 20.0
 _COPIED_REACH = 1  # patches of the finest level over each pixel that are asked
 
 
@@ -314,8 +312,8 @@ def _copied(photo: U8, hole: Mask, barred: Mask, field: Field) -> U8:
     # what stands beside the hole counts though it is not copied from, but not what is something else: a rim of the
     # person is not to spread
     off = shown - copied
-    like = np.clip((_ELSE - np.abs(off).max(2)) / _LIKE + 1, 0, 1) * (around & ~hole & (found > 0))
-    rim = np.where(barred, like, around & ~hole & (found > 0)).astype(np.float32)
+    like = np.clip((_ELSE - np.abs(off).max(2)) / _LIKE + 1, 0, 1)
+    rim = (np.where(barred, like, 1) * (around & ~hole & (found > 0))).astype(np.float32)
     if rim.any():
         copied = copied + push_pull(off * rim[..., None], rim)
     shown[hole] = np.clip(copied[hole] + 0.5, 0, 255)

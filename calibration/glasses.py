@@ -24,10 +24,8 @@ U8 = NDArray[np.uint8]
 GLASSES_PATH = Path(__file__).parents[1] / "engines" / "data" / "glasses.safetensors"
 FORMAT, VERSION = "visavis-glasses", "1"
 STRIP_PX = (160, 80)  # width, height of what is looked at
-_BETWEEN_PX, _EYES_AT = (
-    84.0,
-    (80.0, 34.0),
-)  # the eyes' middles apart, and the place between them, in the strip
+# in the strip: how far the eyes' middles are apart, and the place between them
+_BETWEEN_PX, _EYES_AT = 84.0, (80.0, 34.0)
 LEAST_SCORE = 0.3  # one of 543 portraits without glasses is beyond it, and 9 of 10 with glasses
 _AGAIN = "install visavis again, or in a checkout rebuild it: python -m scripts.build_glasses --help"
 
@@ -59,13 +57,12 @@ def eye_strip(photo: U8, landmarks_px: F32) -> U8:
     scale = _BETWEEN_PX / apart
     x, y = scale * along / apart
     turn = np.array([[x, y], [-y, x]])
-    shift = np.array(_EYES_AT) - turn @ ((right + left) / 2)
+    middle = (right + left) / 2
+    shift = np.array(_EYES_AT) - turn @ middle
     # a large photo is made smooth first, or its grain would count; only the part around the eyes
-    reach = 1.2 * apart + 8
-    low = np.clip(np.floor((right + left) / 2 - reach), 0, [photo.shape[1] - 1, photo.shape[0] - 1]).astype(
-        int
-    )
-    high = np.clip(np.ceil((right + left) / 2 + reach), low + 1, [photo.shape[1], photo.shape[0]]).astype(int)
+    reach, size = 1.2 * apart + 8, np.array([photo.shape[1], photo.shape[0]])
+    low = np.clip(np.floor(middle - reach), 0, size - 1).astype(int)
+    high = np.clip(np.ceil(middle + reach), low + 1, size).astype(int)
     part = photo[low[1] : high[1], low[0] : high[0]]
     if scale < 0.8:
         part = cv2.GaussianBlur(part, (0, 0), 0.45 / scale)

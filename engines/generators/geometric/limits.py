@@ -5,20 +5,16 @@ MARGIN = 0.12  # the canvas reaches beyond the viewport by this share, so that e
 
 # what lies behind the head
 FIXED_POINT_ROUNDS = 3
-HEAD_FROM = (
-    127.3  # coverage of 255 from which the head is drawn: no sum of shares in eighths or tenths is just that
-)
+# coverage of 255 from which the head is drawn: no sum of shares in eighths or tenths is just that
+HEAD_FROM = 127.3
 RIM_SIGMA_PX = 3.0  # of the G-buffer's grid
-RIM_STILL, RIM_MOVES = (
-    0.001,
-    0.002,
-)  # of the picture's width: what moves less beside the head stays, to the bit
+# of the picture's width: what moves less beside the head stays, to the bit
+RIM_STILL, RIM_MOVES = 0.001, 0.002
 
 # where one surface passes before another
 CONTOUR_DEPTH = 0.05  # a depth step of this share of the grid's height is one surface before another
-CONTOUR_BEHIND = (
-    0.5  # of the grid's height: so much further back, for telling it, lies what does not go with the head
-)
+# of the grid's height: so much further back, for telling a contour, lies what does not go with the head
+CONTOUR_BEHIND = 0.5
 CONTOUR_PX = 1.5  # what moves less than this against each other needs no contour
 STEP_PX = 2.0  # below this a contour's two sides may as well be interpolated
 SEEN = 0.5
